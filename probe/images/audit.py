@@ -1,0 +1,216 @@
+"""What the encoding alone gives away, before any backbone looks.
+
+A detector can win by telling JPEG from PNG. Each property below is tried as a classifier of its
+own; where one separates the classes, the leaderboard says so.
+"""
+
+import math
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from probe.images.base import Header, ImageSource
+
+TELLING = 0.6  # balanced accuracy worth a warning: below it, a probe's score is hardly moved
+DEVIATIONS = 2.5  # of chance, that must be exceeded as well: few images differ by accident
+LEAST = 4  # images of a class, fewer say nothing
+COMMON = 0.05  # share of a class from which a value counts for itself and not for its band
+DEFAULT_QUALITY = 90
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One property by which reals and fakes can be told apart without their content.
+
+    Attributes:
+        property: "compression", "JPEG tables", "size", "shape", "colour mode" or "EXIF".
+        real: what the reals are, in short ("JPEG 98 %, lossless 2 %").
+        fake: what the fakes are.
+        accuracy: balanced accuracy of the best rule on this property alone, 0.5–1.
+        message: a sentence for the leaderboard.
+    """
+
+    property: str
+    real: str
+    fake: str
+    accuracy: float
+    message: str
+
+
+@dataclass(frozen=True)
+class Property:
+    """One thing that a header tells.
+
+    Attributes:
+        name: for the report.
+        value: header → its value, None where the property does not apply to the file.
+        band: header → the coarser value that stands in for rare ones, so that photographs of a
+            thousand sizes can still be compared.
+        advice: what to do about a finding.
+    """
+
+    name: str
+    value: Callable[[Header], str | None]
+    band: Callable[[Header], str]
+    advice: str
+
+
+def _compression(h: Header) -> str:
+    # PNG, BMP or nothing at all (a generator's images): they leave no trace in the pixels.
+    return str(h.format) if h.lossy else "lossless"
+
+
+def _tables(h: Header) -> str | None:
+    # Files without tables are left out: that they are no JPEG is said by "compression" already.
+    if h.jpeg_tables is None:
+        return None
+    return f"quality {h.jpeg_quality} (tables {h.jpeg_tables[:4]})"
+
+
+def _quality_band(h: Header) -> str:
+    ten = (h.jpeg_quality or 0) // 10 * 10
+    return f"quality {ten} to {ten + 9}"
+
+
+def _side_band(h: Header) -> str:
+    low = 2 ** (min(h.size).bit_length() - 1)
+    return f"{low} to {2 * low - 1} px"
+
+
+def _shape(h: Header) -> str:
+    width, height = h.size
+    return "square" if width == height else "wide" if width > height else "tall"
+
+
+def _mode(h: Header) -> str:
+    return "RGB" if h.mode in ("RGB", "YCbCr") else h.mode
+
+
+def _exif(h: Header) -> str:
+    return "EXIF" if h.has_exif else "no EXIF"
+
+
+SAME_JPEG = "--match-jpeg gives both the same treatment."
+PROPERTIES: tuple[Property, ...] = (
+    Property("compression", _compression, _compression, SAME_JPEG),
+    Property("JPEG tables", _tables, _quality_band, SAME_JPEG),
+    Property(
+        "size",
+        lambda h: f"{min(h.size)} px",
+        _side_band,
+        "Short sides that differ are resampled differently, and a probe sees that; a --resolution "
+        "below both resamples both.",
+    ),
+    Property(
+        "shape",
+        _shape,
+        _shape,
+        "Only the middle square of an image is used, so one class is cropped more than the other; "
+        "crop both alike beforehand.",
+    ),
+    Property(
+        "colour mode",
+        _mode,
+        _mode,
+        "Grey (L), palette (P) and transparent (RGBA) images are easy to tell; convert both alike.",
+    ),
+    Property(
+        "EXIF",
+        _exif,
+        _exif,
+        "No backbone sees it, but it hints at different origins.",
+    ),
+)
+
+
+def audit(
+    real: ImageSource,
+    fake: ImageSource,
+    real_indices: Sequence[int],
+    fake_indices: Sequence[int],
+) -> list[Finding]:
+    """Return the properties of encoding that tell reals from fakes, the most telling first.
+
+    Args:
+        real: the real images.
+        fake: the generated ones; a generator's were never encoded, which equals lossless.
+        real_indices: which reals to look at; broken ones are passed over.
+        fake_indices: which fakes.
+    """
+    reals = [h for h in real.headers(real_indices) if h is not None]
+    fakes = [h for h in fake.headers(fake_indices) if h is not None]
+    findings = []
+    for known in PROPERTIES:
+        r, f = _values(known, reals, fakes)
+        if min(len(r), len(f)) < LEAST:
+            continue
+        accuracy = _accuracy(Counter(r), Counter(f))
+        chance = 0.25 * math.sqrt(1 / len(r) + 1 / len(f))  # standard deviation of a blind rule
+        if accuracy > max(TELLING, 0.5 + DEVIATIONS * chance):
+            message = (
+                f"{known.name} alone tells {100 * accuracy:.0f} % of the images apart (reals: "
+                f"{_summary(r)}; fakes: {_summary(f)}). {known.advice}"
+            )
+            findings.append(Finding(known.name, _summary(r), _summary(f), accuracy, message))
+    return sorted(findings, key=lambda finding: -finding.accuracy)
+
+
+def _values(
+    known: Property, reals: Sequence[Header], fakes: Sequence[Header]
+) -> tuple[list[str], list[str]]:
+    """Return the property's values in both classes, rare ones replaced by their band."""
+    classes = [[h for h in c if known.value(h) is not None] for c in (reals, fakes)]
+    common = {
+        value
+        for headers in classes
+        for value, n in Counter(map(known.value, headers)).items()
+        if n >= COMMON * len(headers)
+    }
+    r, f = (
+        [v if (v := known.value(h)) is not None and v in common else known.band(h) for h in headers]
+        for headers in classes
+    )
+    return r, f
+
+
+def _accuracy(real: Counter[str], fake: Counter[str]) -> float:
+    """Return the balanced accuracy of the rule "the class in which this value is more common".
+
+    Every image is judged by the others (leave one out); judged by itself as well, a property with
+    many values would tell any two small sets apart. A tie is a coin's throw. Never below 0.5.
+    """
+
+    def right(own: Counter[str], other: Counter[str]) -> float:
+        n, m = own.total(), other.total()
+        wins = 0.0
+        for value, count in own.items():
+            # (count - 1) / (n - 1) against other / m, in whole numbers so that ties are exact
+            margin = (count - 1) * m - other[value] * (n - 1)
+            wins += count * (0.5 if margin == 0 else float(margin > 0))
+        return wins / n
+
+    return max(0.5, (right(real, fake) + right(fake, real)) / 2)
+
+
+def _summary(values: Sequence[str]) -> str:
+    common = Counter(values).most_common(2)
+    shown = ", ".join(f"{value} {100 * n / len(values):.0f} %" for value, n in common)
+    return shown + (", …" if len(set(values)) > 2 else "")
+
+
+def jpeg_quality_for(
+    real: ImageSource,
+    fake: ImageSource,
+    real_indices: Sequence[int],
+    fake_indices: Sequence[int],
+) -> int:
+    """Return the IJG quality, 1–100, at which both classes are to be compressed alike.
+
+    The lower quartile of the qualities of all JPEG files found: low enough to cover most earlier
+    compression; 90 where there are none.
+    """
+    headers = [*real.headers(real_indices), *fake.headers(fake_indices)]
+    found = [h.jpeg_quality for h in headers if h is not None and h.jpeg_quality is not None]
+    return int(np.quantile(found, 0.25, method="lower")) if found else DEFAULT_QUALITY

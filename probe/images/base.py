@@ -1,0 +1,109 @@
+"""The contract between everything that holds images and everything that reads them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+
+
+@dataclass(frozen=True)
+class Broken:
+    """One image that cannot be used.
+
+    Attributes:
+        name: file name as the user knows it (path below the folder, member of the zip).
+        reason: why, a short clause without a full stop ("truncated file", "not an image").
+    """
+
+    name: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Header:
+    """How an image is encoded, read without decoding its pixels.
+
+    Attributes:
+        format: "PNG", "JPEG", "WEBP", …; None for images that were never encoded (a generator's).
+        size: width and height in pixels, before any EXIF rotation.
+        mode: Pillow colour mode, "RGB", "L", "P", "RGBA", "CMYK", …
+        jpeg_tables: digest of the JPEG quantisation tables, None for other formats.
+        jpeg_quality: estimated IJG quality 1–100, None for other formats.
+        has_exif: whether the file carries EXIF data.
+        lossy: whether encoding changed the pixels (JPEG, lossy WebP, JPEG inside TIFF).
+    """
+
+    format: str | None
+    size: tuple[int, int]
+    mode: str
+    jpeg_tables: str | None = None
+    jpeg_quality: int | None = None
+    has_exif: bool = False
+    lossy: bool = False
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Some images of a source, decoded.
+
+    Attributes:
+        images: uint8 (M, 3, R, R), RGB, 0–255, contiguous.
+        indices: the M indices that decoded, in the order asked for.
+        broken: index → why, for those that did not.
+    """
+
+    images: torch.Tensor
+    indices: list[int]
+    broken: dict[int, Broken]
+
+
+class ImageSource(Protocol):
+    """Anything that holds images: a folder, a zip, a generator.
+
+    Indices run from 0 to `len(source) - 1` in an order that depends on the content alone (sorted
+    names, seeds), never on the file system.
+
+    Attributes:
+        name: what the user typed, for messages.
+        labels: class index of every image where the source has labels, else None.
+    """
+
+    name: str
+    labels: Sequence[int] | None
+
+    def __len__(self) -> int:
+        """Return how many candidates there are; some may turn out broken."""
+        ...
+
+    @property
+    def resolution(self) -> int:
+        """Native side in pixels: a generator's, or the most common short side of files."""
+        ...
+
+    def identity(self) -> dict[str, Any]:
+        """Return a plain record of what this is (kind, path, count, digest where it is cheap)."""
+        ...
+
+    def keys(self, indices: Sequence[int]) -> list[str]:
+        """Return a content key per image: same key, same pixels (at equal resolution).
+
+        For files: the SHA-256 of the file's bytes. A file that cannot be read at all gets a key
+        that never matches anything stored ("unreadable:<name>").
+        """
+        ...
+
+    def captions(self, indices: Sequence[int]) -> list[str]:
+        """Return what to call each image in a report: its file name, or "seed 17"."""
+        ...
+
+    def headers(self, indices: Sequence[int]) -> list[Header | None]:
+        """Return each image's encoding, None where the file cannot be read."""
+        ...
+
+    def load(self, indices: Sequence[int], resolution: int) -> Batch:
+        """Decode images to uint8 (M, 3, resolution, resolution).
+
+        Never raises for a broken image: it goes to `Batch.broken`.
+        """
+        ...

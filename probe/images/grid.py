@@ -1,0 +1,28 @@
+"""Contact sheets."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+from probe.files import atomic_path
+
+
+def contact_sheet(images: torch.Tensor, columns: int) -> np.ndarray:
+    """Lay uint8 images (N, 3, R, R) out in rows; white where the last row is short.
+
+    Returns:
+        uint8 (rows · R, columns · R, 3).
+    """
+    n, _, r, _ = images.shape
+    rows = -(-n // columns)
+    sheet = np.full((rows, columns, r, r, 3), 255, dtype=np.uint8)
+    sheet.reshape(-1, r, r, 3)[:n] = images.permute(0, 2, 3, 1).cpu().numpy()
+    return sheet.transpose(0, 2, 1, 3, 4).reshape(rows * r, columns * r, 3)
+
+
+def save_grid(path: Path, images: torch.Tensor, *, columns: int) -> None:
+    """Write uint8 images (N, 3, R, R) as one PNG contact sheet, atomically."""
+    with atomic_path(path) as temporary:
+        Image.fromarray(contact_sheet(images, columns)).save(temporary, format="PNG")

@@ -1,0 +1,40 @@
+"""Which reader takes a path."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from probe.errors import ImagesError
+from probe.images.archive import is_zip, open_zip
+from probe.images.base import ImageSource
+from probe.images.folder import open_folder
+
+READERS: Mapping[str, tuple[Callable[[Path], bool], Callable[[Path, str], ImageSource]]] = {
+    "folder": (Path.is_dir, open_folder),
+    "zip": (is_zip, open_zip),
+}
+
+
+def open_images(path: Path | str, name: str | None = None) -> ImageSource:
+    """Open a folder or a zip of images.
+
+    Args:
+        path: where the images are.
+        name: what to call the source in messages; the path by default.
+
+    Raises:
+        ImagesError: no such path, not a folder or zip, or no images in it.
+    """
+    path = Path(path)
+    name = name or str(path)
+    try:
+        for matches, reader in READERS.values():
+            if matches(path):
+                return reader(path, name)
+        path.stat()
+    except FileNotFoundError as error:
+        raise ImagesError(f"{name}: no such file or folder. Check the path.") from error
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise ImagesError(f"{name}: cannot be opened: {reason}. Check its permissions.") from error
+    kinds = " or ".join(READERS)
+    raise ImagesError(f"{name}: not a {kinds} of images. Pass a {kinds} that holds some.")
