@@ -1,0 +1,5 @@
+"""Generators: a checkpoint becomes a `Generator`, and a generator an `ImageSource` by seed.
+
+Read first: `base` (the contract), then `formats` (which reader takes a file), `unpickle` (the
+allow-list reader that runs nothing), `stylegan2` (the network), `sampler` (seeds to images).
+"""

@@ -1,0 +1,61 @@
+"""The contract of a generator network."""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import torch
+
+
+class Generator(Protocol):
+    """A frozen generator network: latents (and classes) to images.
+
+    Attributes:
+        z_dim: width of the latent.
+        c_dim: number of classes, 0 when unconditional.
+        img_resolution: side of the images in pixels.
+        img_channels: 3, or 1 for grey.
+    """
+
+    z_dim: int
+    c_dim: int
+    img_resolution: int
+    img_channels: int
+
+    def __call__(
+        self,
+        z: torch.Tensor,
+        c: torch.Tensor | None = None,
+        *,
+        truncation_psi: float = 1.0,
+        truncation_cutoff: int | None = None,
+        noise_mode: str = "random",
+        noise_rng: Sequence[torch.Generator] | None = None,
+    ) -> torch.Tensor:
+        """Return float images (N, img_channels, R, R), nominally in [-1, 1].
+
+        Args:
+            z: (N, z_dim) float32, standard normal.
+            c: (N, c_dim) one-hot float32; None when `c_dim` is 0.
+            truncation_psi: 1 is none, 0 the mean image.
+            truncation_cutoff: number of leading layers to truncate; None is all.
+            noise_mode: "random", "const" (the buffers in the file) or "none".
+            noise_rng: one CPU generator per sample for "random" noise, so that an image does not
+                depend on its neighbours in the batch; None draws from torch's global stream.
+        """
+        ...
+
+
+def to_uint8(images: torch.Tensor) -> torch.Tensor:
+    """Turn float images in [-1, 1] into 8 bit as a saved file would hold them.
+
+    x·127.5 + 128, clamped to 0–255, rounded towards zero (generator-family convention). One
+    channel is repeated to three; a fourth (alpha) is dropped.
+
+    Args:
+        images: (N, 1, 3 or 4, H, W) float.
+
+    Returns:
+        uint8 (N, 3, H, W).
+    """
+    eight_bit = (images.float() * 127.5 + 128).clamp(0, 255).to(torch.uint8)
+    return eight_bit.expand(-1, 3, -1, -1) if eight_bit.shape[1] == 1 else eight_bit[:, :3]

@@ -1,0 +1,30 @@
+"""How images are drawn from a generator. No torch here: the command line reads this."""
+
+from dataclasses import dataclass
+
+from probe.errors import UsageError
+from probe.options import option
+
+NOISE_MODES = ("random", "const", "none")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SampleOptions:
+    """Options of drawing images from a checkpoint; folders of images ignore none of them."""
+
+    trunc: float = option(1.0, "Truncation psi: 1 is none, 0 the mean image.")
+    noise: str = option("random", "Per-pixel noise: random, const or none.")
+    class_index: int | None = option(
+        None, "Class of a conditional generator; drawn from the reals' labels unless given."
+    )
+
+    def __post_init__(self) -> None:
+        """Check every value.
+
+        Raises:
+            UsageError: names the flag.
+        """
+        if self.noise not in NOISE_MODES:
+            raise UsageError(f"--noise: '{self.noise}' is unknown. Use random, const or none.")
+        if self.class_index is not None and self.class_index < 0:
+            raise UsageError(f"--class: must not be below zero, not {self.class_index}.")

@@ -1,0 +1,166 @@
+"""Which reader takes a generator file."""
+
+import math
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from probe.errors import CheckpointError
+from probe.files import digest_bytes
+from probe.generators.checkpoint import Checkpoint, build_stylegan2
+from probe.generators.layers import ACTIVATIONS
+from probe.generators.snapshot import read_snapshot
+from probe.generators.unpickle import Record, module_state, plain, read_pickle, shown
+
+SUPPORTED = "StyleGAN2-ADA (PyTorch) pickles and probe's own .safetensors snapshots"
+INIT_NAMES = ("z_dim", "c_dim", "w_dim", "img_resolution", "img_channels")
+
+# A tensor's name that tells a family which is known but not read.
+OTHER_FAMILIES = {
+    "synthesis.input.freqs": "StyleGAN3",
+    "synthesis.init": "a Projected GAN (FastGAN)",
+    "Model.": "R3GAN",
+}
+
+# First bytes of files that are often taken for a checkpoint.
+OTHER_FILES = {
+    b"<": "a web page, not a checkpoint. Download it again",
+    b"PK\x03\x04": f"a zip or torch file (.pt), of no kind that is read. Supported are {SUPPORTED}",
+    b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19": (
+        f"an old torch file (.pt), of no kind that is read. Supported are {SUPPORTED}"
+    ),
+    b"\x89HDF": f"an HDF5 file, of no kind that is read. Supported are {SUPPORTED}",
+}
+
+
+def _is_number(value: Any) -> bool:
+    return type(value) in (int, float) and math.isfinite(value) and abs(value) < 1e6
+
+
+# Constructor arguments that change no tensor's shape, so that only their use would fail.
+ARGUMENTS: Mapping[str, Callable[[Any], bool]] = {
+    "activation": lambda v: isinstance(v, str) and v in ACTIVATIONS,
+    "conv_clamp": lambda v: v is None or (_is_number(v) and v > 0),
+    "lr_multiplier": lambda v: _is_number(v) and v > 0,
+    "w_avg_beta": lambda v: v is None or _is_number(v),
+    "use_noise": lambda v: isinstance(v, bool),
+    "track_average": lambda v: v is True,  # truncation needs the average
+    "img_channels": lambda v: v in (1, 3, 4),
+    "resample_filter": lambda v: (
+        isinstance(v, list | tuple) and 0 < len(v) <= 64 and all(map(_is_number, v)) and sum(v) != 0
+    ),
+}
+
+
+def _is_safetensors(head: bytes) -> bool:
+    # Eight bytes of header length, then JSON.
+    return len(head) > 8 and head[8:9] == b"{" and int.from_bytes(head[:8], "little") < 2**30
+
+
+def _is_pickle(head: bytes) -> bool:
+    # Protocol 2 and later begin with PROTO; a text pickle of a dict with "(d".
+    return head[:1] == b"\x80" or head[:2] in (b"(d", b"c_", b"(i", b"(l")
+
+
+def read_stylegan2_pickle(path: Path) -> Checkpoint:
+    """Read `G_ema` of an NVlabs-family pickle; nothing of the pickle is run.
+
+    Raises:
+        UnsafeCheckpoint: it refers to something outside the allow-list.
+        CheckpointError: damaged, without a generator, or of another family.
+    """
+    data = path.read_bytes()
+    content, names = read_pickle(data)
+    if isinstance(content, tuple) and any(_kind(part) == "Network" for part in content):
+        raise CheckpointError(f"it is a TensorFlow pickle, which is not read yet; {SUPPORTED} are")
+    if not isinstance(content, dict):
+        raise CheckpointError(
+            f"it holds a {_kind(content)}, not a dict with G_ema. Supported are {SUPPORTED}"
+        )
+    network = content.get("G_ema")
+    if not isinstance(network, Record):
+        held = ", ".join(shown(str(key), 40) for key in list(content)[:8]) or "nothing"
+        raise CheckpointError(f"it holds no generator under 'G_ema', only {held}")
+    state = module_state(network)
+    for name, family in OTHER_FAMILIES.items():
+        if any(key.startswith(name) for key in state):
+            raise CheckpointError(f"it is {family}, which is not read yet; {SUPPORTED} are")
+    if "synthesis.b4.const" not in state:
+        raise CheckpointError(
+            f"its generator is a {shown(network.type.name, 40)} of an unknown kind. Supported are "
+            f"{SUPPORTED}"
+        )
+    init = _init(network.state or {})
+    return Checkpoint(
+        generator=build_stylegan2(init, state),
+        architecture="stylegan2",
+        digest=digest_bytes(data),
+        init=init,
+        globals=names,
+        ignored=[shown(str(key)) for key in content if key != "G_ema"],
+    )
+
+
+def _kind(content: Any) -> str:
+    return shown(content.type.name) if isinstance(content, Record) else type(content).__name__
+
+
+def _init(state: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the constructor's arguments, positional ones by their names."""
+    positional = plain(state.get("_init_args") or ())
+    keywords = plain(state.get("_init_kwargs") or {})
+    if not isinstance(keywords, dict) or len(positional) > len(INIT_NAMES):
+        raise CheckpointError("its constructor arguments are malformed")
+    return {**dict(zip(INIT_NAMES, positional, strict=False)), **keywords}
+
+
+def _check_arguments(init: Mapping[str, Any]) -> None:
+    """Refuse constructor arguments that a network would be built from but not run with."""
+    for group in (init, init.get("mapping_kwargs") or {}, init.get("synthesis_kwargs") or {}):
+        for name, is_right in ARGUMENTS.items():
+            if name in group and not is_right(group[name]):
+                value = shown(repr(group[name]), 40)
+                raise CheckpointError(f"its generator has {name} = {value}, which has no meaning")
+
+
+FORMATS: Mapping[str, tuple[Callable[[bytes], bool], Callable[[Path], Checkpoint]]] = {
+    "safetensors": (_is_safetensors, read_snapshot),
+    "pickle": (_is_pickle, read_stylegan2_pickle),
+}
+
+
+def load_generator(path: Path | str) -> Checkpoint:
+    """Load a generator checkpoint, on the CPU, in float32, running nothing of the file.
+
+    Raises:
+        UnsafeCheckpoint: the file refers to code outside the allow-list; it is named.
+        CheckpointError: missing, empty, damaged, or of a kind that is not supported.
+    """
+    path = Path(path)
+    if path.is_dir():
+        raise CheckpointError(f"{path}: is a folder; name a checkpoint file in it.")
+    try:
+        with path.open("rb") as f:
+            head = f.read(16)
+        if not head:
+            raise CheckpointError("it is empty")
+        for start, what in OTHER_FILES.items():
+            # The length that a safetensors file begins with can look like any text.
+            if head.lstrip().startswith(start) and not _is_safetensors(head):
+                raise CheckpointError(f"it is {what}")
+        for matches, read in FORMATS.values():
+            if matches(head):
+                checkpoint = read(path)
+                _check_arguments(checkpoint.init)
+                return checkpoint
+        raise CheckpointError(f"it is of no kind that is read. Supported are {SUPPORTED}")
+    except CheckpointError as error:
+        # Parts of the file may be quoted in it: nothing that would steer a terminal.
+        raise type(error)(f"{path}: {shown(str(error), 500)}.") from error
+    except (ArithmeticError, RuntimeError, MemoryError) as error:
+        # Arguments within their bounds can still make no network together (no channels left).
+        raise CheckpointError(
+            f"{path}: its generator cannot be built ({shown(str(error) or type(error).__name__)})."
+        ) from error
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be read ({error.strerror}).") from error

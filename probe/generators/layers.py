@@ -1,0 +1,157 @@
+"""Layers that the StyleGAN2 generator and its discriminator share.
+
+Equalised learning rate throughout: weights are stored with unit variance and multiplied at run
+time by a gain of 1/sqrt(fan-in) (Karras et al. 2018, section 4.1). Parameter and buffer names
+follow the StyleGAN2-ADA files, so that a state dict moves either way.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+ACTIVATIONS: dict[str, tuple[Callable[[torch.Tensor], torch.Tensor], float]] = {
+    "linear": (lambda x: x, 1.0),
+    "lrelu": (lambda x: F.leaky_relu(x, 0.2), math.sqrt(2)),
+    "relu": (F.relu, math.sqrt(2)),
+}
+
+
+def filter2d(taps: Sequence[float]) -> torch.Tensor:
+    """Return the normalised 2-D low-pass f⊗f / Σ of 1-D taps, float32 (T, T)."""
+    f = torch.tensor(taps, dtype=torch.float32)
+    f = torch.outer(f, f)
+    return f / f.sum()
+
+
+def low_pass(
+    x: torch.Tensor, f: torch.Tensor, *, before: int, after: int, gain: float = 1
+) -> torch.Tensor:
+    """Filter every channel with the symmetric 2-D kernel `f`.
+
+    Args:
+        x: (N, C, H, W).
+        f: (T, T), symmetric: correlation and convolution are the same.
+        before: zero padding at the top and left; negative crops.
+        after: zero padding at the bottom and right; negative crops.
+        gain: multiplies the result.
+    """
+    channels = x.shape[1]
+    kernel = (f * gain).to(x.dtype).expand(channels, 1, -1, -1)
+    if before == after >= 0:  # padding inside the convolution saves a copy
+        return F.conv2d(x, kernel, groups=channels, padding=before)
+    x = F.pad(x, (before, after, before, after))
+    return F.conv2d(x, kernel, groups=channels)
+
+
+def upsample(x: torch.Tensor, f: torch.Tensor) -> torch.Tensor:
+    """Double the size: insert zeros, then low-pass with gain 4; (N, C, H, W) → (N, C, 2H, 2W)."""
+    n, c, h, w = x.shape
+    zeros = x.new_zeros(n, c, h, 2, w, 2)
+    zeros[:, :, :, 0, :, 0] = x
+    taps = f.shape[-1]
+    return low_pass(
+        zeros.reshape(n, c, 2 * h, 2 * w), f, before=(taps + 1) // 2, after=(taps - 2) // 2, gain=4
+    )
+
+
+def activate(x: torch.Tensor, kind: str, gain: float = 1, clamp: float | None = None):
+    """Apply a non-linearity, its own gain times `gain`, then clamp to ±clamp·gain."""
+    function, own_gain = ACTIVATIONS[kind]
+    x = function(x) * (own_gain * gain)
+    return x if clamp is None else x.clamp(-clamp * gain, clamp * gain)
+
+
+def second_moment_normalise(x: torch.Tensor) -> torch.Tensor:
+    """Scale each row of (N, d) to root-mean-square 1."""
+    return x * (x.square().mean(dim=1, keepdim=True) + 1e-8).rsqrt()
+
+
+class FullyConnected(nn.Module):
+    """y = act((x Wᵀ)·lr/sqrt(in) + b·lr); (N, in) → (N, out)."""
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        *,
+        activation: str = "linear",
+        lr_multiplier: float = 1,
+        bias_init: float = 0,
+    ) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(out_features, in_features) / lr_multiplier)
+        self.bias = nn.Parameter(torch.full((out_features,), float(bias_init)))
+        self.activation = activation
+        self.weight_gain = lr_multiplier / math.sqrt(in_features)
+        self.bias_gain = lr_multiplier
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Apply the layer to (N, in), always in float32: it is cheap and steers everything."""
+        with torch.autocast(x.device.type, enabled=False):
+            x = F.linear(x.float(), self.weight * self.weight_gain, self.bias * self.bias_gain)
+            return activate(x, self.activation)
+
+
+class Mapping(nn.Module):
+    """Latents and classes to intermediate latents w (generator) or class vectors (discriminator).
+
+    Args:
+        z_dim: width of the latent, 0 for none (the discriminator's).
+        c_dim: number of classes, 0 for none.
+        w_dim: width of the output.
+        num_layers: number of fully connected layers.
+        embed_features: width of the class embedding; None is `w_dim`.
+        layer_features: width of the hidden layers; None is `w_dim`.
+        activation: of every layer.
+        lr_multiplier: of every layer but the embedding.
+        track_average: whether to keep `w_avg`, the running mean of w (generators do).
+        w_avg_beta: decay of `w_avg` per training batch.
+    """
+
+    def __init__(
+        self,
+        z_dim: int,
+        c_dim: int,
+        w_dim: int,
+        *,
+        num_layers: int = 8,
+        embed_features: int | None = None,
+        layer_features: int | None = None,
+        activation: str = "lrelu",
+        lr_multiplier: float = 0.01,
+        track_average: bool = True,
+        w_avg_beta: float = 0.995,
+    ) -> None:
+        super().__init__()
+        self.z_dim, self.c_dim, self.w_dim = z_dim, c_dim, w_dim
+        self.num_layers = num_layers
+        self.w_avg_beta = w_avg_beta
+        embed_features = (embed_features or w_dim) if c_dim else 0
+        if c_dim:
+            self.embed = FullyConnected(c_dim, embed_features)
+        hidden = layer_features or w_dim
+        widths = [z_dim + embed_features, *[hidden] * (num_layers - 1), w_dim]
+        for i in range(num_layers):
+            layer = FullyConnected(
+                widths[i], widths[i + 1], activation=activation, lr_multiplier=lr_multiplier
+            )
+            setattr(self, f"fc{i}", layer)
+        if track_average:
+            self.register_buffer("w_avg", torch.zeros(w_dim))
+
+    def forward(self, z: torch.Tensor | None, c: torch.Tensor | None) -> torch.Tensor:
+        """Map z (N, z_dim) and c (N, c_dim) to (N, w_dim). In training mode `w_avg` follows."""
+        parts = []
+        if self.z_dim:
+            parts.append(second_moment_normalise(z.float()))
+        if self.c_dim:
+            parts.append(second_moment_normalise(self.embed(c.float())))
+        x = torch.cat(parts, dim=1)
+        for i in range(self.num_layers):
+            x = getattr(self, f"fc{i}")(x)
+        if self.training and hasattr(self, "w_avg"):
+            self.w_avg.lerp_(x.detach().float().mean(dim=0), 1 - self.w_avg_beta)
+        return x

@@ -1,0 +1,180 @@
+"""A generator as an `ImageSource`: every image has a seed."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from probe.errors import CheckpointError, UsageError
+from probe.files import digest_json
+from probe.generators.base import to_uint8
+from probe.generators.checkpoint import Checkpoint
+from probe.images.base import Batch, Header
+from probe.images.resize import to_square
+from probe.runtime import numpy_stream, torch_stream
+
+SEEDS_PER_RUN = 1_000_000
+BATCH = 32
+
+
+def image_seed(seed: int, index: int) -> int:
+    """Return the seed of image `index` in the run `seed`: runs do not share images."""
+    return (seed * SEEDS_PER_RUN + index) % 2**32
+
+
+class GeneratorSource:
+    """Samples of a generator, each a pure function of (checkpoint, image seed, options).
+
+    The latent of an image seed s is numpy's RandomState(s).randn(1, z_dim), as in the tools of the
+    StyleGAN family, so that a caption's seed can be looked at there.
+
+    Args:
+        checkpoint: the generator.
+        name: what the user typed.
+        count: how many images the source has.
+        seed: of the run.
+        psi: truncation.
+        noise: "random", "const" or "none".
+        labels: classes of the reals; a conditional generator's are drawn from them.
+        class_index: one class for all instead.
+        device: where to compute.
+
+    Raises:
+        UsageError: a conditional generator without labels or class, a class it does not have, or a
+            class for an unconditional one.
+    """
+
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        *,
+        name: str,
+        count: int,
+        seed: int = 0,
+        psi: float = 1.0,
+        noise: str = "random",
+        labels: Sequence[int] | None = None,
+        class_index: int | None = None,
+        device: torch.device | None = None,
+    ) -> None:
+        self.checkpoint, self.name, self.count = checkpoint, name, count
+        self.seed, self.psi, self.noise = seed, psi, noise
+        self.device = device or torch.device("cpu")
+        self._generator = checkpoint.generator.to(self.device, memory_format=torch.channels_last)
+        self.labels = self._draw_labels(labels, class_index)
+
+    def _draw_labels(
+        self, labels: Sequence[int] | None, class_index: int | None
+    ) -> Sequence[int] | None:
+        classes = self._generator.c_dim
+        if not classes:
+            if class_index is not None:
+                raise UsageError(f"--class: {self.name} is unconditional. Leave it out.")
+            return None
+        if class_index is not None:
+            if not 0 <= class_index < classes:
+                raise UsageError(
+                    f"--class: {self.name} has classes 0 to {classes - 1}, not {class_index}."
+                )
+            return [class_index] * self.count
+        if labels is None or len(labels) == 0:
+            raise UsageError(
+                f"{self.name} is conditional with {classes} classes: name one with --class, or "
+                "put a dataset.json with labels beside the real images."
+            )
+        for label in labels:
+            if not isinstance(label, int | np.integer) or not 0 <= label < classes:
+                raise UsageError(
+                    f"dataset.json has class {label}; {self.name} has 0 to {classes - 1}."
+                )
+        drawn = numpy_stream(self.seed, "labels").choice(np.asarray(labels), size=self.count)
+        return drawn.tolist()
+
+    def __len__(self) -> int:
+        """Return how many images there are."""
+        return self.count
+
+    @property
+    def resolution(self) -> int:
+        """The generator's."""
+        return self._generator.img_resolution
+
+    def identity(self) -> dict[str, Any]:
+        """Return kind, path, the file's digest and how images are drawn."""
+        return {
+            "kind": "generator",
+            "path": self.name,
+            "sha256": self.checkpoint.digest,
+            "architecture": self.checkpoint.architecture,
+            "seed": self.seed,
+            "truncation": self.psi,
+            "noise": self.noise,
+        }
+
+    def keys(self, indices: Sequence[int]) -> list[str]:
+        """Return the digest of everything that decides each image."""
+        return [
+            digest_json(
+                {
+                    "generator": self.checkpoint.digest,
+                    "seed": image_seed(self.seed, i),
+                    "truncation": self.psi,
+                    "noise": self.noise,
+                    "class": None if self.labels is None else self.labels[i],
+                    "device": self.device.type,
+                }
+            )
+            for i in indices
+        ]
+
+    def captions(self, indices: Sequence[int]) -> list[str]:
+        """Return "seed 17", with the class where there are classes."""
+        suffix = ["" if self.labels is None else f" class {self.labels[i]}" for i in indices]
+        return [f"seed {image_seed(self.seed, i)}{s}" for i, s in zip(indices, suffix, strict=True)]
+
+    def headers(self, indices: Sequence[int]) -> list[Header | None]:
+        """Return a header without a format: these images were never encoded."""
+        side = self.resolution
+        mode = "L" if self._generator.img_channels == 1 else "RGB"
+        return [Header(None, (side, side), mode) for _ in indices]
+
+    @torch.inference_mode()
+    def load(self, indices: Sequence[int], resolution: int) -> Batch:
+        """Generate uint8 (N, 3, resolution, resolution).
+
+        Raises:
+            CheckpointError: the generator returned NaN or infinite values.
+        """
+        indices = list(indices)
+        parts = [self._generate(indices[s : s + BATCH]) for s in range(0, len(indices), BATCH)]
+        empty = torch.empty(0, 3, resolution, resolution, dtype=torch.uint8)
+        images = torch.cat(parts) if parts else empty
+        if len(images) and resolution != self.resolution:
+            squares = [
+                to_square(Image.fromarray(image.permute(1, 2, 0).numpy()), resolution)
+                for image in images
+            ]
+            images = torch.from_numpy(np.stack(squares)).permute(0, 3, 1, 2).contiguous()
+        return Batch(images, indices, {})
+
+    def _generate(self, indices: list[int]) -> torch.Tensor:
+        seeds = [image_seed(self.seed, i) for i in indices]
+        z = [np.random.RandomState(s).randn(1, self._generator.z_dim) for s in seeds]
+        c = None
+        if self.labels is not None:
+            classes = torch.tensor([self.labels[i] for i in indices])
+            c = torch.nn.functional.one_hot(classes, self._generator.c_dim).float().to(self.device)
+        images = self._generator(
+            torch.from_numpy(np.concatenate(z)).float().to(self.device),
+            c,
+            truncation_psi=self.psi,
+            noise_mode=self.noise,
+            noise_rng=[torch_stream(s, "noise") for s in seeds],
+        )
+        finite = images.isfinite().flatten(1).all(dim=1)
+        if not finite.all():
+            bad = seeds[int((~finite).nonzero()[0])]
+            raise CheckpointError(f"{self.name}: seed {bad} gives NaN or infinite pixels.")
+        return to_uint8(images).cpu()

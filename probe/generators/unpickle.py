@@ -1,0 +1,709 @@
+"""Pickles read as data: an interpreter that knows what a checkpoint holds and runs none of it.
+
+`read_pickle` walks the opcodes itself. A global is only ever a name; the few names of the
+allow-list have a meaning here (a dict, a tensor, a module's state) and everything else ends the
+reading. No class is looked up, no function of the pickle's choosing is called.
+
+What comes out: plain containers and numbers, `Record` for modules, `LazyTensor` for tensors.
+
+A small file must not cost much either. Opcodes are counted; what a call copies is charged to a
+budget that grows with the file, since a memo lets one payload be passed to many calls; numbers
+are bounded where they become shapes or keys; files within the file may hold data and no calls.
+"""
+
+import io
+import math
+import pickletools
+import re
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from probe.errors import CheckpointError, UnsafeCheckpoint
+
+MOST_OPCODES = 2_000_000  # a 1024 px StyleGAN2 pickle has about 20 000
+MOST_GLOBALS = 10_000  # different ones
+FREE_BYTES = 2**20  # that calls may copy beyond what the file itself holds
+SHARED_BYTES = 2**26  # that a network's tensors may take beyond their storages
+LARGEST_KEY = 2**60  # larger integers can be chosen to have one hash, which makes dicts quadratic
+LARGEST_COUNT = 2**48  # elements of a tensor; keeps the products of sizes small
+LONGEST_NAME = 200
+MOST_ARGUMENTS = 10_000
+DEEPEST = 64  # nesting of modules
+
+
+@dataclass(frozen=True)
+class Global:
+    """A name that the pickle refers to. Never imported."""
+
+    module: str
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.module}.{self.name}"
+
+
+@dataclass(eq=False)
+class Record:
+    """An object of the pickle, inert: what it was called, built from, and its state."""
+
+    type: Global
+    args: Any = ()
+    state: Any = None
+
+
+@dataclass(frozen=True, eq=False)
+class Storage:
+    """The raw numbers of tensors, as the file holds them."""
+
+    dtype: torch.dtype
+    data: memoryview
+
+    @property
+    def length(self) -> int:
+        """Number of elements."""
+        return len(self.data) // self.dtype.itemsize
+
+
+@dataclass(frozen=True, eq=False)
+class LazyTensor:
+    """A tensor of the pickle, not yet made."""
+
+    storage: Storage
+    offset: int
+    size: tuple[int, ...]
+    stride: tuple[int, ...]
+
+    @property
+    def nbytes(self) -> int:
+        """Size of the copy that `tensor` makes."""
+        return math.prod(self.size) * self.storage.dtype.itemsize
+
+    def tensor(self) -> torch.Tensor:
+        """Return the tensor on the CPU, a contiguous copy."""
+        if math.prod(self.size) == 0:
+            return torch.empty(self.size, dtype=self.storage.dtype)
+        with warnings.catch_warnings():
+            # torch warns that the buffer is read-only; it is only copied from.
+            warnings.simplefilter("ignore", UserWarning)
+            flat = torch.frombuffer(self.storage.data, dtype=self.storage.dtype)
+        view = torch.as_strided(flat, self.size, self.stride, self.offset)
+        return view.clone(memory_format=torch.contiguous_format)
+
+
+@dataclass(eq=False)
+class _Dtype:
+    text: str
+
+
+@dataclass(eq=False)
+class _Array:
+    """A numpy array whose content comes with BUILD."""
+
+    value: np.ndarray | None = None
+
+
+class _Mark:
+    pass
+
+
+MARK = _Mark()
+
+# Names whose objects are kept as inert records: modules of the known families and of torch.nn.
+INERT = re.compile(
+    r"(torch\.nn\.modules\.|torch\.nn\.parameter\.|torch_utils\.|training\.|dnnlib\.|pg_modules\."
+    r"|R3GAN\.|networks\.|vision_aided_loss\.)[\w.]*\w|functools\.partial"
+    r"|torch\.(device|Size|dtype|float16|float32|float64|bfloat16|int32|int64|uint8|bool)"
+)
+DICTS = {"collections.OrderedDict", "dnnlib.util.EasyDict", "dnnlib.EasyDict", "builtins.dict"}
+STORAGES = {
+    "torch.FloatStorage": torch.float32,
+    "torch.HalfStorage": torch.float16,
+    "torch.BFloat16Storage": torch.bfloat16,
+    "torch.DoubleStorage": torch.float64,
+    "torch.LongStorage": torch.int64,
+    "torch.IntStorage": torch.int32,
+    "torch.ByteStorage": torch.uint8,
+    "torch.BoolStorage": torch.bool,
+}
+NUMPY_DTYPES = re.compile(r"[<>|=]?[biuf][1248]")
+
+
+def is_allowed(name: str) -> bool:
+    """Return whether a global has a meaning to this reader."""
+    return name in CALLS or name in DICTS or name in STORAGES or bool(INERT.fullmatch(name))
+
+
+def shown(text: str, longest: int = 100) -> str:
+    """Return text of a file fit for a message: cut, and without control characters."""
+    cut = text if len(text) <= longest else text[:longest] + "…"
+    return "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in cut)
+
+
+def _refuse(name: object) -> UnsafeCheckpoint:
+    return UnsafeCheckpoint(
+        f"the pickle refers to {shown(str(name))}, which is not on the list of what a generator "
+        "needs. Nothing of it was run"
+    )
+
+
+def _damaged(what: str) -> CheckpointError:
+    return CheckpointError(f"the pickle is damaged: {what}")
+
+
+def _persistent_object(args: tuple[Any, ...]) -> Record:
+    """`_reconstruct_persistent_obj(meta)`: the class's source text in it is not looked at."""
+    (meta,) = args
+    if not isinstance(meta, dict) or not isinstance(meta.get("class_name"), str):
+        raise _damaged("a module without a class name")
+    return Record(Global("persistent", meta["class_name"]), (), meta.get("state"))
+
+
+def _rebuild_tensor(args: tuple[Any, ...]) -> LazyTensor:
+    storage, offset, size, stride = args[:4]
+    if isinstance(size, Record):  # torch.Size((…))
+        size = size.args[0]
+    if len(size) != len(stride) or len(size) > 16:
+        raise _damaged("a tensor whose shape and strides differ in length")
+    size, stride = tuple(size), tuple(stride)
+    if not isinstance(storage, Storage) or not _are_counts((offset, *size, *stride)):
+        raise _damaged("a tensor without a storage or shape")
+    if math.prod(max(n, 1) for n in size) > LARGEST_COUNT:
+        raise _damaged(f"a tensor of shape {size}")
+    count = math.prod(size)
+    last = offset + sum((n - 1) * step for n, step in zip(size, stride, strict=True))
+    if count > storage.length or (count and last >= storage.length):
+        raise _damaged(f"a tensor of shape {size} reaches outside its storage")
+    return LazyTensor(storage, offset, size, stride)
+
+
+def _are_counts(numbers: Any) -> bool:
+    return all(type(n) is int and 0 <= n <= LARGEST_COUNT for n in numbers)
+
+
+def _numpy_dtype(args: tuple[Any, ...]) -> _Dtype:
+    text = args[0]
+    if not isinstance(text, str):  # whose text could be without end
+        raise _refuse(f"a numpy dtype that is a {type(text).__name__}")
+    if not NUMPY_DTYPES.fullmatch(text):
+        raise _refuse(f"numpy dtype {text}")
+    return _Dtype(text)
+
+
+def _numpy_scalar(args: tuple[Any, ...]) -> Any:
+    dtype, data = args
+    value = np.frombuffer(_as_bytes(data), dtype=np.dtype(dtype.text))
+    if len(value) != 1:
+        raise _damaged("a number of the wrong size")
+    return value[0].item()
+
+
+def _as_bytes(data: Any) -> bytes:
+    # Protocol 2 and below write bytes as latin-1 text through _codecs.encode.
+    if isinstance(data, str):
+        return data.encode("latin-1")
+    if not isinstance(data, bytes):
+        raise _damaged("numbers that are not bytes")
+    return data
+
+
+def _encode(args: tuple[Any, ...]) -> bytes:
+    text, codec = args
+    if codec != "latin1" or not isinstance(text, str):
+        raise _refuse("_codecs.encode with another codec")
+    return text.encode("latin-1")
+
+
+CALLS: dict[str, Callable[[tuple[Any, ...]], Any]] = {
+    "torch_utils.persistence._reconstruct_persistent_obj": _persistent_object,
+    "torch._utils._rebuild_tensor_v2": _rebuild_tensor,
+    "torch._utils._rebuild_parameter": lambda args: args[0],
+    "torch.storage._load_from_bytes": lambda args: read_legacy_storage(_as_bytes(args[0])),
+    "numpy.dtype": _numpy_dtype,
+    "numpy.core.multiarray.scalar": _numpy_scalar,
+    "numpy._core.multiarray.scalar": _numpy_scalar,
+    "numpy.core.multiarray._reconstruct": lambda args: _Array(),
+    "numpy._core.multiarray._reconstruct": lambda args: _Array(),
+    "numpy.ndarray": lambda args: _Array(),
+    "_codecs.encode": _encode,
+}
+
+
+def _call(function: Any, args: Any) -> Any:
+    """Give a REDUCE or NEWOBJ its meaning."""
+    if not isinstance(function, Global):
+        raise _refuse(f"a call of {type(function).__name__}")
+    if not isinstance(args, tuple):
+        raise _damaged("a call without arguments")
+    name = str(function)
+    if name in DICTS:
+        return dict(_pairs(args[0])) if args else {}
+    if name in CALLS:
+        return CALLS[name](args)
+    if INERT.fullmatch(name):
+        return Record(function, args)
+    raise _refuse(name)
+
+
+def _pairs(items: Any) -> Iterator[tuple[Any, Any]]:
+    for key, value in items.items() if isinstance(items, dict) else items:
+        yield _key(key), value
+
+
+def _key(key: Any) -> Any:
+    # A deeply nested tuple as a key would overflow the C stack when it is hashed.
+    if isinstance(key, str | float | bytes | None):
+        return key
+    if isinstance(key, int) and -LARGEST_KEY < key < LARGEST_KEY:
+        return key
+    raise _damaged("a dict key that is no text or number")
+
+
+def _build(target: Any, state: Any) -> None:
+    """Give a BUILD its meaning: state for a record or an array, nothing else."""
+    if isinstance(target, Record):
+        if str(target.type) == "functools.partial" and isinstance(state, tuple):
+            state = dict(zip(("func", "args", "keywords"), state, strict=False))
+        if not isinstance(state, dict):
+            raise _refuse(f"a state of {target.type} that is not a dict")
+        target.state = state
+    elif isinstance(target, _Array):
+        _, shape, dtype, fortran, data = state
+        if not isinstance(dtype, _Dtype) or len(shape) > 16 or not _are_counts(shape):
+            raise _damaged("a numpy array without a type or shape")
+        flat = np.frombuffer(_as_bytes(data), dtype=np.dtype(dtype.text))
+        if flat.size != math.prod(shape):
+            raise _damaged("a numpy array of the wrong size")
+        target.value = flat.reshape(shape, order="F" if fortran else "C")
+    elif isinstance(target, _Dtype):
+        byte_order = state[1]
+        if byte_order in ("<", ">"):
+            target.text = byte_order + target.text.lstrip("<>|=")
+    elif not isinstance(target, dict) or not isinstance(state, dict):
+        # An OrderedDict's attributes (a state dict's `_metadata`) are dropped.
+        raise _refuse(f"a state for {type(target).__name__}")
+
+
+class _Machine:
+    """The stack machine of one pickle."""
+
+    def __init__(
+        self, stream: io.BytesIO, length: int, persistent: Callable[[Any], Any] | None, calls: bool
+    ) -> None:
+        self.stream, self.length, self.persistent, self.calls = stream, length, persistent, calls
+        self.stack: list[Any] = []
+        self.memo: dict[int, Any] = {}
+        self.globals: dict[str, None] = {}  # in the order of appearance
+        self.budget = 2 * length + FREE_BYTES
+
+    def run(self) -> Any:
+        count = 0
+        for opcode, arg, _ in pickletools.genops(self.stream):
+            count += 1
+            if count > MOST_OPCODES:
+                raise _damaged("it does not end")
+            if opcode.name == "STOP":
+                return self.stack.pop()
+            if opcode.name == "FRAME" and arg > self.length - self.stream.tell():
+                raise _damaged("a frame reaches past its end")
+            self._step(opcode.name, arg)
+        raise _damaged("it ends too early")
+
+    def _step(self, name: str, arg: Any) -> None:
+        stack = self.stack
+        if name in _CONSTANTS:
+            stack.append(_CONSTANTS[name])
+        elif name in _LITERALS:
+            stack.append(arg)
+        elif name in _EMPTY:
+            stack.append(_EMPTY[name]())
+        elif name in ("PROTO", "FRAME"):
+            pass
+        elif name == "MARK":
+            stack.append(MARK)
+        elif name == "POP":
+            stack.pop()
+        elif name == "POP_MARK":
+            self._since_mark()
+        elif name == "DUP":
+            stack.append(stack[-1])
+        elif name in ("PUT", "BINPUT", "LONG_BINPUT"):
+            self.memo[_key(arg)] = stack[-1]
+        elif name == "MEMOIZE":
+            self.memo[len(self.memo)] = stack[-1]
+        elif name in ("GET", "BINGET", "LONG_BINGET"):
+            stack.append(self.memo[arg])
+        elif name in ("TUPLE1", "TUPLE2", "TUPLE3"):
+            n = int(name[-1])
+            stack[-n:] = [tuple(stack[-n:])]
+        elif name in ("TUPLE", "LIST", "FROZENSET", "DICT"):
+            items = self._since_mark()
+            stack.append(dict(_pairs(_paired(items))) if name == "DICT" else _GATHER[name](items))
+        elif name in ("APPEND", "APPENDS"):
+            items = [stack.pop()] if name == "APPEND" else self._since_mark()
+            self._top(list).extend(items)
+        elif name in ("SETITEM", "SETITEMS"):
+            items = [stack.pop(-2), stack.pop()] if name == "SETITEM" else self._since_mark()
+            self._top(dict).update(_pairs(_paired(items)))
+        elif name == "ADDITEMS":
+            self._top(set).update(map(_key, self._since_mark()))
+        elif name in ("GLOBAL", "STACK_GLOBAL"):
+            self._global(name, arg)
+        elif name in ("REDUCE", "NEWOBJ") and self.calls:
+            args = stack.pop()
+            self._charge(args)
+            stack.append(_call(stack.pop(), args))
+        elif name == "BUILD" and self.calls:
+            state = stack.pop()
+            _build(stack[-1], state)
+        elif name == "BINPERSID" and self.persistent is not None:
+            stack.append(self.persistent(stack.pop()))
+        else:
+            raise _refuse(f"the opcode {name}" + (f" ({arg})" if isinstance(arg, str) else ""))
+
+    def _charge(self, args: Any) -> None:
+        """Pay for what a call may copy: its texts and bytes, and 8 bytes for each item."""
+        if not isinstance(args, tuple):
+            raise _damaged("a call without arguments")
+        self.budget -= 8 * len(args)
+        for arg in args[:64] if self.budget >= 0 else ():
+            if isinstance(arg, str | bytes):
+                self.budget -= len(arg)
+            elif isinstance(arg, list | tuple | dict | set):
+                self.budget -= 8 * len(arg)
+        if self.budget < 0:
+            raise _damaged("its calls copy more than the file holds")
+
+    def _top(self, kind: type[Any]) -> Any:
+        if not isinstance(self.stack[-1], kind):
+            raise _damaged(f"items for {type(self.stack[-1]).__name__}")
+        return self.stack[-1]
+
+    def _since_mark(self) -> list[Any]:
+        at = len(self.stack) - 1
+        while self.stack[at] is not MARK:
+            at -= 1
+            if at < 0:
+                raise _damaged("a mark is missing")
+        items = self.stack[at + 1 :]
+        del self.stack[at:]
+        return items
+
+    def _global(self, opcode: str, arg: Any) -> None:
+        if opcode == "GLOBAL":
+            module, name = arg.split(" ", 1)
+        else:
+            name, module = self.stack.pop(), self.stack.pop()
+            if not isinstance(name, str) or not isinstance(module, str):
+                raise _damaged("a global without a name")
+        found = Global(module, name)
+        self.globals[str(found)] = None
+        if len(self.globals) > MOST_GLOBALS:
+            raise _damaged("it refers to more names than any network")
+        if not is_allowed(str(found)):
+            raise _refuse(found)
+        self.stack.append(found)
+
+
+_CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False}
+_EMPTY: dict[str, Callable[[], Any]] = {
+    "EMPTY_DICT": dict,
+    "EMPTY_LIST": list,
+    "EMPTY_TUPLE": tuple,
+    "EMPTY_SET": set,
+}
+_GATHER: dict[str, Callable[[list[Any]], Any]] = {
+    "TUPLE": tuple,
+    "LIST": list,
+    "FROZENSET": lambda items: frozenset(map(_key, items)),
+}
+_LITERALS = frozenset(
+    "INT BININT BININT1 BININT2 LONG LONG1 LONG4 FLOAT BINFLOAT STRING BINSTRING SHORT_BINSTRING "
+    "UNICODE BINUNICODE SHORT_BINUNICODE BINUNICODE8 BINBYTES SHORT_BINBYTES BINBYTES8 "
+    "BYTEARRAY8".split()
+)
+
+
+def _paired(items: list[Any]) -> Iterator[tuple[Any, Any]]:
+    if len(items) % 2:
+        raise _damaged("a key without a value")
+    return zip(items[::2], items[1::2], strict=True)
+
+
+# What a damaged stream makes the interpreter above raise.
+_MALFORMED = (ValueError, IndexError, KeyError, TypeError, AttributeError, EOFError, OverflowError)
+
+
+def _run(
+    stream: io.BytesIO,
+    length: int,
+    persistent: Callable[[Any], Any] | None = None,
+    *,
+    calls: bool = False,
+) -> _Machine:
+    machine = _Machine(stream, length, persistent, calls)
+    try:
+        machine.stack = [machine.run()]
+    except _MALFORMED as error:
+        text = str(error).splitlines()[0][:80] if str(error) else type(error).__name__
+        raise _damaged(f"byte {stream.tell()}: {shown(text)}") from error
+    return machine
+
+
+def read_pickle(data: bytes) -> tuple[Any, list[str]]:
+    """Read a pickle without running anything of it.
+
+    Args:
+        data: the whole file.
+
+    Returns:
+        What it holds, and every global it refers to.
+
+    Raises:
+        UnsafeCheckpoint: it refers to something outside the allow-list, named.
+        CheckpointError: it is damaged, or something follows it.
+    """
+    stream = io.BytesIO(data)
+    machine = _run(stream, len(data), calls=True)
+    if stream.tell() != len(data):
+        raise UnsafeCheckpoint("more data follows the pickle's end. Nothing of it was run")
+    return machine.stack[0], list(machine.globals)
+
+
+def globals_in(data: bytes) -> list[str]:
+    """List every global a pickle refers to, for inspection; unlike reading, refuses nothing.
+
+    The stack is only simulated: names and bytes are kept, everything else is a placeholder. Torch
+    files passed to `_load_from_bytes` are listed too, since their pickles would be run as well.
+
+    Args:
+        data: the whole file.
+
+    Returns:
+        Each name once, in the order of appearance. One off the allow-list is followed by
+        " (not allowed: would have been called)", or "… imported)" where nothing calls it. A last
+        entry in parentheses says where the listing had to stop, if it is not complete: pickles
+        run up to the byte at which they are damaged.
+    """
+    lister = _Lister(2 * len(data) + FREE_BYTES)
+    stopped = ""
+    try:
+        stream = io.BytesIO(data)
+        lister.scan(stream, depth=0)
+        if left := len(data) - stream.tell():
+            stopped = f"({left} bytes after the pickle's end are not listed)"
+    except (CheckpointError, *_MALFORMED) as error:
+        stopped = f"(the listing stops at byte {stream.tell()}: {shown(str(error))})"
+    marks = {True: " (not allowed: would have been called)", False: " (not allowed: imported)"}
+    names = [
+        shown(name) + ("" if is_allowed(name) else marks[called])
+        for name, called in lister.found.items()
+    ]
+    return names + ([stopped] if stopped else [])
+
+
+class _Lister:
+    """Follows what each opcode takes from the stack and leaves there, and nothing more."""
+
+    def __init__(self, budget: int) -> None:
+        self.found: dict[str, bool] = {}  # name → whether something calls it
+        self.opcodes, self.budget = 0, budget
+
+    def scan(self, stream: io.BytesIO, depth: int) -> None:
+        stack: list[Any] = []
+        memo: dict[int, Any] = {}
+        for opcode, arg, _ in pickletools.genops(stream):
+            self.opcodes += 1
+            if self.opcodes > MOST_OPCODES or len(self.found) > MOST_GLOBALS:
+                raise _damaged("it does not end")
+            if opcode.name in ("PUT", "BINPUT", "LONG_BINPUT", "MEMOIZE"):
+                memo[len(memo) if arg is None else _key(arg)] = stack[-1]
+                continue
+            if opcode.name in ("GET", "BINGET", "LONG_BINGET"):
+                stack.append(memo[arg])
+                continue
+            if opcode.name == "DUP":
+                stack.append(stack[-1])
+                continue
+            taken = self._take(stack, opcode.stack_before)
+            result = self._result(opcode.name, arg, taken, depth)
+            stack.extend(
+                MARK if kind is pickletools.markobject else result for kind in opcode.stack_after
+            )
+
+    def _take(self, stack: list[Any], kinds: list[Any]) -> list[Any]:
+        if pickletools.markobject not in kinds:
+            count = len(kinds)
+            if count > len(stack):
+                raise _damaged("the stack is empty")
+            taken = stack[len(stack) - count :]
+            del stack[len(stack) - count :]
+            return taken
+        at = len(stack) - 1
+        while stack[at] is not MARK:
+            at -= 1
+            if at < 0:
+                raise _damaged("a mark is missing")
+        taken = stack[at + 1 :]
+        below = kinds.index(pickletools.markobject)  # a list or dict that the items go to
+        del stack[at - below :]
+        return taken
+
+    def _result(self, name: str, arg: Any, taken: list[Any], depth: int) -> Any:
+        """Note what the opcode refers to; return what it leaves, None where that is no matter."""
+        if name in ("GLOBAL", "INST", "STACK_GLOBAL"):
+            words = taken if name == "STACK_GLOBAL" else arg.split(" ", 1)
+            if not all(isinstance(word, str) for word in words):
+                raise _damaged("a global without a name")
+            found = Global(*words)
+            self.found.setdefault(str(found), False)
+            if name == "INST":
+                self.found[str(found)] = True
+            return found
+        if name in ("REDUCE", "NEWOBJ", "NEWOBJ_EX", "OBJ") and taken:
+            if isinstance(taken[0], Global):
+                self.found[str(taken[0])] = True
+                if name == "REDUCE" and isinstance(taken[1], tuple) and taken[1]:
+                    return self._call(str(taken[0]), taken[1][0], depth)
+        elif name.startswith("EXT") or name in ("PERSID", "BINPERSID"):
+            self.found[f"opcode {name}"] = True
+        elif name in _LITERALS and isinstance(arg, str | bytes | bytearray):
+            return arg
+        elif name.startswith("TUPLE"):
+            return tuple(taken) if len(taken) < 8 else None
+        return None
+
+    def _call(self, name: str, argument: Any, depth: int) -> Any:
+        """Follow the two calls that matter here: bytes written as text, and files in bytes."""
+        if not isinstance(argument, str | bytes | bytearray):
+            return None
+        if name == "_codecs.encode":
+            self._charge(len(argument))
+            return argument.encode("latin-1") if isinstance(argument, str) else None
+        if name == "torch.storage._load_from_bytes" and not isinstance(argument, str):
+            self._charge(len(argument))
+            if depth >= 8:
+                raise _damaged("files within files within files")
+            stream = io.BytesIO(argument)
+            for _ in range(5):  # see `read_legacy_storage`
+                try:
+                    self.scan(stream, depth + 1)
+                except _MALFORMED:
+                    break  # the numbers follow
+        return None
+
+    def _charge(self, count: int) -> None:
+        self.budget -= count
+        if self.budget < 0:
+            raise _damaged("its calls copy more than the file holds")
+
+
+def read_legacy_storage(data: bytes) -> Storage:
+    """Read the bytes that `torch.storage._load_from_bytes` would be given.
+
+    A torch file of the old form with one storage: magic number, version, system, object and key
+    pickles, then the number of elements and the raw numbers. Each pickle goes through the same
+    interpreter, without calls: a file within this one, and so on, could be read again at each
+    level. The numbers are not copied.
+
+    Raises:
+        CheckpointError: another form, or damaged.
+    """
+    stream = io.BytesIO(data)
+    described: list[tuple[torch.dtype, int]] = []
+
+    def persistent(pid: Any) -> str:
+        kind, storage_type, _, _, count, *_ = pid
+        if kind != "storage" or str(storage_type) not in STORAGES or type(count) is not int:
+            raise _damaged("a storage of unknown type")
+        described.append((STORAGES[str(storage_type)], count))
+        return "storage"
+
+    for _ in range(3):  # magic number, protocol version, system information
+        _run(stream, len(data))
+    if _run(stream, len(data), persistent).stack[0] != "storage" or len(described) != 1:
+        raise _damaged("an embedded torch file that is not one storage")
+    _run(stream, len(data))  # the list of keys
+    dtype, count = described[0]
+    start = stream.tell() + 8
+    stored = int.from_bytes(data[start - 8 : start], "little", signed=True)
+    if stored != count or len(data) - start != count * dtype.itemsize:
+        raise _damaged("a storage whose size is not what it says")
+    return Storage(dtype, memoryview(data)[start:])
+
+
+def module_state(record: Record) -> dict[str, torch.Tensor]:
+    """Return a module record's tensors under their dotted names, as `state_dict()` would.
+
+    Raises:
+        CheckpointError: not a module, nested too deeply, holding itself, or so many tensors in one
+            storage that copying them would take much more memory than the file.
+    """
+    tensors: dict[str, LazyTensor] = {}
+    seen: set[int] = set()
+
+    def walk(module: Any, prefix: str, depth: int) -> None:
+        if not isinstance(module, Record) or not isinstance(module.state, dict):
+            raise _damaged(f"'{prefix}' is not a module")
+        # No generator shares a module between two places; a bomb shares many, again and again.
+        if depth > DEEPEST or id(module) in seen:
+            raise _damaged(f"'{prefix[:80]}' is nested without end, or twice in the network")
+        seen.add(id(module))
+        for group in ("_parameters", "_buffers"):
+            for name, value in _dict(module.state.get(group)).items():
+                if isinstance(value, LazyTensor):
+                    tensors[f"{prefix}{_name(name)}"] = value
+                elif value is not None:
+                    raise _damaged(f"'{prefix}{_name(name)}' is not a tensor")
+        for name, child in _dict(module.state.get("_modules")).items():
+            if child is not None:
+                walk(child, f"{prefix}{_name(name)}.", depth + 1)
+
+    walk(record, "", 0)
+    storages = {id(t.storage): len(t.storage.data) for t in tensors.values()}
+    if sum(t.nbytes for t in tensors.values()) > sum(storages.values()) + SHARED_BYTES:
+        raise _damaged("many tensors in one storage")
+    return {name: lazy.tensor() for name, lazy in tensors.items()}
+
+
+def _name(name: Any) -> str:
+    # Names of all levels are joined, so that one long name could be repeated at each.
+    if not isinstance(name, str | int) or len(str(name)) > LONGEST_NAME:
+        raise _damaged("a module or tensor without a proper name")
+    return str(name)
+
+
+def _dict(value: Any) -> dict[Any, Any]:
+    if not isinstance(value, dict | None):
+        raise _damaged("a module's state is not a dict")
+    return value or {}
+
+
+def plain(value: Any) -> Any:
+    """Return containers of plain values for records of constructor arguments.
+
+    Raises:
+        CheckpointError: it holds anything else, or more than arguments ever do.
+    """
+    left = MOST_ARGUMENTS  # also bounds a small file whose branches are shared many times over
+
+    def copy(value: Any, depth: int) -> Any:
+        nonlocal left
+        left -= 1
+        if left < 0 or depth > DEEPEST:
+            raise _damaged("constructor arguments without end")
+        if isinstance(value, int) and abs(value) >= LARGEST_KEY:
+            raise _damaged("a constructor argument that is far too large")
+        if isinstance(value, str | int | float | bool | None):
+            return value
+        if isinstance(value, dict):
+            return {str(k): copy(v, depth + 1) for k, v in value.items()}
+        if isinstance(value, list | tuple):
+            return [copy(v, depth + 1) for v in value]
+        raise _damaged(f"a constructor argument of type {type(value).__name__}")
+
+    return copy(value, 0)

@@ -1,0 +1,85 @@
+"""Fixtures: image folders, a bank of scripted backbones, a checkpoint, the command line."""
+
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from inputs import ENTRY, Colour, Edges, tiny_generator, write_images
+
+from probe.generators.snapshot import save_snapshot
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path, monkeypatch):
+    """Give every test a cache of its own and no way to a hub."""
+    monkeypatch.setenv("PROBE_CACHE_DIR", str(tmp_path / "cache"))
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+
+
+@pytest.fixture
+def reals(tmp_path) -> Path:
+    return write_images(tmp_path / "reals", 60, seed=1)
+
+
+@pytest.fixture
+def fakes(tmp_path) -> Path:
+    """Images that differ from the reals in blue alone."""
+    return write_images(tmp_path / "fakes", 60, seed=2, blue=40)
+
+
+@pytest.fixture
+def bank(tmp_path) -> Path:
+    """A bank of two scripted backbones, `colour` and `edges`, and one random control."""
+    for name, module in (("colour", Colour()), ("edges", Edges())):
+        torch.jit.script(module).save(str(tmp_path / f"{name}.pt"))
+    control = """
+- name: random
+  source: timm
+  model: test_resnet
+  weights: {random: 0}
+  input: 32
+  mean: [0.5, 0.5, 0.5]
+  std: [0.5, 0.5, 0.5]
+  task: none
+  data: none
+  license: none
+  role: control
+"""
+    path = tmp_path / "bank.yaml"
+    path.write_text(ENTRY.format(name="colour") + ENTRY.format(name="edges") + control)
+    return path
+
+
+@pytest.fixture
+def checkpoint(tmp_path) -> Path:
+    path = tmp_path / "tiny.safetensors"
+    save_snapshot(path, tiny_generator(), metadata={"kimg": 1.5})
+    return path
+
+
+class Result:
+    """What a command left behind."""
+
+    def __init__(self, code: int, out: str, err: str) -> None:
+        self.code, self.out, self.err = code, out, err
+
+
+@pytest.fixture
+def cli(capsys, monkeypatch):
+    """Run the command line in this process, through its own `main`."""
+    from probe.cli import main
+
+    def run(*arguments: object) -> Result:
+        monkeypatch.setattr(sys, "argv", ["probe", *map(str, arguments)])
+        capsys.readouterr()
+        try:
+            main()
+            code = 0
+        except SystemExit as end:
+            code = end.code if isinstance(end.code, int) else int(bool(end.code))
+        captured = capsys.readouterr()
+        return Result(code, captured.out, captured.err)
+
+    return run

@@ -1,0 +1,293 @@
+"""Small files that would cost much, and what inspection says of a pickle without running it."""
+
+import json
+import pickle
+import struct
+
+import numpy as np
+import pytest
+import torch
+from generators.pickles import Persistent, dumps, stylegan2_pickle
+from generators.test_hostile import (
+    DTYPE,
+    ORDERED,
+    SYSTEM,
+    TENSOR,
+    canary,  # noqa: F401  (a fixture)
+    legacy,
+    proto,
+    refused,
+    stack_global,
+    storage,
+)
+from inputs import tiny_generator
+
+from probe.errors import CheckpointError, UnsafeCheckpoint, UsageError
+from probe.generators.checkpoint import Checkpoint
+from probe.generators.formats import load_generator
+from probe.generators.sampler import GeneratorSource
+from probe.generators.snapshot import save_snapshot
+from probe.generators.stylegan2 import Generator
+from probe.generators.unpickle import globals_in, read_pickle
+
+LOAD = stack_global("torch.storage", "_load_from_bytes")
+ENCODE = stack_global("_codecs", "encode")
+PRIME = 2**61 - 1  # every multiple of it has the hash 0
+
+
+def integer(n: int) -> bytes:
+    data = n.to_bytes(n.bit_length() // 8 + 1, "little", signed=True)
+    return b"\x8b" + struct.pack("<I", len(data)) + data
+
+
+def repeated(function: bytes, argument: bytes, times: int) -> bytes:
+    """Call a function many times with one argument from the memo."""
+    return proto(function, b"q\x000", argument, b"\x85q\x010", b"](", b"h\x00h\x01R" * times, b"e.")
+
+
+def nested(depth: int, calls: int) -> bytes:
+    """A torch file whose first pickle reads another, `calls` times, and so on."""
+    rest = legacy(1, 1, bytes(4))[len(pickle.dumps(0x1950A86A20F9469CFC6C, 2)) :]
+    inner = legacy(1, 1, bytes(4))
+    for _ in range(depth):
+        data = b"B" + struct.pack("<I", len(inner)) + inner
+        inner = (
+            proto(LOAD, b"q\x000", data, b"\x85q\x010", b"h\x00h\x01R0" * calls, b"K\x00.") + rest
+        )
+    return proto(storage(inner), b".")
+
+
+def buffers(count: int, numbers: int) -> bytes:
+    """Many tensors that are one in the file."""
+    shared = torch.zeros(numbers)
+    state = {"_buffers": {f"b{i}": shared for i in range(count)}, "_modules": {}}
+    return dumps({"G_ema": Persistent("Generator", state)})
+
+
+def long_names() -> bytes:
+    module = Persistent("M", {"_buffers": {f"b{i}": torch.zeros(1) for i in range(60)}})
+    for _ in range(12):
+        module = Persistent("M", {"_modules": {"n" * 1_000_000: module}})
+    return dumps({"G_ema": module})
+
+
+def size_lists() -> bytes:
+    head = proto(TENSOR, b"q\x000", storage(legacy(4, 4, bytes(16))), b"q\x010")
+    sizes = b"]q\x02(" + b"K\x01" * 200_000 + b"e0"
+    return head + sizes + b"](" + b"(h\x01K\x00h\x02h\x02th\x00\x86" * 10 + b"e" + (
+        b"h\x00(h\x01K\x00h\x02h\x02tR."
+    )  # fmt: skip
+
+
+MEGABYTE = legacy(250_000, 250_000, bytes(1_000_000))
+COSTLY = {
+    "a storage read 3000 times": lambda: repeated(
+        LOAD, b"B" + struct.pack("<I", len(MEGABYTE)) + MEGABYTE, 3000
+    ),
+    "a text encoded 3000 times": lambda: proto(
+        ENCODE, b"q\x000", b"X" + struct.pack("<I", 10**6) + b"a" * 10**6,
+        b"X\x06\x00\x00\x00latin1\x86q\x010", b"](", b"h\x00h\x01R" * 3000, b"e.",
+    ),
+    "a dict copied 3000 times": lambda: repeated(
+        ORDERED, b"}(" + b"".join(b"J" + struct.pack("<i", i) + b"N" for i in range(10**5)) + b"u",
+        3000,
+    ),
+    "files within files, deep": lambda: nested(300, 1),
+    "files within files, 8 to the 8th": lambda: nested(8, 8),
+    "integers of one hash as keys": lambda: proto(
+        b"}(", b"".join(integer(i * PRIME) + b"N" for i in range(1, 60_000)), b"u."
+    ),
+    "integers of one hash as memo": lambda: b"\x80\x02N" + b"".join(
+        b"p%d\n" % (i * PRIME) for i in range(1, 60_000)
+    ) + b".",
+    "a hundred thousand names": lambda: b"\x80\x02(" + b"".join(
+        b"ctorch.nn.modules.x\nC%d\n" % i for i in range(10**5)
+    ) + b"l.",
+    "five million opcodes": lambda: proto(b"(", b"N" * 5_000_000, b"l."),
+    "a shape of huge integers": lambda: proto(
+        TENSOR, b"(", storage(legacy(4, 4, bytes(16))), b"K\x00(", integer(2**8_000_000),
+        b"q\x05", b"h\x05" * 15, b"t(", b"K\x01" * 16, b"t\x89}tR.",
+    ),
+    "an empty tensor of huge shape": lambda: proto(
+        TENSOR, b"(", storage(legacy(4, 4, bytes(16))), b"K\x00(K\x00", integer(2**40),
+        integer(2**40), b"t(K\x01K\x01K\x01t\x89}tR.",
+    ),
+    "sizes as endless lists": size_lists,
+    "a dtype without end": lambda: proto(DTYPE, b"]" + b"2\x86" * 60 + b"\x89\x88\x87R."),
+    "many tensors in one storage": lambda: buffers(600, 1_250_000),
+    "names of a megabyte at each level": long_names,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", COSTLY)
+def test_small_files_cost_little(tmp_path, name):
+    data = COSTLY[name]()
+    refused(tmp_path / "x.pkl", data)
+    globals_in(data)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"\x80\x02cos\n" + b"\x1b[2Jx" * 200_000 + b"\n.",
+        dumps({"\x1b[31m" * 200_000: 1}),
+        dumps({"G_ema": Persistent("\x1b[31m" * 200_000, {})}),
+    ],
+)
+def test_messages_are_short_and_cannot_steer_a_terminal(tmp_path, data):
+    text = str(refused(tmp_path / "x.pkl", data))
+    assert len(text) < 1000 and text.isprintable()
+
+
+def test_a_partial_is_kept_as_a_record():
+    block = stack_global("pg_modules.blocks", "CCBN")
+    partial = stack_global("functools", "partial") + block + b"\x85R(" + block + b")}Ntb"
+    record, _ = read_pickle(proto(partial, b"."))
+    assert str(record.type) == "functools.partial"
+    assert str(record.state["func"]) == "pg_modules.blocks.CCBN"
+
+
+def arguments(group=None, **changes):
+    g = tiny_generator()
+    (g.init_kwargs if group is None else g.init_kwargs[group]).update(changes)
+    return g
+
+
+@pytest.mark.parametrize(
+    ("group", "changes"),
+    [
+        ("synthesis_kwargs", {"activation": "sine"}),
+        ("synthesis_kwargs", {"activation": ["lrelu"]}),
+        ("synthesis_kwargs", {"conv_clamp": "256"}),
+        ("synthesis_kwargs", {"use_noise": "False"}),
+        ("synthesis_kwargs", {"resample_filter": [1, -1, 1, -1]}),
+        ("synthesis_kwargs", {"resample_filter": "1331"}),
+        ("synthesis_kwargs", {"resample_filter": [1] * 9000}),
+        ("mapping_kwargs", {"lr_multiplier": 0}),
+        ("mapping_kwargs", {"lr_multiplier": float("nan")}),
+        ("mapping_kwargs", {"activation": "sine"}),
+        ("mapping_kwargs", {"w_dim": 16}),
+        (None, {"img_channels": 2}),
+        (None, {"z_dim": None}),
+        (None, {"z_dim": True}),
+        (None, {"z_dim": 2**100_000}),
+        (None, {"img_resolution": 4096, "synthesis_kwargs": {"channel_base": 16}}),
+    ],
+)
+def test_arguments_without_a_meaning_are_refused(tmp_path, group, changes):
+    refused(tmp_path / "x.pkl", stylegan2_pickle(arguments(group, **changes)))
+
+
+def snapshot_bytes(probe: str) -> bytes:
+    header = json.dumps({"__metadata__": {"probe": probe}}).encode()
+    return struct.pack("<Q", len(header)) + header
+
+
+@pytest.mark.parametrize("probe", ["[" * 100_000, "[]", "{}", "null", '{"format": []}'])
+def test_metadata_that_is_none_of_ours(tmp_path, probe):
+    refused(tmp_path / "x.safetensors", snapshot_bytes(probe))
+
+
+@pytest.mark.parametrize("dtype", ["float8_e4m3fn", "complex64", "bool", "int64"])
+def test_snapshots_hold_plain_floats(tmp_path, dtype):
+    save_snapshot(tmp_path / "x.safetensors", tiny_generator(), metadata={},
+                  dtype=getattr(torch, dtype))  # fmt: skip
+    with pytest.raises(CheckpointError, match=f"holds {dtype} numbers"):
+        load_generator(tmp_path / "x.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("kimg", "expected"),
+    [(3, 3.0), (10**400, None), (float("nan"), None), (True, None), ("3", None)],
+)
+def test_kimg_of_any_kind(tmp_path, kimg, expected):
+    save_snapshot(tmp_path / "x.safetensors", tiny_generator(), metadata={"kimg": kimg})
+    assert load_generator(tmp_path / "x.safetensors").kimg == expected
+
+
+def test_a_header_length_that_reads_like_a_web_page(tmp_path):
+    path = tmp_path / "x.safetensors"
+    save_snapshot(path, tiny_generator(), metadata={})
+    data = path.read_bytes()
+    length = struct.unpack("<Q", data[:8])[0]
+    wanted = 0x3C20  # the bytes " <"
+    assert length < wanted
+    padded = data[8 : 8 + length] + b" " * (wanted - length)
+    path.write_bytes(struct.pack("<Q", wanted) + padded + data[8 + length :])
+    assert load_generator(path).architecture == "stylegan2"
+
+
+def test_other_kinds_are_called_by_their_name(tmp_path):
+    torch.save({"a": torch.zeros(1)}, tmp_path / "new.pt")
+    torch.save({"a": torch.zeros(1)}, tmp_path / "old.pt", _use_new_zipfile_serialization=False)
+    network = stack_global("dnnlib.tflib.network", "Network") + b")\x81}b"
+    (tmp_path / "tf.pkl").write_bytes(proto(network, network, network, b"\x87."))
+    for name, words in [("new.pt", r"\.pt"), ("old.pt", r"old torch"), ("tf.pkl", "TensorFlow")]:
+        with pytest.raises(CheckpointError, match=words) as caught:
+            load_generator(tmp_path / name)
+        assert not isinstance(caught.value, UnsafeCheckpoint)
+
+
+def test_inspection_of_a_genuine_snapshot():
+    data = stylegan2_pickle(tiny_generator(c_dim=2))
+    assert set(read_pickle(data)[1]) <= set(globals_in(data))
+
+
+@pytest.mark.parametrize("protocol", [0, 2, 4, 5])
+def test_inspection_names_what_would_run(protocol):
+    listed = globals_in(pickle.dumps({"a": SYSTEM, "b": dict, "c": np.load}, protocol))
+    assert "posix.system (not allowed: would have been called)" in listed
+    assert any(name.endswith("load (not allowed: imported)") for name in listed)
+
+
+def test_inspection_looks_into_embedded_files():
+    for protocol in (2, 4):
+        payload = proto(pickle.dumps(SYSTEM, 2)[2:])
+        call = b"ctorch.storage\n_load_from_bytes\n" + pickle.dumps(payload, protocol)[2:-1]
+        assert "posix.system (not allowed: would have been called)" in globals_in(
+            b"\x80" + bytes([protocol]) + call + b"\x85R."
+        )
+
+
+def test_inspection_of_damage_keeps_what_runs_before_it():
+    listed = globals_in(pickle.dumps(SYSTEM, 4)[:-1] + b"0000.")
+    assert listed[0].startswith("posix.system") and "stops at byte" in listed[-1]
+    assert "after the pickle's end" in globals_in(proto(b"N.") + b"x")[-1]
+    assert "EXT1" in globals_in(proto(b"\x82\x01."))[0]
+
+
+def test_inspection_never_raises_on_mutations():
+    rng = np.random.default_rng(1)
+    original = stylegan2_pickle(tiny_generator())[:4000]
+    for _ in range(200):
+        data = bytearray(original)
+        for position in rng.integers(0, len(data), 3):
+            data[position] = rng.integers(0, 256)
+        assert all(name.isprintable() for name in globals_in(bytes(data)))
+
+
+def source(**options):
+    c_dim = options.pop("c_dim", 0)
+    network = options.pop("network", None) or tiny_generator(c_dim)
+    checkpoint = Checkpoint(network, "stylegan2", "digest", {})
+    return GeneratorSource(checkpoint, name="g.pkl", count=4, **options)
+
+
+@pytest.mark.parametrize(
+    "options", [{"class_index": -1}, {"labels": []}, {"labels": [-1]}, {"labels": [0, 1.5]}]
+)
+def test_labels_that_are_no_class(options):
+    with pytest.raises(UsageError):
+        source(c_dim=3, **options)
+
+
+def test_no_images_are_uint8_too():
+    assert source().load([], 16).images.dtype == torch.uint8
+
+
+def test_a_grey_generator_says_so():
+    network = Generator(8, 0, 8, 16, 1, {"num_layers": 1}, {"channel_base": 64})
+    grey = source(network=network.eval())
+    assert grey.headers([0])[0].mode == "L"
+    images = grey.load([0, 1], 16).images
+    assert images.shape == (2, 3, 16, 16) and images.is_contiguous()
