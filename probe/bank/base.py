@@ -1,0 +1,125 @@
+"""The contract of a frozen backbone: images in [0, 1] to a pooled feature and feature maps."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from probe.errors import BackboneUnavailable
+from probe.registry import suggest
+
+
+@dataclass(frozen=True)
+class InputSpec:
+    """What a backbone wants to be fed.
+
+    Attributes:
+        size: side of the square input in pixels.
+        mean: per-channel mean on the [0, 1] scale, subtracted after the resize.
+        std: per-channel deviation on the [0, 1] scale, divided by.
+        resize: "bicubic", "bilinear" (both antialiased) or "area".
+    """
+
+    size: int
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    resize: str = "bicubic"
+
+
+def resize(images: torch.Tensor, size: int, mode: str) -> torch.Tensor:
+    """Resize float images (N, 3, R, R) in [0, 1] to (N, 3, size, size), differentiably.
+
+    The result is clamped to [0, 1], since bicubic overshoots at edges.
+    """
+    if images.shape[-1] == size and images.shape[-2] == size:
+        return images
+    if mode == "area":
+        return F.interpolate(images, size=(size, size), mode="area")
+    resized = F.interpolate(
+        images, size=(size, size), mode=mode, antialias=True, align_corners=False
+    )
+    return resized.clamp(0, 1)
+
+
+def normalise(images: torch.Tensor, spec: InputSpec) -> torch.Tensor:
+    """Subtract `spec.mean` and divide by `spec.std` per channel; (N, 3, S, S) in and out."""
+    mean = images.new_tensor(spec.mean).view(1, 3, 1, 1)
+    std = images.new_tensor(spec.std).view(1, 3, 1, 1)
+    return (images - mean) / std
+
+
+class FeatureNetwork(Protocol):
+    """What a source builds: a frozen module in eval mode with two ways to run it."""
+
+    def pool(self, x: torch.Tensor) -> torch.Tensor:
+        """Normalised input (N, 3, S, S) → pooled feature (N, d), any float dtype."""
+        ...
+
+    def maps(self, x: torch.Tensor) -> Sequence[torch.Tensor]:
+        """Normalised input (N, 3, S, S) → the tapped maps (N, C, H, W), shallow to deep."""
+        ...
+
+
+class Backbone(nn.Module):
+    """A frozen pretrained (or random) network behind one interface.
+
+    Always in eval mode, parameters without gradient. Gradients still flow to the images.
+
+    Attributes:
+        name: the bank entry's name.
+        input: what `network` is fed.
+        dim: width d of the pooled feature.
+        map_shapes: (C, H, W) of each tapped map, as declared to those who build heads.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        network: nn.Module,
+        input: InputSpec,
+        *,
+        dim: int,
+        map_shapes: Sequence[tuple[int, int, int]],
+    ) -> None:
+        super().__init__()
+        self.name = name
+        self.network = network
+        self.input = input
+        self.dim = dim
+        self.map_shapes = tuple(map_shapes)
+        self.requires_grad_(False)
+        self.eval()
+
+    def train(self, mode: bool = True) -> "Backbone":
+        """Stay in eval mode whatever is asked: BatchNorm statistics must never move."""
+        return super().train(False)
+
+    def prepare(self, images: torch.Tensor) -> torch.Tensor:
+        """Resize and normalise float images (N, 3, R, R) in [0, 1] to the network's input."""
+        return normalise(resize(images, self.input.size, self.input.resize), self.input)
+
+    def pool(self, x: torch.Tensor) -> torch.Tensor:
+        """Prepared input (N, 3, S, S) → pooled feature (N, dim), float32."""
+        return self.network.pool(x).float()
+
+    def maps(self, x: torch.Tensor) -> list[torch.Tensor]:
+        """Prepared input (N, 3, S, S) → the tapped maps (N, C, H, W), shallow to deep."""
+        return list(self.network.maps(x))
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Float images (N, 3, R, R) in [0, 1] → pooled feature (N, dim), float32."""
+        return self.pool(self.prepare(images))
+
+    @property
+    def parameter_count(self) -> int:
+        """Number of scalar parameters."""
+        return sum(p.numel() for p in self.parameters())
+
+
+def no_such(what: str, name: str, known: Sequence[str]) -> BackboneUnavailable:
+    """Return the error for a name that a library does not know, with the nearest it does know."""
+    remedy = suggest(name, list(known)).strip().replace("Did", "did", 1)
+    return BackboneUnavailable(f"{what} '{name}'", remedy)

@@ -1,0 +1,128 @@
+"""Which source builds an entry: a spec becomes a `Backbone`."""
+
+from collections.abc import Callable, Mapping
+from importlib import import_module
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from probe.bank.base import Backbone, InputSpec
+from probe.bank.calibrate import Uncalibrated, calibrate, calibration_images, has_batchnorm
+from probe.bank.spec import BackboneSpec
+from probe.bank.weights import verified_weights
+from probe.errors import BackboneUnavailable, ProbeError
+from probe.images.base import ImageSource
+from probe.registry import lookup
+from probe.runtime import stream_seed
+
+Build = Callable[[BackboneSpec, Path | None], nn.Module]
+
+
+def _source(module: str) -> Build:
+    """Return a source's `build`, importing its library only when it is used."""
+
+    def build(spec: BackboneSpec, path: Path | None) -> nn.Module:
+        return import_module(f"probe.bank.{module}").build(spec, path)
+
+    return build
+
+
+SOURCES: Mapping[str, Build] = {
+    name: _source(name) for name in ("timm", "open_clip", "torchvision", "torchscript")
+}
+
+
+def input_spec(spec: BackboneSpec) -> InputSpec:
+    """Return what an entry's network is fed; what the entry leaves out, timm knows.
+
+    Raises:
+        BackboneUnavailable: timm does not know it either.
+    """
+    if spec.input is not None and spec.mean is not None and spec.std is not None:
+        return InputSpec(spec.input, spec.mean, spec.std, spec.resize)
+    from probe.bank.timm import known_input
+
+    known = known_input(spec)
+    return InputSpec(
+        spec.input or known.size, spec.mean or known.mean, spec.std or known.std, spec.resize
+    )
+
+
+def load_backbone(
+    spec: BackboneSpec,
+    *,
+    offline: bool,
+    calibration: ImageSource | torch.Tensor | None = None,
+    device: torch.device | str = "cpu",
+) -> Backbone:
+    """Build an entry's network with its weights, in float32.
+
+    Random weights are a function of the entry's seed and architecture alone, and leave the
+    global random state as it was; their BatchNorm statistics come from `calibration`.
+
+    Args:
+        spec: the entry.
+        offline: never download weights.
+        calibration: unlabelled images, a source or uint8 (N, 3, R, R), for networks with random
+            weights and BatchNorm. Without them such a network can be looked at (dims, parameters),
+            but refuses to compute features.
+        device: where the backbone is put in the end.
+
+    Raises:
+        BackboneUnavailable: weights or architecture are not here, or do not fit each other.
+    """
+    build = lookup(SOURCES, spec.source, "source")
+    random = spec.weights.random
+    path = None if random is not None else verified_weights(spec, offline=offline)[0]
+    try:
+        fed = input_spec(spec)
+        if random is None:
+            network = build(spec, path)
+        else:
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(stream_seed(random, spec.source, spec.model))
+                network = build(spec, None)
+            network.eval()
+            if calibration is not None:
+                calibrate(network, calibration_images(calibration), fed)
+        backbone = wrap(spec, network)
+    except (ProbeError, MemoryError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:  # the libraries' constructors raise anything
+        first = (str(error).strip() or type(error).__name__).splitlines()[0][:160]
+        raise BackboneUnavailable(
+            f"{spec.source} cannot build {spec.model} as the entry says ({first})",
+            "see model, args, input, pool and taps of the entry",
+        ) from error
+    if random is not None and calibration is None and has_batchnorm(network):
+        backbone.network = Uncalibrated(network, spec.name)
+    return backbone.to(device)
+
+
+@torch.inference_mode()
+def wrap(spec: BackboneSpec, network: nn.Module) -> Backbone:
+    """Return a built network as a `Backbone` with its dims declared, found by one small pass.
+
+    Raises:
+        BackboneUnavailable: the network returns no vector, or no maps, under the entry's pool and
+            taps.
+    """
+    network.eval()
+    fed = input_spec(spec)
+    x = torch.zeros(1, 3, fed.size, fed.size)
+    pooled, maps = network.pool(x), network.maps(x)
+    shapes = [tuple(m.shape) for m in (pooled, *maps)]
+    if pooled.ndim != 2 or any(len(shape) != 4 for shape in shapes[1:]):
+        raise BackboneUnavailable(
+            f"{spec.model} gives {shapes[0]} as its feature and {shapes[1:]} as maps; (N, d) and "
+            "(N, C, H, W) are expected",
+            "see pool and taps of the entry",
+        )
+    return Backbone(
+        spec.name,
+        network,
+        fed,
+        dim=shapes[0][1],
+        map_shapes=[(c, h, w) for _, c, h, w in shapes[1:]],
+    )

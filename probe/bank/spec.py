@@ -1,0 +1,286 @@
+"""What a bank entry says, and how a bank file is read and validated. No torch here."""
+
+import dataclasses
+import fnmatch
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, TypeAdapter, ValidationError
+
+from probe.bank.mistakes import explain, parse, repeats
+from probe.errors import BankError
+from probe.registry import lookup
+
+FILE_NAME = "modelbank.yaml"
+Role = Literal["discriminator", "evaluator", "control"]
+Source = Literal["timm", "open_clip", "torchvision", "torchscript"]
+KeyMap = Literal["efficientnet-lite"]  # the names of probe.bank.keys.KEY_MAPS
+Share = Annotated[float, Field(ge=0, le=1)]  # 0 to 255 is the usual slip
+Scale = Annotated[float, Field(gt=0, le=10)]
+
+# Arguments of the libraries' constructors by which a bank could reach files, addresses or code.
+# Weights come from `weights` alone, where they are read without running anything.
+BARRED_ARGS = re.compile(
+    "pretrained|checkpoint|weights|cache|load|force_preprocess|features_only|num_classes|jit"
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Weights:
+    """Where weights come from: exactly one of hub, url, file, package, random.
+
+    Attributes:
+        hub: Hugging Face repository "org/name"; `file` is then the file in it.
+        url: an https address, kept in torch's hub cache.
+        package: an installed distribution that carries the weights; `file` is then its file.
+        version: of the package, for the command that installs it.
+        file: path of the weights; relative to the bank file unless in a hub or package.
+        random: seed of a random initialisation.
+    """
+
+    __pydantic_config__ = {"extra": "forbid"}  # noqa: RUF012
+
+    hub: str | None = None
+    url: Annotated[str, Field(pattern=r"^https?://[^/]+/.*[^/]$")] | None = None
+    package: str | None = None
+    version: str | None = None
+    file: str | None = None
+    random: Annotated[int, Field(ge=0)] | None = None
+
+    def __post_init__(self) -> None:
+        """Check that the place is named once.
+
+        Raises:
+            ValueError: none or several places.
+        """
+        places = [n for n in ("hub", "url", "package", "random") if getattr(self, n) is not None]
+        if not places and self.file is not None:
+            places = ["file"]
+        if len(places) != 1:
+            raise ValueError("name exactly one of hub, url, file, package, random")
+        if places[0] in ("url", "random") and self.file is not None:
+            raise ValueError(f"'file' does not go with '{places[0]}'")
+        if places[0] == "package" and self.file is None:
+            raise ValueError("a package needs the 'file' in it")
+        if self.version is not None and self.package is None:
+            raise ValueError("'version' goes with 'package'")
+
+    @property
+    def kind(self) -> str:
+        """Which place it is: "hub", "url", "package", "file" or "random"."""
+        for name in ("hub", "url", "package"):
+            if getattr(self, name) is not None:
+                return name
+        return "file" if self.random is None else "random"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rename:
+    r"""One step of a key map, applied to every tensor's name.
+
+    Attributes:
+        pattern: a regular expression, searched for anywhere in the name.
+        to: what stands in its place, with groups as \1; None leaves the tensor out.
+    """
+
+    __pydantic_config__ = {"extra": "forbid"}  # noqa: RUF012
+
+    pattern: str
+    to: str | None = None
+
+    def __post_init__(self) -> None:
+        """Check that the pattern compiles and that `to` names only groups it has.
+
+        Raises:
+            ValueError: it does not.
+        """
+        try:
+            # The empty alternative always fits, so that `to` is looked at as well.
+            re.compile(f"{self.pattern}|").sub(self.to or "", "")
+        except (re.error, IndexError) as error:
+            raise ValueError(f"'{self.pattern}' to '{self.to}': {error}") from error
+
+
+@dataclass(frozen=True, kw_only=True)
+class BackboneSpec:
+    """One entry of the bank.
+
+    Attributes:
+        name: how it is called everywhere; letters, digits, ". _ - #".
+        source: the library that builds the network.
+        model: the architecture's name there, for timm with or without the tag of its weights; any
+            name for TorchScript, whose file is the network. A TorchScript file is a program: have
+            only those in a bank whose origin you trust.
+        args: plain values for the architecture's constructor.
+        weights: where they come from.
+        sha256: of the weight file, checked before use.
+        keys: key map from the file to the network: a name of `probe.bank.keys.KEY_MAPS`, or renames
+            applied in order. What is left must be the network's tensors, neither more nor fewer.
+        input: side of the square input in pixels.
+        mean, std: normalisation on the [0, 1] scale, per channel.
+        resize: how images reach the input size; always antialiased.
+        pool: the pooled feature: "head" (the network's own, before its classifier), "average"
+            (global average of the last map) or "token" (class token).
+        taps: the maps for training, shallow to deep: block indices for timm and open_clip, module
+            names for torchvision. The last map unless given.
+        tap_norm: whether the network's final norm is applied to tapped maps.
+        task, data: what the weights were trained for, and on.
+        license: of the weights.
+        role: "discriminator" can be chosen; "evaluator" only judges; "control" has random weights,
+            and BatchNorm statistics from unlabelled images: without them it is refused.
+
+    `input`, `mean` and `std` may be left out of a timm entry with hub weights: timm knows them
+    (see `probe.bank.load.input_spec`).
+    """
+
+    __pydantic_config__ = {"extra": "forbid"}  # noqa: RUF012
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._#-]*$")]
+    source: Source
+    # No "hf-hub:…" and no path: a name that a library would go and fetch settings for.
+    model: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+    weights: Weights
+    task: str
+    data: str
+    license: str
+    input: Annotated[int, Field(ge=16, le=2048)] | None = None
+    mean: tuple[Share, Share, Share] | None = None
+    std: tuple[Scale, Scale, Scale] | None = None
+    role: Role = "discriminator"
+    args: dict[str, Any] = dataclasses.field(default_factory=dict)
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None
+    keys: KeyMap | tuple[Rename, ...] = ()
+    resize: Literal["bicubic", "bilinear", "area"] = "bicubic"
+    pool: Literal["head", "average", "token"] = "head"
+    taps: tuple[int | str, ...] = ()
+    tap_norm: bool = False
+
+    def __post_init__(self) -> None:
+        """Check what concerns several keys.
+
+        Raises:
+            ValueError: they contradict each other; says which.
+        """
+        kind = self.weights.kind
+        if (self.role == "control") != (kind == "random"):
+            raise ValueError("random weights and role 'control' belong together")
+        if kind == "random" and (self.sha256 or self.keys):
+            raise ValueError("'sha256' and 'keys' do not go with random weights")
+        missing = [n for n in ("input", "mean", "std") if getattr(self, n) is None]
+        if missing and not (self.source == "timm" and kind == "hub"):
+            raise ValueError(
+                f"the key '{missing[0]}' is missing (only timm entries with hub weights can do "
+                "without)"
+            )
+        if self.source == "torchvision" and not self.taps:
+            raise ValueError("torchvision needs 'taps', the names of the modules to read")
+        if self.source in ("torchvision", "torchscript") and self.pool == "token":
+            raise ValueError(f"{self.source} has no class token: pool: head or average")
+        if self.source == "torchscript" and (kind == "random" or self.keys or self.args):
+            raise ValueError(
+                "a TorchScript file holds its weights and its architecture: no random weights, "
+                "'keys' or 'args'"
+            )
+        for name, value in self.args.items():
+            if BARRED_ARGS.search(name):
+                raise ValueError(f"args: '{name}' is not the bank's to set")
+            parts = value if isinstance(value, list) else [value]
+            if not all(_is_plain(part) for part in parts):
+                raise ValueError(
+                    f"args: '{name}' should be a number, true or false, a word, or a list of those"
+                )
+
+
+def _is_plain(value: Any) -> bool:
+    """Return whether a value can be handed to a constructor: it cannot be a path or an address."""
+    if isinstance(value, str):
+        return re.fullmatch(r"\w+", value) is not None
+    return value is None or isinstance(value, bool | int | float)
+
+
+@dataclass(frozen=True)
+class Bank:
+    """A validated bank.
+
+    Attributes:
+        path: the file it was read from.
+        specs: its entries, in order.
+    """
+
+    path: Path
+    specs: tuple[BackboneSpec, ...]
+
+    @property
+    def evaluator(self) -> BackboneSpec | None:
+        """The entry that judges and is never chosen, where there is one."""
+        return next((spec for spec in self.specs if spec.role == "evaluator"), None)
+
+    def select(self, names: Sequence[str] | None = None) -> tuple[BackboneSpec, ...]:
+        """Return the entries of the given names or shell patterns, in the bank's order; None: all.
+
+        Raises:
+            UsageError: a name or pattern that fits nothing, with the nearest.
+        """
+        if names is None:
+            return self.specs
+        table = {spec.name: spec for spec in self.specs}
+        chosen = set()
+        for name in names:
+            fitting = fnmatch.filter(table, name) or [lookup(table, name, "backbone").name]
+            chosen.update(fitting)
+        return tuple(spec for spec in self.specs if spec.name in chosen)
+
+
+def find_bank() -> Path:
+    """Return ./modelbank.yaml, else the packaged one, else the checkout's.
+
+    Raises:
+        BankError: there is none.
+    """
+    packaged = Path(__file__).parent.parent / FILE_NAME
+    places = (Path(FILE_NAME), packaged, packaged.parent.parent / FILE_NAME)
+    for place in places:
+        if place.is_file():
+            return place
+    raise BankError(f"No {FILE_NAME} here or in the package. Name one with --bank.")
+
+
+def load_bank(path: Path | None = None) -> Bank:
+    """Read and validate a bank file; all mistakes are reported at once, each with its line.
+
+    Args:
+        path: the file; None finds one (see `find_bank`).
+
+    Raises:
+        BankError: missing, not YAML, or wrong entries.
+    """
+    path = find_bank() if path is None else path
+    root, entries = parse(path)
+    found = repeats(root, entries)
+    specs: tuple[BackboneSpec, ...] = ()
+    try:
+        specs = TypeAdapter(tuple[BackboneSpec, ...]).validate_python(entries)
+    except ValidationError as error:
+        known = {"": BackboneSpec, "weights": Weights, "keys": Rename}
+        fields = {key: [f.name for f in dataclasses.fields(kind)] for key, kind in known.items()}
+        found += explain(error.errors(), root, entries, fields)
+    judges = [i for i, spec in enumerate(specs) if spec.role == "evaluator"]
+    for i in judges[1:]:
+        line = root.value[i].start_mark.line + 1
+        first = specs[judges[0]].name
+        found.append((line, f"{specs[i].name}: the evaluator is '{first}' already; there is one"))
+    if found:
+        lines = (f"{path}:{line}: {text}" for line, text in sorted(set(found)))
+        raise BankError("\n".join(line if line.endswith("?") else f"{line}." for line in lines))
+    return Bank(path, tuple(_anchor(spec, path) for spec in specs))
+
+
+def _anchor(spec: BackboneSpec, path: Path) -> BackboneSpec:
+    """Make the entry's file path absolute: it is relative to the bank file."""
+    if spec.weights.kind != "file" or spec.weights.file is None:
+        return spec
+    place = path.resolve().parent / Path(spec.weights.file).expanduser()
+    return dataclasses.replace(spec, weights=dataclasses.replace(spec.weights, file=str(place)))

@@ -1,0 +1,109 @@
+"""Tensors from a weight file into a network, strictly."""
+
+import pickle
+import zipfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import nn
+
+from probe.bank.keys import StateDict, map_keys
+from probe.bank.spec import BackboneSpec
+from probe.errors import BackboneUnavailable
+
+WRAPPERS = ("state_dict", "model", "teacher", "student", "module")
+
+
+def read_state(path: Path) -> StateDict:
+    """Read a weight file's tensors: safetensors, or torch's format without running any code.
+
+    A dict that wraps the tensors under one of the usual names is unwrapped.
+
+    Raises:
+        BackboneUnavailable: truncated, not a weight file, or one that would need to run code.
+    """
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        # Mapped files take no memory of their own; torch's format before 1.6 cannot be.
+        mapped = zipfile.is_zipfile(path)
+        record = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
+    # A damaged pickle can fail in any way: KeyError, IndexError, UnicodeDecodeError among them.
+    except (
+        SafetensorError,
+        pickle.UnpicklingError,
+        RuntimeError,
+        EOFError,
+        OSError,
+        LookupError,
+        ValueError,
+        TypeError,
+        AttributeError,
+    ) as error:
+        first = (str(error).strip() or type(error).__name__).splitlines()[0][:120]
+        raise BackboneUnavailable(
+            f"{path} is damaged or not a weight file ({first})", "remove it and fetch it again"
+        ) from error
+    for wrapper in WRAPPERS:
+        if isinstance(record, dict) and isinstance(record.get(wrapper), dict):
+            record = record[wrapper]
+    if not isinstance(record, dict):
+        raise BackboneUnavailable(f"{path} holds no dict of tensors")
+    return {k: v for k, v in record.items() if isinstance(v, torch.Tensor)}
+
+
+def load_state(
+    spec: BackboneSpec, path: Path, network: nn.Module, *, leave_out: Sequence[str] = ()
+) -> None:
+    """Load a weight file into a network: every tensor has its place, every place its tensor.
+
+    Args:
+        spec: the entry; its key map is applied first.
+        path: its weight file.
+        network: loaded in place.
+        leave_out: beginnings of names that the network does without, its classifier's say.
+
+    Raises:
+        BackboneUnavailable: tensors are missing, have no place, or have another shape.
+    """
+    state = map_keys(read_state(path), spec.keys, network)
+    state = {k: v for k, v in state.items() if not k.startswith(tuple(leave_out))}
+    fit_state(spec, path, state, network)
+
+
+def fit_state(spec: BackboneSpec, path: Path, state: StateDict, network: nn.Module) -> None:
+    """Load tensors that have the network's names already; see `load_state`."""
+    own = network.state_dict()
+    # Counters of batches seen decide nothing, and old files lack them.
+    missing = [k for k in own if k not in state and not _is_counter(k)]
+    unknown = [k for k in state if k not in own and not _is_counter(k)]
+    if missing:
+        raise BackboneUnavailable(
+            f"{path} lacks {len(missing)} of the {len(own)} tensors of {spec.model} "
+            f"({_few(missing)})" + (f"; it has {_few(unknown)} instead" if unknown else ""),
+            "give the entry a key map (keys:)",
+        )
+    if unknown:
+        raise BackboneUnavailable(
+            f"{path} has {len(unknown)} tensors for which {spec.model} has no place "
+            f"({_few(unknown)})",
+            "take the architecture that fits, or leave them out (keys: [{pattern: …}])",
+        )
+    for key, value in own.items():
+        if key in state and state[key].shape != value.shape:
+            raise BackboneUnavailable(
+                f"{path}: {key} has shape {tuple(state[key].shape)}, {spec.model} needs "
+                f"{tuple(value.shape)}"
+            )
+    network.load_state_dict({**own, **{k: state[k] for k in own if k in state}})
+
+
+def _is_counter(key: str) -> bool:
+    return key.endswith("num_batches_tracked")
+
+
+def _few(keys: Sequence[str]) -> str:
+    return ", ".join(keys[:3]) + (", …" if len(keys) > 3 else "")

