@@ -1,0 +1,298 @@
+"""One pass of images through many backbones.
+
+Images are taken in units that fit a memory budget. A unit is decoded (or generated) once, runs
+through every backbone that lacks its rows, and each backbone's rows are stored before the next
+unit: what a killed run had finished is found again.
+"""
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from probe.bank.base import Backbone
+from probe.errors import BackboneUnavailable, BrokenImageError
+from probe.features.store import FeatureSpace
+from probe.images.base import Broken, ImageSource
+from probe.runtime import autocast
+
+UNIT_BYTES = 128 * 2**20  # of decoded pixels; two units are in memory at a time
+UNIT_MOST = 512
+BATCH = 64
+POOL_BYTES = 1 * 2**30  # of loaded backbones that are kept between units
+
+Report = Callable[[dict[str, Any]], None]
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why a backbone has no features.
+
+    Attributes:
+        status: "unavailable" (weights or code are not here) or "failed" (it broke while running).
+        reason: a clause for the leaderboard.
+        remedy: the command that helps, or "".
+    """
+
+    status: str
+    reason: str
+    remedy: str = ""
+
+
+@dataclass
+class Extraction:
+    """What a pass found.
+
+    Attributes:
+        indices: the first `count` images of the order that could be used.
+        keys: their content keys.
+        broken: the images that could not, each with its reason.
+        failures: backbone name → why it has no features.
+    """
+
+    indices: list[int] = field(default_factory=list)
+    keys: list[str] = field(default_factory=list)
+    broken: list[Broken] = field(default_factory=list)
+    failures: dict[str, Failure] = field(default_factory=dict)
+
+
+@dataclass
+class _Unit:
+    indices: list[int]
+    keys: list[str]
+    images: torch.Tensor | None  # uint8 (M, 3, R, R) of the decoded ones
+    decoded: dict[int, int]  # position in the unit → row of `images`
+    broken: dict[int, Broken]
+
+
+class BackbonePool:
+    """Loads backbones on demand and keeps them while their weights fit a budget."""
+
+    def __init__(self, load: Callable[[str], Backbone], device: torch.device) -> None:
+        self._load, self._device = load, device
+        self._kept: dict[str, Backbone] = {}
+
+    def get(self, name: str) -> Backbone:
+        """Return the backbone on the device, channels_last."""
+        if name not in self._kept:
+            backbone = self._load(name).to(self._device, memory_format=torch.channels_last)
+            size = 4 * backbone.parameter_count
+            while self._kept and size + self._bytes() > POOL_BYTES:
+                del self._kept[next(iter(self._kept))]
+            self._kept[name] = backbone
+        return self._kept[name]
+
+    def drop(self, name: str) -> None:
+        """Forget a backbone."""
+        self._kept.pop(name, None)
+
+    def _bytes(self) -> int:
+        return sum(4 * b.parameter_count for b in self._kept.values())
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or (
+        isinstance(error, RuntimeError) and "DefaultCPUAllocator" in str(error)
+    )
+
+
+@torch.inference_mode()
+def pooled_features(
+    backbone: Backbone,
+    images: torch.Tensor,
+    *,
+    device: torch.device,
+    precision: str,
+    batch: int = BATCH,
+) -> np.ndarray:
+    """Run uint8 images (N, 3, R, R) through a backbone; float32 (N, d).
+
+    Out of memory halves the batch and goes on.
+
+    Raises:
+        MemoryError: not even one image fits.
+    """
+    rows, start = [], 0
+    while start < len(images):
+        part = images[start : start + batch].to(device, non_blocking=True)
+        try:
+            x = backbone.prepare(part.float() / 255)
+            x = x.contiguous(memory_format=torch.channels_last)
+            with autocast(device, precision):
+                rows.append(backbone.pool(x))
+        except Exception as error:
+            if not _is_out_of_memory(error):
+                raise
+            if batch == 1:
+                raise MemoryError("out of memory with a single image") from error
+            batch //= 2
+            continue
+        start += batch
+    return torch.cat(rows).float().cpu().numpy()
+
+
+def measure(backbone: Backbone, device: torch.device) -> dict[str, Any]:
+    """Return dim, parameters and multiply-adds per image of a backbone."""
+    size = backbone.input.size
+    counter = FlopCounterMode(display=False)
+    with torch.inference_mode(), counter:
+        backbone.pool(torch.zeros(1, 3, size, size, device=device))
+    return {
+        "dim": backbone.dim,
+        "params": backbone.parameter_count,
+        "flops": counter.get_total_flops() // 2,
+    }
+
+
+def _units(
+    source: ImageSource,
+    order: Sequence[int],
+    extraction: Extraction,
+    count: int,
+    resolution: int,
+    lacking: Callable[[list[str]], set[int]],
+) -> Iterator[_Unit]:
+    """Yield units until enough images were accepted; the next one is prepared meanwhile."""
+    size = max(1, min(UNIT_MOST, UNIT_BYTES // (3 * resolution**2)))
+
+    def prepare(indices: list[int]) -> _Unit:
+        keys = source.keys(indices)
+        wanted = sorted(lacking(keys))
+        if not wanted:
+            return _Unit(indices, keys, None, {}, {})
+        batch = source.load([indices[i] for i in wanted], resolution)
+        row = {index: r for r, index in enumerate(batch.indices)}
+        decoded = {i: row[indices[i]] for i in wanted if indices[i] in row}
+        return _Unit(indices, keys, batch.images, decoded, batch.broken)
+
+    with ThreadPoolExecutor(1) as background:
+        position = 0
+        while len(extraction.indices) < count and position < len(order):
+            # One unit ahead of the accepted images; broken ones are made up for at the end.
+            want = min(count - len(extraction.indices), len(order) - position)
+            parts = [
+                list(order[position + s : position + min(s + size, want)])
+                for s in range(0, want, size)
+            ]
+            position += want
+            ahead = background.submit(prepare, parts[0])
+            for following in [*parts[1:], None]:
+                unit = ahead.result()
+                if following is not None:
+                    ahead = background.submit(prepare, following)
+                yield unit
+
+
+def extract(
+    source: ImageSource,
+    order: Sequence[int],
+    count: int,
+    spaces: Mapping[str, FeatureSpace],
+    pool: BackbonePool,
+    *,
+    resolution: int,
+    device: torch.device,
+    precision: str,
+    report: Report,
+    strict: bool = False,
+) -> Extraction:
+    """Make sure that the first `count` usable images of an order have features everywhere.
+
+    Args:
+        source: the images.
+        order: indices in the order in which they are to be used, without repeats.
+        count: how many usable images are wanted; fewer are taken when there are no more.
+        spaces: backbone name → where its rows are kept.
+        pool: loads backbones by name.
+        resolution: side in pixels at which all images meet before the backbone's own resize.
+        device: where to compute.
+        precision: "fp32" or "bf16".
+        report: is given one record per backbone and unit: name, done, computed, seconds.
+        strict: raise for the first broken image instead of skipping it.
+
+    Returns:
+        Which images were used, which are broken, and which backbones failed.
+
+    Raises:
+        BrokenImageError: an image is broken, under `strict`.
+    """
+    extraction = Extraction()
+    alive = dict(spaces)
+
+    def lacking(keys: list[str]) -> set[int]:
+        return {i for space in list(alive.values()) for i in space.missing(keys)}
+
+    for unit in _units(source, order, extraction, count, resolution, lacking):
+        if strict and unit.broken:
+            first = next(iter(unit.broken.values()))
+            raise BrokenImageError(
+                f"{source.name}: {first.name}: {first.reason}. Remove it, or leave out --strict."
+            )
+        for name, space in list(alive.items()):
+            started = time.monotonic()
+            todo = [i for i in space.missing(unit.keys) if i in unit.decoded]
+            if todo:
+                assert unit.images is not None
+                rows = [unit.decoded[i] for i in todo]
+                images = unit.images if rows == list(range(len(unit.images))) else unit.images[rows]
+                try:
+                    _run(name, space, pool, [unit.keys[i] for i in todo], images, device, precision)
+                except BackboneUnavailable as error:
+                    failure = Failure("unavailable", error.reason, error.remedy)
+                except Exception as error:  # one broken backbone is a row, not the end of the run
+                    failure = Failure("failed", f"{type(error).__name__}: {error}".split("\n")[0])
+                else:
+                    failure = None
+                if failure is not None:
+                    extraction.failures[name] = failure
+                    del alive[name]
+                    pool.drop(name)
+                    report({"event": "failed", "backbone": name, "reason": failure.reason})
+                    continue
+            good = len(unit.indices) - len(unit.broken)
+            report(
+                {
+                    "event": "features",
+                    "backbone": name,
+                    "done": good,
+                    "computed": len(todo),
+                    "seconds": time.monotonic() - started,
+                }
+            )
+        broken = unit.broken
+        for index, key in zip(unit.indices, unit.keys, strict=True):
+            if index not in broken:
+                extraction.indices.append(index)
+                extraction.keys.append(key)
+        extraction.broken.extend(broken.values())
+        if not alive:
+            break
+    return extraction
+
+
+def _run(
+    name: str,
+    space: FeatureSpace,
+    pool: BackbonePool,
+    keys: list[str],
+    images: torch.Tensor,
+    device: torch.device,
+    precision: str,
+) -> None:
+    """Compute and store the rows of one backbone for one unit."""
+    backbone = pool.get(name)
+    facts = space.facts() or measure(backbone, device)
+    started = time.monotonic()
+    features = pooled_features(backbone, images, device=device, precision=precision)
+    if not np.isfinite(features).all():
+        raise ValueError(f"produced NaN or infinite features in {precision}")
+    speed = len(images) / (time.monotonic() - started)
+    space.write(keys, features)
+    # The first unit pays for warming up: the fastest unit is the machine's speed.
+    facts["images_per_second"] = max(speed, facts.get("images_per_second", 0.0))
+    space.write_facts(facts)

@@ -1,0 +1,137 @@
+"""The content-keyed store of features and results on disk.
+
+A feature space is everything that decides a feature besides the image: backbone, weights,
+preprocessing, resolution, precision, versions. Its digest names a folder; inside, rows are found
+by the image's content key. So a changed image, checkpoint, bank entry or library can never hit,
+and a changed image costs one image.
+
+Every file is written atomically under a name that is the digest of its own bytes: a process may
+be killed at any moment, and two processes may share the store without locks.
+"""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import load, save
+
+from probe.files import digest_bytes, digest_json, write_bytes, write_json
+
+
+def _row_key(key: str) -> bytes:
+    """Return the 32 bytes under which an image's row is found."""
+    return hashlib.sha256(key.encode()).digest()
+
+
+def _read_shard(path: Path) -> dict[str, np.ndarray] | None:
+    """Return a file's arrays, or None when it is gone or its bytes are not those it was named for.
+
+    A damaged file is a miss: its rows are computed again and stored under the right name.
+    """
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:  # pruned by another process
+        return None
+    if digest_bytes(data)[:32] != path.stem:
+        return None
+    try:
+        return load(data)
+    except SafetensorError:
+        return None
+
+
+def _write_shard(folder: Path, arrays: dict[str, np.ndarray]) -> Path:
+    data = save(arrays)
+    path = folder / f"{digest_bytes(data)[:32]}.safetensors"
+    write_bytes(path, data)
+    return path
+
+
+class FeatureSpace:
+    """The rows of one backbone under one preprocessing and precision.
+
+    Only the index is held in memory; features stay on disk until they are read.
+
+    Attributes:
+        record: everything that decides a feature besides the image; plain values.
+        key: its digest, 64 hex digits.
+        folder: where the rows are.
+    """
+
+    def __init__(self, root: Path, record: dict[str, Any]) -> None:
+        self.record = record
+        self.key = digest_json(record)
+        self.folder = root / "features" / self.key[:32]
+        # Row digest → (file, row). Loaded here, before any thread can ask.
+        self._index: dict[bytes, tuple[Path, int]] = {}
+        for path in sorted(self.folder.glob("*.safetensors")):
+            shard = _read_shard(path)
+            if shard is not None:
+                self._add(path, shard["keys"])
+
+    def _add(self, path: Path, row_keys: np.ndarray) -> None:
+        for i, row_key in enumerate(row_keys):
+            self._index[row_key.tobytes()] = (path, i)
+
+    def missing(self, keys: Sequence[str]) -> list[int]:
+        """Return the positions in `keys` that have no row yet."""
+        return [i for i, key in enumerate(keys) if _row_key(key) not in self._index]
+
+    def read(self, keys: Sequence[str]) -> np.ndarray:
+        """Return the rows of all keys, float32 (n, d).
+
+        Raises:
+            KeyError: a key has no row; ask `missing` first.
+        """
+        places = [self._index[_row_key(key)] for key in keys]
+        shards = {path: load(path.read_bytes())["features"] for path in {p for p, _ in places}}
+        return np.stack([shards[path][row] for path, row in places])
+
+    def write(self, keys: Sequence[str], features: np.ndarray) -> None:
+        """Store rows: features float32 (n, d), one per key. On return they are on disk."""
+        if not (self.folder / "space.json").exists():
+            write_json(self.folder / "space.json", self.record)
+        row_keys = np.stack([np.frombuffer(_row_key(key), np.uint8) for key in keys])
+        features = np.ascontiguousarray(features, dtype=np.float32)
+        path = _write_shard(self.folder, {"keys": row_keys, "features": features})
+        self._add(path, row_keys)
+
+    def facts(self) -> dict[str, Any]:
+        """Return what was measured when the rows were made (dim, params, images/s), or {}."""
+        try:
+            return json.loads((self.folder / "facts.json").read_text())
+        except (FileNotFoundError, json.JSONDecodeError):
+            return {}
+
+    def write_facts(self, facts: dict[str, Any]) -> None:
+        """Store what was measured beside the rows."""
+        write_json(self.folder / "facts.json", facts)
+
+
+class FeatureStore:
+    """The store in one cache folder."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def space(self, record: dict[str, Any]) -> FeatureSpace:
+        """Return the feature space of a record; nothing is read or written yet."""
+        return FeatureSpace(self.root, record)
+
+    def recall(self, record: dict[str, Any]) -> dict[str, np.ndarray] | None:
+        """Return the arrays remembered for a record of inputs, or None."""
+        folder = self.root / "results" / digest_json(record)[:32]
+        for path in sorted(folder.glob("*.safetensors")):
+            arrays = _read_shard(path)
+            if arrays is not None:
+                return arrays
+        return None
+
+    def remember(self, record: dict[str, Any], arrays: dict[str, np.ndarray]) -> None:
+        """Remember arrays that are a pure function of `record`."""
+        folder = self.root / "results" / digest_json(record)[:32]
+        _write_shard(folder, {k: np.ascontiguousarray(v) for k, v in arrays.items()})
