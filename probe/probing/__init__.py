@@ -1,0 +1,5 @@
+"""Probing: features become scores with their uncertainty, scores a leaderboard, that a choice.
+
+Read first: `protocol` (how one backbone is scored), `score` (bootstrap), `leaderboard` (ranks and
+ties), `strategies` (who is picked), `ranking` (the whole thing over a bank).
+"""

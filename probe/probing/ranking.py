@@ -1,0 +1,313 @@
+"""A ranking from end to end: two image sources and a bank in, leaderboards out.
+
+Knows image sources and specs, not generators: `probe rank` calls it with a generator's samples or
+a folder, and training calls it in the middle of a run.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from importlib import metadata
+from typing import Any, NoReturn
+
+import sklearn
+import torch
+
+from probe.bank.load import input_spec, load_backbone
+from probe.bank.spec import BackboneSpec
+from probe.bank.weights import weights_digest
+from probe.errors import BackboneUnavailable, ImagesError
+from probe.features.extract import BackbonePool, Extraction, Failure, extract
+from probe.features.store import FeatureSpace, FeatureStore
+from probe.files import digest_bytes
+from probe.images.audit import audit, jpeg_quality_for
+from probe.images.base import Broken, ImageSource
+from probe.images.decode import describe_broken
+from probe.images.jpeg import JpegMatched
+from probe.probing.config import LEAST_IMAGES, RankOptions
+from probe.probing.leaderboard import Leaderboard, build_leaderboard
+from probe.probing.protocol import PROTOCOLS, ProbeResult, evaluate
+from probe.runtime import choose_precision, numpy_stream
+
+AUDIT_IMAGES = 2000
+PIPELINE = 1  # raised whenever decoding, resizing or pooling changes a feature
+SOLVER = 1  # raised whenever the probe's grid, tolerance or search changes a score
+
+Report = Callable[[dict[str, Any]], None]
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """All that a ranking found.
+
+    Attributes:
+        leaderboards: protocol name → leaderboard, the leading protocol first.
+        results: protocol name → backbone name → its probe's result.
+        captions: names of the images that were scored, reals first, in the results' order.
+        broken: the images that were skipped.
+    """
+
+    leaderboards: dict[str, Leaderboard]
+    results: dict[str, dict[str, ProbeResult]]
+    captions: list[str]
+    broken: list[Broken]
+
+    @property
+    def leaderboard(self) -> Leaderboard:
+        """The leading protocol's leaderboard."""
+        return next(iter(self.leaderboards.values()))
+
+
+def rank(
+    real: ImageSource,
+    fake: ImageSource,
+    specs: Sequence[BackboneSpec],
+    *,
+    options: RankOptions,
+    store: FeatureStore,
+    device: torch.device,
+    offline: bool,
+    calibration: ImageSource,
+    report: Report,
+    config: Mapping[str, Any] | None = None,
+) -> Ranking:
+    """Rank backbones by how well a linear probe on their features tells reals from fakes.
+
+    Args:
+        real: the real images.
+        fake: the generated images.
+        specs: the backbones to rank, controls included.
+        options: see `RankOptions`.
+        store: where features and results are kept.
+        device: where to compute.
+        offline: never download weights.
+        calibration: unlabelled images from outside both classes, on which randomly initialised
+            controls get their BatchNorm statistics.
+        report: is given progress records.
+        config: plain values to keep in the record besides the options.
+
+    Returns:
+        One leaderboard per protocol, the probes' results, and the images that were skipped.
+
+    Raises:
+        ImagesError: too few usable images of a class; a broken one under `strict`; no backbone
+            of the bank could run.
+    """
+    precision = choose_precision(options.precision, device)
+    resolution = options.resolution or fake.resolution
+    orders = {
+        "real": numpy_stream(options.seed, "subset", "real").permutation(len(real)).tolist(),
+        "fake": numpy_stream(options.seed, "subset", "fake").permutation(len(fake)).tolist(),
+    }
+    count = min(options.num, len(real), len(fake))
+    if count < LEAST_IMAGES:
+        _refuse(real if len(real) <= len(fake) else fake, count)
+
+    sample = [orders[c][: min(count, AUDIT_IMAGES)] for c in ("real", "fake")]
+    findings = audit(real, fake, *sample)
+    quality = None
+    if options.match_jpeg:
+        quality = jpeg_quality_for(real, fake, *sample)
+        real, fake = JpegMatched(real, quality), JpegMatched(fake, quality)
+
+    failures: dict[str, Failure] = {}
+    spaces = _open_spaces(
+        specs, store, resolution, precision, device, offline, calibration, failures
+    )
+    by_name = {spec.name: spec for spec in specs}
+    pool = BackbonePool(
+        lambda name: load_backbone(by_name[name], offline=offline, calibration=calibration), device
+    )
+    extractions: dict[str, Extraction] = {}
+    for kind, source in (("real", real), ("fake", fake)):
+        report({"event": "start", "class": kind, "images": count, "backbones": list(spaces)})
+        extractions[kind] = extract(
+            source,
+            orders[kind],
+            count,
+            spaces,
+            pool,
+            resolution=resolution,
+            device=device,
+            precision=precision,
+            report=report,
+            strict=options.strict,
+        )
+        failures.update(extractions[kind].failures)
+        spaces = {name: space for name, space in spaces.items() if name not in failures}
+        if not spaces:
+            _no_backbone(failures)
+        if len(extractions[kind].indices) < LEAST_IMAGES:
+            _refuse(source, len(extractions[kind].indices), extractions[kind].broken)
+        count = min(count, len(extractions[kind].indices))
+
+    keys = {kind: extraction.keys[:count] for kind, extraction in extractions.items()}
+    used = {kind: extraction.indices[:count] for kind, extraction in extractions.items()}
+    broken = [b for extraction in extractions.values() for b in extraction.broken]
+    notes = _notes(options, count, real, fake, broken, quality)
+    facts = {name: {**space.facts(), "precision": precision} for name, space in spaces.items()}
+    leaderboards, results = {}, {}
+    for protocol in options.protocols:
+        scored = {}
+        for name, space in spaces.items():
+            report({"event": "probe", "backbone": name, "protocol": protocol})
+            scored[name] = _probe(space, keys["real"], keys["fake"], protocol, options.seed, store)
+        null = _null(spaces, scored, by_name, keys["real"], protocol, options.seed, store)
+        leaderboards[protocol] = build_leaderboard(
+            specs,
+            scored,
+            failures={name: asdict(failure) for name, failure in failures.items()},
+            facts=facts,
+            null=null,
+            protocol=protocol,
+            seed=options.seed,
+            k=options.k,
+            resolution=resolution,
+            audit=[asdict(finding) for finding in findings],
+            notes=notes,
+            config={
+                **(config or {}),
+                "options": asdict(options),
+                "precision": precision,
+                "device": str(device),
+                "jpeg_quality": quality,
+                "real": {**real.identity(), "images_digest": _digest(keys["real"])},
+                "fake": {**fake.identity(), "images_digest": _digest(keys["fake"])},
+                "versions": _versions(),
+                "weights": {name: space.record["weights"] for name, space in spaces.items()},
+            },
+        )
+        results[protocol] = scored
+    captions = [*real.captions(used["real"]), *fake.captions(used["fake"])]
+    return Ranking(leaderboards, results, captions, broken)
+
+
+def _open_spaces(
+    specs: Sequence[BackboneSpec],
+    store: FeatureStore,
+    resolution: int,
+    precision: str,
+    device: torch.device,
+    offline: bool,
+    calibration: ImageSource,
+    failures: dict[str, Failure],
+) -> dict[str, FeatureSpace]:
+    """Return the feature space of every backbone whose weights are here; note the others."""
+    spaces = {}
+    for spec in specs:
+        try:
+            record = {
+                "pipeline": PIPELINE,
+                "source": spec.source,
+                "model": spec.model,
+                "pool": spec.pool,
+                "taps": spec.taps if spec.source == "torchvision" else (),
+                "input": asdict(input_spec(spec)),
+                "weights": weights_digest(spec, offline=offline, calibration=calibration),
+                "resolution": resolution,
+                "precision": precision,
+                "device": device.type,
+                "versions": _versions(),
+            }
+        except BackboneUnavailable as error:
+            failures[spec.name] = Failure("unavailable", error.reason, error.remedy)
+        else:
+            spaces[spec.name] = store.space(record)
+    if not spaces:
+        _no_backbone(failures)
+    return spaces
+
+
+def _probe(
+    space: FeatureSpace,
+    real: list[str],
+    fake: list[str],
+    protocol: str,
+    seed: int,
+    store: FeatureStore,
+) -> ProbeResult:
+    """Score one backbone, or recall the score of exactly these inputs."""
+    record = {
+        "space": space.key,
+        "real": _digest(real),
+        "fake": _digest(fake),
+        "protocol": asdict(PROTOCOLS[protocol]),
+        "solver": SOLVER,
+        "seed": seed,
+        "sklearn": sklearn.__version__,
+    }
+    arrays = store.recall(record)
+    if arrays is None:
+        result = evaluate(
+            space.read(real), space.read(fake), protocol=PROTOCOLS[protocol], seed=seed
+        )
+        store.remember(record, result.to_arrays())
+        return result
+    return ProbeResult.from_arrays(arrays)
+
+
+def _null(
+    spaces: Mapping[str, FeatureSpace],
+    scored: Mapping[str, ProbeResult],
+    specs: Mapping[str, BackboneSpec],
+    real: list[str],
+    protocol: str,
+    seed: int,
+    store: FeatureStore,
+) -> tuple[str, ProbeResult] | None:
+    """Probe reals against other reals in the best backbone's features; it must sit at chance."""
+    if len(real) < 2 * LEAST_IMAGES:
+        return None
+    candidates = [n for n in scored if specs[n].role != "control"] or list(scored)
+    best = max(candidates, key=lambda name: scored[name].score)
+    order = numpy_stream(seed, "null").permutation(len(real))
+    half = len(real) // 2
+    first, second = ([real[i] for i in part] for part in (order[:half], order[half : 2 * half]))
+    return best, _probe(spaces[best], first, second, protocol, seed, store)
+
+
+def _notes(
+    options: RankOptions,
+    count: int,
+    real: ImageSource,
+    fake: ImageSource,
+    broken: Sequence[Broken],
+    quality: int | None,
+) -> list[str]:
+    """Return what a reader of the leaderboard must know about the images, as sentences."""
+    notes = []
+    if count < options.num:
+        least = min((real, fake), key=len)
+        notes.append(
+            f"{count} images of each class were used: {least.name} has no more "
+            f"({options.num} asked for)."
+        )
+    if broken:
+        notes.append(describe_broken(broken))
+    if quality is not None:
+        notes.append(f"Reals and fakes were both compressed as JPEG, quality {quality}.")
+    return notes
+
+
+def _refuse(source: ImageSource, usable: int, broken: Sequence[Broken] = ()) -> NoReturn:
+    skipped = f" {describe_broken(broken)}" if broken else ""
+    raise ImagesError(
+        f"{source.name}: {usable} usable images are too few for a probe; at least {LEAST_IMAGES} "
+        f"of each class are needed.{skipped}"
+    )
+
+
+def _no_backbone(failures: Mapping[str, Failure]) -> NoReturn:
+    reasons = "\n".join(
+        f"  {name}: {f.reason}{f'; {f.remedy}' if f.remedy else ''}" for name, f in failures.items()
+    )
+    raise BackboneUnavailable(f"No backbone of the bank can run here:\n{reasons}")
+
+
+def _digest(keys: Sequence[str]) -> str:
+    """Return the digest of a list of image keys, in order."""
+    return digest_bytes("\n".join(keys).encode())
+
+
+def _versions() -> dict[str, str]:
+    """Return the versions of the libraries that change features."""
+    return {name: metadata.version(name) for name in ("torch", "timm", "open_clip_torch", "pillow")}

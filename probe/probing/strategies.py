@@ -1,0 +1,86 @@
+"""Selection strategies: pure functions from leaderboards to the names to add next.
+
+The contract: `(leaderboards so far, k, names in use) -> names to add`; an empty answer means stop.
+Controls, the null row, evaluators and rows without a score are never chosen, and nothing is where
+no backbone tells the two sets apart: such a choice would be a lottery.
+"""
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from probe.errors import UsageError
+
+if TYPE_CHECKING:
+    from probe.probing.leaderboard import Leaderboard
+
+Strategy = Callable[["Sequence[Leaderboard]", int, Collection[str]], tuple[str, ...]]
+
+
+def choosable(board: "Leaderboard", used: Collection[str] = ()) -> tuple[str, ...]:
+    """Return the discriminators with a score that are not in use, best first."""
+    return tuple(r.name for r in board.ranked if r.role == "discriminator" and r.name not in used)
+
+
+def fixed(boards: "Sequence[Leaderboard]", k: int, used: Collection[str] = ()) -> tuple[str, ...]:
+    """Return the k best of the first leaderboard at once, then nothing (K-fixed; method 3.2).
+
+    Args:
+        boards: leaderboards so far, oldest first; at least one.
+        k: how many backbones in all.
+        used: names in use; anything in it means that the choice was made.
+
+    Raises:
+        UsageError: fewer than k can be chosen.
+    """
+    if used:
+        return ()
+    require(boards[0], k)
+    return choosable(boards[0])[:k] if boards[0].winner else ()
+
+
+def progressive(
+    boards: "Sequence[Leaderboard]", k: int, used: Collection[str] = ()
+) -> tuple[str, ...]:
+    """Return the best unused backbone of the latest leaderboard, until k are in use.
+
+    K-progressive (method 3.1). What is missing is an error before the first stage; later, with
+    hours of training behind, a backbone that broke since is left out instead.
+
+    Args:
+        boards: leaderboards so far, oldest first; at least one.
+        k: how many backbones in all.
+        used: names in use.
+
+    Raises:
+        UsageError: at the first stage, fewer than k can be chosen.
+    """
+    if len(used) >= k:
+        return ()
+    if not used:
+        require(boards[-1], k)
+    return choosable(boards[-1], used)[:1] if boards[-1].winner else ()
+
+
+STRATEGIES: Mapping[str, Strategy] = {"fixed": fixed, "progressive": progressive}
+
+
+def require(board: "Leaderboard", k: int) -> None:
+    """Check that k backbones can be chosen.
+
+    Raises:
+        UsageError: fewer have a score; says which are missing and why.
+    """
+    able = choosable(board)
+    names = f" ({', '.join(able)})" if able else ""
+    if k < 1:
+        raise UsageError(f"--k: must be at least 1, not {k}.")
+    if len(able) < k:
+        missing = [
+            f"{r.name} is {r.status} ({r.reason}{f'; {r.remedy}' if r.remedy else ''})"
+            for r in board.rows
+            if r.status != "ok" and r.role == "discriminator"
+        ]
+        because = f" Missing: {', '.join(missing)}." if missing else " The bank has no more."
+        raise UsageError(
+            f"--k: {k} backbones are wanted and {len(able)} can be used{names}.{because}"
+        )

@@ -1,0 +1,251 @@
+"""The leaderboard: ranks, ties, controls, no winner, round trips."""
+
+import json
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from probe.errors import ProbeError
+from probe.probing.leaderboard import Leaderboard, build_leaderboard, share_ranks
+from probe.probing.protocol import CHANCE, FAIR, PAPER, ProbeResult, evaluate
+from probe.probing.score import Bootstrap
+
+N = 150
+
+
+def entry(name, role="discriminator"):
+    return SimpleNamespace(name=name, role=role, task="classify", data="photos", license="MIT")
+
+
+def made(scores, n_real=N):
+    """A result with given image scores; logits to match."""
+    scores = np.asarray(scores, dtype=np.float64)
+    sign = np.where(np.arange(len(scores)) < n_real, -1, 1)
+    p = np.exp(np.minimum(scores, -1e-9))
+    return ProbeResult(
+        score=float(scores.mean()),
+        accuracy=float((scores > CHANCE).mean()),
+        auroc=0.9,
+        image_scores=scores,
+        image_logits=sign * np.log(p / (1 - p)),
+        image_counts=np.full(len(scores), 3),
+        strengths=(0.1,) * 6,
+        unconverged=0,
+        n_real=n_real,
+        n_fake=len(scores) - n_real,
+    )
+
+
+def rank(results, roles=None, failures=None, null=None, facts=None, protocol="fair", k=2):
+    specs = [entry(n, (roles or {}).get(n, "discriminator")) for n in [*results, *(failures or {})]]
+    return build_leaderboard(
+        specs,
+        results,
+        failures=failures or {},
+        facts=facts or {},
+        null=null,
+        protocol=protocol,
+        seed=0,
+        k=k,
+        resolution=64,
+        audit=[],
+        notes=["first"],
+        config={"a": 1},
+    )
+
+
+def noisy(mean, seed, spread=0.2):
+    return made(np.minimum(np.random.default_rng(seed).normal(mean, spread, 2 * N), -1e-3))
+
+
+def test_planted_truth_wins_with_a_gap_above_zero():
+    rng = np.random.default_rng(0)
+    results = {}
+    for name, shift in (("blind", 0.0), ("sees", 2.0), ("squints", 0.8)):
+        real, fake = rng.standard_normal((2, N, 12), dtype=np.float32)
+        fake[:, 0] += shift
+        results[name] = evaluate(real, fake, protocol=FAIR, seed=0)
+    board = rank(results)
+    assert [r.name for r in board.rows] == ["sees", "squints", "blind"]
+    assert [r.rank for r in board.rows] == [1, 2, 3]
+    assert board.winner.name == "sees"
+    assert all(r.gap_high < 0 for r in board.rows[1:])
+    assert board.rows[0].p_best > 0.99
+    assert [r.picked for r in board.rows] == [True, True, False]
+    assert [r.above_chance for r in board.rows] == [True, True, False]
+    low, high = board.rows[2].score_low, board.rows[2].score_high
+    assert low - 1e-3 <= CHANCE <= high + 1e-3
+    for r in board.rows:
+        assert r.score_low <= r.score <= r.score_high
+
+
+@pytest.mark.parametrize("protocol", [FAIR, PAPER])
+def test_identical_sets_give_no_winner(protocol):
+    winners = 0
+    for seed in range(4):
+        rng = np.random.default_rng(seed)
+        results = {}
+        for name in "abcd":
+            real, fake = rng.standard_normal((2, 60, 8), dtype=np.float32)
+            results[name] = evaluate(real, fake, protocol=protocol, seed=seed)
+        board = rank(results, protocol=protocol.name)
+        winners += board.winner is not None
+        if board.winner is None:
+            assert {r.rank for r in board.rows} == {1}
+            assert all(r.tied and not r.picked for r in board.rows)
+            assert any(note.startswith("No winner") for note in board.notes)
+    assert winners == 0
+
+
+def test_paper_winner_is_judged_by_accuracy():
+    """Overconfident, below chance in nats, and right nine times in ten."""
+    scores = np.where(np.arange(2 * N) % 10 == 0, -20.0, -0.01)
+    board = rank({"a": made(scores)}, protocol="paper")
+    assert board.rows[0].score < CHANCE
+    assert board.winner.name == "a"
+
+
+def test_close_backbones_share_a_rank():
+    base = np.random.default_rng(0).normal(-0.5, 0.1, 2 * N)
+    wobble = np.random.default_rng(1).normal(0, 0.2, (2, 2 * N))
+    wobble -= wobble.mean(axis=1, keepdims=True)
+    results = {
+        "a": made(base),
+        "b": made(np.minimum(base - 0.001 + wobble[0], -1e-4)),
+        "c": made(base - 0.2),
+    }
+    board = rank(results)
+    ranks = {r.name: (r.rank, r.tied) for r in board.rows}
+    assert ranks == {"a": (1, True), "b": (1, True), "c": (3, False)}
+
+
+def test_exactly_equal_scores_go_by_cost_then_name():
+    same = noisy(-0.3, 0)
+    facts = {"dear": {"flops": 9}, "cheap": {"flops": 1}, "b": {"flops": 5}, "a": {"flops": 5}}
+    results = {"unknown": same, "dear": same, "b": same, "a": same, "cheap": same}
+    board = rank(results, facts=facts)
+    assert [r.name for r in board.rows] == ["cheap", "a", "b", "dear", "unknown"]
+    assert {r.rank for r in board.rows} == {1}
+    assert board.rows[0].p_best == pytest.approx(0.2)
+
+
+def test_roles():
+    results = {
+        "random": noisy(-0.1, 0),
+        "judge": noisy(-0.2, 1),
+        "a": noisy(-0.4, 2),
+        "weak": noisy(-0.6, 3),
+    }
+    board = rank(results, roles={"random": "control", "judge": "evaluator"})
+    rows = {r.name: r for r in board.rows}
+    assert [r.name for r in board.rows] == ["random", "judge", "a", "weak"]
+    assert [r.rank for r in board.rows] == [None, 1, 2, 3]
+    assert rows["random"].p_best is None
+    assert rows["random"].gap_low > 0
+    assert rows["judge"].gap == 0
+    assert [r.name for r in board.rows if r.picked] == ["a", "weak"]
+    assert any("random has random weights and out-probes judge, a, weak" in n for n in board.notes)
+    assert board.notes[0] == "first"
+
+
+def test_a_control_level_with_a_backbone_is_called_a_tie():
+    base = np.random.default_rng(0).normal(-0.5, 0.1, 2 * N)
+    wobble = np.random.default_rng(1).normal(0, 0.2, 2 * N)
+    other = base + wobble - wobble.mean() - 0.002
+    results = {"random": made(base), "a": made(np.minimum(other, -1e-4))}
+    board = rank(results, roles={"random": "control"})
+    assert board.rows[0].name == "random"
+    assert "random has random weights and ties with a." in board.notes
+
+
+def test_only_controls():
+    board = rank({"r": noisy(-0.3, 0)}, roles={"r": "control"})
+    assert board.winner is None
+    assert board.rows[0].rank is None
+    assert any("only randomly initialised" in n for n in board.notes)
+
+
+def test_null_row_takes_no_rank():
+    board = rank(
+        {"a": noisy(-0.3, 0), "b": noisy(-0.9, 1)}, null=("a", made(np.full(100, CHANCE), 50))
+    )
+    assert [r.role for r in board.rows] == ["discriminator", "null", "discriminator"]
+    assert board.rows[1].rank is None
+    assert board.rows[1].gap is None
+    assert not any("null row" in n for n in board.notes)
+    bad = rank({"a": noisy(-0.3, 0)}, null=("a", made(np.full(100, -0.3), 50)))
+    assert any("null row is above chance" in n for n in bad.notes)
+
+
+def test_failures_are_rows_at_the_end():
+    failures = {"gone": {"status": "unavailable", "reason": "no weights", "remedy": "fetch"}}
+    board = rank({"a": noisy(-0.3, 0)}, failures=failures)
+    last = board.rows[-1]
+    assert (last.name, last.status, last.reason, last.remedy) == (
+        "gone",
+        "unavailable",
+        "no weights",
+        "fetch",
+    )
+    assert last.score is None
+    assert board.exit_code == 3
+    assert rank({"a": noisy(-0.3, 0)}).exit_code == 0
+
+
+def test_nothing_to_rank():
+    with pytest.raises(ProbeError, match="nothing to rank"):
+        rank({}, failures={"gone": {"status": "failed", "reason": "x", "remedy": ""}})
+
+
+def test_round_trip_through_json():
+    board = rank(
+        {"a": noisy(-0.3, 0), "r": noisy(-0.4, 1)},
+        roles={"r": "control"},
+        failures={"gone": {"status": "failed", "reason": "x", "remedy": ""}},
+        null=("a", made(np.full(100, CHANCE), 50)),
+    )
+    again = Leaderboard.from_dict(json.loads(json.dumps(board.to_dict())))
+    assert again == board
+    assert again.winner == board.winner
+    with pytest.raises(ProbeError, match="schema version"):
+        Leaderboard.from_dict({**board.to_dict(), "schema_version": 99})
+
+
+def test_frame():
+    frame = rank(
+        {"a": noisy(-0.3, 0), "r": noisy(-0.4, 1)},
+        roles={"r": "control"},
+        facts={"a": {"dim": 512}},
+    ).to_frame()
+    assert list(frame["name"]) == ["a", "r"]
+    assert frame["dim"].iloc[0] == 512
+    assert frame["rank"].isna().tolist() == [False, True]
+
+
+def test_paper_rows_agree_with_their_intervals():
+    real, fake = np.random.default_rng(0).standard_normal((2, N, 5), dtype=np.float32)
+    fake[:, 0] += 1.5
+    result = evaluate(real, fake, protocol=PAPER, seed=0)
+    row = rank({"a": result}, protocol="paper").rows[0]
+    assert row.score_low < row.score < row.score_high
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_properties_of_ranks(seed):
+    rng = np.random.default_rng(seed)
+    count = int(rng.integers(1, 12))
+    scores = rng.normal(
+        np.sort(rng.normal(0, 1, count))[::-1], rng.uniform(0.01, 1, count), (400, count)
+    )
+    spread = Bootstrap(scores[:, np.argsort(-scores.mean(axis=0))])
+    ranks = share_ranks(spread, range(count))
+    assert ranks[0] == 1
+    # As in sports: a rank is one more than the number of those who have a lower one.
+    assert all(rank == 1 + sum(other < rank for other in ranks) for rank in ranks)
+    for i in range(1, count):
+        low, high = spread.gap(i, 0)
+        if low <= 0 <= high:
+            assert ranks[i] == 1
+        if high < 0:
+            assert ranks[i] > 1

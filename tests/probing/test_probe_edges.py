@@ -1,0 +1,214 @@
+"""The probe where it could go wrong: leaks, odd columns, huge margins, the solver's accuracy."""
+
+import dataclasses
+import warnings
+
+import numpy as np
+import pytest
+from scipy.special import log_expit
+from sklearn.linear_model import LogisticRegression
+from threadpoolctl import threadpool_limits
+
+from probe.errors import ProbeError
+from probe.probing import probes
+from probe.probing.protocol import (
+    CHANCE,
+    FAIR,
+    PAPER,
+    choose_strength,
+    evaluate,
+    reduce,
+    splits,
+    standardise,
+)
+from probe.runtime import numpy_stream
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    """The plain fits here are as small as the probe's own: BLAS threads only slow them down."""
+    with threadpool_limits(1, user_api="blas"):
+        yield
+
+
+def features(n=100, d=20, shift=0.0, seed=0):
+    rng = np.random.default_rng(seed)
+    real, fake = rng.standard_normal((2, n, d), dtype=np.float32)
+    fake[:, 0] += shift
+    return real, fake
+
+
+def halves(n, d, shift):
+    """Return standardised (train, test) and their labels."""
+    x, y = np.concatenate(features(n, d, shift)), np.repeat([0, 1], n)
+    return *standardise(x[::2], x[1::2]), y[::2], y[1::2]
+
+
+@pytest.mark.parametrize(("n", "d", "within"), [(16, 300, 0.15), (100, 400, 0.02), (500, 3, 0.004)])
+def test_identical_distributions_sit_at_chance(n, d, within):
+    scores = [evaluate(*features(n, d, seed=s), protocol=FAIR, seed=s).score for s in range(4)]
+    assert np.mean(scores) == pytest.approx(CHANCE, abs=within)
+
+
+def test_the_same_images_on_both_sides_are_not_told_apart():
+    real, _ = features(200, 30)
+    assert evaluate(real, real, protocol=FAIR, seed=0).score <= CHANCE + 1e-3
+
+
+def test_shuffled_labels_give_chance():
+    real, fake = features(150, 40, shift=4.0)
+    pool = np.random.default_rng(5).permutation(np.concatenate([real, fake]))
+    result = evaluate(pool[:150], pool[150:], protocol=FAIR, seed=0)
+    assert result.score < CHANCE + 0.02
+    assert 0.4 < result.auroc < 0.6
+
+
+def test_held_out_features_do_not_touch_the_fit():
+    """A held-out image may change as it likes: no other score of its split moves."""
+    protocol = dataclasses.replace(FAIR, repeats=1, swap=False)
+    real, fake = features(60, 10, shift=1.0)
+    held_out = splits(60, 60, protocol, 0)[0][1]
+    victim = held_out[held_out < 60][0]
+    changed = real.copy()
+    changed[victim] += 1000
+    before = evaluate(real, fake, protocol=protocol, seed=0).image_scores
+    after = evaluate(changed, fake, protocol=protocol, seed=0).image_scores
+    others = np.arange(120) != victim
+    np.testing.assert_allclose(before[others], after[others], rtol=1e-12)
+    assert before[victim] != after[victim]
+
+
+def test_columns_of_any_scale_count_the_same():
+    real, fake = features(80, 30, shift=1.0)
+    factors = np.geomspace(1e-12, 1e12, 30).astype(np.float32)
+    plain = evaluate(real, fake, protocol=FAIR, seed=0)
+    scaled = evaluate(real * factors, fake * factors, protocol=FAIR, seed=0)
+    assert scaled.strengths == plain.strengths
+    np.testing.assert_allclose(scaled.image_scores, plain.image_scores, atol=1e-3)
+
+
+@pytest.mark.parametrize("value", [0.0, 0.1, -3e7])
+def test_constant_columns_change_nothing(value):
+    real, fake = features(50, 10, shift=1.0)
+    flat = np.full((50, 2), value, np.float32)
+    plain = evaluate(real, fake, protocol=FAIR, seed=0)
+    padded = evaluate(np.hstack([real, flat]), np.hstack([fake, flat]), protocol=FAIR, seed=0)
+    assert padded.score == pytest.approx(plain.score, abs=1e-4)
+
+
+def test_nothing_but_constant_columns_is_chance():
+    flat = np.ones((20, 5), np.float32)
+    result = evaluate(flat, flat, protocol=FAIR, seed=0)
+    assert result.score == pytest.approx(CHANCE, abs=1e-6)
+    assert result.auroc == 0.5
+
+
+@pytest.mark.parametrize(("protocol", "shift"), [(FAIR, 1e6), (PAPER, 100)])
+def test_huge_margins_stay_finite(protocol, shift):
+    result = evaluate(*features(40, 5, shift=shift), protocol=protocol, seed=0)
+    assert np.isfinite(result.image_scores[result.image_counts > 0]).all()
+    assert -0.05 < result.score <= 0
+    assert result.accuracy == result.auroc == 1
+
+
+def test_a_confidently_wrong_image_is_not_clipped():
+    real, fake = features(40, 2, shift=50.0)
+    fake[0, 0] = -1e5  # far on the side of the reals
+    protocol = dataclasses.replace(FAIR, strengths=(100.0,), repeats=1, swap=False)
+    seed = next(s for s in range(20) if 40 in splits(40, 40, protocol, s)[0][1])
+    result = evaluate(real, fake, protocol=protocol, seed=seed)
+    assert -np.inf < result.image_scores[40] < -100
+
+
+def test_unequal_classes():
+    real, fake = features(101, 6, shift=2.0)
+    result = evaluate(real, fake[:40], protocol=FAIR, seed=0)
+    assert (result.n_real, result.n_fake, len(result.image_scores)) == (101, 40, 141)
+    assert (result.image_counts == 3).all()
+    assert result.score == pytest.approx(result.image_scores.mean())
+
+
+def test_features_of_different_widths_are_refused():
+    real, fake = features(20, 4)
+    with pytest.raises(ProbeError, match="same width"):
+        evaluate(real, fake[:, :3], protocol=FAIR, seed=0)
+
+
+def test_paper_equals_an_evaluation_with_its_own_splits():
+    """Method 2.2 b-e written out with numpy and scikit-learn alone, classes of unequal size."""
+    real, fake = features(75, 12, shift=1.5)
+    real, fake = real * 3 + 1, fake[:60] * 3 + 1
+    accuracies, scores = [], []
+    for repeat in range(3):
+        rng = numpy_stream(7, "split", repeat)
+        r, f = real[rng.permutation(75)], fake[rng.permutation(60)]
+        x, y = np.vstack([r[:38], f[:30]]), np.repeat([0, 1], [38, 30])
+        held_x, held_y = np.vstack([r[38:], f[30:]]), np.repeat([0, 1], [37, 30])
+        plain = LogisticRegression(C=0.2, max_iter=5000, random_state=0).fit(x, y)
+        accuracies.append(plain.score(held_x, held_y))
+        p = plain.predict_proba(held_x).astype(np.float64)[np.arange(67), held_y]
+        scores.append(np.log(p).mean())
+    result = evaluate(real, fake, protocol=PAPER, seed=7)
+    assert result.accuracy == pytest.approx(np.mean(accuracies), abs=1e-6)
+    assert result.score == pytest.approx(np.mean(scores), abs=1e-6)
+    assert result.strengths == (0.2,) * 3
+
+
+def test_paper_marks_images_that_were_never_held_out():
+    result = evaluate(*features(100, 5), protocol=PAPER, seed=0)
+    never = result.image_counts == 0
+    assert 0 < never.sum() < 60
+    np.testing.assert_array_equal(np.isnan(result.image_scores), never)
+    np.testing.assert_array_equal(np.isnan(result.image_logits), never)
+    weighted = np.average(result.image_scores[~never], weights=result.image_counts[~never])
+    assert result.score == pytest.approx(weighted)
+
+
+def test_rotation_equals_the_plain_fit():
+    train, test, y, _ = halves(30, 200, shift=1.0)
+    small, held = reduce(train, test)
+    assert small.shape == (30, 30)
+    for strength in (1e-4, 1e-2, 1.0):
+        exact = LogisticRegression(C=strength, tol=1e-10, max_iter=5000)
+        plain = exact.fit(train, y).decision_function(test)
+        np.testing.assert_allclose(exact.fit(small, y).decision_function(held), plain, atol=1e-5)
+
+
+@pytest.mark.parametrize("shift", [1.5, 8.0])  # overlapping, and separable in training
+def test_tolerance_costs_less_than_a_thousandth(shift):
+    train, test, y, held_y = halves(200, 300, shift)
+    for strength in (1e-4, 1e-2, 1.0, 100.0):
+        exact = LogisticRegression(C=strength, tol=1e-11, max_iter=9999)
+        scores = [
+            log_expit((2 * held_y - 1) * probe.fit(train, y).decision_function(test)).mean()
+            for probe in (exact, probes.logistic(strength))
+        ]
+        assert scores[1] == pytest.approx(scores[0], abs=5e-4)
+
+
+def test_strength_matches_an_exhaustive_search():
+    """Ending early, warm starts and loose fits choose what trying everything would."""
+    x, _, y, _ = halves(200, 60, shift=1.5)
+    chosen = choose_strength(x.astype(np.float32), y, FAIR, np.random.default_rng(0))
+    rng, fold = np.random.default_rng(0), np.empty(200, int)
+    for label in (0, 1):
+        fold[rng.permutation(np.flatnonzero(y == label))] = np.arange(100) % 3
+    losses = {}
+    for strength in FAIR.strengths:
+        held = np.zeros(200)
+        for f in range(3):
+            fit = LogisticRegression(C=strength, tol=1e-7, max_iter=5000)
+            held[fold == f] = fit.fit(x[fold != f], y[fold != f]).decision_function(x[fold == f])
+        losses[strength] = -log_expit(np.where(y == 1, held, -held)).mean()
+    assert losses[chosen] == pytest.approx(min(losses.values()), abs=1e-3)
+    assert min(losses) < chosen < max(losses)
+
+
+def test_unconverged_fits_are_counted_and_silent(monkeypatch):
+    short = {**probes.PROBES, "logistic": lambda c: LogisticRegression(C=c, max_iter=1)}
+    monkeypatch.setattr("probe.probing.protocol.PROBES", short)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        result = evaluate(*features(40, 30, shift=1.0), protocol=FAIR, seed=0)
+    assert result.unconverged == 6
+    assert caught == []
