@@ -1,0 +1,184 @@
+"""The StyleGAN2 residual discriminator in plain PyTorch (Karras et al. 2020a, section 4).
+
+Parameter names follow the StyleGAN2-ADA files.
+"""
+
+import math
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from probe.generators.layers import FullyConnected, Mapping, activate, filter2d, low_pass
+
+TAPS = (1, 3, 3, 1)
+
+
+class ConvLayer(nn.Module):
+    """Equalised convolution, optionally pre-filtered and halved; (N, I, H, W) → (N, O, ·, ·)."""
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel: int,
+        *,
+        bias: bool = True,
+        activation: str = "lrelu",
+        down: bool = False,
+        conv_clamp: float | None = None,
+    ) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(out_channels, in_channels, kernel, kernel))
+        self.bias = nn.Parameter(torch.zeros(out_channels)) if bias else None
+        self.register_buffer("resample_filter", filter2d(TAPS))
+        self.weight_gain = 1 / math.sqrt(in_channels * kernel**2)
+        self.kernel, self.activation, self.down = kernel, activation, down
+        self.conv_clamp = conv_clamp
+
+    def forward(self, x: torch.Tensor, gain: float = 1) -> torch.Tensor:
+        """Apply the layer; `gain` multiplies the activation's own gain."""
+        weight = self.weight * self.weight_gain
+        pad = self.kernel // 2
+        if not self.down:
+            x = F.conv2d(x, weight, padding=pad)
+        elif self.kernel == 1:
+            # Decimating before the 1x1 convolution does a quarter of its work. The low-pass runs
+            # at full rate all the same: the gradient of a strided depthwise convolution was
+            # measured to be seven times slower on CPUs.
+            x = low_pass(x, self.resample_filter, before=1, after=1)[:, :, ::2, ::2]
+            x = F.conv2d(x, weight)
+        else:
+            x = low_pass(x, self.resample_filter, before=1 + pad, after=1 + pad)
+            x = F.conv2d(x, weight, stride=2)
+        if self.bias is not None:
+            x = x + self.bias.to(x.dtype)[:, None, None]
+        return activate(x, self.activation, gain, self.conv_clamp)
+
+
+class ResidualBlock(nn.Module):
+    """Halve the resolution: (conv1(conv0(x)) + skip(x)) with both branches times sqrt(1/2)."""
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        img_channels: int,
+        *,
+        is_first: bool,
+        conv_clamp: float | None,
+    ) -> None:
+        super().__init__()
+        if is_first:
+            self.fromrgb = ConvLayer(img_channels, in_channels, 1, conv_clamp=conv_clamp)
+        self.conv0 = ConvLayer(in_channels, in_channels, 3, conv_clamp=conv_clamp)
+        self.conv1 = ConvLayer(in_channels, out_channels, 3, down=True, conv_clamp=conv_clamp)
+        self.skip = ConvLayer(
+            in_channels, out_channels, 1, bias=False, activation="linear", down=True
+        )
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Map images or features (N, ·, R, R) to (N, out_channels, R/2, R/2)."""
+        if hasattr(self, "fromrgb"):
+            x = self.fromrgb(x)
+        skip = self.skip(x, gain=math.sqrt(0.5))
+        return skip + self.conv1(self.conv0(x), gain=math.sqrt(0.5))
+
+
+def minibatch_std(x: torch.Tensor, group_size: int) -> torch.Tensor:
+    """Append one channel that holds the spread of the features within groups of samples.
+
+    Karras et al. 2018, section 3. The batch is divided into groups of `min(group_size, N)`.
+
+    Args:
+        x: (N, C, H, W), N divisible by the group size.
+        group_size: samples per group.
+
+    Returns:
+        (N, C + 1, H, W).
+    """
+    n, c, h, w = x.shape
+    group = min(group_size, n)
+    grouped = x.float().reshape(group, -1, c, h, w)
+    std = (grouped.var(dim=0, correction=0) + 1e-8).sqrt().mean(dim=(1, 2, 3))
+    return torch.cat([x, std.repeat(group).to(x.dtype)[:, None, None, None].expand(n, 1, h, w)], 1)
+
+
+class Epilogue(nn.Module):
+    """The 4x4 end of the network: minibatch std, convolution, two fully connected layers."""
+
+    def __init__(self, channels: int, cmap_dim: int, group_size: int) -> None:
+        super().__init__()
+        self.group_size = group_size
+        self.conv = ConvLayer(channels + 1, channels, 3)
+        self.fc = FullyConnected(channels * 16, channels, activation="lrelu")
+        self.out = FullyConnected(channels, cmap_dim or 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Map (N, C, 4, 4) to (N, cmap_dim or 1)."""
+        x = self.conv(minibatch_std(x, self.group_size))
+        return self.out(self.fc(x.flatten(1)))
+
+
+class Discriminator(nn.Module):
+    """Images to one logit each, positive for "real"; with classes, by projection.
+
+    Args:
+        c_dim: number of classes, 0 for none.
+        img_resolution: side in pixels, a power of two from 8.
+        img_channels: 3, or 1 for grey.
+        channel_base: channels at resolution r are min(channel_base // r, channel_max).
+        channel_max: see `channel_base`.
+        mbstd_group_size: samples per minibatch-std group.
+        conv_clamp: clamp of the convolutions' activations, None for none.
+    """
+
+    def __init__(
+        self,
+        c_dim: int,
+        img_resolution: int,
+        img_channels: int,
+        *,
+        channel_base: int = 32768,
+        channel_max: int = 512,
+        mbstd_group_size: int = 4,
+        conv_clamp: float | None = None,
+    ) -> None:
+        super().__init__()
+        self.init_kwargs: dict[str, Any] = {
+            "c_dim": c_dim,
+            "img_resolution": img_resolution,
+            "img_channels": img_channels,
+            "channel_base": channel_base,
+            "channel_max": channel_max,
+            "mbstd_group_size": mbstd_group_size,
+            "conv_clamp": conv_clamp,
+        }
+        self.c_dim = c_dim
+        self.resolutions = [2**i for i in range(int(math.log2(img_resolution)), 2, -1)]
+        channels = {r: min(channel_base // r, channel_max) for r in [*self.resolutions, 4]}
+        for r in self.resolutions:
+            block = ResidualBlock(
+                channels[r],
+                channels[r // 2],
+                img_channels,
+                is_first=r == img_resolution,
+                conv_clamp=conv_clamp,
+            )
+            setattr(self, f"b{r}", block)
+        cmap_dim = channels[4] if c_dim else 0
+        if c_dim:
+            self.mapping = Mapping(0, c_dim, cmap_dim, track_average=False)
+        self.b4 = Epilogue(channels[4], cmap_dim, mbstd_group_size)
+
+    def forward(self, images: torch.Tensor, c: torch.Tensor | None = None) -> torch.Tensor:
+        """Map images (N, C, R, R) in [-1, 1] and classes (N, c_dim) to logits (N,), float32."""
+        x = images
+        for r in self.resolutions:
+            x = getattr(self, f"b{r}")(x)
+        x = self.b4(x).float()
+        if self.c_dim:
+            cmap = self.mapping(None, c).float()
+            x = (x * cmap).sum(dim=1, keepdim=True) / math.sqrt(cmap.shape[1])
+        return x.squeeze(1)
