@@ -1,0 +1,109 @@
+"""The command line: one file per command; this file is the list of them and the way out.
+
+A command parses, calls `probe.api`, renders the result and chooses the exit code: 0 all stands,
+1 error, 2 usage, 3 some rows failed, 130 interrupted, 143 terminated.
+"""
+
+import os
+import re
+import signal
+import sys
+import warnings
+from dataclasses import fields
+from types import FrameType
+
+import typer
+
+from probe import __version__
+from probe.cli import bank, demo, rank, train
+from probe.errors import ProbeError
+from probe.probing.config import RankOptions
+from probe.training.config import TrainConfig
+
+app = typer.Typer(
+    name="probe",
+    help="Which pretrained vision backbone can tell your real images from your generated ones, "
+    "and by how much?",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command("rank")(rank.rank)
+app.command("train")(train.train)
+app.command("demo")(demo.demo)
+app.add_typer(bank.app, name="bank")
+
+SWITCHES = {
+    field.name.replace("_", "-")
+    for options in (RankOptions, TrainConfig)
+    for field in fields(options)
+    if field.type is bool
+} | {"offline", "quiet"}
+TRUE, FALSE = ("1", "true", "yes", "on"), ("0", "false", "no", "off")
+
+
+@app.callback(invoke_without_command=True)
+def start(
+    context: typer.Context,
+    version: bool = typer.Option(False, "--version", help="Print the version and exit."),
+) -> None:
+    """Take the options that stand before a command."""
+    if version:
+        typer.echo(f"probe {__version__}")
+        raise typer.Exit
+
+
+def normalise(arguments: list[str]) -> list[str]:
+    """Turn `--mirror=1` and `--mirror=false`, as NVlabs users type them, into switches.
+
+    Raises:
+        ProbeError: a switch with another value.
+    """
+    result = []
+    for argument in arguments:
+        match = re.fullmatch(r"--([a-z0-9-]+)=(.*)", argument)
+        if match is None or match[1] not in SWITCHES:
+            result.append(argument)
+        elif match[2].lower() in TRUE:
+            result.append(f"--{match[1]}")
+        elif match[2].lower() in FALSE:
+            result.append(f"--no-{match[1]}")
+        else:
+            result.append(f"--{match[1]}")  # let the parser name the value it did not expect
+            result.append(match[2])
+    return result
+
+
+class Stopped(BaseException):
+    """Ctrl-C or SIGTERM: nothing is lost; the exit code is 128 plus the signal's number."""
+
+
+def _stop(signum: int, frame: FrameType | None) -> None:
+    raise Stopped(128 + signum)
+
+
+def main() -> None:
+    """Run the command line and leave with its exit code."""
+    for signum in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(signum, _stop)
+    # Pillow warns of oddities in files that are then read or refused by name all the same.
+    warnings.filterwarnings("ignore", module=r"PIL\.")
+    # TorchScript files stay readable as long as torch reads them.
+    warnings.filterwarnings("ignore", category=FutureWarning, module=r"torch\.jit\.")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    try:
+        app(normalise(sys.argv[1:]))
+    except ProbeError as error:
+        typer.secho(f"Error: {error}", err=True, fg="red", bold=True)
+        sys.exit(error.exit_code)
+    except Stopped as stopped:
+        kept = "What is finished is kept: repeat the command to go on (train: with --resume)."
+        typer.secho(f"\nInterrupted. {kept}", err=True)
+        # Without waiting for the unit that a background thread is still decoding.
+        sys.stdout.flush()
+        os._exit(stopped.args[0])
+    except BrokenPipeError:
+        # The reader of our output went away (`probe rank … | head`).
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)

@@ -1,0 +1,23 @@
+"""`probe demo`: a leaderboard with nothing of one's own."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def demo(
+    *,
+    num: Annotated[int, typer.Option(help="Images of each class.", min=32, max=1000)] = 128,
+    out: Annotated[Path | None, typer.Option(help="Folder for the results as files.")] = None,
+    quiet: Annotated[bool, typer.Option("--quiet/--no-quiet", help="No progress.")] = False,
+) -> None:
+    """Rank the packaged backbones on bundled images and a bundled generator; no network."""
+    from probe import api
+    from probe.cli.progress import Progress
+    from probe.reports.table import render
+
+    with Progress(quiet=quiet) as progress:
+        ranking = api.demo(out=out, num=num, report=progress)
+    typer.echo(render(list(ranking.leaderboards.values()), "table"), nl=False)
+    raise typer.Exit(ranking.leaderboard.exit_code)

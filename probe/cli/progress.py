@@ -1,0 +1,120 @@
+"""Progress on stderr: live bars on a terminal, a few lines in a log."""
+
+import sys
+import time
+from types import TracebackType
+from typing import Any
+
+from rich import progress as rich_progress
+from rich.console import Console
+
+
+class Progress:
+    """Shows a ranking's records: one bar per backbone, or one line per backbone and class."""
+
+    def __init__(self, *, quiet: bool) -> None:
+        self.quiet = quiet
+        self.console = Console(stderr=True)
+        self.live = self.console.is_terminal and not quiet
+        self.bars = rich_progress.Progress(
+            rich_progress.TextColumn("{task.description}"),
+            rich_progress.BarColumn(),
+            rich_progress.MofNCompleteColumn(),
+            rich_progress.TextColumn("{task.fields[speed]}"),
+            rich_progress.TimeRemainingColumn(),
+            console=self.console,
+            transient=True,
+            disable=not self.live,
+        )
+        self.tasks: dict[str, rich_progress.TaskID] = {}
+        self.kind, self.images = "", 0
+        self.done: dict[str, int] = {}
+        self.busy: dict[str, tuple[int, float]] = {}
+
+    def __enter__(self) -> "Progress":
+        """Start the bars."""
+        self.bars.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Remove the bars."""
+        self.bars.stop()
+
+    def __call__(self, record: dict[str, Any]) -> None:
+        """Take one record of `probe.probing.ranking.rank`."""
+        if not self.quiet:
+            getattr(self, f"_{record['event']}")(record)
+
+    def _say(self, text: str) -> None:
+        if not self.live:
+            print(text, file=sys.stderr, flush=True)
+
+    def _start(self, record: dict[str, Any]) -> None:
+        self.kind, self.images = record["class"], record["images"]
+        self.done, self.busy = {}, {}
+        self._say(f"{self.images} {self.kind} images, {len(record['backbones'])} backbones")
+        for name in record["backbones"]:
+            if name not in self.tasks:
+                total = 2 * self.images
+                self.tasks[name] = self.bars.add_task(name, total=total, speed="")
+
+    def _features(self, record: dict[str, Any]) -> None:
+        name = record["backbone"]
+        computed, seconds = self.busy.get(name, (0, 0.0))
+        computed, seconds = computed + record["computed"], seconds + record["seconds"]
+        self.busy[name] = (computed, seconds)
+        speed = f"{computed / seconds:.0f} images/s" if computed and seconds else "cached"
+        self.bars.update(self.tasks[name], advance=record["done"], speed=speed)
+        self.done[name] = self.done.get(name, 0) + record["done"]
+        if self.done[name] >= self.images:
+            self._say(f"  {name}: {self.done[name]} {self.kind} images, {speed}")
+
+    def _failed(self, record: dict[str, Any]) -> None:
+        name = record["backbone"]
+        self.bars.remove_task(self.tasks.pop(name))
+        self._say(f"  {name}: {record['reason']}")
+
+    def _probe(self, record: dict[str, Any]) -> None:
+        name = record["backbone"]
+        self.bars.update(self.tasks[name], speed=f"{record['protocol']} probe")
+
+
+class TrainLog:
+    """One line per tick on stderr, and the same in the run's log.txt."""
+
+    def __init__(self, *, quiet: bool) -> None:
+        self.quiet = quiet
+        self.file: str | None = None
+        self.started = time.monotonic()
+
+    def __call__(self, record: dict[str, Any]) -> None:
+        """Take one record of `probe.api.train`."""
+        if "folder" in record:
+            self.file = f"{record['folder']}/log.txt"
+            self._say(
+                f"{record['images']} images at {record['resolution']} px, gamma "
+                f"{record['gamma']:.4g}, {record['precision']} on {record['device']} → "
+                f"{record['folder']}"
+            )
+        elif "note" in record:
+            self._say(record["note"])
+        else:
+            self._say(
+                f"kimg {record['Progress/kimg']:<8.1f} "
+                f"sec/kimg {record['Timing/sec_per_kimg']:<7.1f} "
+                f"loss G {record['Loss/G/loss']:<6.3f} D {record['Loss/D/loss']:<6.3f} "
+                f"logits real {record['Loss/scores/real']:+.2f} "
+                f"fake {record['Loss/scores/fake']:+.2f}"
+            )
+
+    def _say(self, text: str) -> None:
+        if not self.quiet:
+            print(text, file=sys.stderr, flush=True)
+        if self.file is not None:
+            with open(self.file, "a") as f:  # noqa: PTH123
+                f.write(text + "\n")

@@ -1,0 +1,80 @@
+"""`probe rank`: the leaderboard."""
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from probe.cli.options import with_options
+from probe.generators.config import SampleOptions
+from probe.probing.config import RankOptions
+
+
+class Format(StrEnum):
+    """How the leaderboard is printed on stdout."""
+
+    TABLE = "table"
+    JSON = "json"
+    CSV = "csv"
+    MARKDOWN = "markdown"
+
+
+@with_options("sample", SampleOptions, "Sampling a checkpoint", class_index="--class")
+@with_options("options", RankOptions, "Ranking", k="--k -k")
+def rank(
+    *,
+    real: Annotated[
+        Path,
+        typer.Option("--real", "--data", help="Folder or zip of real images.", show_default=False),
+    ],
+    gen: Annotated[
+        Path,
+        typer.Option(
+            "--gen",
+            "--network",
+            help="Generator checkpoint, or folder or zip of generated images.",
+            show_default=False,
+        ),
+    ],
+    bank: Annotated[
+        Path | None, typer.Option(help="Model bank; ./modelbank.yaml or the packaged one.")
+    ] = None,
+    backbones: Annotated[
+        str | None, typer.Option(help="Names or patterns, comma-separated: 'dino*,clip'.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", "--outdir", help="Folder for the results as files.")
+    ] = None,
+    format: Annotated[
+        Format, typer.Option(help="Form of the leaderboard on stdout.")
+    ] = Format.TABLE,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    offline: Annotated[
+        bool, typer.Option("--offline/--no-offline", help="Never download weights.")
+    ] = False,
+    quiet: Annotated[bool, typer.Option("--quiet/--no-quiet", help="No progress.")] = False,
+    options: RankOptions,
+    sample: SampleOptions,
+) -> None:
+    """Rank the bank's backbones by how well they tell real images from generated ones."""
+    from probe import api
+    from probe.cli.progress import Progress
+    from probe.reports.table import render
+
+    names = [name.strip() for name in backbones.split(",")] if backbones else None
+    with Progress(quiet=quiet) as progress:
+        ranking = api.rank(
+            real,
+            gen,
+            bank=bank,
+            backbones=names,
+            options=options,
+            sample=sample,
+            out=out,
+            device=device,
+            offline=offline,
+            report=progress,
+        )
+    typer.echo(render(list(ranking.leaderboards.values()), format.value), nl=False)
+    raise typer.Exit(ranking.leaderboard.exit_code)

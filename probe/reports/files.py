@@ -1,0 +1,39 @@
+"""A ranking as files in a folder."""
+
+import csv
+import io
+from pathlib import Path
+
+from probe.files import write_json, write_text
+from probe.probing.ranking import Ranking
+from probe.reports.table import render
+
+
+def save_ranking(ranking: Ranking, folder: Path) -> None:
+    """Write leaderboard.json, leaderboard.csv and scores.csv, each atomically.
+
+    With two protocols, leaderboard.json is a list and the tables have a protocol column.
+    """
+    boards = list(ranking.leaderboards.values())
+    records = [board.to_dict() for board in boards]
+    write_json(folder / "leaderboard.json", records[0] if len(records) == 1 else records)
+    write_text(folder / "leaderboard.csv", render(boards, "csv"))
+    write_text(folder / "scores.csv", scores_csv(ranking))
+
+
+def scores_csv(ranking: Ranking) -> str:
+    """Return one line per image, backbone and protocol.
+
+    Columns: protocol, backbone, class, image, score (held-out log-probability of the correct
+    class, nats), logit (positive for "generated").
+    """
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(["protocol", "backbone", "class", "image", "score", "logit"])
+    for protocol, results in ranking.results.items():
+        for name, result in results.items():
+            rows = zip(ranking.captions, result.image_scores, result.image_logits, strict=True)
+            for i, (caption, score, logit) in enumerate(rows):
+                kind = "real" if i < result.n_real else "generated"
+                writer.writerow([protocol, name, kind, caption, f"{score:.6f}", f"{logit:.6f}"])
+    return buffer.getvalue()

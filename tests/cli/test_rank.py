@@ -1,0 +1,293 @@
+"""`probe rank` through the command line: truths, files, bad inputs."""
+
+import csv
+import io
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from inputs import tiny_generator, write_images
+
+from probe.generators.snapshot import save_snapshot
+from probe.probing.leaderboard import Leaderboard
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def rank(cli, bank):
+    def run(real, gen, *arguments, format="json"):
+        return cli(
+            "rank", "--real", real, "--gen", gen, "--bank", bank, "--offline",
+            "--format", format, *arguments,
+        )  # fmt: skip
+
+    return run
+
+
+def board(result) -> Leaderboard:
+    assert result.code == 0, result.err
+    return Leaderboard.from_dict(json.loads(result.out))
+
+
+def test_the_backbone_that_sees_the_difference_wins(rank, reals, fakes):
+    found = board(rank(reals, fakes, "-k", "1"))
+    assert found.winner.name == "colour" and found.winner.picked
+    rows = {row.name: row for row in found.rows}
+    assert rows["edges"].gap_high < 0 and rows["edges"].rank == 2
+    assert rows["random"].role == "control" and rows["random"].rank is None
+    assert rows["colour"].dim == 3 and rows["edges"].dim == 31
+    assert any(row.role == "null" for row in found.rows)
+    assert found.n_real == found.n_fake == 60 and found.resolution == 32
+
+
+def test_identical_sets_give_no_winner(rank, tmp_path):
+    one = write_images(tmp_path / "one", 60, seed=1)
+    other = write_images(tmp_path / "other", 60, seed=3)
+    found = board(rank(one, other))
+    assert found.winner is None and not any(row.picked for row in found.rows)
+
+
+def test_repeating_computes_nothing_and_prints_the_same(rank, reals, fakes, monkeypatch):
+    first = rank(reals, fakes)
+    monkeypatch.setattr(
+        "probe.probing.ranking.load_backbone", lambda *a, **k: pytest.fail("was loaded")
+    )
+    monkeypatch.setattr("probe.probing.ranking.evaluate", lambda *a, **k: pytest.fail("was fitted"))
+    assert rank(reals, fakes).out == first.out
+
+
+def test_generators_are_repeatable_and_seeded(rank, reals, checkpoint):
+    first = board(rank(reals, checkpoint))
+    assert first.config["fake"]["kind"] == "generator"
+    other_seed = board(rank(reals, checkpoint, "--seed", "1"))
+    truncated = board(rank(reals, checkpoint, "--trunc", "0.5"))
+    digests = {b.config["fake"]["images_digest"] for b in (first, other_seed, truncated)}
+    assert len(digests) == 3
+
+
+@pytest.mark.parametrize("change", ["image", "resolution", "precision", "checkpoint", "entry"])
+def test_a_changed_input_is_computed_again(rank, reals, checkpoint, bank, change, tmp_path):
+    rank(reals, checkpoint)
+    rows = len(list((tmp_path / "cache").rglob("features/*/*.safetensors")))
+    arguments = []
+    if change == "image":
+        shutil.copy(reals / "001.png", reals / "000.png")
+        shutil.copy(checkpoint, reals.parent / "new.safetensors")
+        write_images(reals / "new", 1, seed=9)
+    elif change == "resolution":
+        arguments = ["--resolution", "16"]
+    elif change == "precision":
+        arguments = ["--precision", "bf16" if _default_is_fp32() else "fp32"]
+    elif change == "checkpoint":
+        save_snapshot(checkpoint, tiny_generator(seed=5), metadata={})
+    else:
+        bank.write_text(bank.read_text().replace("mean: [0.5, 0.5, 0.5]", "mean: [0.4, 0.5, 0.5]"))
+    assert rank(reals, checkpoint, *arguments).code == 0
+    assert len(list((tmp_path / "cache").rglob("features/*/*.safetensors"))) > rows
+
+
+def _default_is_fp32() -> bool:
+    import torch
+
+    from probe.runtime import choose_precision
+
+    return choose_precision("auto", torch.device("cpu")) == "fp32"
+
+
+def test_both_protocols_and_every_format(rank, reals, fakes, tmp_path):
+    result = rank(reals, fakes, "--protocol", "both", "--out", tmp_path / "out")
+    boards = json.loads(result.out)
+    assert [b["protocol"] for b in boards] == ["fair", "paper"]
+    assert json.loads((tmp_path / "out" / "leaderboard.json").read_text()) == boards
+    rows = list(csv.DictReader(io.StringIO(rank(reals, fakes, format="csv").out)))
+    assert rows[0]["name"] == "colour" and float(rows[0]["score"]) < 0
+    table = rank(reals, fakes, format="table").out
+    assert "colour *" in table and "score [95 %]" in table
+    assert "| colour * |" in rank(reals, fakes, format="markdown").out
+    scores = list(csv.DictReader((tmp_path / "out" / "scores.csv").open()))
+    assert len(scores) == 2 * 3 * 120
+    assert {s["class"] for s in scores} == {"real", "generated"}
+
+
+def test_progress_goes_to_stderr_and_quiet_silences_it(rank, reals, fakes):
+    loud, quiet = rank(reals, fakes), rank(reals, fakes, "--quiet")
+    assert "60 real images" in loud.err and quiet.err == ""
+    json.loads(loud.out)
+
+
+def test_zip_of_fakes_and_broken_files_are_counted_and_named(rank, reals, fakes, tmp_path):
+    (reals / "zz_text.png").write_bytes(b"not an image")
+    (reals / "zz_empty.jpg").write_bytes(b"")
+    archive = shutil.make_archive(str(tmp_path / "fakes_zip"), "zip", fakes)
+    found = board(rank(reals, archive))
+    assert found.n_real == 60
+    (note,) = [n for n in found.notes if "skipped" in n]
+    assert "2 images were skipped" in note and "zz_text.png (not an image)" in note
+    strict = rank(reals, archive, "--strict")
+    assert strict.code == 1 and "zz_" in strict.err and strict.out == ""
+
+
+def test_encoding_shortcut_is_warned_of_and_matched(rank, reals, fakes, tmp_path):
+    from PIL import Image
+
+    jpegs = tmp_path / "jpegs"
+    jpegs.mkdir()
+    for path in sorted(fakes.iterdir()):
+        Image.open(path).save(jpegs / f"{path.stem}.jpg", quality=70)
+    found = board(rank(reals, jpegs))
+    assert found.audit[0]["property"] == "compression"
+    assert "Warning: compression alone tells 100 %" in rank(reals, jpegs, format="table").out
+    matched = board(rank(reals, jpegs, "--match-jpeg"))
+    assert matched.config["jpeg_quality"] == 70
+    assert any("both compressed as JPEG, quality 70" in n for n in matched.notes)
+
+
+def test_a_missing_backbone_is_a_row_with_its_remedy(rank, reals, fakes, bank):
+    with bank.open("a") as f:
+        f.write(
+            bank.read_text().split("- name: edges")[0].replace("name: colour", "name: gone")
+            .replace("{file: colour.pt}", "{package: no-such-package-xyz, version: '1', file: w}")
+        )  # fmt: skip
+    result = rank(reals, fakes)
+    assert result.code == 3
+    row = {r["name"]: r for r in json.loads(result.out)["rows"]}["gone"]
+    assert row["status"] == "unavailable" and row["score"] is None
+    assert row["remedy"] == "pip install --no-deps no-such-package-xyz==1"
+    assert "pip install --no-deps" in rank(reals, fakes, format="table").out
+
+
+def test_a_backbone_that_breaks_while_running_is_a_row(rank, reals, fakes, bank, monkeypatch):
+    import probe.features.extract as extract
+
+    real_run = extract._run
+
+    def run(name, *arguments):
+        if name == "edges":
+            raise RuntimeError("kernel exploded\nwith details")
+        return real_run(name, *arguments)
+
+    monkeypatch.setattr(extract, "_run", run)
+    result = rank(reals, fakes)
+    rows = {r["name"]: r for r in json.loads(result.out)["rows"]}
+    assert result.code == 3
+    assert rows["edges"]["status"] == "failed"
+    assert rows["edges"]["reason"] == "RuntimeError: kernel exploded"
+    assert rows["colour"]["rank"] == 1
+
+
+def test_out_of_memory_halves_the_batch(rank, reals, fakes, monkeypatch):
+    from probe.bank.base import Backbone
+
+    sizes, pool = [], Backbone.pool
+
+    def hungry(self, x):
+        sizes.append(len(x))
+        if len(x) > 8:
+            raise RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory")
+        return pool(self, x)
+
+    monkeypatch.setattr(Backbone, "pool", hungry)
+    found = board(rank(reals, fakes, "--backbones", "colour,edges"))
+    assert found.winner.name == "colour" and {60, 32, 16, 8} <= set(sizes)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (["--num", "8"], 2, ["--num", "16"]),
+        (["--protocol", "fiar"], 2, ["--protocol", "fair"]),
+        (["--precision", "fp8"], 2, ["--precision"]),
+        (["--device", "cuda:9"], 2, ["--device"]),
+        (["--backbones", "colr"], 2, ["colr", "Did you mean 'colour'"]),
+        (["--match-jpeg=maybe"], 2, ["maybe"]),
+        (["--bogus"], 2, ["--bogus"]),
+        (["--trunc", "0.5"], 2, ["--trunc"]),
+    ],
+)
+def test_wrong_usage_fails_before_any_work(rank, reals, fakes, tmp_path, arguments, code, words):
+    result = rank(reals, fakes, *arguments)
+    assert result.code == code and all(word in result.err for word in words), result.err
+    assert result.out == "" and not (tmp_path / "cache").exists()
+    assert "Traceback" not in result.err
+
+
+def test_unusable_inputs_are_refused_in_one_sentence(rank, cli, reals, fakes, tmp_path, bank):
+    few = write_images(tmp_path / "few", 10, seed=0)
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "page.pkl").write_text("<!DOCTYPE html><html>not found</html>")
+    (tmp_path / "empty.pkl").write_bytes(b"")
+    broken = tmp_path / "broken.yaml"
+    broken.write_text(bank.read_text().replace("input: 32", "inptu: 32", 1))
+    cases = [
+        (reals, few, "10 usable images are too few"),
+        (few, fakes, "10 usable images are too few"),
+        (tmp_path / "nowhere", fakes, "no such file or folder"),
+        (tmp_path / "empty", fakes, "no images found"),
+        (reals, tmp_path / "nowhere.pkl", "No such file"),
+        (reals, tmp_path / "page.pkl", "web page"),
+        (reals, tmp_path / "empty.pkl", "empty"),
+    ]
+    for real, gen, words in cases:
+        result = rank(real, gen)
+        assert result.code == 1 and words in result.err, (words, result.err)
+        assert result.out == "" and "Traceback" not in result.err
+    result = cli("rank", "--real", reals, "--gen", fakes, "--bank", broken)
+    assert result.code == 1
+    assert "broken.yaml:6" in result.err and "Did you mean 'input'" in result.err
+
+
+def test_conditional_generators_need_labels_or_a_class(rank, reals, tmp_path):
+    path = tmp_path / "classes.safetensors"
+    save_snapshot(path, tiny_generator(c_dim=3), metadata={})
+    result = rank(reals, path)
+    assert result.code == 2 and "--class" in result.err
+    assert rank(reals, path, "--class", "3").code == 2
+    assert board(rank(reals, path, "--class", "2")).n_fake == 60
+    labels = [[p.name, i % 3] for i, p in enumerate(sorted(reals.glob("*.png")))]
+    (reals / "dataset.json").write_text(json.dumps({"labels": labels}))
+    assert board(rank(reals, path)).n_fake == 60
+
+
+def test_killed_at_any_moment_and_repeated_gives_the_same(tmp_path, reals, fakes, bank):
+    command = [
+        sys.executable, str(ROOT / "cli.py"), "rank", "--real", str(reals), "--gen", str(fakes),
+        "--bank", str(bank), "--offline", "--format", "json",
+    ]  # fmt: skip
+
+    def environment(name):
+        return {**os.environ, "PROBE_CACHE_DIR": str(tmp_path / name)}
+
+    whole = subprocess.run(command, env=environment("whole"), capture_output=True, check=True)
+    started = subprocess.Popen(
+        command, env=environment("killed"), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    while not list((tmp_path / "killed").rglob("*.safetensors")) and started.poll() is None:
+        time.sleep(0.005)
+    started.send_signal(signal.SIGKILL)
+    started.wait()
+    again = subprocess.run(command, env=environment("killed"), capture_output=True, check=True)
+    first, second = json.loads(whole.stdout), json.loads(again.stdout)
+    for row in (*first["rows"], *second["rows"]):
+        row["images_per_second"] = None  # the one measured number
+    assert first == second
+
+
+def test_terminated_with_a_sentence_and_its_exit_code(tmp_path, reals, fakes, bank):
+    command = [
+        sys.executable, "-m", "probe", "rank", "--real", str(reals), "--gen", str(fakes),
+        "--bank", str(bank), "--offline",
+    ]  # fmt: skip
+    process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, stdout=subprocess.PIPE)
+    process.stderr.readline()
+    process.terminate()
+    _, err = process.communicate(timeout=60)
+    assert process.returncode in (143, 0)  # 0: it was faster than the signal
+    if process.returncode == 143:
+        assert b"What is finished is kept" in err and b"Traceback" not in err
