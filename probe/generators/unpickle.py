@@ -569,6 +569,8 @@ class _Lister:
                 self.found[str(taken[0])] = True
                 if name == "REDUCE" and isinstance(taken[1], tuple) and taken[1]:
                     return self._call(str(taken[0]), taken[1][0], depth)
+        elif name == "BINPERSID" and depth:
+            pass  # in an embedded torch file: how it refers to its storage
         elif name.startswith("EXT") or name in ("PERSID", "BINPERSID"):
             self.found[f"opcode {name}"] = True
         elif name in _LITERALS and isinstance(arg, str | bytes | bytearray):
