@@ -66,7 +66,7 @@ def open_zip(path: Path, name: str) -> FileSource:
         if info.file_size > MOST_BYTES:
             raise BrokenImageError("larger than 1 GiB")
         try:
-            with lock:  # one file handle for all threads
+            with lock:  # one file handle for all threads; ZipFile counts its readers unguarded
                 return archive.read(info)
         except DAMAGED as error:
             reason = (str(error).splitlines() or [type(error).__name__])[0]

@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import logging
 import struct
 import warnings
 import zlib
@@ -179,7 +180,9 @@ def test_exif_orientation_is_applied(orientation, form, options):
 
 
 def test_damaged_exif_leaves_the_image_usable():
-    data = encode(Image.fromarray(PIXELS), "PNG", exif=b"Exif\0\0MM\0*\xff\xff\xff\xff")
+    data = encode(Image.fromarray(PIXELS), "PNG", exif=b"Exif\0\0neither II nor MM")
+    with pytest.raises(SyntaxError):
+        Image.open(io.BytesIO(data)).getexif()
     np.testing.assert_array_equal(pixels(data), PIXELS)
 
 
@@ -230,7 +233,8 @@ def test_what_is_no_image_says_so(data, reason):
         assert str(caught.value) == reason
 
 
-def test_damaged_files_print_and_warn_nothing(capfd):
+def test_damaged_files_print_and_warn_nothing(capfd, monkeypatch):
+    monkeypatch.setattr(logging.getLogger(), "handlers", [])  # pytest's own, which would swallow it
     wide = encode(Image.fromarray(PIXELS), "TIFF", exif=Image.Exif())
     samples = bytearray(wide)
     at = samples.index(struct.pack("<HHI", 277, 3, 1))
@@ -286,6 +290,7 @@ def test_header_does_not_decode_pixels():
         ("GIF", {}, False),
         ("WEBP", {"lossless": True}, False),
         ("WEBP", {"lossless": True, "exif": b"Exif\0\0MM\0*\0\0\0\x08\0\0"}, False),
+        ("WEBP", {"lossless": True, "icc_profile": b"odd"}, False),  # chunks are padded to even
         ("WEBP", {"quality": 80}, True),
         ("TIFF", {"compression": "tiff_lzw"}, False),
         ("TIFF", {"compression": "jpeg"}, True),
@@ -312,6 +317,7 @@ def test_square_crop_is_central_and_equal_size_is_untouched():
     np.testing.assert_array_equal(to_square(image, 16), PIXELS[:, 4:20])
     assert to_square(image, 8).shape == (8, 8, 3)
     assert to_square(image, 32).shape == (32, 32, 3)
+    assert to_square(image, 16).flags.writeable  # torch warns of arrays that are not
 
 
 def test_resize_is_antialiased():
