@@ -15,6 +15,7 @@ from probe.files import cache_root, digest_bytes, digest_json
 from probe.generators.config import SampleOptions
 from probe.generators.formats import load_generator
 from probe.generators.sampler import GeneratorSource
+from probe.images.archive import DAMAGED
 from probe.images.base import ImageSource
 from probe.images.decode import describe_broken
 from probe.images.open import open_images
@@ -88,10 +89,14 @@ def open_fakes(
 
 def _is_image_zip(path: Path) -> bool:
     """Return whether a file is a zip of images, not a torch file (which is a zip as well)."""
-    if not path.is_file() or not zipfile.is_zipfile(path):
+    if not path.is_file():
         return False
-    with zipfile.ZipFile(path) as archive:
-        return not any(name.endswith("data.pkl") for name in archive.namelist())
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return not any(name.endswith("data.pkl") for name in archive.namelist())
+    except (*DAMAGED, OSError):
+        # What calls itself a zip is opened as one, to be told what is wrong with it.
+        return path.suffix.lower() == ".zip"
 
 
 def rank(
@@ -130,13 +135,9 @@ def rank(
     options = options or RankOptions()
     sample = sample or SampleOptions()
     specs = load_bank(None if bank is None else Path(bank)).select(backbones)
-    if not isinstance(real, str | Path):
-        reals = real
-    else:
-        reals = open_images(Path(real))
-    if not isinstance(gen, str | Path):
-        fakes = gen
-    else:
+    reals = open_images(real) if isinstance(real, str | Path) else real
+    fakes = gen
+    if isinstance(gen, str | Path):
         count = min(options.num, len(reals))
         fakes = open_fakes(
             Path(gen), real=reals, count=count, seed=options.seed, sample=sample, device=device

@@ -10,6 +10,22 @@ ProbeError                 exit code 1: one plain sentence, ready to be shown
 └── UnsafeCheckpoint   the file asks for code that would have run; names the global
 """
 
+import unicodedata
+
+
+def printable(text: str, longest: int | None = None) -> str:
+    r"""Return foreign text fit for a terminal and JSON.
+
+    Control characters and stray bytes, which could steer a terminal, become \x1b; what exceeds
+    `longest` characters is cut.
+    """
+    if longest is not None and len(text) > longest:
+        text = text[:longest] + "…"
+    return "".join(
+        c.encode("unicode_escape").decode() if unicodedata.category(c) in ("Cc", "Cs") else c
+        for c in text
+    )
+
 
 class ProbeError(Exception):
     """Base of all errors meant for the user. The message is a sentence that says what to do."""

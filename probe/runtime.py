@@ -1,7 +1,6 @@
 """Device, precision and random streams."""
 
 import hashlib
-import warnings
 from contextlib import AbstractContextManager
 
 import numpy as np
@@ -73,8 +72,3 @@ def numpy_stream(seed: int, *names: object) -> np.random.Generator:
 def torch_stream(seed: int, *names: object) -> torch.Generator:
     """Return a CPU torch generator for one named random decision."""
     return torch.Generator().manual_seed(stream_seed(seed, *names))
-
-
-def quiet_libraries() -> None:
-    """Silence the notes of third-party libraries that a user can do nothing about."""
-    warnings.filterwarnings("ignore", message=".*QuickGELU mismatch.*")

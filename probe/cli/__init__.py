@@ -57,8 +57,7 @@ def start(
 def normalise(arguments: list[str]) -> list[str]:
     """Turn `--mirror=1` and `--mirror=false`, as NVlabs users type them, into switches.
 
-    Raises:
-        ProbeError: a switch with another value.
+    A switch with another value is left for the parser to refuse.
     """
     result = []
     for argument in arguments:
@@ -70,8 +69,7 @@ def normalise(arguments: list[str]) -> list[str]:
         elif match[2].lower() in FALSE:
             result.append(f"--no-{match[1]}")
         else:
-            result.append(f"--{match[1]}")  # let the parser name the value it did not expect
-            result.append(match[2])
+            result += [f"--{match[1]}", match[2]]  # the parser names the value it did not expect
     return result
 
 
@@ -87,8 +85,6 @@ def main() -> None:
     """Run the command line and leave with its exit code."""
     for signum in (signal.SIGINT, signal.SIGTERM):
         signal.signal(signum, _stop)
-    # Pillow warns of oddities in files that are then read or refused by name all the same.
-    warnings.filterwarnings("ignore", module=r"PIL\.")
     # TorchScript files stay readable as long as torch reads them.
     warnings.filterwarnings("ignore", category=FutureWarning, module=r"torch\.jit\.")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")

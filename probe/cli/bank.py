@@ -1,9 +1,12 @@
 """`probe bank`: what is in the model bank, and what of it is here."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from probe.bank.spec import BackboneSpec
 
 app = typer.Typer(help="The model bank: entries, and whether their weights are here.")
 
@@ -16,22 +19,27 @@ BankPath = Annotated[
 def list_entries(bank: BankPath = None) -> None:
     """List the entries and whether their weights are here."""
     from probe.bank.spec import load_bank
-    from probe.bank.weights import find_weights
-    from probe.errors import BackboneUnavailable
     from probe.reports.text import text_table
 
     found = load_bank(bank)
-    rows = []
-    for spec in found.specs:
-        try:
-            here = "random" if spec.role == "control" else str(find_weights(spec, offline=True))
-            here = here if here == "random" else "here"
-        except BackboneUnavailable:
-            here = "missing"
-        rows.append((spec.name, here, spec.role, spec.task, spec.data, spec.license))
+    rows = [(s.name, _weights(s), s.role, s.task, s.data, s.license) for s in found.specs]
     headings = ("backbone", "weights", "role", "task", "pretraining data", "weights licence")
     typer.echo(text_table(headings, rows, kept=3), nl=False)
     typer.echo(f"{len(rows)} entries of {found.path}", err=True)
+
+
+def _weights(spec: "BackboneSpec") -> str:
+    """Return "random", "here" or "missing"."""
+    from probe.bank.weights import find_weights
+    from probe.errors import BackboneUnavailable
+
+    if spec.role == "control":
+        return "random"
+    try:
+        find_weights(spec, offline=True)
+    except BackboneUnavailable:
+        return "missing"
+    return "here"
 
 
 @app.command()
@@ -43,12 +51,14 @@ def show(
 
     import yaml
 
+    from probe.bank.load import input_spec
     from probe.bank.spec import load_bank
     from probe.bank.weights import find_weights
     from probe.errors import BackboneUnavailable
 
     for spec in load_bank(bank).select([name]):
-        record = asdict(spec)
+        fed = input_spec(spec)  # also where the entry leaves it to timm
+        record = asdict(spec) | {"input": fed.size, "mean": fed.mean, "std": fed.std}
         record["weights"] = {k: v for k, v in record["weights"].items() if v is not None}
         if spec.role != "control":
             try:

@@ -1,12 +1,14 @@
 """A generator read from a file, and how its network is made from what the file holds."""
 
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 
-from probe.errors import CheckpointError, UsageError
+from probe.errors import CheckpointError, UsageError, printable
+from probe.generators.layers import ACTIVATIONS
 from probe.generators.stylegan2 import Generator
 
 # Bounds on what a file may make us allocate; the largest published networks are far below.
@@ -15,12 +17,30 @@ BOUNDS = {
     "c_dim": (0, 100_000),
     "w_dim": (1, 16384),
     "img_resolution": (4, 4096),
-    "img_channels": (1, 4),
     "channel_base": (16, 2**20),
     "channel_max": (1, 16384),
     "num_layers": (1, 64),
     "embed_features": (1, 16384),
     "layer_features": (1, 16384),
+}
+
+
+def _is_number(value: Any) -> bool:
+    return type(value) in (int, float) and math.isfinite(value) and abs(value) < 1e6
+
+
+# Other arguments: those that change no tensor's shape would fail only when the network is used.
+ARGUMENTS: Mapping[str, Callable[[Any], bool]] = {
+    "activation": lambda v: isinstance(v, str) and v in ACTIVATIONS,
+    "conv_clamp": lambda v: v is None or (_is_number(v) and v > 0),
+    "lr_multiplier": lambda v: _is_number(v) and v > 0,
+    "w_avg_beta": lambda v: v is None or _is_number(v),
+    "use_noise": lambda v: isinstance(v, bool),
+    "track_average": lambda v: v is True,  # truncation needs the average
+    "img_channels": lambda v: type(v) is int and v in (1, 3, 4),
+    "resample_filter": lambda v: (
+        isinstance(v, list | tuple) and 0 < len(v) <= 64 and all(map(_is_number, v)) and sum(v) != 0
+    ),
 }
 
 
@@ -56,11 +76,11 @@ def build_stylegan2(init: Mapping[str, Any], state: Mapping[str, torch.Tensor]) 
         CheckpointError: arguments unknown or out of bounds; tensors missing, unknown, of another
             shape, or not finite.
     """
-    _check_bounds(init)
+    _check_arguments(init)
     try:
         with torch.device("meta"):
             network = Generator(**init)
-    except (TypeError, ValueError, RuntimeError, UsageError) as error:
+    except (TypeError, ValueError, ArithmeticError, RuntimeError, UsageError) as error:
         raise CheckpointError(f"its generator cannot be built: {error}") from error
     wanted = {name: tuple(t.shape) for name, t in network.state_dict().items()}
     missing, unknown = sorted(wanted.keys() - state.keys()), sorted(state.keys() - wanted.keys())
@@ -81,17 +101,19 @@ def build_stylegan2(init: Mapping[str, Any], state: Mapping[str, torch.Tensor]) 
     return network.eval().requires_grad_(False)
 
 
-def _check_bounds(init: Mapping[str, Any]) -> None:
-    nested = [init, init.get("mapping_kwargs") or {}, init.get("synthesis_kwargs") or {}]
-    for group in nested:
+def _check_arguments(init: Mapping[str, Any]) -> None:
+    """Refuse arguments that would take absurd memory, or that no network could be run with."""
+    for group in (init, init.get("mapping_kwargs") or {}, init.get("synthesis_kwargs") or {}):
         if not isinstance(group, Mapping):
             raise CheckpointError("its constructor arguments are malformed")
-        for name, (low, high) in BOUNDS.items():
-            value = group.get(name)
-            if value is None:
-                continue
-            if type(value) is not int or not low <= value <= high:
-                raise CheckpointError(
-                    f"its generator has {name} = {value!r:.40}; an integer from {low} to {high} is "
-                    "expected"
-                )
+        for name, value in group.items():
+            if name in BOUNDS and value is not None:
+                low, high = BOUNDS[name]
+                right, wanted = type(value) is int and low <= value <= high, f"{low} to {high}"
+            elif name in ARGUMENTS:
+                right, wanted = ARGUMENTS[name](value), "something with a meaning"
+            else:
+                continue  # unknown names are refused when the network is built
+            if not right:
+                given = printable(repr(value), 40)
+                raise CheckpointError(f"its generator has {name} = {given}; {wanted} is expected")

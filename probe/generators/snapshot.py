@@ -12,11 +12,10 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from probe.errors import CheckpointError
+from probe.errors import CheckpointError, printable
 from probe.files import atomic_path, digest_file
 from probe.generators.checkpoint import Checkpoint, build_stylegan2
 from probe.generators.stylegan2 import Generator
-from probe.generators.unpickle import shown
 
 FORMAT, VERSION = "probe-generator", 1
 DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)  # of stored tensors
@@ -76,7 +75,8 @@ def read_snapshot(path: Path) -> Checkpoint:
         raise CheckpointError("it is a generator of a kind or version this release cannot read")
     if odd is not None:
         kind = str(state[odd].dtype).removeprefix("torch.")
-        raise CheckpointError(f"its tensor '{shown(odd)}' holds {kind} numbers, not plain floats")
+        name = printable(odd, 100)
+        raise CheckpointError(f"its tensor '{name}' holds {kind} numbers, not plain floats")
     return Checkpoint(
         generator=build_stylegan2(init, state),
         architecture=architecture,

@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from probe.errors import CheckpointError, UnsafeCheckpoint
+from probe.errors import CheckpointError, UnsafeCheckpoint, printable
 
 MOST_OPCODES = 2_000_000  # a 1024 px StyleGAN2 pickle has about 20 000
 MOST_GLOBALS = 10_000  # different ones
@@ -138,20 +138,15 @@ def is_allowed(name: str) -> bool:
     return name in CALLS or name in DICTS or name in STORAGES or bool(INERT.fullmatch(name))
 
 
-def shown(text: str, longest: int = 100) -> str:
-    """Return text of a file fit for a message: cut, and without control characters."""
-    cut = text if len(text) <= longest else text[:longest] + "…"
-    return "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in cut)
-
-
 def _refuse(name: object) -> UnsafeCheckpoint:
     return UnsafeCheckpoint(
-        f"the pickle refers to {shown(str(name))}, which is not on the list of what a generator "
-        "needs. Nothing of it was run"
+        f"the pickle refers to {printable(str(name), 100)}, which is not on the list of what a "
+        "generator needs. Nothing of it was run"
     )
 
 
-def _damaged(what: str) -> CheckpointError:
+def damaged(what: str) -> CheckpointError:
+    """Return the error for a stream that makes no sense."""
     return CheckpointError(f"the pickle is damaged: {what}")
 
 
@@ -159,7 +154,7 @@ def _persistent_object(args: tuple[Any, ...]) -> Record:
     """`_reconstruct_persistent_obj(meta)`: the class's source text in it is not looked at."""
     (meta,) = args
     if not isinstance(meta, dict) or not isinstance(meta.get("class_name"), str):
-        raise _damaged("a module without a class name")
+        raise damaged("a module without a class name")
     return Record(Global("persistent", meta["class_name"]), (), meta.get("state"))
 
 
@@ -168,16 +163,16 @@ def _rebuild_tensor(args: tuple[Any, ...]) -> LazyTensor:
     if isinstance(size, Record):  # torch.Size((…))
         size = size.args[0]
     if len(size) != len(stride) or len(size) > 16:
-        raise _damaged("a tensor whose shape and strides differ in length")
+        raise damaged("a tensor whose shape and strides differ in length")
     size, stride = tuple(size), tuple(stride)
     if not isinstance(storage, Storage) or not _are_counts((offset, *size, *stride)):
-        raise _damaged("a tensor without a storage or shape")
+        raise damaged("a tensor without a storage or shape")
     if math.prod(max(n, 1) for n in size) > LARGEST_COUNT:
-        raise _damaged(f"a tensor of shape {size}")
+        raise damaged(f"a tensor of shape {size}")
     count = math.prod(size)
     last = offset + sum((n - 1) * step for n, step in zip(size, stride, strict=True))
     if count > storage.length or (count and last >= storage.length):
-        raise _damaged(f"a tensor of shape {size} reaches outside its storage")
+        raise damaged(f"a tensor of shape {size} reaches outside its storage")
     return LazyTensor(storage, offset, size, stride)
 
 
@@ -198,7 +193,7 @@ def _numpy_scalar(args: tuple[Any, ...]) -> Any:
     dtype, data = args
     value = np.frombuffer(_as_bytes(data), dtype=np.dtype(dtype.text))
     if len(value) != 1:
-        raise _damaged("a number of the wrong size")
+        raise damaged("a number of the wrong size")
     return value[0].item()
 
 
@@ -207,7 +202,7 @@ def _as_bytes(data: Any) -> bytes:
     if isinstance(data, str):
         return data.encode("latin-1")
     if not isinstance(data, bytes):
-        raise _damaged("numbers that are not bytes")
+        raise damaged("numbers that are not bytes")
     return data
 
 
@@ -238,7 +233,7 @@ def _call(function: Any, args: Any) -> Any:
     if not isinstance(function, Global):
         raise _refuse(f"a call of {type(function).__name__}")
     if not isinstance(args, tuple):
-        raise _damaged("a call without arguments")
+        raise damaged("a call without arguments")
     name = str(function)
     if name in DICTS:
         return dict(_pairs(args[0])) if args else {}
@@ -251,16 +246,21 @@ def _call(function: Any, args: Any) -> Any:
 
 def _pairs(items: Any) -> Iterator[tuple[Any, Any]]:
     for key, value in items.items() if isinstance(items, dict) else items:
-        yield _key(key), value
+        yield dict_key(key), value
 
 
-def _key(key: Any) -> Any:
+def dict_key(key: Any) -> Any:
+    """Return a value that may be a dict's key or a set's item.
+
+    Raises:
+        CheckpointError: it is no text or number, or an integer chosen to collide with others.
+    """
     # A deeply nested tuple as a key would overflow the C stack when it is hashed.
     if isinstance(key, str | float | bytes | None):
         return key
     if isinstance(key, int) and -LARGEST_KEY < key < LARGEST_KEY:
         return key
-    raise _damaged("a dict key that is no text or number")
+    raise damaged("a dict key that is no text or number")
 
 
 def _build(target: Any, state: Any) -> None:
@@ -274,10 +274,10 @@ def _build(target: Any, state: Any) -> None:
     elif isinstance(target, _Array):
         _, shape, dtype, fortran, data = state
         if not isinstance(dtype, _Dtype) or len(shape) > 16 or not _are_counts(shape):
-            raise _damaged("a numpy array without a type or shape")
+            raise damaged("a numpy array without a type or shape")
         flat = np.frombuffer(_as_bytes(data), dtype=np.dtype(dtype.text))
         if flat.size != math.prod(shape):
-            raise _damaged("a numpy array of the wrong size")
+            raise damaged("a numpy array of the wrong size")
         target.value = flat.reshape(shape, order="F" if fortran else "C")
     elif isinstance(target, _Dtype):
         byte_order = state[1]
@@ -305,19 +305,19 @@ class _Machine:
         for opcode, arg, _ in pickletools.genops(self.stream):
             count += 1
             if count > MOST_OPCODES:
-                raise _damaged("it does not end")
+                raise damaged("it does not end")
             if opcode.name == "STOP":
                 return self.stack.pop()
             if opcode.name == "FRAME" and arg > self.length - self.stream.tell():
-                raise _damaged("a frame reaches past its end")
+                raise damaged("a frame reaches past its end")
             self._step(opcode.name, arg)
-        raise _damaged("it ends too early")
+        raise damaged("it ends too early")
 
     def _step(self, name: str, arg: Any) -> None:
         stack = self.stack
         if name in _CONSTANTS:
             stack.append(_CONSTANTS[name])
-        elif name in _LITERALS:
+        elif name in LITERALS:
             stack.append(arg)
         elif name in _EMPTY:
             stack.append(_EMPTY[name]())
@@ -332,7 +332,7 @@ class _Machine:
         elif name == "DUP":
             stack.append(stack[-1])
         elif name in ("PUT", "BINPUT", "LONG_BINPUT"):
-            self.memo[_key(arg)] = stack[-1]
+            self.memo[dict_key(arg)] = stack[-1]
         elif name == "MEMOIZE":
             self.memo[len(self.memo)] = stack[-1]
         elif name in ("GET", "BINGET", "LONG_BINGET"):
@@ -350,7 +350,7 @@ class _Machine:
             items = [stack.pop(-2), stack.pop()] if name == "SETITEM" else self._since_mark()
             self._top(dict).update(_pairs(_paired(items)))
         elif name == "ADDITEMS":
-            self._top(set).update(map(_key, self._since_mark()))
+            self._top(set).update(map(dict_key, self._since_mark()))
         elif name in ("GLOBAL", "STACK_GLOBAL"):
             self._global(name, arg)
         elif name in ("REDUCE", "NEWOBJ") and self.calls:
@@ -368,7 +368,7 @@ class _Machine:
     def _charge(self, args: Any) -> None:
         """Pay for what a call may copy: its texts and bytes, and 8 bytes for each item."""
         if not isinstance(args, tuple):
-            raise _damaged("a call without arguments")
+            raise damaged("a call without arguments")
         self.budget -= 8 * len(args)
         for arg in args[:64] if self.budget >= 0 else ():
             if isinstance(arg, str | bytes):
@@ -376,11 +376,11 @@ class _Machine:
             elif isinstance(arg, list | tuple | dict | set):
                 self.budget -= 8 * len(arg)
         if self.budget < 0:
-            raise _damaged("its calls copy more than the file holds")
+            raise damaged("its calls copy more than the file holds")
 
     def _top(self, kind: type[Any]) -> Any:
         if not isinstance(self.stack[-1], kind):
-            raise _damaged(f"items for {type(self.stack[-1]).__name__}")
+            raise damaged(f"items for {type(self.stack[-1]).__name__}")
         return self.stack[-1]
 
     def _since_mark(self) -> list[Any]:
@@ -388,7 +388,7 @@ class _Machine:
         while self.stack[at] is not MARK:
             at -= 1
             if at < 0:
-                raise _damaged("a mark is missing")
+                raise damaged("a mark is missing")
         items = self.stack[at + 1 :]
         del self.stack[at:]
         return items
@@ -399,11 +399,11 @@ class _Machine:
         else:
             name, module = self.stack.pop(), self.stack.pop()
             if not isinstance(name, str) or not isinstance(module, str):
-                raise _damaged("a global without a name")
+                raise damaged("a global without a name")
         found = Global(module, name)
         self.globals[str(found)] = None
         if len(self.globals) > MOST_GLOBALS:
-            raise _damaged("it refers to more names than any network")
+            raise damaged("it refers to more names than any network")
         if not is_allowed(str(found)):
             raise _refuse(found)
         self.stack.append(found)
@@ -419,9 +419,9 @@ _EMPTY: dict[str, Callable[[], Any]] = {
 _GATHER: dict[str, Callable[[list[Any]], Any]] = {
     "TUPLE": tuple,
     "LIST": list,
-    "FROZENSET": lambda items: frozenset(map(_key, items)),
+    "FROZENSET": lambda items: frozenset(map(dict_key, items)),
 }
-_LITERALS = frozenset(
+LITERALS = frozenset(
     "INT BININT BININT1 BININT2 LONG LONG1 LONG4 FLOAT BINFLOAT STRING BINSTRING SHORT_BINSTRING "
     "UNICODE BINUNICODE SHORT_BINUNICODE BINUNICODE8 BINBYTES SHORT_BINBYTES BINBYTES8 "
     "BYTEARRAY8".split()
@@ -430,12 +430,12 @@ _LITERALS = frozenset(
 
 def _paired(items: list[Any]) -> Iterator[tuple[Any, Any]]:
     if len(items) % 2:
-        raise _damaged("a key without a value")
+        raise damaged("a key without a value")
     return zip(items[::2], items[1::2], strict=True)
 
 
 # What a damaged stream makes the interpreter above raise.
-_MALFORMED = (ValueError, IndexError, KeyError, TypeError, AttributeError, EOFError, OverflowError)
+MALFORMED = (ValueError, IndexError, KeyError, TypeError, AttributeError, EOFError, OverflowError)
 
 
 def _run(
@@ -448,9 +448,9 @@ def _run(
     machine = _Machine(stream, length, persistent, calls)
     try:
         machine.stack = [machine.run()]
-    except _MALFORMED as error:
+    except MALFORMED as error:
         text = str(error).splitlines()[0][:80] if str(error) else type(error).__name__
-        raise _damaged(f"byte {stream.tell()}: {shown(text)}") from error
+        raise damaged(f"byte {stream.tell()}: {printable(text, 100)}") from error
     return machine
 
 
@@ -474,136 +474,6 @@ def read_pickle(data: bytes) -> tuple[Any, list[str]]:
     return machine.stack[0], list(machine.globals)
 
 
-def globals_in(data: bytes) -> list[str]:
-    """List every global a pickle refers to, for inspection; unlike reading, refuses nothing.
-
-    The stack is only simulated: names and bytes are kept, everything else is a placeholder. Torch
-    files passed to `_load_from_bytes` are listed too, since their pickles would be run as well.
-
-    Args:
-        data: the whole file.
-
-    Returns:
-        Each name once, in the order of appearance. One off the allow-list is followed by
-        " (not allowed: would have been called)", or "… imported)" where nothing calls it. A last
-        entry in parentheses says where the listing had to stop, if it is not complete: pickles
-        run up to the byte at which they are damaged.
-    """
-    lister = _Lister(2 * len(data) + FREE_BYTES)
-    stopped = ""
-    try:
-        stream = io.BytesIO(data)
-        lister.scan(stream, depth=0)
-        if left := len(data) - stream.tell():
-            stopped = f"({left} bytes after the pickle's end are not listed)"
-    except (CheckpointError, *_MALFORMED) as error:
-        stopped = f"(the listing stops at byte {stream.tell()}: {shown(str(error))})"
-    marks = {True: " (not allowed: would have been called)", False: " (not allowed: imported)"}
-    names = [
-        shown(name) + ("" if is_allowed(name) else marks[called])
-        for name, called in lister.found.items()
-    ]
-    return names + ([stopped] if stopped else [])
-
-
-class _Lister:
-    """Follows what each opcode takes from the stack and leaves there, and nothing more."""
-
-    def __init__(self, budget: int) -> None:
-        self.found: dict[str, bool] = {}  # name → whether something calls it
-        self.opcodes, self.budget = 0, budget
-
-    def scan(self, stream: io.BytesIO, depth: int) -> None:
-        stack: list[Any] = []
-        memo: dict[int, Any] = {}
-        for opcode, arg, _ in pickletools.genops(stream):
-            self.opcodes += 1
-            if self.opcodes > MOST_OPCODES or len(self.found) > MOST_GLOBALS:
-                raise _damaged("it does not end")
-            if opcode.name in ("PUT", "BINPUT", "LONG_BINPUT", "MEMOIZE"):
-                memo[len(memo) if arg is None else _key(arg)] = stack[-1]
-                continue
-            if opcode.name in ("GET", "BINGET", "LONG_BINGET"):
-                stack.append(memo[arg])
-                continue
-            if opcode.name == "DUP":
-                stack.append(stack[-1])
-                continue
-            taken = self._take(stack, opcode.stack_before)
-            result = self._result(opcode.name, arg, taken, depth)
-            stack.extend(
-                MARK if kind is pickletools.markobject else result for kind in opcode.stack_after
-            )
-
-    def _take(self, stack: list[Any], kinds: list[Any]) -> list[Any]:
-        if pickletools.markobject not in kinds:
-            count = len(kinds)
-            if count > len(stack):
-                raise _damaged("the stack is empty")
-            taken = stack[len(stack) - count :]
-            del stack[len(stack) - count :]
-            return taken
-        at = len(stack) - 1
-        while stack[at] is not MARK:
-            at -= 1
-            if at < 0:
-                raise _damaged("a mark is missing")
-        taken = stack[at + 1 :]
-        below = kinds.index(pickletools.markobject)  # a list or dict that the items go to
-        del stack[at - below :]
-        return taken
-
-    def _result(self, name: str, arg: Any, taken: list[Any], depth: int) -> Any:
-        """Note what the opcode refers to; return what it leaves, None where that is no matter."""
-        if name in ("GLOBAL", "INST", "STACK_GLOBAL"):
-            words = taken if name == "STACK_GLOBAL" else arg.split(" ", 1)
-            if not all(isinstance(word, str) for word in words):
-                raise _damaged("a global without a name")
-            found = Global(*words)
-            self.found.setdefault(str(found), False)
-            if name == "INST":
-                self.found[str(found)] = True
-            return found
-        if name in ("REDUCE", "NEWOBJ", "NEWOBJ_EX", "OBJ") and taken:
-            if isinstance(taken[0], Global):
-                self.found[str(taken[0])] = True
-                if name == "REDUCE" and isinstance(taken[1], tuple) and taken[1]:
-                    return self._call(str(taken[0]), taken[1][0], depth)
-        elif name == "BINPERSID" and depth:
-            pass  # in an embedded torch file: how it refers to its storage
-        elif name.startswith("EXT") or name in ("PERSID", "BINPERSID"):
-            self.found[f"opcode {name}"] = True
-        elif name in _LITERALS and isinstance(arg, str | bytes | bytearray):
-            return arg
-        elif name.startswith("TUPLE"):
-            return tuple(taken) if len(taken) < 8 else None
-        return None
-
-    def _call(self, name: str, argument: Any, depth: int) -> Any:
-        """Follow the two calls that matter here: bytes written as text, and files in bytes."""
-        if not isinstance(argument, str | bytes | bytearray):
-            return None
-        if name == "_codecs.encode":
-            self._charge(len(argument))
-            return argument.encode("latin-1") if isinstance(argument, str) else None
-        if name == "torch.storage._load_from_bytes" and not isinstance(argument, str):
-            self._charge(len(argument))
-            if depth >= 8:
-                raise _damaged("files within files within files")
-            stream = io.BytesIO(argument)
-            for _ in range(5):  # see `read_legacy_storage`
-                try:
-                    self.scan(stream, depth + 1)
-                except _MALFORMED:
-                    break  # the numbers follow
-        return None
-
-    def _charge(self, count: int) -> None:
-        self.budget -= count
-        if self.budget < 0:
-            raise _damaged("its calls copy more than the file holds")
-
-
 def read_legacy_storage(data: bytes) -> Storage:
     """Read the bytes that `torch.storage._load_from_bytes` would be given.
 
@@ -621,20 +491,20 @@ def read_legacy_storage(data: bytes) -> Storage:
     def persistent(pid: Any) -> str:
         kind, storage_type, _, _, count, *_ = pid
         if kind != "storage" or str(storage_type) not in STORAGES or type(count) is not int:
-            raise _damaged("a storage of unknown type")
+            raise damaged("a storage of unknown type")
         described.append((STORAGES[str(storage_type)], count))
         return "storage"
 
     for _ in range(3):  # magic number, protocol version, system information
         _run(stream, len(data))
     if _run(stream, len(data), persistent).stack[0] != "storage" or len(described) != 1:
-        raise _damaged("an embedded torch file that is not one storage")
+        raise damaged("an embedded torch file that is not one storage")
     _run(stream, len(data))  # the list of keys
     dtype, count = described[0]
     start = stream.tell() + 8
     stored = int.from_bytes(data[start - 8 : start], "little", signed=True)
     if stored != count or len(data) - start != count * dtype.itemsize:
-        raise _damaged("a storage whose size is not what it says")
+        raise damaged("a storage whose size is not what it says")
     return Storage(dtype, memoryview(data)[start:])
 
 
@@ -650,17 +520,17 @@ def module_state(record: Record) -> dict[str, torch.Tensor]:
 
     def walk(module: Any, prefix: str, depth: int) -> None:
         if not isinstance(module, Record) or not isinstance(module.state, dict):
-            raise _damaged(f"'{prefix}' is not a module")
+            raise damaged(f"'{prefix}' is not a module")
         # No generator shares a module between two places; a bomb shares many, again and again.
         if depth > DEEPEST or id(module) in seen:
-            raise _damaged(f"'{prefix[:80]}' is nested without end, or twice in the network")
+            raise damaged(f"'{prefix[:80]}' is nested without end, or twice in the network")
         seen.add(id(module))
         for group in ("_parameters", "_buffers"):
             for name, value in _dict(module.state.get(group)).items():
                 if isinstance(value, LazyTensor):
                     tensors[f"{prefix}{_name(name)}"] = value
                 elif value is not None:
-                    raise _damaged(f"'{prefix}{_name(name)}' is not a tensor")
+                    raise damaged(f"'{prefix}{_name(name)}' is not a tensor")
         for name, child in _dict(module.state.get("_modules")).items():
             if child is not None:
                 walk(child, f"{prefix}{_name(name)}.", depth + 1)
@@ -668,20 +538,20 @@ def module_state(record: Record) -> dict[str, torch.Tensor]:
     walk(record, "", 0)
     storages = {id(t.storage): len(t.storage.data) for t in tensors.values()}
     if sum(t.nbytes for t in tensors.values()) > sum(storages.values()) + SHARED_BYTES:
-        raise _damaged("many tensors in one storage")
+        raise damaged("many tensors in one storage")
     return {name: lazy.tensor() for name, lazy in tensors.items()}
 
 
 def _name(name: Any) -> str:
     # Names of all levels are joined, so that one long name could be repeated at each.
     if not isinstance(name, str | int) or len(str(name)) > LONGEST_NAME:
-        raise _damaged("a module or tensor without a proper name")
+        raise damaged("a module or tensor without a proper name")
     return str(name)
 
 
 def _dict(value: Any) -> dict[Any, Any]:
     if not isinstance(value, dict | None):
-        raise _damaged("a module's state is not a dict")
+        raise damaged("a module's state is not a dict")
     return value or {}
 
 
@@ -697,15 +567,15 @@ def plain(value: Any) -> Any:
         nonlocal left
         left -= 1
         if left < 0 or depth > DEEPEST:
-            raise _damaged("constructor arguments without end")
+            raise damaged("constructor arguments without end")
         if isinstance(value, int) and abs(value) >= LARGEST_KEY:
-            raise _damaged("a constructor argument that is far too large")
+            raise damaged("a constructor argument that is far too large")
         if isinstance(value, str | int | float | bool | None):
             return value
         if isinstance(value, dict):
             return {str(k): copy(v, depth + 1) for k, v in value.items()}
         if isinstance(value, list | tuple):
             return [copy(v, depth + 1) for v in value]
-        raise _damaged(f"a constructor argument of type {type(value).__name__}")
+        raise damaged(f"a constructor argument of type {type(value).__name__}")
 
     return copy(value, 0)

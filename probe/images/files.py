@@ -1,7 +1,6 @@
 """Images that are files, wherever the bytes come from: the logic of folder and zip alike."""
 
 import os
-import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -11,7 +10,7 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 
-from probe.errors import BrokenImageError, ImagesError
+from probe.errors import BrokenImageError, ImagesError, printable
 from probe.files import digest_bytes
 from probe.images.base import Batch, Broken, Header
 from probe.images.decode import decode, read_header
@@ -35,14 +34,6 @@ def is_candidate(name: str) -> bool:
     """Return whether a relative path is taken for an image: by suffix, hidden parts excluded."""
     path = PurePosixPath(name)
     return path.suffix.lower() in SUFFIXES and not any(map(is_hidden, path.parts))
-
-
-def shown(name: str) -> str:
-    r"""Return a name fit for terminals and JSON: control characters and stray bytes as \x1b."""
-    return "".join(
-        c.encode("unicode_escape").decode() if unicodedata.category(c) in ("Cc", "Cs") else c
-        for c in name
-    )
 
 
 def map_threads(function: Callable[[T], R], items: Iterable[T]) -> list[R]:
@@ -114,7 +105,7 @@ class FileSource:
 
     def captions(self, indices: Sequence[int]) -> list[str]:
         """Return the relative paths."""
-        return [shown(self._names[i]) for i in indices]
+        return [printable(self._names[i]) for i in indices]
 
     def keys(self, indices: Sequence[int]) -> list[str]:
         """Return the SHA-256 of each file's bytes; "unreadable:…" for one that cannot be read."""
@@ -123,7 +114,7 @@ class FileSource:
             try:
                 return digest_bytes(self._bytes(index))
             except BrokenImageError:
-                return shown(f"unreadable:{self.name}:{self._names[index]}")
+                return printable(f"unreadable:{self.name}:{self._names[index]}")
 
         return map_threads(key, indices)
 
@@ -145,7 +136,7 @@ class FileSource:
             try:
                 return to_square(decode(self._bytes(index)), resolution)
             except BrokenImageError as error:
-                return Broken(shown(self._names[index]), str(error))
+                return Broken(printable(self._names[index]), str(error))
 
         good, squares, broken = [], [], {}
         for index, found in zip(indices, map_threads(pixels, indices), strict=True):

@@ -6,8 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from probe.errors import ImagesError
-from probe.images.files import shown
+from probe.errors import ImagesError, printable
 
 LABELS_FILE = "dataset.json"
 
@@ -56,6 +55,6 @@ def read_labels(path: Path | str, text: bytes, names: Sequence[str]) -> list[int
     if missing:
         raise ImagesError(
             f"{path}: {len(missing)} of {len(names)} images have no label, among them "
-            f"{shown(missing[0])}. Label all of them or none."
+            f"{printable(missing[0])}. Label all of them or none."
         )
     return [label for label in labels if label is not None]

@@ -24,8 +24,9 @@ from probe.images.base import Broken, ImageSource
 from probe.images.decode import describe_broken
 from probe.images.jpeg import JpegMatched
 from probe.probing.config import LEAST_IMAGES, RankOptions
-from probe.probing.leaderboard import Leaderboard, build_leaderboard
+from probe.probing.leaderboard import Leaderboard
 from probe.probing.protocol import PROTOCOLS, ProbeResult, evaluate
+from probe.probing.standing import build_leaderboard
 from probe.runtime import choose_precision, numpy_stream
 
 AUDIT_IMAGES = 2000
@@ -89,8 +90,9 @@ def rank(
         One leaderboard per protocol, the probes' results, and the images that were skipped.
 
     Raises:
-        ImagesError: too few usable images of a class; a broken one under `strict`; no backbone
-            of the bank could run.
+        ImagesError: too few usable images of a class.
+        BrokenImageError: an image is broken, under `strict`.
+        BackboneUnavailable: no backbone of the bank can run here.
     """
     precision = choose_precision(options.precision, device)
     resolution = options.resolution or fake.resolution
@@ -193,6 +195,7 @@ def _open_spaces(
 ) -> dict[str, FeatureSpace]:
     """Return the feature space of every backbone whose weights are here; note the others."""
     spaces = {}
+    versions = _versions()
     for spec in specs:
         try:
             record = {
@@ -206,7 +209,7 @@ def _open_spaces(
                 "resolution": resolution,
                 "precision": precision,
                 "device": device.type,
-                "versions": _versions(),
+                "versions": versions,
             }
         except BackboneUnavailable as error:
             failures[spec.name] = Failure("unavailable", error.reason, error.remedy)

@@ -21,7 +21,7 @@ from probe.images.grid import save_grid
 from probe.runtime import autocast, numpy_stream, stream_seed, torch_stream
 from probe.training.config import TrainConfig
 from probe.training.losses import discriminator_loss, generator_loss, r1_penalty
-from probe.training.state import STATE_FILE, TrainState, freeze
+from probe.training.state import STATE_FILE, TrainState
 
 GRID_COLUMNS = 12
 Report = Callable[[dict[str, Any]], None]
@@ -74,7 +74,7 @@ def train_step(
         return torch.randn(n, config.z_dim, device=device)
 
     state.generator.train()
-    freeze(state.discriminator, frozen=True)
+    state.discriminator.requires_grad_(False)
     with autocast(device, precision):
         fakes = state.generator(latents())
         loss_g = generator_loss(state.discriminator(fakes))
@@ -83,7 +83,7 @@ def train_step(
     state.generator_optimizer.step()
 
     state.generator.eval()
-    freeze(state.discriminator, frozen=False)
+    state.discriminator.requires_grad_(True)
     with autocast(device, precision):
         with torch.no_grad():
             fakes = state.generator(latents())

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
 from probe.errors import ProbeError
 from probe.files import atomic_path
@@ -116,8 +115,3 @@ class TrainState:
             ours.lerp_(theirs, 1 - beta)
         for ours, theirs in zip(self.average.buffers(), self.generator.buffers(), strict=True):
             ours.copy_(theirs)
-
-
-def freeze(network: nn.Module, *, frozen: bool) -> None:
-    """Switch gradients of a network's parameters off or on."""
-    network.requires_grad_(not frozen)

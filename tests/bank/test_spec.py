@@ -174,6 +174,8 @@ def test_bank_commands(cli, tmp_path, write):
     assert listed.code == 0 and "dino-vit-b16" in listed.out
     shown = cli("bank", "show", "clip-vit-b32")
     assert "hub: timm/vit_base_patch32_clip_224.openai" in shown.out and "missing:" in shown.out
+    lent = write(GOOD.replace("  input: 224\n", ""))
+    assert "input: 224" in cli("bank", "show", "one", "--bank", lent).out  # timm knows
     checked = cli("bank", "check", "--backbones", "random-resnet18#0,dino-vit-b16")
     assert checked.code == 3
     assert "random-resnet18#0: ok, 512 features" in checked.out

@@ -223,6 +223,8 @@ def test_unusable_inputs_are_refused_in_one_sentence(rank, cli, reals, fakes, tm
     (tmp_path / "empty").mkdir()
     (tmp_path / "page.pkl").write_text("<!DOCTYPE html><html>not found</html>")
     (tmp_path / "empty.pkl").write_bytes(b"")
+    archive = shutil.make_archive(str(tmp_path / "cut"), "zip", fakes)
+    Path(archive).write_bytes(Path(archive).read_bytes()[:-30])
     broken = tmp_path / "broken.yaml"
     broken.write_text(bank.read_text().replace("input: 32", "inptu: 32", 1))
     cases = [
@@ -233,6 +235,7 @@ def test_unusable_inputs_are_refused_in_one_sentence(rank, cli, reals, fakes, tm
         (reals, tmp_path / "nowhere.pkl", "No such file"),
         (reals, tmp_path / "page.pkl", "web page"),
         (reals, tmp_path / "empty.pkl", "empty"),
+        (reals, tmp_path / "cut.zip", "not a zip file, or a damaged one"),
     ]
     for real, gen, words in cases:
         result = rank(real, gen)

@@ -26,10 +26,11 @@ from inputs import tiny_generator
 from probe.errors import CheckpointError, UnsafeCheckpoint, UsageError
 from probe.generators.checkpoint import Checkpoint
 from probe.generators.formats import load_generator
+from probe.generators.listing import globals_in
 from probe.generators.sampler import GeneratorSource
 from probe.generators.snapshot import save_snapshot
 from probe.generators.stylegan2 import Generator
-from probe.generators.unpickle import globals_in, read_pickle
+from probe.generators.unpickle import read_pickle
 
 LOAD = stack_global("torch.storage", "_load_from_bytes")
 ENCODE = stack_global("_codecs", "encode")

@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 
 from probe.errors import ProbeError
-from probe.probing.leaderboard import Leaderboard, build_leaderboard, share_ranks
+from probe.probing.leaderboard import Leaderboard
 from probe.probing.protocol import CHANCE, FAIR, PAPER, ProbeResult, evaluate
 from probe.probing.score import Bootstrap
+from probe.probing.standing import build_leaderboard, share_ranks
 
 N = 150
 

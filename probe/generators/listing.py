@@ -1,0 +1,149 @@
+"""What a pickle refers to, and what of it would have been run: for looking at, not for loading."""
+
+import io
+import pickletools
+from typing import Any
+
+from probe.errors import CheckpointError, printable
+from probe.generators.unpickle import (
+    FREE_BYTES,
+    LITERALS,
+    MALFORMED,
+    MARK,
+    MOST_GLOBALS,
+    MOST_OPCODES,
+    Global,
+    damaged,
+    dict_key,
+    is_allowed,
+)
+
+
+def globals_in(data: bytes) -> list[str]:
+    """List every global a pickle refers to, for inspection; unlike reading, refuses nothing.
+
+    The stack is only simulated: names and bytes are kept, everything else is a placeholder. Torch
+    files passed to `_load_from_bytes` are listed too, since their pickles would be run as well.
+
+    Args:
+        data: the whole file.
+
+    Returns:
+        Each name once, in the order of appearance. One off the allow-list is followed by
+        " (not allowed: would have been called)", or "… imported)" where nothing calls it. A last
+        entry in parentheses says where the listing had to stop, if it is not complete: pickles
+        run up to the byte at which they are damaged.
+    """
+    lister = _Lister(2 * len(data) + FREE_BYTES)
+    stopped = ""
+    try:
+        stream = io.BytesIO(data)
+        lister.scan(stream, depth=0)
+        if left := len(data) - stream.tell():
+            stopped = f"({left} bytes after the pickle's end are not listed)"
+    except (CheckpointError, *MALFORMED) as error:
+        stopped = f"(the listing stops at byte {stream.tell()}: {printable(str(error), 100)})"
+    marks = {True: " (not allowed: would have been called)", False: " (not allowed: imported)"}
+    names = [
+        printable(name, 100) + ("" if is_allowed(name) else marks[called])
+        for name, called in lister.found.items()
+    ]
+    return names + ([stopped] if stopped else [])
+
+
+class _Lister:
+    """Follows what each opcode takes from the stack and leaves there, and nothing more."""
+
+    def __init__(self, budget: int) -> None:
+        self.found: dict[str, bool] = {}  # name → whether something calls it
+        self.opcodes, self.budget = 0, budget
+
+    def scan(self, stream: io.BytesIO, depth: int) -> None:
+        stack: list[Any] = []
+        memo: dict[int, Any] = {}
+        for opcode, arg, _ in pickletools.genops(stream):
+            self.opcodes += 1
+            if self.opcodes > MOST_OPCODES or len(self.found) > MOST_GLOBALS:
+                raise damaged("it does not end")
+            if opcode.name in ("PUT", "BINPUT", "LONG_BINPUT", "MEMOIZE"):
+                memo[len(memo) if arg is None else dict_key(arg)] = stack[-1]
+                continue
+            if opcode.name in ("GET", "BINGET", "LONG_BINGET"):
+                stack.append(memo[arg])
+                continue
+            if opcode.name == "DUP":
+                stack.append(stack[-1])
+                continue
+            taken = self._take(stack, opcode.stack_before)
+            result = self._result(opcode.name, arg, taken, depth)
+            stack.extend(
+                MARK if kind is pickletools.markobject else result for kind in opcode.stack_after
+            )
+
+    def _take(self, stack: list[Any], kinds: list[Any]) -> list[Any]:
+        if pickletools.markobject not in kinds:
+            count = len(kinds)
+            if count > len(stack):
+                raise damaged("the stack is empty")
+            taken = stack[len(stack) - count :]
+            del stack[len(stack) - count :]
+            return taken
+        at = len(stack) - 1
+        while stack[at] is not MARK:
+            at -= 1
+            if at < 0:
+                raise damaged("a mark is missing")
+        taken = stack[at + 1 :]
+        below = kinds.index(pickletools.markobject)  # a list or dict that the items go to
+        del stack[at - below :]
+        return taken
+
+    def _result(self, name: str, arg: Any, taken: list[Any], depth: int) -> Any:
+        """Note what the opcode refers to; return what it leaves, None where that is no matter."""
+        if name in ("GLOBAL", "INST", "STACK_GLOBAL"):
+            words = taken if name == "STACK_GLOBAL" else arg.split(" ", 1)
+            if not all(isinstance(word, str) for word in words):
+                raise damaged("a global without a name")
+            found = Global(*words)
+            self.found.setdefault(str(found), False)
+            if name == "INST":
+                self.found[str(found)] = True
+            return found
+        if name in ("REDUCE", "NEWOBJ", "NEWOBJ_EX", "OBJ") and taken:
+            if isinstance(taken[0], Global):
+                self.found[str(taken[0])] = True
+                if name == "REDUCE" and isinstance(taken[1], tuple) and taken[1]:
+                    return self._call(str(taken[0]), taken[1][0], depth)
+        elif name == "BINPERSID" and depth:
+            pass  # in an embedded torch file: how it refers to its storage
+        elif name.startswith("EXT") or name in ("PERSID", "BINPERSID"):
+            self.found[f"opcode {name}"] = True
+        elif name in LITERALS and isinstance(arg, str | bytes | bytearray):
+            return arg
+        elif name.startswith("TUPLE"):
+            return tuple(taken) if len(taken) < 8 else None
+        return None
+
+    def _call(self, name: str, argument: Any, depth: int) -> Any:
+        """Follow the two calls that matter here: bytes written as text, and files in bytes."""
+        if not isinstance(argument, str | bytes | bytearray):
+            return None
+        if name == "_codecs.encode":
+            self._charge(len(argument))
+            return argument.encode("latin-1") if isinstance(argument, str) else None
+        if name == "torch.storage._load_from_bytes" and not isinstance(argument, str):
+            self._charge(len(argument))
+            if depth >= 8:
+                raise damaged("files within files within files")
+            stream = io.BytesIO(argument)
+            for _ in range(5):  # see `read_legacy_storage`
+                try:
+                    self.scan(stream, depth + 1)
+                except MALFORMED:
+                    break  # the numbers follow
+        return None
+
+    def _charge(self, count: int) -> None:
+        self.budget -= count
+        if self.budget < 0:
+            raise damaged("its calls copy more than the file holds")
