@@ -29,10 +29,11 @@ class InputSpec:
     resize: str = "bicubic"
 
 
-def resize(images: torch.Tensor, size: int, mode: str) -> torch.Tensor:
+def resize(images: torch.Tensor, size: int, mode: str, *, clamp: bool = True) -> torch.Tensor:
     """Resize float images (N, 3, R, R) in [0, 1] to (N, 3, size, size), differentiably.
 
-    The result is clamped to [0, 1], since bicubic overshoots at edges.
+    The result is clamped to [0, 1], since bicubic overshoots at edges; in training it is not,
+    since no gradient passes a clamp.
     """
     if images.shape[-1] == size and images.shape[-2] == size:
         return images
@@ -41,7 +42,7 @@ def resize(images: torch.Tensor, size: int, mode: str) -> torch.Tensor:
     resized = F.interpolate(
         images, size=(size, size), mode=mode, antialias=True, align_corners=False
     )
-    return resized.clamp(0, 1)
+    return resized.clamp(0, 1) if clamp else resized
 
 
 def normalise(images: torch.Tensor, spec: InputSpec) -> torch.Tensor:
@@ -58,8 +59,11 @@ class FeatureNetwork(Protocol):
         """Normalised input (N, 3, S, S) → pooled feature (N, d), any float dtype."""
         ...
 
-    def maps(self, x: torch.Tensor) -> Sequence[torch.Tensor]:
-        """Normalised input (N, 3, S, S) → the tapped maps (N, C, H, W), shallow to deep."""
+    def levels(self, x: torch.Tensor) -> tuple[Sequence[torch.Tensor], torch.Tensor]:
+        """Normalised input → the tapped maps (N, C, H, W), shallow to deep, and the pooled feature.
+
+        One pass. Any float dtype.
+        """
         ...
 
 
@@ -105,9 +109,13 @@ class Backbone(nn.Module):
         """Prepared input (N, 3, S, S) → pooled feature (N, dim), float32."""
         return self.network.pool(x).float()
 
-    def maps(self, x: torch.Tensor) -> list[torch.Tensor]:
-        """Prepared input (N, 3, S, S) → the tapped maps (N, C, H, W), shallow to deep."""
-        return list(self.network.maps(x))
+    def levels(self, x: torch.Tensor) -> tuple[list[torch.Tensor], torch.Tensor]:
+        """Prepared input (N, 3, S, S) → tapped maps (N, C, H, W) and pooled feature (N, dim).
+
+        In one pass, shallow to deep, all float32: what discriminator heads are fed.
+        """
+        maps, pooled = self.network.levels(x)
+        return [m.float() for m in maps], pooled.float()
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Float images (N, 3, R, R) in [0, 1] → pooled feature (N, dim), float32."""

@@ -36,9 +36,9 @@ class Uncalibrated(nn.Module):
             "load it with calibration images",
         )
 
-    def maps(self, x: torch.Tensor) -> Sequence[torch.Tensor]:
+    def levels(self, x: torch.Tensor) -> tuple[Sequence[torch.Tensor], torch.Tensor]:
         """Refuse, as `pool` does."""
-        return [self.pool(x)]
+        return [], self.pool(x)
 
 
 def has_batchnorm(network: nn.Module) -> bool:

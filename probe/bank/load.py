@@ -111,7 +111,7 @@ def wrap(spec: BackboneSpec, network: nn.Module) -> Backbone:
     network.eval()
     fed = input_spec(spec)
     x = torch.zeros(1, 3, fed.size, fed.size)
-    pooled, maps = network.pool(x), network.maps(x)
+    maps, pooled = network.levels(x)
     shapes = [tuple(m.shape) for m in (pooled, *maps)]
     if pooled.ndim != 2 or any(len(shape) != 4 for shape in shapes[1:]):
         raise BackboneUnavailable(

@@ -39,16 +39,15 @@ class OpenClipNetwork(nn.Module):
         """(N, 3, S, S) → (N, d), not unit-normalised."""
         return self.visual(x)
 
-    def maps(self, x: torch.Tensor) -> Sequence[torch.Tensor]:
-        """(N, 3, S, S) → tapped maps (N, C, H, W); the last one unless taps are declared."""
+    def levels(self, x: torch.Tensor) -> tuple[Sequence[torch.Tensor], torch.Tensor]:
+        """(N, 3, S, S) → maps (N, C, H, W), the last one unless taps are declared, and (N, d)."""
         found = self.visual.forward_intermediates(
             x,
             indices=list(self.taps) if self.taps else 1,
-            intermediates_only=True,
             normalize_intermediates=self.tap_norm,
             output_fmt="NCHW",
         )
-        return found["image_intermediates"]
+        return found["image_intermediates"], found["image_features"]
 
 
 def build(spec: BackboneSpec, path: Path | None) -> nn.Module:

@@ -27,7 +27,9 @@ class TimmNetwork(nn.Module):
 
     def pool(self, x: torch.Tensor) -> torch.Tensor:
         """(N, 3, S, S) → (N, d)."""
-        features = self.model.forward_features(x)
+        return self._pool(self.model.forward_features(x))
+
+    def _pool(self, features: torch.Tensor) -> torch.Tensor:
         if self.pooling == "head":
             return self.model.forward_head(features, pre_logits=True)
         if self.pooling == "token":
@@ -38,15 +40,15 @@ class TimmNetwork(nn.Module):
         channels_last = features.shape[1] != self.model.num_features
         return features.mean(dim=(1, 2) if channels_last else (2, 3))
 
-    def maps(self, x: torch.Tensor) -> Sequence[torch.Tensor]:
-        """(N, 3, S, S) → tapped maps (N, C, H, W); the last one unless taps are declared."""
-        return self.model.forward_intermediates(
+    def levels(self, x: torch.Tensor) -> tuple[Sequence[torch.Tensor], torch.Tensor]:
+        """(N, 3, S, S) → maps (N, C, H, W), the last one unless taps are declared, and (N, d)."""
+        features, maps = self.model.forward_intermediates(
             x,
             indices=list(self.taps) if self.taps else 1,
             norm=self.tap_norm,
             output_fmt="NCHW",
-            intermediates_only=True,
         )
+        return maps, self._pool(features)
 
 
 def known_input(spec: BackboneSpec) -> InputSpec:

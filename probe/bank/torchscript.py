@@ -19,13 +19,12 @@ class TorchScriptNetwork(nn.Module):
 
     def pool(self, x: torch.Tensor) -> torch.Tensor:
         """(N, 3, S, S) → (N, d); a map is averaged."""
-        y = self.module(x)
-        return y.mean(dim=(2, 3)) if y.ndim == 4 else y
+        return self.levels(x)[1]
 
-    def maps(self, x: torch.Tensor) -> Sequence[torch.Tensor]:
-        """(N, 3, S, S) → its map, or none where the output is a feature."""
+    def levels(self, x: torch.Tensor) -> tuple[Sequence[torch.Tensor], torch.Tensor]:
+        """(N, 3, S, S) → its map, or none where the output is a feature, and (N, d)."""
         y = self.module(x)
-        return [y] if y.ndim == 4 else []
+        return ([y], y.mean(dim=(2, 3))) if y.ndim == 4 else ([], y)
 
 
 def build(spec: BackboneSpec, path: Path | None) -> nn.Module:

@@ -23,12 +23,13 @@ class TorchvisionNetwork(nn.Module):
 
     def pool(self, x: torch.Tensor) -> torch.Tensor:
         """(N, 3, S, S) → (N, d)."""
-        return self.maps(x)[-1].mean(dim=(2, 3))
+        return self.levels(x)[1]
 
-    def maps(self, x: torch.Tensor) -> Sequence[torch.Tensor]:
-        """(N, 3, S, S) → tapped maps (N, C, H, W)."""
+    def levels(self, x: torch.Tensor) -> tuple[Sequence[torch.Tensor], torch.Tensor]:
+        """(N, 3, S, S) → tapped maps (N, C, H, W) and (N, d)."""
         found = self.trunk(x)
-        return [found[tap] for tap in self.taps]
+        maps = [found[tap] for tap in self.taps]
+        return maps, maps[-1].mean(dim=(2, 3))
 
 
 def build(spec: BackboneSpec, path: Path | None) -> nn.Module:

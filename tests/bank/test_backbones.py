@@ -60,9 +60,9 @@ def test_contract(entry):
     pooled.square().sum().backward()
     assert images.grad.isfinite().all() and images.grad.abs().sum() > 0
     with torch.no_grad():
-        maps = backbone.maps(x)
+        maps, beside = backbone.levels(x)
         # Not bit by bit: without gradients torch takes other kernels for attention.
-        torch.testing.assert_close(backbone.pool(x), pooled, rtol=1e-3, atol=1e-4)
+        torch.testing.assert_close(beside, pooled, rtol=1e-3, atol=1e-4)
     assert tuple(tuple(m.shape[1:]) for m in maps) == backbone.map_shapes
     assert all(m.ndim == 4 for m in maps) and len(maps) == max(1, len(entry.taps))
     assert not any(p.requires_grad for p in backbone.parameters())

@@ -128,7 +128,7 @@ def test_the_average_is_over_places_and_not_over_channels(model):
     network = SOURCES["timm"](spec, None).eval()
     x = torch.rand(1, 3, size, size)
     with torch.no_grad():
-        found, last = network.pool(x), network.maps(x)[-1]
+        found, last = network.pool(x), network.levels(x)[0][-1]
     assert found.shape[1] == last.shape[1]
     if "swin" not in model:  # there a norm follows the last map
         torch.testing.assert_close(found, last.mean(dim=(2, 3)))
@@ -162,8 +162,8 @@ def test_a_map_is_no_feature():
         def pool(self, x):
             return x
 
-        def maps(self, x):
-            return []
+        def levels(self, x):
+            return [], x
 
     with pytest.raises(BackboneUnavailable, match=r"\(N, d\)"):
         wrap(entry(input=32), Odd())
