@@ -2,7 +2,7 @@
 
 Data flows one way, and the folders carry the words:
 
-    images → generators → bank → features → probing → training → reports
+    images → generators → bank → features → probing → metrics → training → reports
 
 `api` holds the verbs, `cli` the commands. The public names below are resolved lazily, so that
 importing `probe` costs nothing.

@@ -2,16 +2,19 @@
 
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict
+from contextlib import contextmanager
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
+
+import torch
 
 import probe
 from probe.bank.load import load_backbone
 from probe.bank.spec import load_bank
-from probe.errors import BackboneUnavailable, ImagesError, UsageError
+from probe.errors import BackboneUnavailable, UsageError
 from probe.features.store import FeatureStore
-from probe.files import cache_root, digest_bytes, digest_json
+from probe.files import cache_root, digest_json, write_json
 from probe.generators.config import SampleOptions
 from probe.generators.formats import load_generator
 from probe.generators.sampler import GeneratorSource
@@ -19,15 +22,21 @@ from probe.images.archive import DAMAGED
 from probe.images.base import ImageSource
 from probe.images.decode import describe_broken
 from probe.images.open import open_images
-from probe.probing.config import LEAST_IMAGES, RankOptions
+from probe.probing.config import RankOptions
 from probe.probing.ranking import Ranking
 from probe.probing.ranking import rank as rank_sources
 from probe.reports.files import save_ranking
-from probe.runtime import choose_device, choose_precision
+from probe.runtime import choose_device, choose_precision, join_world, local_device
+from probe.training.availability import Estimate, estimate, require_backbones
 from probe.training.config import TrainConfig
+from probe.training.evaluation import Candidates
+from probe.training.inherit import inherit
+from probe.training.loop import Run
 from probe.training.loop import train as train_loop
-from probe.training.loop import write_options
-from probe.training.state import STATE_FILE
+from probe.training.presets import make_plan
+from probe.training.reals import open_reals
+from probe.training.runs import OPTIONS_FILE, choose_folder
+from probe.training.state import TrainState
 
 BUNDLED = Path(__file__).parent / "demo"
 DEMO_REALS = BUNDLED / "reals.zip"
@@ -49,7 +58,13 @@ def ignore(record: dict[str, Any]) -> None:
 
 
 def open_fakes(
-    path: Path, *, real: ImageSource, count: int, seed: int, sample: SampleOptions, device: str
+    path: Path,
+    *,
+    real: ImageSource,
+    count: int,
+    seed: int,
+    sample: SampleOptions,
+    device: torch.device,
 ) -> ImageSource:
     """Open `--gen`: a folder or zip of images, or a generator checkpoint.
 
@@ -83,7 +98,7 @@ def open_fakes(
         noise=sample.noise,
         labels=real.labels,
         class_index=sample.class_index,
-        device=choose_device(device),
+        device=device,
     )
 
 
@@ -111,7 +126,7 @@ def rank(
     device: str = "auto",
     offline: bool = False,
     report: Report = ignore,
-) -> Ranking:
+) -> Ranking | None:
     """Rank the bank's backbones by how well they tell real images from generated ones.
 
     Args:
@@ -127,39 +142,45 @@ def rank(
         report: is given progress records.
 
     Returns:
-        Leaderboards, per-image results and the images that were skipped.
+        Leaderboards, per-image results and the images that were skipped. Under torchrun all
+        processes share the extraction, and those but the first return None.
 
     Raises:
         ProbeError: see the subclasses in `probe.errors`.
     """
     options = options or RankOptions()
     sample = sample or SampleOptions()
+    place = local_device(choose_device(device))
     specs = load_bank(None if bank is None else Path(bank)).select(backbones)
     reals = open_images(real) if isinstance(real, str | Path) else real
     fakes = gen
     if isinstance(gen, str | Path):
         count = min(options.num, len(reals))
         fakes = open_fakes(
-            Path(gen), real=reals, count=count, seed=options.seed, sample=sample, device=device
+            Path(gen), real=reals, count=count, seed=options.seed, sample=sample, device=place
         )
-    ranking = rank_sources(
-        reals,
-        fakes,
-        specs,
-        options=options,
-        store=FeatureStore(cache_root()),
-        device=choose_device(device),
-        offline=offline,
-        calibration=open_images(CALIBRATION),
-        report=report,
-        config={"probe": probe.__version__, "sample": asdict(sample)},
-    )
-    if out is not None:
+    with join_world(place) as world:
+        ranking = rank_sources(
+            reals,
+            fakes,
+            specs,
+            options=options,
+            store=FeatureStore(cache_root()),
+            device=place,
+            offline=offline,
+            calibration=open_images(CALIBRATION),
+            report=report if world.is_first else ignore,
+            config={"probe": probe.__version__, "sample": asdict(sample)},
+            world=world,
+        )
+    if out is not None and ranking is not None:
         save_ranking(ranking, Path(out))
     return ranking
 
 
-def demo(*, out: Path | str | None = None, num: int = 128, report: Report = ignore) -> Ranking:
+def demo(
+    *, out: Path | str | None = None, num: int = 128, report: Report = ignore
+) -> Ranking | None:
     """Rank the packaged backbones on the bundled images and generator; never downloads.
 
     Backbones whose weights are not installed are left to the leaderboard's unavailable rows.
@@ -190,106 +211,206 @@ def check_bank(
             yield spec.name, str(error), None
 
 
+@contextmanager
+def _training(
+    real: Path | str | ImageSource,
+    *,
+    outdir: Path | str | None,
+    config: TrainConfig | None,
+    bank: Path | str | None,
+    backbones: Sequence[str] | None,
+    init: Path | str | None,
+    resume: Path | str | None,
+    device: str,
+    precision: str,
+    offline: bool,
+    report: Report,
+) -> Iterator[tuple[Run, TrainState]]:
+    """Check everything that a run needs and set it up; without `outdir`, write nothing."""
+    config = config or TrainConfig()
+    place = local_device(choose_device(device))
+    precision = choose_precision(precision, place)
+    whole = load_bank(None if bank is None else Path(bank))
+    candidates = Candidates(
+        specs=[s for s in whole.select(backbones) if s.role == "discriminator"],
+        evaluator=whole.evaluator,
+        store=FeatureStore(cache_root()),
+        calibration=open_images(CALIBRATION),
+        offline=offline,
+    )
+    source = open_images(Path(real)) if isinstance(real, str | Path) else real
+    with join_world(place) as world:
+        reals = open_reals(
+            source,
+            resolution=config.resolution,
+            holdout=config.holdout,
+            cond=config.cond,
+            seed=config.seed,
+        )
+        inherited = None
+        if init is not None:
+            inherited = inherit(Path(init), resolution=reals.resolution, c_dim=reals.c_dim)
+            config = inherited.adapt(config)
+        plan = make_plan(
+            config,
+            resolution=reals.resolution,
+            images=len(reals.training),
+            processes=world.size,
+            inherited=inherited is not None,
+        )
+        notes = require_backbones(plan.config, candidates)
+        if notes and any("no distances" in note for note in notes):
+            candidates = replace(candidates, evaluator=None)
+        keys = [
+            reals.training.keys(range(len(reals.training))),
+            reals.holdout.keys(range(len(reals.holdout))),
+        ]
+        identity = {
+            **plan.config.record(),
+            "images": digest_json(keys),
+            "init": None if inherited is None else inherited.digest,
+            "bank": [spec.name for spec in candidates.specs],
+        }
+        record = {
+            "probe": probe.__version__,
+            "real": {
+                **source.identity(),
+                "training": len(reals.training),
+                "holdout": len(reals.holdout),
+            },
+            "resolution": reals.resolution,
+            "classes": reals.c_dim,
+            "stage_ends_kimg": [end / 1000 for end in plan.stage_ends],
+            "precision": precision,
+            "device": str(place),
+            "processes": world.size,
+            "init": None if init is None else str(init),
+            "options": asdict(plan.config),
+            "length": [config.kimg, config.stage_kimg],
+            "digest": digest_json(identity),
+        }
+        handle, folder = None, Path()
+        if outdir is not None and world.is_first:
+            folder, handle = choose_folder(Path(outdir), _run_name(source), record, resume)
+            write_json(folder / OPTIONS_FILE, record)
+        folder = Path(world.broadcast(str(folder)))
+        if world.is_first:
+            report({"event": "plan", "folder": str(folder), "plan": plan, "notes": notes, **record})
+            if reals.broken:
+                report({"event": "note", "text": describe_broken(reals.broken)})
+        networks = {}
+        if inherited is not None:
+            networks = {
+                "generator": inherited.generator,
+                "average": inherited.average,
+                "discriminator": inherited.discriminator,
+            }
+        state = TrainState(
+            plan.config, reals.resolution, place, record["digest"], c_dim=reals.c_dim, **networks
+        )
+        metadata = {"options": asdict(plan.config), "images_digest": identity["images"]}
+        run = Run(
+            reals=reals,
+            plan=plan,
+            candidates=candidates,
+            folder=folder,
+            device=place,
+            precision=precision,
+            world=world,
+            metadata=metadata if init is None else {**metadata, "init": str(init)},
+            report=report if world.is_first else ignore,
+        )
+        try:
+            yield run, state
+        finally:
+            if handle is not None:
+                handle.close()
+
+
 def train(
-    real: Path | str,
+    real: Path | str | ImageSource,
     *,
     outdir: Path | str,
     config: TrainConfig | None = None,
+    bank: Path | str | None = None,
+    backbones: Sequence[str] | None = None,
+    init: Path | str | None = None,
     resume: Path | str | None = None,
     device: str = "auto",
     precision: str = "auto",
+    offline: bool = False,
     report: Report = ignore,
 ) -> Path:
-    """Train a generator on a folder or zip of images, without vision-aided discriminators.
+    """Train a generator whose discriminators are chosen by probes.
 
     Args:
-        real: the training images.
-        outdir: a new numbered run directory is made here.
-        config: see `TrainConfig`.
-        resume: a run directory to continue instead, with the same images and options.
+        real: a folder or zip of training images, or an `ImageSource`.
+        outdir: a numbered run directory is made here, or an unfinished one of the very same
+            options and images is continued.
+        config: strategy, schedule and everything else; see `TrainConfig`.
+        bank: the bank file; ./modelbank.yaml or the packaged one unless given.
+        backbones: names or patterns of the entries that may be chosen; all unless given.
+        init: a StyleGAN2-ADA pickle or a snapshot to go on from, without a warm-up.
+        resume: a run directory to continue, or "latest".
         device: "auto", "cpu" or "cuda".
         precision: "auto", "fp32" or "bf16".
-        report: is given one record per tick.
+        offline: never download weights.
+        report: is given progress records.
 
     Returns:
-        The last snapshot's path.
+        The best snapshot's path, or the last one's where nothing was evaluated.
 
     Raises:
         ProbeError: see the subclasses in `probe.errors`.
     """
-    config = config or TrainConfig()
-    place = choose_device(device)
-    precision = choose_precision(precision, place)
-    source = open_images(Path(real))
-    resolution = config.resolution or source.resolution
-    if resolution < 8 or resolution & (resolution - 1):
-        raise UsageError(
-            f"--resolution: the images of {real} are {resolution} px; a generator needs a power "
-            "of two. Choose one, for example --resolution "
-            f"{2 ** (resolution.bit_length() - 1) if resolution >= 8 else 8}."
-        )
-    usable, broken = _usable_images(source, resolution)
-    keys = source.keys(usable)
-    options = asdict(config)
-    images_digest = digest_bytes("\n".join(keys).encode())
-    digest = digest_json({**options, "kimg": None, "images": images_digest})
-    record = {
-        "probe": probe.__version__,
-        "real": {**source.identity(), "usable": len(usable)},
-        "resolution": resolution,
-        "gamma": config.resolved_gamma(resolution),
-        "ema_kimg": config.resolved_ema_kimg(),
-        "precision": precision,
-        "device": str(place),
-        "options": options,
-        "digest": digest,
-    }
-    folder = _run_folder(Path(outdir), Path(real).stem, resume)
-    write_options(folder, record)
-    report({"folder": str(folder), "images": len(usable), **record})
-    if broken:
-        report({"note": describe_broken(broken)})
-    return train_loop(
-        source,
-        usable,
-        config,
-        folder,
-        resolution=resolution,
-        device=place,
+    with _training(
+        real,
+        outdir=outdir,
+        config=config,
+        bank=bank,
+        backbones=backbones,
+        init=init,
+        resume=resume,
+        device=device,
         precision=precision,
-        digest=digest,
-        metadata={"options": options, "images_digest": images_digest},
+        offline=offline,
         report=report,
-    )
+    ) as (run, state):
+        return train_loop(run, state)
 
 
-def _usable_images(source: ImageSource, resolution: int) -> tuple[list[int], list[Any]]:
-    """Decode everything once: (indices that decode, what is broken)."""
-    usable, broken = [], []
-    for start in range(0, len(source), 256):
-        batch = source.load(range(start, min(start + 256, len(source))), resolution)
-        usable += batch.indices
-        broken += batch.broken.values()
-    if len(usable) < LEAST_IMAGES:
-        skipped = f" {describe_broken(broken)}" if broken else ""
-        raise ImagesError(
-            f"{source.name}: {len(usable)} usable images are too few to train on; at least "
-            f"{LEAST_IMAGES} are needed.{skipped}"
-        )
-    return usable, broken
+def plan_training(
+    real: Path | str | ImageSource,
+    *,
+    config: TrainConfig | None = None,
+    bank: Path | str | None = None,
+    backbones: Sequence[str] | None = None,
+    init: Path | str | None = None,
+    device: str = "auto",
+    precision: str = "auto",
+    offline: bool = False,
+    report: Report = ignore,
+) -> Estimate:
+    """Check data, bank and weights, report the plan, and measure what training would cost.
+
+    Writes nothing. The arguments are those of `train`.
+    """
+    with _training(
+        real,
+        outdir=None,
+        config=config,
+        bank=bank,
+        backbones=backbones,
+        init=init,
+        resume=None,
+        device=device,
+        precision=precision,
+        offline=offline,
+        report=report,
+    ) as (run, state):
+        return estimate(run, state)
 
 
-def _run_folder(outdir: Path, name: str, resume: Path | str | None) -> Path:
-    """Return the run directory: the one to resume, or outdir/00003-name."""
-    if resume is not None:
-        folder = Path(resume)
-        if not (folder / STATE_FILE).exists():
-            raise UsageError(
-                f"--resume: {folder} holds no {STATE_FILE}. Name a run directory, for example "
-                f"{outdir}/00000-{name}."
-            )
-        return folder
-    taken = [int(p.name[:5]) for p in outdir.glob("[0-9]" * 5 + "-*") if p.is_dir()]
-    folder = outdir / f"{max(taken, default=-1) + 1:05d}-{name}"
-    folder.mkdir(parents=True)
-    return folder
+def _run_name(source: ImageSource) -> str:
+    """Return what a run directory is called after its number: the images' folder or file."""
+    return Path(source.name).resolve().stem or "images"

@@ -1,10 +1,16 @@
-"""Device, precision and random streams."""
+"""Device, precision, random streams and the processes of a run."""
 
 import hashlib
-from contextlib import AbstractContextManager
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
 
 import numpy as np
 import torch
+from torch import distributed
 
 from probe.errors import UsageError
 
@@ -72,3 +78,103 @@ def numpy_stream(seed: int, *names: object) -> np.random.Generator:
 def torch_stream(seed: int, *names: object) -> torch.Generator:
     """Return a CPU torch generator for one named random decision."""
     return torch.Generator().manual_seed(stream_seed(seed, *names))
+
+
+@dataclass(frozen=True)
+class World:
+    """The processes that work on one job together, and which of them this is.
+
+    Batches are shared out in strides: process r of W takes samples r, r + W, r + 2W, … of the
+    global batch. With a single process every method is the identity.
+
+    Attributes:
+        rank: of this process, from 0.
+        size: number of processes.
+    """
+
+    rank: int = 0
+    size: int = 1
+
+    @property
+    def is_first(self) -> bool:
+        """Return whether this process is the one that writes files."""
+        return self.rank == 0
+
+    def share(self, items: Sequence[Any]) -> Sequence[Any]:
+        """Return this process's share of a sequence."""
+        return items[self.rank :: self.size]
+
+    @torch.no_grad()
+    def average_(self, tensors: Sequence[torch.Tensor]) -> None:
+        """Replace tensors of one dtype and device by their mean over the processes, in place."""
+        if self.size == 1 or not tensors:
+            return
+        flat = torch.cat([t.reshape(-1) for t in tensors])
+        distributed.all_reduce(flat)
+        flat /= self.size
+        start = 0
+        for t in tensors:
+            t.copy_(flat[start : start + t.numel()].view_as(t))
+            start += t.numel()
+
+    def sum(self, tensor: torch.Tensor) -> torch.Tensor:
+        """Return the sum over the processes."""
+        if self.size > 1:
+            tensor = tensor.clone()
+            distributed.all_reduce(tensor)
+        return tensor
+
+    def broadcast(self, value: Any) -> Any:
+        """Return the first process's plain value everywhere."""
+        if self.size == 1:
+            return value
+        box = [value]
+        distributed.broadcast_object_list(box, src=0)
+        return box[0]
+
+    def gather(self, rows: np.ndarray) -> np.ndarray:
+        """Return all processes' rows in the order in which `share` dealt them out.
+
+        Args:
+            rows: (n_r, …), this process's share; the shares differ by one row at most.
+        """
+        if self.size == 1:
+            return rows
+        parts: list[Any] = [None] * self.size
+        distributed.all_gather_object(parts, rows)
+        whole = np.empty((sum(map(len, parts)), *rows.shape[1:]), rows.dtype)
+        for rank, part in enumerate(parts):
+            whole[rank :: self.size] = part
+        return whole
+
+    def wait(self) -> None:
+        """Wait until every process has come here."""
+        if self.size > 1:
+            distributed.barrier()
+
+
+@contextmanager
+def join_world(device: torch.device) -> Iterator[World]:
+    """Join the processes that torchrun started; alone without it.
+
+    A GPU process should have called `torch.cuda.set_device` for its own GPU (see `local_device`).
+    The first process may rank for a long time while the others wait: the limit is a day.
+    """
+    size = int(os.environ.get("WORLD_SIZE", "1"))
+    if size == 1:
+        yield World()
+        return
+    backend = "nccl" if device.type == "cuda" else "gloo"
+    distributed.init_process_group(backend, timeout=timedelta(days=1))
+    try:
+        yield World(distributed.get_rank(), distributed.get_world_size())
+    finally:
+        distributed.destroy_process_group()
+
+
+def local_device(device: torch.device) -> torch.device:
+    """Return this process's own GPU where torchrun started several processes on one machine."""
+    if device.type == "cuda" and "LOCAL_RANK" in os.environ:
+        device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
+        torch.cuda.set_device(device)
+    return device

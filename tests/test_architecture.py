@@ -10,6 +10,7 @@ BASE = {"errors", "registry", "files", "runtime", "options"}
 ALLOWED: dict[str, set[str]] = {
     "errors": set(),
     "options": set(),
+    "memory": set(),
     "registry": {"errors"},
     "files": {"errors"},
     "runtime": {"errors"},
@@ -18,11 +19,12 @@ ALLOWED: dict[str, set[str]] = {
     "generators": BASE | {"images"},
     "features": BASE | {"images", "bank"},
     "probing": BASE | {"images", "bank", "features"},
-    "training": BASE | {"images", "generators", "bank", "features", "probing"},
+    "metrics": BASE,
+    "training": BASE | {"images", "generators", "bank", "features", "probing", "metrics"},
     "reports": BASE | {"probing"},
 }
 ALLOWED["api"] = {*ALLOWED, "__init__"}
-ALLOWED["cli"] = {"__init__", "api", "errors", "registry", "reports", "bank"} | {
+ALLOWED["cli"] = {"__init__", "api", "errors", "memory", "registry", "reports", "bank"} | {
     "generators.config", "probing.config", "training.config"
 }  # fmt: skip
 

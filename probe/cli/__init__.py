@@ -17,6 +17,7 @@ import typer
 from probe import __version__
 from probe.cli import bank, demo, rank, train
 from probe.errors import ProbeError
+from probe.memory import keep_freed_memory
 from probe.probing.config import RankOptions
 from probe.training.config import TrainConfig
 
@@ -39,7 +40,7 @@ SWITCHES = {
     for options in (RankOptions, TrainConfig)
     for field in fields(options)
     if field.type is bool
-} | {"offline", "quiet"}
+} | {"offline", "quiet", "dry-run"}
 TRUE, FALSE = ("1", "true", "yes", "on"), ("0", "false", "no", "off")
 
 
@@ -83,6 +84,7 @@ def _stop(signum: int, frame: FrameType | None) -> None:
 
 def main() -> None:
     """Run the command line and leave with its exit code."""
+    keep_freed_memory()
     for signum in (signal.SIGINT, signal.SIGTERM):
         signal.signal(signum, _stop)
     # TorchScript files stay readable as long as torch reads them.
@@ -94,7 +96,7 @@ def main() -> None:
         typer.secho(f"Error: {error}", err=True, fg="red", bold=True)
         sys.exit(error.exit_code)
     except Stopped as stopped:
-        kept = "What is finished is kept: repeat the command to go on (train: with --resume)."
+        kept = "What is finished is kept: repeat the command to go on."
         typer.secho(f"\nInterrupted. {kept}", err=True)
         # Without waiting for the unit that a background thread is still decoding.
         sys.stdout.flush()

@@ -19,5 +19,7 @@ def demo(
 
     with Progress(quiet=quiet) as progress:
         ranking = api.demo(out=out, num=num, report=progress)
+    if ranking is None:  # another process of torchrun's speaks
+        return
     typer.echo(render(list(ranking.leaderboards.values()), "table"), nl=False)
     raise typer.Exit(ranking.leaderboard.exit_code)

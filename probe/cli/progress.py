@@ -1,7 +1,6 @@
 """Progress on stderr: live bars on a terminal, a few lines in a log."""
 
 import sys
-import time
 from types import TracebackType
 from typing import Any
 
@@ -82,39 +81,3 @@ class Progress:
     def _probe(self, record: dict[str, Any]) -> None:
         name = record["backbone"]
         self.bars.update(self.tasks[name], speed=f"{record['protocol']} probe")
-
-
-class TrainLog:
-    """One line per tick on stderr, and the same in the run's log.txt."""
-
-    def __init__(self, *, quiet: bool) -> None:
-        self.quiet = quiet
-        self.file: str | None = None
-        self.started = time.monotonic()
-
-    def __call__(self, record: dict[str, Any]) -> None:
-        """Take one record of `probe.api.train`."""
-        if "folder" in record:
-            self.file = f"{record['folder']}/log.txt"
-            self._say(
-                f"{record['images']} images at {record['resolution']} px, gamma "
-                f"{record['gamma']:.4g}, {record['precision']} on {record['device']} → "
-                f"{record['folder']}"
-            )
-        elif "note" in record:
-            self._say(record["note"])
-        else:
-            self._say(
-                f"kimg {record['Progress/kimg']:<8.1f} "
-                f"sec/kimg {record['Timing/sec_per_kimg']:<7.1f} "
-                f"loss G {record['Loss/G/loss']:<6.3f} D {record['Loss/D/loss']:<6.3f} "
-                f"logits real {record['Loss/scores/real']:+.2f} "
-                f"fake {record['Loss/scores/fake']:+.2f}"
-            )
-
-    def _say(self, text: str) -> None:
-        if not self.quiet:
-            print(text, file=sys.stderr, flush=True)
-        if self.file is not None:
-            with open(self.file, "a") as f:  # noqa: PTH123
-                f.write(text + "\n")

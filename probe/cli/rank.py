@@ -76,5 +76,7 @@ def rank(
             offline=offline,
             report=progress,
         )
+    if ranking is None:  # another process of torchrun's speaks
+        return
     typer.echo(render(list(ranking.leaderboards.values()), format.value), nl=False)
     raise typer.Exit(ranking.leaderboard.exit_code)

@@ -1,6 +1,7 @@
-"""`probe train`: a generator from a folder of images."""
+"""`probe train`: a generator from a folder of images, its discriminators chosen by probes."""
 
-from enum import StrEnum
+import os
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -10,13 +11,7 @@ from probe.cli.options import with_options
 from probe.training.config import TrainConfig
 
 
-class Strategy(StrEnum):
-    """How the discriminator ensemble is chosen."""
-
-    NONE = "none"
-
-
-@with_options("config", TrainConfig, "Training")
+@with_options("config", TrainConfig, "Training", k="--k -k --num", aug_p="--aug-p --p")
 def train(
     *,
     real: Annotated[
@@ -24,28 +19,61 @@ def train(
         typer.Option("--real", "--data", help="Folder or zip of images.", show_default=False),
     ],
     outdir: Annotated[Path, typer.Option(help="Run directories are made here.")] = Path("runs"),
-    strategy: Annotated[
-        Strategy, typer.Option(help="How discriminators are chosen; none: the GAN's own alone.")
-    ] = Strategy.NONE,
-    resume: Annotated[
-        Path | None, typer.Option(help="Run directory to continue, with the same options.")
+    bank: Annotated[
+        Path | None, typer.Option(help="Model bank; ./modelbank.yaml or the packaged one.")
     ] = None,
+    backbones: Annotated[
+        str | None, typer.Option(help="What may be chosen: names or patterns, comma-separated.")
+    ] = None,
+    init: Annotated[
+        Path | None, typer.Option(help="StyleGAN2-ADA pickle or snapshot to go on from.")
+    ] = None,
+    resume: Annotated[
+        str | None,
+        typer.Option(
+            help="Run directory to continue, or latest; repeating a command does as well."
+        ),
+    ] = None,
+    gpus: Annotated[
+        int, typer.Option(help="Processes to share each batch: GPUs, or CPU processes.", min=1)
+    ] = 1,
+    dry_run: Annotated[
+        bool,
+        typer.Option(
+            "--dry-run/--no-dry-run", "-n", help="Check everything, print plan and cost, stop."
+        ),
+    ] = False,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     precision: Annotated[str, typer.Option(help="auto, fp32 or bf16.")] = "auto",
+    offline: Annotated[
+        bool, typer.Option("--offline/--no-offline", help="Never download weights.")
+    ] = False,
     quiet: Annotated[bool, typer.Option("--quiet/--no-quiet", help="No progress.")] = False,
     config: TrainConfig,
 ) -> None:
-    """Train a StyleGAN2 generator on a folder of images."""
+    """Train a StyleGAN2 generator against discriminators chosen by probes."""
+    if gpus > 1 and "WORLD_SIZE" not in os.environ:
+        _start_processes(gpus)
     from probe import api
-    from probe.cli.progress import TrainLog
+    from probe.cli.training import TrainLog
 
-    snapshot = api.train(
-        real,
-        outdir=outdir,
-        config=config,
-        resume=resume,
-        device=device,
-        precision=precision,
-        report=TrainLog(quiet=quiet),
-    )
-    typer.echo(snapshot)
+    names = [name.strip() for name in backbones.split(",")] if backbones else None
+    with TrainLog(quiet=quiet) as log:
+        common = {"config": config, "bank": bank, "backbones": names, "init": init,
+                  "device": device, "precision": precision, "offline": offline}  # fmt: skip
+        if dry_run:
+            log.show_estimate(api.plan_training(real, **common, report=log))
+            return
+        snapshot = api.train(real, outdir=outdir, resume=resume, **common, report=log)
+    if os.environ.get("RANK", "0") == "0":
+        typer.echo(snapshot)
+
+
+def _start_processes(count: int) -> None:
+    """Become torchrun, which starts this very command `count` times."""
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    # After "--" torchrun takes none of our flags for an abbreviation of its own.
+    command = [*launcher, f"--nproc-per-node={count}", "-m", "--", "probe", *sys.argv[1:]]
+    if sys.platform != "win32" and "OMP_NUM_THREADS" not in os.environ:
+        os.environ["OMP_NUM_THREADS"] = str(max(1, (os.cpu_count() or 1) // count))
+    os.execv(sys.executable, command)

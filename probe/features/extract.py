@@ -19,7 +19,7 @@ from probe.bank.base import Backbone
 from probe.errors import BackboneUnavailable, BrokenImageError
 from probe.features.store import FeatureSpace
 from probe.images.base import Broken, ImageSource
-from probe.runtime import autocast
+from probe.runtime import World, autocast
 
 UNIT_BYTES = 128 * 2**20  # of decoded pixels; two units are in memory at a time
 UNIT_MOST = 512
@@ -273,6 +273,41 @@ def extract(
         if not alive:
             break
     return extraction
+
+
+def share_out(
+    world: World,
+    source: ImageSource,
+    order: Sequence[int],
+    spaces: Mapping[str, FeatureSpace],
+    pool: BackbonePool,
+    *,
+    resolution: int,
+    device: torch.device,
+    precision: str,
+) -> None:
+    """Let every process extract its share of the images, and wait for all of them.
+
+    Afterwards each process finds all rows in the store, which the processes have in common. What a
+    process could not do is left out here; whoever needs it meets the reason again in `extract`.
+    """
+    if world.size == 1:
+        return
+    mine = world.share(order)
+    extract(
+        source,
+        mine,
+        len(mine),
+        spaces,
+        pool,
+        resolution=resolution,
+        device=device,
+        precision=precision,
+        report=lambda record: None,
+    )
+    world.wait()
+    for space in spaces.values():
+        space.refresh()
 
 
 def _run(

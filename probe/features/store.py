@@ -68,12 +68,18 @@ class FeatureSpace:
         self.folder = root / "features" / self.key[:32]
         # Row digest → (file, row). Loaded here, before any thread can ask.
         self._index: dict[bytes, tuple[Path, int]] = {}
-        for path in sorted(self.folder.glob("*.safetensors")):
+        self._read: set[Path] = set()
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Find the rows that other processes have stored since."""
+        for path in sorted(set(self.folder.glob("*.safetensors")) - self._read):
             shard = _read_shard(path)
             if shard is not None:
                 self._add(path, shard["keys"])
 
     def _add(self, path: Path, row_keys: np.ndarray) -> None:
+        self._read.add(path)
         for i, row_key in enumerate(row_keys):
             self._index[row_key.tobytes()] = (path, i)
 

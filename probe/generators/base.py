@@ -39,7 +39,7 @@ class Generator(Protocol):
             truncation_psi: 1 is none, 0 the mean image.
             truncation_cutoff: number of leading layers to truncate; None is all.
             noise_mode: "random", "const" (the buffers in the file) or "none".
-            noise_rng: one CPU generator per sample for "random" noise, so that an image does not
+            noise_rng: one generator per sample for "random" noise, so that an image does not
                 depend on its neighbours in the batch; None draws from torch's global stream.
         """
         ...

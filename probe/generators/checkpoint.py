@@ -76,7 +76,7 @@ def build_stylegan2(init: Mapping[str, Any], state: Mapping[str, torch.Tensor]) 
         CheckpointError: arguments unknown or out of bounds; tensors missing, unknown, of another
             shape, or not finite.
     """
-    _check_arguments(init)
+    check_arguments(init)
     try:
         with torch.device("meta"):
             network = Generator(**init)
@@ -101,8 +101,12 @@ def build_stylegan2(init: Mapping[str, Any], state: Mapping[str, torch.Tensor]) 
     return network.eval().requires_grad_(False)
 
 
-def _check_arguments(init: Mapping[str, Any]) -> None:
-    """Refuse arguments that would take absurd memory, or that no network could be run with."""
+def check_arguments(init: Mapping[str, Any]) -> None:
+    """Refuse arguments that would take absurd memory, or that no network could be run with.
+
+    Raises:
+        CheckpointError: names the argument.
+    """
     for group in (init, init.get("mapping_kwargs") or {}, init.get("synthesis_kwargs") or {}):
         if not isinstance(group, Mapping):
             raise CheckpointError("its constructor arguments are malformed")

@@ -4,6 +4,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from probe.errors import CheckpointError, printable
 from probe.files import digest_bytes
 from probe.generators.checkpoint import Checkpoint, build_stylegan2
@@ -11,7 +13,9 @@ from probe.generators.snapshot import read_snapshot
 from probe.generators.unpickle import Record, module_state, plain, read_pickle
 
 SUPPORTED = "StyleGAN2-ADA (PyTorch) pickles and probe's own .safetensors snapshots"
-INIT_NAMES = ("z_dim", "c_dim", "w_dim", "img_resolution", "img_channels")
+# What the constructors' positional arguments are called.
+GENERATOR_ARGUMENTS = ("z_dim", "c_dim", "w_dim", "img_resolution", "img_channels")
+DISCRIMINATOR_ARGUMENTS = ("c_dim", "img_resolution", "img_channels")
 
 # A tensor's name that tells a family which is known but not read.
 OTHER_FAMILIES = {
@@ -80,18 +84,36 @@ def read_stylegan2_pickle(path: Path) -> Checkpoint:
     )
 
 
+def read_modules(path: Path) -> dict[str, tuple[dict[str, Any], dict[str, torch.Tensor]]]:
+    """Return what else a StyleGAN2-ADA pickle holds to train on: "G" and "D", where they are.
+
+    Returns:
+        Name → the constructor's arguments and the tensors by their dotted names.
+
+    Raises:
+        CheckpointError: damaged; see `load_generator`, which should have read the file before.
+    """
+    content, _ = read_pickle(path.read_bytes())
+    found = {}
+    for name, names in (("G", GENERATOR_ARGUMENTS), ("D", DISCRIMINATOR_ARGUMENTS)):
+        network = content.get(name) if isinstance(content, dict) else None
+        if isinstance(network, Record) and (state := module_state(network)):
+            found[name] = (_init(network.state or {}, names), state)
+    return found
+
+
 def _kind(content: Any) -> str:
     name = content.type.name if isinstance(content, Record) else type(content).__name__
     return printable(name, 100)
 
 
-def _init(state: Mapping[str, Any]) -> dict[str, Any]:
+def _init(state: Mapping[str, Any], names: tuple[str, ...] = GENERATOR_ARGUMENTS) -> dict[str, Any]:
     """Return the constructor's arguments, positional ones by their names."""
     positional = plain(state.get("_init_args") or ())
     keywords = plain(state.get("_init_kwargs") or {})
-    if not isinstance(keywords, dict) or len(positional) > len(INIT_NAMES):
+    if not isinstance(keywords, dict) or len(positional) > len(names):
         raise CheckpointError("its constructor arguments are malformed")
-    return {**dict(zip(INIT_NAMES, positional, strict=False)), **keywords}
+    return {**dict(zip(names, positional, strict=False)), **keywords}
 
 
 FORMATS: Mapping[str, tuple[Callable[[bytes], bool], Callable[[Path], Checkpoint]]] = {

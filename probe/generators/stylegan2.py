@@ -121,7 +121,8 @@ class SynthesisLayer(nn.Module):
         shape = (1, self.resolution, self.resolution)
         if rng is None:
             return torch.randn(n, *shape, device=self.weight.device)
-        return torch.stack([torch.randn(shape, generator=g) for g in rng]).to(self.weight.device)
+        noise = [torch.randn(shape, generator=g, device=g.device) for g in rng]
+        return torch.stack(noise).to(self.weight.device)
 
 
 class ToRGB(nn.Module):

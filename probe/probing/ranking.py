@@ -6,17 +6,17 @@ a folder, and training calls it in the middle of a run.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from importlib import metadata
 from typing import Any, NoReturn
 
+import numpy as np
 import sklearn
 import torch
 
-from probe.bank.load import input_spec, load_backbone
+from probe.bank.load import load_backbone
 from probe.bank.spec import BackboneSpec
-from probe.bank.weights import weights_digest
 from probe.errors import BackboneUnavailable, ImagesError
-from probe.features.extract import BackbonePool, Extraction, Failure, extract
+from probe.features.extract import BackbonePool, Extraction, Failure, extract, share_out
+from probe.features.space import library_versions, open_space
 from probe.features.store import FeatureSpace, FeatureStore
 from probe.files import digest_bytes
 from probe.images.audit import audit, jpeg_quality_for
@@ -27,10 +27,9 @@ from probe.probing.config import LEAST_IMAGES, RankOptions
 from probe.probing.leaderboard import Leaderboard
 from probe.probing.protocol import PROTOCOLS, ProbeResult, evaluate
 from probe.probing.standing import build_leaderboard
-from probe.runtime import choose_precision, numpy_stream
+from probe.runtime import World, choose_precision, numpy_stream
 
 AUDIT_IMAGES = 2000
-PIPELINE = 1  # raised whenever decoding, resizing or pooling changes a feature
 SOLVER = 1  # raised whenever the probe's grid, tolerance or search changes a score
 
 Report = Callable[[dict[str, Any]], None]
@@ -70,7 +69,9 @@ def rank(
     calibration: ImageSource,
     report: Report,
     config: Mapping[str, Any] | None = None,
-) -> Ranking:
+    beside: Sequence[BackboneSpec] = (),
+    world: World = World(),
+) -> Ranking | None:
     """Rank backbones by how well a linear probe on their features tells reals from fakes.
 
     Args:
@@ -85,9 +86,12 @@ def rank(
             controls get their BatchNorm statistics.
         report: is given progress records.
         config: plain values to keep in the record besides the options.
+        beside: backbones whose features join each candidate's: what a candidate adds to them.
+        world: the processes; features are extracted by all, the rest is done by the first.
 
     Returns:
-        One leaderboard per protocol, the probes' results, and the images that were skipped.
+        One leaderboard per protocol, the probes' results, and the images that were skipped. None
+        on every process but the first.
 
     Raises:
         ImagesError: too few usable images of a class.
@@ -112,13 +116,39 @@ def rank(
         real, fake = JpegMatched(real, quality), JpegMatched(fake, quality)
 
     failures: dict[str, Failure] = {}
-    spaces = _open_spaces(
-        specs, store, resolution, precision, device, offline, calibration, failures
-    )
-    by_name = {spec.name: spec for spec in specs}
+    by_name = {spec.name: spec for spec in (*specs, *beside)}
+    spaces = {}
+    for name, spec in by_name.items():
+        try:
+            spaces[name] = open_space(
+                spec,
+                store,
+                resolution=resolution,
+                precision=precision,
+                device=device,
+                offline=offline,
+                calibration=calibration,
+            )
+        except BackboneUnavailable as error:
+            failures[name] = Failure("unavailable", error.reason, error.remedy)
+    if not spaces:
+        _no_backbone(failures)
     pool = BackbonePool(
         lambda name: load_backbone(by_name[name], offline=offline, calibration=calibration), device
     )
+    for kind, source in (("real", real), ("fake", fake)):
+        share_out(
+            world,
+            source,
+            orders[kind][:count],
+            spaces,
+            pool,
+            resolution=resolution,
+            device=device,
+            precision=precision,
+        )
+    if not world.is_first:
+        return None
     extractions: dict[str, Extraction] = {}
     for kind, source in (("real", real), ("fake", fake)):
         report({"event": "start", "class": kind, "images": count, "backbones": list(spaces)})
@@ -146,13 +176,20 @@ def rank(
     used = {kind: extraction.indices[:count] for kind, extraction in extractions.items()}
     broken = [b for extraction in extractions.values() for b in extraction.broken]
     notes = _notes(options, count, real, fake, broken, quality)
+    joined = [spaces[spec.name] for spec in beside if spec.name in spaces]
+    if joined:
+        names = ", ".join(spec.name for spec in beside if spec.name in spaces)
+        notes.append(f"Each score is that of a joint probe on the backbone and {names}.")
     facts = {name: {**space.facts(), "precision": precision} for name, space in spaces.items()}
     leaderboards, results = {}, {}
     for protocol in options.protocols:
         scored = {}
-        for name, space in spaces.items():
+        for name in [spec.name for spec in specs if spec.name in spaces]:
             report({"event": "probe", "backbone": name, "protocol": protocol})
-            scored[name] = _probe(space, keys["real"], keys["fake"], protocol, options.seed, store)
+            together = [spaces[name], *joined]
+            scored[name] = _probe(
+                together, keys["real"], keys["fake"], protocol, options.seed, store
+            )
         null = _null(spaces, scored, by_name, keys["real"], protocol, options.seed, store)
         leaderboards[protocol] = build_leaderboard(
             specs,
@@ -174,7 +211,8 @@ def rank(
                 "jpeg_quality": quality,
                 "real": {**real.identity(), "images_digest": _digest(keys["real"])},
                 "fake": {**fake.identity(), "images_digest": _digest(keys["fake"])},
-                "versions": _versions(),
+                "versions": library_versions(),
+                "beside": [spec.name for spec in beside],
                 "weights": {name: space.record["weights"] for name, space in spaces.items()},
             },
         )
@@ -183,54 +221,17 @@ def rank(
     return Ranking(leaderboards, results, captions, broken)
 
 
-def _open_spaces(
-    specs: Sequence[BackboneSpec],
-    store: FeatureStore,
-    resolution: int,
-    precision: str,
-    device: torch.device,
-    offline: bool,
-    calibration: ImageSource,
-    failures: dict[str, Failure],
-) -> dict[str, FeatureSpace]:
-    """Return the feature space of every backbone whose weights are here; note the others."""
-    spaces = {}
-    versions = _versions()
-    for spec in specs:
-        try:
-            record = {
-                "pipeline": PIPELINE,
-                "source": spec.source,
-                "model": spec.model,
-                "pool": spec.pool,
-                "taps": spec.taps if spec.source == "torchvision" else (),
-                "input": asdict(input_spec(spec)),
-                "weights": weights_digest(spec, offline=offline, calibration=calibration),
-                "resolution": resolution,
-                "precision": precision,
-                "device": device.type,
-                "versions": versions,
-            }
-        except BackboneUnavailable as error:
-            failures[spec.name] = Failure("unavailable", error.reason, error.remedy)
-        else:
-            spaces[spec.name] = store.space(record)
-    if not spaces:
-        _no_backbone(failures)
-    return spaces
-
-
 def _probe(
-    space: FeatureSpace,
+    spaces: Sequence[FeatureSpace],
     real: list[str],
     fake: list[str],
     protocol: str,
     seed: int,
     store: FeatureStore,
 ) -> ProbeResult:
-    """Score one backbone, or recall the score of exactly these inputs."""
+    """Score features, those of several spaces side by side, or recall that very score."""
     record = {
-        "space": space.key,
+        "spaces": [space.key for space in spaces],
         "real": _digest(real),
         "fake": _digest(fake),
         "protocol": asdict(PROTOCOLS[protocol]),
@@ -240,9 +241,10 @@ def _probe(
     }
     arrays = store.recall(record)
     if arrays is None:
-        result = evaluate(
-            space.read(real), space.read(fake), protocol=PROTOCOLS[protocol], seed=seed
+        x_real, x_fake = (
+            np.concatenate([space.read(keys) for space in spaces], axis=1) for keys in (real, fake)
         )
+        result = evaluate(x_real, x_fake, protocol=PROTOCOLS[protocol], seed=seed)
         store.remember(record, result.to_arrays())
         return result
     return ProbeResult.from_arrays(arrays)
@@ -265,7 +267,7 @@ def _null(
     order = numpy_stream(seed, "null").permutation(len(real))
     half = len(real) // 2
     first, second = ([real[i] for i in part] for part in (order[:half], order[half : 2 * half]))
-    return best, _probe(spaces[best], first, second, protocol, seed, store)
+    return best, _probe([spaces[best]], first, second, protocol, seed, store)
 
 
 def _notes(
@@ -309,8 +311,3 @@ def _no_backbone(failures: Mapping[str, Failure]) -> NoReturn:
 def _digest(keys: Sequence[str]) -> str:
     """Return the digest of a list of image keys, in order."""
     return digest_bytes("\n".join(keys).encode())
-
-
-def _versions() -> dict[str, str]:
-    """Return the versions of the libraries that change features."""
-    return {name: metadata.version(name) for name in ("torch", "timm", "open_clip_torch", "pillow")}

@@ -61,7 +61,13 @@ def progressive(
     return choosable(boards[-1], used)[:1] if boards[-1].winner else ()
 
 
-STRATEGIES: Mapping[str, Strategy] = {"fixed": fixed, "progressive": progressive}
+# "greedy" reads leaderboards of joint probes with the backbones in use, and takes the best as
+# "progressive" does: what adds most to those that are there.
+STRATEGIES: Mapping[str, Strategy] = {
+    "fixed": fixed,
+    "progressive": progressive,
+    "greedy": progressive,
+}
 
 
 def require(board: "Leaderboard", k: int) -> None:

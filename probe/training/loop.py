@@ -1,222 +1,383 @@
 """The training loop, top to bottom.
 
-Non-saturating logistic loss, lazy R1, horizontal flips, weight average: the base trainer of
-Karras et al. 2020a without path-length regularisation, style mixing and augmentation.
+Warm-up with the GAN's own discriminator alone, then stages: at the beginning of each, backbones are
+ranked on the best snapshot so far and those that a strategy takes join the ensemble (method 3).
+One process and one set of optimizers from the first image to the last.
 """
 
-import json
 import time
 from collections.abc import Callable
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from probe.bank.load import load_backbone
 from probe.errors import ProbeError
-from probe.files import write_text
+from probe.files import copy_file, write_json
 from probe.generators.base import to_uint8
-from probe.generators.snapshot import save_snapshot
-from probe.images.base import ImageSource
+from probe.generators.snapshot import read_snapshot, save_snapshot
 from probe.images.grid import save_grid
-from probe.runtime import autocast, numpy_stream, stream_seed, torch_stream
-from probe.training.config import TrainConfig
-from probe.training.losses import discriminator_loss, generator_loss, r1_penalty
+from probe.runtime import World, autocast, torch_stream
+from probe.training.clock import Clock
+from probe.training.ensemble import Member, is_smoothed, vision_member
+from probe.training.evaluation import Candidates, Evaluator, accuracies
+from probe.training.presets import Plan
+from probe.training.reals import Reals, RealStream, load_pixels, one_hot
+from probe.training.records import RunRecords, summarise
+from probe.training.selection import rank_snapshot, select
 from probe.training.state import STATE_FILE, TrainState
+from probe.training.step import train_step
 
-GRID_COLUMNS = 12
+GRID_IMAGES, GRID_COLUMNS = 96, 12
+BEST = "network-snapshot-best.safetensors"
+PROGRESS_FILE = "progress.json"
 Report = Callable[[dict[str, Any]], None]
 
 
-def sample_reals(
-    source: ImageSource, usable: list[int], resolution: int, config: TrainConfig, start: int
-) -> torch.Tensor:
-    """Return the batch that begins at image `start` of the infinite shuffled stream.
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """What stays the same from the first step to the last.
 
-    Every pass over the data has an order of its own, a function of (seed, pass).
+    Attributes:
+        reals: the images.
+        plan: the resolved options and the schedule.
+        candidates: the bank.
+        folder: the run directory.
+        device: where to compute.
+        precision: "fp32" or "bf16".
+        world: the processes.
+        metadata: plain values to keep in the snapshots.
+        report: is given one record per step, tick, evaluation and selection.
+    """
+
+    reals: Reals
+    plan: Plan
+    candidates: Candidates
+    folder: Path
+    device: torch.device
+    precision: str
+    world: World
+    metadata: dict[str, Any]
+    report: Report
+
+    def member(self, name: str, *, smooth: bool = False) -> Member:
+        """Return a new discriminator on a backbone of the bank."""
+        spec = next(s for s in self.candidates.specs if s.name == name)
+        backbone = load_backbone(
+            spec, offline=self.candidates.offline, calibration=self.candidates.calibration
+        ).to(self.device, memory_format=torch.channels_last)
+        config = self.plan.config
+        c_dim = self.reals.c_dim if config.head_cond else 0
+        return vision_member(config, backbone, c_dim=c_dim, smooth=smooth, device=self.device)
+
+
+def train(run: Run, state: TrainState) -> Path:
+    """Train until the schedule ends.
+
+    Args:
+        run: everything that does not change.
+        state: fresh; what the run directory holds is continued.
 
     Returns:
-        float32 (batch, 3, R, R) in [-1, 1], each image flipped with probability 1/2 if `mirror`.
+        The best snapshot's path, or the last one's where nothing was evaluated.
+
+    Raises:
+        ProbeError: a loss or weight became NaN or infinite; the last good state is kept.
     """
-    n = len(usable)
-    orders: dict[int, Any] = {}
-    indices = []
-    for position in range(start, start + config.batch):
-        turn = position // n
-        if turn not in orders:
-            orders[turn] = numpy_stream(config.seed, "order", turn).permutation(n)
-        indices.append(usable[orders[turn][position % n]])
-    batch = source.load(indices, resolution)
-    if batch.broken:
-        broken = next(iter(batch.broken.values()))
-        raise ProbeError(f"{broken.name}: became unreadable during training ({broken.reason}).")
-    images = batch.images.float() / 127.5 - 1
-    if config.mirror:
-        flips = numpy_stream(config.seed, "flip", start).random(len(images)) < 0.5
-        images[flips] = images[flips].flip(3)
-    return images
+    config, world = run.plan.config, run.world
+    assert config.batch is not None
+    fresh = not (run.folder / STATE_FILE).exists()
+    if not fresh:
+        state.load(run.folder, run.member, world)
+    stream = RealStream(
+        run.reals, batch=config.batch, mirror=config.mirror, seed=config.seed, world=world,
+        device=run.device,
+    )  # fmt: skip
+    labels = None
+    if run.reals.c_dim and run.reals.training.labels is not None:
+        labels = torch.tensor(run.reals.training.labels)
+    records = RunRecords(run.folder, state.images) if world.is_first else None
+    evaluator = _open_evaluator(run)
+    if fresh and world.is_first:
+        _write_reals(run)
+        _write_grid(run, state, "fakes_init.png")
+    if fresh and "init" in run.metadata:
+        _take_snapshot(run, state, evaluator, records)  # what is inherited takes part
+
+    clock = Clock(run.device)
+    tick_images = max(1, round(config.tick * 1000))
+    while True:
+        ends = [end - state.shift for end in run.plan.stage_ends]
+        if state.images >= ends[state.stage]:
+            if state.stage + 1 == len(ends):
+                break
+            _begin_stage(run, state)
+            continue
+
+        stats: dict[str, list[torch.Tensor]] = {}
+        started, first = time.monotonic(), state.images
+        while state.images < min((state.tick + 1) * tick_images, ends[state.stage]):
+            with clock.span("data"):
+                reals, c_real = stream.at(state.images)
+            found = train_step(
+                state, reals, c_real, config,
+                labels=labels, world=world, precision=run.precision, clock=clock,
+            )  # fmt: skip
+            for name, value in found.items():
+                stats.setdefault(name, []).append(value)
+            run.report({"event": "step", "images": state.images, "total": ends[-1]})
+        if state.images >= (state.tick + 1) * tick_images:
+            state.tick += 1
+        record = summarise(stats)
+        _stop_if_broken(run, state, record)
+        _end_tick(run, state, record, clock, (first, time.monotonic() - started), records)
+
+        if state.tick % config.snap == 0 or state.images >= ends[state.stage]:
+            _take_snapshot(run, state, evaluator, records)
+            if config.patience and state.stale[0] >= config.patience:
+                _end_stage_early(run, state, ends[state.stage])
+            _save(run, state)
+
+    if records is not None:
+        records.close()
+    _save(run, state)
+    best = run.folder / BEST
+    return best if best.exists() else _snapshot_path(run, state)
 
 
-def train_step(
-    state: TrainState, reals: torch.Tensor, config: TrainConfig, gamma: float, precision: str
-) -> dict[str, torch.Tensor]:
-    """Do one generator step and one discriminator step, with R1 where it is due.
+def _open_evaluator(run: Run) -> Evaluator | None:
+    """Return the judge of snapshots, where the bank has one and it is wanted."""
+    config = run.plan.config
+    if not config.eval_num or run.candidates.evaluator is None:
+        return None
+    return Evaluator(
+        run.candidates, run.reals, count=config.eval_num, seed=config.seed, device=run.device,
+        precision=run.precision, world=run.world,
+    )  # fmt: skip
 
-    Returns:
-        The losses of this step, scalars that are still on the device.
-    """
-    device = reals.device
-    step = state.images // config.batch
-    # Per-pixel noise and latents draw from torch's global stream: seeded by the image counter.
-    torch.manual_seed(stream_seed(config.seed, "step", state.images))
-    n = len(reals)
 
-    def latents() -> torch.Tensor:
-        return torch.randn(n, config.z_dim, device=device)
+def _begin_stage(run: Run, state: TrainState) -> None:
+    """Rank the unused backbones on the best snapshot and let the chosen ones join."""
+    config = run.plan.config
+    snapshot = run.folder / BEST
+    if state.best is None:
+        snapshot = _snapshot_path(run, state)
+    run.world.wait()  # the first process has written it
+    checkpoint = read_snapshot(snapshot)
+    choices = select(
+        state.stage + 1, snapshot, checkpoint, run.folder, run.reals, run.candidates, state.names,
+        config=config, device=run.device, precision=run.precision, world=run.world,
+        report=run.report,
+    )  # fmt: skip
+    for choice in choices:
+        smooth = is_smoothed(config, choice.accuracy)
+        state.members.append(run.member(choice.name, smooth=smooth))
+    state.stage += 1
+    state.stale = (0, float("inf"))
+    run.report(
+        {
+            "event": "stage",
+            "stage": state.stage,
+            "kimg": state.images / 1000,
+            "snapshot": snapshot.name,
+            "added": [c.name for c in choices],
+            "smoothed": [m.name for m in state.members if m.target != 1],
+            "members": state.names,
+        }
+    )
+    _save(run, state)
 
-    state.generator.train()
-    state.discriminator.requires_grad_(False)
-    with autocast(device, precision):
-        fakes = state.generator(latents())
-        loss_g = generator_loss(state.discriminator(fakes))
-    state.generator_optimizer.zero_grad(set_to_none=True)
-    loss_g.backward()
-    state.generator_optimizer.step()
 
-    state.generator.eval()
-    state.discriminator.requires_grad_(True)
-    with autocast(device, precision):
-        with torch.no_grad():
-            fakes = state.generator(latents())
-        fake_logits = state.discriminator(fakes)
-        real_logits = state.discriminator(reals)
-        loss_d = discriminator_loss(real_logits, fake_logits)
-    state.discriminator_optimizer.zero_grad(set_to_none=True)
-    loss_d.backward()
-    state.discriminator_optimizer.step()
-    losses = {
-        "Loss/G/loss": loss_g.detach(),
-        "Loss/D/loss": loss_d.detach(),
-        "Loss/scores/real": real_logits.detach().mean(),
-        "Loss/scores/fake": fake_logits.detach().mean(),
+def _end_stage_early(run: Run, state: TrainState, end: int) -> None:
+    """Shorten the schedule: the distance has stopped improving."""
+    state.shift += max(0, end - state.images)
+    state.stale = (0, float("inf"))
+    text = f"Stage {state.stage} ends early: {run.plan.config.patience} snapshots were no better."
+    run.report({"event": "note", "text": text})
+
+
+def _end_tick(
+    run: Run,
+    state: TrainState,
+    record: dict[str, dict[str, float]],
+    clock: Clock,
+    progress: tuple[int, float],
+    records: RunRecords | None,
+) -> None:
+    """Write and report the statistics of one tick."""
+    first, seconds = progress
+    shown = state.images - first
+    values = {
+        "Progress/kimg": state.images / 1000,
+        "Progress/stage": state.stage,
+        "Timing/sec_per_kimg": seconds / shown * 1000,
+        "Timing/images_per_sec": shown / seconds,
     }
+    for member in state.members:
+        if member.augmentation == "ada":
+            suffix = "" if member.name == "D" else f"/{member.name}"
+            values[f"Progress/augment{suffix}"] = member.adaptive.p
+            if member.adaptive.leaking:
+                run.report(
+                    {
+                        "event": "note",
+                        "text": f"p of {member.name} is {member.adaptive.p:.2f}: above 0.8, "
+                        "augmentations begin to leak into the images. More data, a lower --target "
+                        "or --target-heads, or --aug diffaugment would help.",
+                    }
+                )
+    for name, spent in clock.take().items():
+        values[f"Timing/{name}"] = spent / shown * 1000
+    if run.device.type == "cuda":
+        values["Resources/peak_gpu_mem_gb"] = torch.cuda.max_memory_allocated() / 2**30
+    record |= {name: {"num": 1, "mean": float(v), "std": 0.0} for name, v in values.items()}
+    if records is not None:
+        records.stats(state.images, record)
+    means = {name: value["mean"] for name, value in record.items()}
+    total = run.plan.stage_ends[-1] - state.shift
+    run.report(
+        {"event": "tick", "members": state.names, "best": state.best, "total": total, **means}
+    )
 
-    if step % config.r1_interval == 0:
-        with autocast(device, precision):
-            images = reals.detach().requires_grad_()
-            penalty = r1_penalty(images, state.discriminator(images))
-        state.discriminator_optimizer.zero_grad(set_to_none=True)
-        (penalty * (gamma / 2 * config.r1_interval)).backward()
-        state.discriminator_optimizer.step()
-        losses["Loss/r1_penalty"] = penalty.detach()
-    return losses
+
+def _stop_if_broken(run: Run, state: TrainState, record: dict[str, dict[str, float]]) -> None:
+    """Stop before anything is written over the last good state.
+
+    Raises:
+        ProbeError: a statistic or weight is NaN or infinite.
+    """
+    # A deviation overflows before a mean does; the last step's damage is in the weights alone.
+    broken = [name for name, v in record.items() if v["mean"] - v["mean"] != 0]
+    if not state.is_finite():
+        broken.append("A weight")
+    if broken:
+        kept = "no state was written yet"
+        if (run.folder / STATE_FILE).exists():
+            kept = f"the last good state is in {run.folder}"
+        raise ProbeError(
+            f"{broken[0]} became NaN or infinite before kimg {state.images / 1000:.1f}; {kept}. "
+            "Lower --lr or change --gamma, or use --precision fp32."
+        )
+
+
+def _snapshot_path(run: Run, state: TrainState) -> Path:
+    return run.folder / f"network-snapshot-{state.images // 1000:06d}.safetensors"
+
+
+def _take_snapshot(
+    run: Run, state: TrainState, evaluator: Evaluator | None, records: RunRecords | None
+) -> None:
+    """Write images and the average generator, judge it, and keep it if it is the best so far."""
+    config, path = run.plan.config, _snapshot_path(run, state)
+    started = time.monotonic()
+    if run.world.is_first:
+        _write_grid(run, state, f"fakes{state.images // 1000:06d}.png")
+        kimg = {"kimg": state.images / 1000, "discriminators": state.names}
+        save_snapshot(path, state.average, metadata={**run.metadata, **kimg})
+    found = {}
+    if evaluator is not None:
+        distances = evaluator.measure(state.average)
+        if distances is not None and records is not None:
+            found = asdict(distances)
+            seconds = found.pop("seconds")
+            name = evaluator.name
+            frechet, kernel = f"frechet-{name}", f"kernel-{name}"
+            records.metric(frechet, state.images, {frechet: found["frechet"]}, path.name, seconds)
+            results = {kernel: found["kernel"], f"{kernel}-low": found["kernel_low"],
+                       f"{kernel}-high": found["kernel_high"]}  # fmt: skip
+            records.metric(kernel, state.images, results, path.name, seconds)
+        found = run.world.broadcast(found)
+        _judge(run, state, found["frechet"], path)
+    if run.world.is_first:
+        right = accuracies(
+            state.members, state.average, run.reals, seed=config.seed, device=run.device,
+            precision=run.precision,
+        )  # fmt: skip
+        if records is not None:
+            values = {k: {"num": 1, "mean": v, "std": 0.0} for k, v in right.items()}
+            records.metric("accuracy", state.images, right, path.name, 0.0)
+            found |= {k: v["mean"] for k, v in values.items()}
+    if config.track_probes:
+        run.world.wait()
+        board = rank_snapshot(
+            read_snapshot(path), run.reals, run.candidates, [], together=False, config=config,
+            device=run.device, precision=run.precision, world=run.world,
+            report=lambda record: None,
+        )  # fmt: skip
+        if board is not None and records is not None:
+            scores = {r.name: r.score for r in board.rows if r.score is not None and r.rank}
+            records.probes(state.images, path.name, scores)
+    run.report(
+        {
+            "event": "snapshot",
+            "path": str(path),
+            "kimg": state.images / 1000,
+            "seconds": time.monotonic() - started,
+            "best": state.best,
+            **found,
+        }
+    )
+
+
+def _judge(run: Run, state: TrainState, distance: float, path: Path) -> None:
+    """Keep a snapshot as the best where its distance is the least so far."""
+    count, least = state.stale
+    state.stale = (0, distance) if distance < least else (count + 1, least)
+    if state.best is None or distance < state.best[1]:
+        state.best = (state.images / 1000, distance)
+        if run.world.is_first:
+            copy_file(path, run.folder / BEST)
+
+
+def _save(run: Run, state: TrainState) -> None:
+    """Write the state from which this very point is continued."""
+    if run.world.size > 1:
+        for member in state.members:
+            member.adaptive.gather(run.world.sum, keep=run.world.is_first)
+    if run.world.is_first:
+        state.save(run.folder)
+        total = run.plan.stage_ends[-1] - state.shift
+        write_json(
+            run.folder / PROGRESS_FILE,
+            {
+                "kimg": state.images / 1000,
+                "total_kimg": total / 1000,
+                "stage": state.stage,
+                "discriminators": state.names,
+                "finished": state.images >= total and state.stage + 1 == len(run.plan.stage_ends),
+            },
+        )
+    run.world.wait()
+
+
+def _write_reals(run: Run) -> None:
+    n = len(run.reals.training)
+    pixels = load_pixels(run.reals, [i % n for i in range(GRID_IMAGES)])
+    save_grid(run.folder / "reals.png", pixels, columns=GRID_COLUMNS)
 
 
 @torch.inference_mode()
-def draw_grid(state: TrainState, config: TrainConfig, precision: str) -> torch.Tensor:
-    """Return the average generator's images of fixed latents, uint8 (96, 3, R, R)."""
+def _write_grid(run: Run, state: TrainState, name: str) -> None:
+    """Write the average generator's images of fixed latents."""
+    config = run.plan.config
     rng = torch_stream(config.seed, "grid")
-    z = torch.randn(96, config.z_dim, generator=rng)
-    device = next(state.average.parameters()).device
-    with autocast(device, precision):
-        images = [state.average(part.to(device), noise_mode="const") for part in z.split(16)]
-    return to_uint8(torch.cat(images)).cpu()
-
-
-def train(
-    source: ImageSource,
-    usable: list[int],
-    config: TrainConfig,
-    folder: Path,
-    *,
-    resolution: int,
-    device: torch.device,
-    precision: str,
-    digest: str,
-    metadata: dict[str, Any],
-    report: Report,
-) -> Path:
-    """Train a generator on the usable images of a source.
-
-    Args:
-        source: the real images.
-        usable: the indices that decode.
-        config: every option.
-        folder: the run directory; a state in it is continued.
-        resolution: side of the images, a power of two.
-        device: where to compute.
-        precision: "fp32" or "bf16".
-        digest: identifies images and options, so that a state continues only its own run.
-        metadata: plain values to keep in the snapshots.
-        report: is given one record per tick.
-
-    Returns:
-        The last snapshot's path.
-
-    Raises:
-        ProbeError: a loss became NaN or infinite; the last good state is kept.
-    """
-    torch.manual_seed(stream_seed(config.seed, "init"))
-    state = TrainState(config, resolution, device, digest)
-    if (folder / STATE_FILE).exists():
-        state.load(folder)
-    else:
-        shown = [usable[i % len(usable)] for i in range(96)]
-        save_grid(folder / "reals.png", source.load(shown, resolution).images, columns=GRID_COLUMNS)
-    gamma = config.resolved_gamma(resolution)
-    total = int(config.kimg * 1000)
-    tick_images = int(config.tick * 1000)
-    tick = state.images // tick_images
-    sums: dict[str, list[torch.Tensor]] = {}
-    tick_start, tick_first = time.monotonic(), state.images
-    snapshot = folder / f"network-snapshot-{state.images // 1000:06d}.safetensors"
-
-    while state.images < total:
-        reals = sample_reals(source, usable, resolution, config, state.images)
-        for name, loss in train_step(state, reals.to(device), config, gamma, precision).items():
-            sums.setdefault(name, []).append(loss)
-        state.images += config.batch
-        half_life = config.resolved_ema_kimg() * 1000
-        state.update_average(config.batch, min(half_life, state.images * config.ema_rampup))
-
-        done = state.images >= total
-        if state.images < (tick + 1) * tick_images and not done:
-            continue
-        tick += 1
-        stats = {name: torch.stack(values) for name, values in sums.items()}
-        # The last step's damage is not in the losses yet, but in the weights.
-        broken = [name for name, values in stats.items() if not values.isfinite().all()]
-        if not state.is_finite():
-            broken.append("A weight")
-        if broken:
-            raise ProbeError(
-                f"{broken[0]} became NaN or infinite before kimg {state.images / 1000:.1f}. The "
-                f"last good state is in {folder}. Lower --lr or change --gamma."
+    z = torch.randn(GRID_IMAGES, config.z_dim, generator=rng)
+    c = None
+    if run.reals.c_dim and run.reals.training.labels is not None:
+        labels = run.reals.training.labels
+        drawn = torch.randint(len(labels), (GRID_IMAGES,), generator=rng).tolist()
+        c = one_hot(run.reals, [labels[i] for i in drawn])
+    images = []
+    for start in range(0, GRID_IMAGES, 16):
+        part = slice(start, start + 16)
+        with autocast(run.device, run.precision):
+            images.append(
+                state.average(
+                    z[part].to(run.device),
+                    None if c is None else c[part].to(run.device),
+                    noise_mode="const",
+                )
             )
-        seconds = time.monotonic() - tick_start
-        record = {
-            name: {"num": len(v), "mean": float(v.mean()), "std": float(v.std(correction=0))}
-            for name, v in stats.items()
-        }
-        sec_per_kimg = seconds / (state.images - tick_first) * 1000
-        record["Progress/kimg"] = {"num": 1, "mean": state.images / 1000, "std": 0.0}
-        record["Timing/sec_per_kimg"] = {"num": 1, "mean": sec_per_kimg, "std": 0.0}
-        with (folder / "stats.jsonl").open("a") as f:
-            f.write(json.dumps({**record, "timestamp": time.time()}) + "\n")
-        report({name: value["mean"] for name, value in record.items()})
-        if tick % config.snap == 0 or done:
-            kimg = state.images // 1000
-            grid = draw_grid(state, config, precision)
-            save_grid(folder / f"fakes{kimg:06d}.png", grid, columns=GRID_COLUMNS)
-            snapshot = folder / f"network-snapshot-{kimg:06d}.safetensors"
-            save_snapshot(
-                snapshot, state.average, metadata={**metadata, "kimg": state.images / 1000}
-            )
-            state.save(folder)
-        sums = {}
-        tick_start, tick_first = time.monotonic(), state.images
-    return snapshot
-
-
-def write_options(folder: Path, record: dict[str, Any]) -> None:
-    """Write `training_options.json`, before anything is computed."""
-    write_text(folder / "training_options.json", json.dumps(record, indent=2) + "\n")
+    save_grid(run.folder / name, to_uint8(torch.cat(images)).cpu(), columns=GRID_COLUMNS)

@@ -1,23 +1,64 @@
-"""Adversarial losses and their regulariser: pure functions of logits and images."""
+"""Adversarial losses and their regularisers: pure functions of logits and images.
+
+A discriminator's logits come in levels: a plain one has one level (N,), a head on several feature
+maps has maps of logits (N, h, w) and a final logit. A loss is the sum over levels of each level's
+mean (method 5.1).
+"""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch.nn import functional as F
 
+Levels = Sequence[torch.Tensor]
 
-def generator_loss(fake_logits: torch.Tensor) -> torch.Tensor:
-    """Non-saturating logistic loss of the generator; logits (N,) → scalar.
 
-    Goodfellow et al. 2014, section 3: mean of softplus(-D(G(z))).
+def _over_levels(levels: Levels, loss: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:
+    return torch.stack([loss(logits).mean() for logits in levels]).sum()
+
+
+@dataclass(frozen=True)
+class AdversarialLoss:
+    """The three terms of an adversarial loss, each logits → loss of the same shape.
+
+    Attributes:
+        real: (logits of reals, target) for the discriminator; the target is the wanted
+            probability of "real", 1 or a smoothed value.
+        fake: logits of fakes, for the discriminator.
+        fool: (logits of fakes, target) for the generator.
     """
-    return F.softplus(-fake_logits).mean()
+
+    real: Callable[[torch.Tensor, float], torch.Tensor]
+    fake: Callable[[torch.Tensor], torch.Tensor]
+    fool: Callable[[torch.Tensor, float], torch.Tensor]
+
+    def discriminator(self, real: Levels, fake: Levels, target: float = 1.0) -> torch.Tensor:
+        """Return the discriminator's loss, a scalar."""
+        return _over_levels(real, lambda x: self.real(x, target)) + _over_levels(fake, self.fake)
+
+    def generator(self, fake: Levels, target: float = 1.0) -> torch.Tensor:
+        """Return the generator's loss, a scalar."""
+        return _over_levels(fake, lambda x: self.fool(x, target))
 
 
-def discriminator_loss(real_logits: torch.Tensor, fake_logits: torch.Tensor) -> torch.Tensor:
-    """Logistic loss of the discriminator; logits (N,), (M,) → scalar.
+def _cross_entropy(logits: torch.Tensor, target: float) -> torch.Tensor:
+    """Binary cross-entropy with logits against a constant target, element by element."""
+    # Written out: -t·log σ(x) - (1-t)·log(1-σ(x)), stable at any logit.
+    return target * F.softplus(-logits) + (1 - target) * F.softplus(logits)
 
-    Mean of softplus(-D(x)) plus mean of softplus(D(G(z))).
-    """
-    return F.softplus(-real_logits).mean() + F.softplus(fake_logits).mean()
+
+# "sigmoid" is the non-saturating logistic loss (Goodfellow et al. 2014, section 3); "hinge" has no
+# probabilities, so that smoothed targets mean nothing to it.
+LOSSES: Mapping[str, AdversarialLoss] = {
+    "sigmoid": AdversarialLoss(
+        real=_cross_entropy, fake=lambda x: _cross_entropy(x, 0.0), fool=_cross_entropy
+    ),
+    "hinge": AdversarialLoss(
+        real=lambda x, _: F.relu(1 - x), fake=lambda x: F.relu(1 + x), fool=lambda x, _: -x
+    ),
+}
 
 
 def r1_penalty(real_images: torch.Tensor, real_logits: torch.Tensor) -> torch.Tensor:
@@ -31,3 +72,22 @@ def r1_penalty(real_images: torch.Tensor, real_logits: torch.Tensor) -> torch.Te
     """
     (gradient,) = torch.autograd.grad(real_logits.sum(), real_images, create_graph=True)
     return gradient.float().square().sum(dim=(1, 2, 3)).mean()
+
+
+def path_lengths(images: torch.Tensor, ws: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
+    """Return how far each image moves per step in its latents, along a random image direction.
+
+    Karras et al. 2020a, section 3.2: the norm of Jᵀy with y = noise / sqrt(H·W), where the
+    squares are averaged over layers and summed over the width of w.
+
+    Args:
+        images: (N, C, H, W), computed from `ws`.
+        ws: (N, L, w_dim), requiring gradient.
+        noise: standard normal, the images' shape.
+
+    Returns:
+        (N,) float32, differentiable once more.
+    """
+    scaled = noise / math.sqrt(images.shape[2] * images.shape[3])
+    (gradient,) = torch.autograd.grad((images * scaled).sum(), ws, create_graph=True)
+    return gradient.float().square().sum(dim=2).mean(dim=1).sqrt()

@@ -1,10 +1,11 @@
-"""Everything that is state in a training run, in one named list, and its file.
+"""Everything that is state in a training run, and its file.
 
-Randomness is a function of (seed, images seen) and progress counts images, so that no generator
-state is stored: the same options and this file continue the run exactly.
+Randomness is a function of (seed, images seen) and progress counts images, so that no generator of
+random numbers is stored: the same options and this file continue the run exactly.
 """
 
 import copy
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,75 +14,102 @@ import torch
 from probe.errors import ProbeError
 from probe.files import atomic_path
 from probe.generators import stylegan2
+from probe.runtime import World, stream_seed
 from probe.training.config import TrainConfig
 from probe.training.discriminator import Discriminator
+from probe.training.ensemble import Member, make_adam, own_member
 
 STATE_FILE = "training-state-latest.pt"
 
 
 class TrainState:
-    """The networks, their optimizers and the image counter.
+    """The networks, their optimizers and the counters.
 
     Attributes:
-        generator, discriminator: the networks being trained.
-        average: the exponential moving average of the generator, what is shipped.
-        generator_optimizer, discriminator_optimizer: Adam, betas (0, 0.99).
+        generator: being trained.
+        average: its exponential moving average, what is shipped.
+        generator_optimizer: Adam, betas (0, 0.99).
+        members: the discriminators, the GAN's own first.
         images: number of real images shown so far.
+        tick: ticks so far.
+        stage: the current stage; 0 is the warm-up.
+        shift: images by which stages that ended early shorten the schedule.
+        path_mean: running mean of path lengths, float64 on the CPU.
+        best: kimg and evaluator distance of the best snapshot so far, or None.
+        stale: snapshots since the distance last improved within this stage, and the least one.
         digest: digest of the training data and the options; a state continues only its own run.
+        c_dim: number of classes.
     """
 
-    NAMES = (
-        "generator",
-        "discriminator",
-        "average",
-        "generator_optimizer",
-        "discriminator_optimizer",
-    )
-
     def __init__(
-        self, config: TrainConfig, resolution: int, device: torch.device, digest: str
+        self,
+        config: TrainConfig,
+        resolution: int,
+        device: torch.device,
+        digest: str,
+        *,
+        c_dim: int = 0,
+        generator: stylegan2.Generator | None = None,
+        average: stylegan2.Generator | None = None,
+        discriminator: Discriminator | None = None,
     ) -> None:
+        """Make the networks as functions of the seed, or take given ones over."""
         widths = {"channel_base": config.channel_base, "channel_max": config.channel_max}
-        self.generator = stylegan2.Generator(
-            config.z_dim,
-            0,
-            config.w_dim,
-            resolution,
-            3,
-            mapping_kwargs={"num_layers": config.map_layers},
-            synthesis_kwargs=dict(widths),
-        )
-        self.discriminator = Discriminator(
-            0, resolution, 3, mbstd_group_size=config.mbstd_group, **widths
-        )
-        for network in (self.generator, self.discriminator):
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(stream_seed(config.seed, "init"))
+            if generator is None:
+                generator = stylegan2.Generator(
+                    config.z_dim,
+                    c_dim,
+                    config.w_dim,
+                    resolution,
+                    3,
+                    mapping_kwargs={"num_layers": config.map_layers},
+                    synthesis_kwargs=dict(widths),
+                )
+            if discriminator is None:
+                discriminator = Discriminator(
+                    c_dim, resolution, 3, mbstd_group_size=config.mbstd_group, **widths
+                )
+        average = copy.deepcopy(generator if average is None else average)
+        for network in (generator, average, discriminator):
             network.to(device, memory_format=torch.channels_last)
-        self.average = copy.deepcopy(self.generator).eval().requires_grad_(False)
-        self.generator_optimizer = torch.optim.Adam(
-            self.generator.parameters(), lr=config.lr, betas=(0.0, 0.99), eps=1e-8
+        self.generator = generator.requires_grad_(True)
+        self.average = average.eval().requires_grad_(False)
+        self.generator_optimizer = make_adam(
+            config, self.generator, config.pl_interval if config.pl_weight else 0
         )
-        # Lazy regularisation adds one step in `r1_interval`; the rates are scaled so that the
-        # sum of steps moves as far as before (Karras et al. 2020a, appendix B).
-        share = config.r1_interval / (config.r1_interval + 1)
-        self.discriminator_optimizer = torch.optim.Adam(
-            self.discriminator.parameters(),
-            lr=config.lr * share,
-            betas=(0.0, 0.99**share),
-            eps=1e-8,
-        )
-        self.images = 0
+        self.members: list[Member] = [own_member(config, discriminator.requires_grad_(True))]
+        self.images = self.tick = self.stage = self.shift = 0
+        self.path_mean = torch.zeros([], dtype=torch.float64)
+        self.best: tuple[float, float] | None = None
+        self.stale: tuple[int, float] = (0, float("inf"))
         self.digest = digest
+        self.c_dim = c_dim
+
+    NETWORKS = ("generator", "average", "generator_optimizer")
+    VALUES = ("images", "tick", "stage", "shift", "path_mean", "best", "stale", "digest")
+
+    @property
+    def names(self) -> list[str]:
+        """The backbones in use, in the order in which they were added."""
+        return [member.name for member in self.members[1:]]
 
     def save(self, folder: Path) -> None:
         """Write the state atomically to `folder`: tensors and plain values only."""
-        record: dict[str, Any] = {name: getattr(self, name).state_dict() for name in self.NAMES}
-        record["images"] = self.images
-        record["digest"] = self.digest
+        record: dict[str, Any] = {n: getattr(self, n).state_dict() for n in self.NETWORKS}
+        record |= {n: getattr(self, n) for n in self.VALUES}
+        record["members"] = {member.name: member.state_dict() for member in self.members}
         with atomic_path(folder / STATE_FILE) as temporary:
             torch.save(record, temporary)
 
-    def load(self, folder: Path) -> None:
+    def load(self, folder: Path, make_member: Callable[[str], Member], world: World) -> None:
         """Continue from the state in `folder`.
+
+        Args:
+            folder: a run directory.
+            make_member: builds the discriminator on a backbone by its name.
+            world: the processes; what was observed since p was last moved goes to the first.
 
         Raises:
             ProbeError: the file is damaged, or belongs to other data or options.
@@ -91,27 +119,32 @@ class TrainState:
             record = torch.load(path, map_location="cpu", weights_only=True)
         except Exception as error:  # torch raises many kinds for a damaged file
             raise ProbeError(f"{path}: cannot be read ({error}). Start a new run.") from error
-        if record["digest"] != self.digest:
+        if record.get("digest") != self.digest:
             raise ProbeError(
                 f"{path}: belongs to a run with other images or options. Repeat that run's "
                 "options (training_options.json beside it) or start a new run."
             )
-        for name in self.NAMES:
+        for name in self.NETWORKS:
             getattr(self, name).load_state_dict(record[name])
-        self.images = record["images"]
+        for name in self.VALUES:
+            setattr(self, name, record[name])
+        for name, saved in record["members"].items():
+            if name != "D":
+                self.members.append(make_member(name))
+            self.members[-1].load_state_dict(saved)
+            if not world.is_first:
+                self.members[-1].adaptive.clear()
 
     def is_finite(self) -> bool:
         """Return whether no weight of the trained networks is NaN or infinite."""
-        networks = (self.generator, self.discriminator)
+        networks = (self.generator, *(member.network for member in self.members))
         return all(bool(p.isfinite().all()) for n in networks for p in n.parameters())
 
     @torch.no_grad()
     def update_average(self, batch: int, half_life_images: float) -> None:
         """Move the average towards the generator: after `half_life_images` half is forgotten."""
         beta = 0.5 ** (batch / max(half_life_images, 1e-8))
-        for ours, theirs in zip(
-            self.average.parameters(), self.generator.parameters(), strict=True
-        ):
-            ours.lerp_(theirs, 1 - beta)
-        for ours, theirs in zip(self.average.buffers(), self.generator.buffers(), strict=True):
-            ours.copy_(theirs)
+        ours, theirs = list(self.average.parameters()), list(self.generator.parameters())
+        torch._foreach_lerp_(ours, theirs, 1 - beta)
+        for mine, other in zip(self.average.buffers(), self.generator.buffers(), strict=True):
+            mine.copy_(other)

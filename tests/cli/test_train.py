@@ -1,60 +1,242 @@
-"""`probe train` through the command line: a run, its files, its end."""
+"""`probe train` through the command line: a run, its files, its end, its refusals."""
 
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import zipfile
+from pathlib import Path
 
+import pytest
 import torch
-from inputs import write_images
+from inputs import ENTRY, write_images
+from runs import differences, saved
 
-TINY = ("--kimg", "0.04", "--batch", "4", "--tick", "0.02", "--snap", "1", "--channel-base", "128",
-        "--channel-max", "8", "--z-dim", "8", "--w-dim", "8")  # fmt: skip
+from probe.api import DEMO_REALS
+from probe.bank.spec import load_bank
+from probe.bank.weights import find_weights
+from probe.errors import BackboneUnavailable
+
+TINY = ("--batch", "4", "--tick", "0.02", "--snap", "1", "--channel-base", "128",
+        "--channel-max", "8", "--z-dim", "8", "--w-dim", "8", "--eval-num", "0")  # fmt: skip
+SHORT = (*TINY, "--kimg", "0.04")
 
 
 def test_a_run_its_files_and_its_rank(cli, reals, bank, tmp_path):
     (reals / "broken.png").write_bytes(b"text")
-    result = cli("train", "--real", reals, "--outdir", tmp_path / "runs", *TINY)
+    result = cli("train", "--real", reals, "--outdir", tmp_path / "runs", "--bank", bank, *SHORT)
     assert result.code == 0, result.err
     folder = tmp_path / "runs" / "00000-reals"
     snapshot = folder / "network-snapshot-000000.safetensors"
     assert result.out.strip() == str(snapshot)
     names = {p.name for p in folder.iterdir()}
     assert {"training_options.json", "log.txt", "stats.jsonl", "reals.png"} <= names
-    assert "broken.png (not an image)" in (folder / "log.txt").read_text()
+    log = (folder / "log.txt").read_text()
+    assert "broken.png (not an image)" in log and "preset small32" in log
+    assert "Time in steps: " in log and "left" in log
     options = json.loads((folder / "training_options.json").read_text())
     assert options["options"]["kimg"] == 0.04 and options["resolution"] == 32
     stats = [json.loads(line) for line in (folder / "stats.jsonl").read_text().splitlines()]
     assert [round(s["Progress/kimg"]["mean"], 3) for s in stats] == [0.02, 0.04]
-    state = torch.load(folder / "training-state-latest.pt", weights_only=True)
-    assert state["images"] == 40
+    assert saved(folder)["images"] == 40
     ranked = cli("rank", "--real", reals, "--gen", snapshot, "--bank", bank, "--format", "json")
     assert ranked.code == 0, ranked.err
 
 
-def test_runs_are_numbered_and_resumed(cli, reals, tmp_path):
-    runs = tmp_path / "runs"
-    for number in range(2):
-        assert cli("train", "--real", reals, "--outdir", runs, *TINY).code == 0
-        assert (runs / f"{number:05d}-reals").is_dir()
-    longer = [*TINY, "--kimg", "0.06"]
-    again = cli(
-        "train", "--real", reals, "--outdir", runs, "--resume", runs / "00001-reals", *longer
-    )
-    assert again.code == 0, again.err
-    assert len(list(runs.iterdir())) == 2
-    other = cli("train", "--real", reals, "--resume", runs / "00001-reals", *TINY, "--lr", "0.1")
-    assert other.code == 1 and "other images or options" in other.err
-    gone = cli("train", "--real", reals, "--outdir", runs, "--resume", runs / "gone", *TINY)
-    assert gone.code == 2 and "--resume" in gone.err
+def test_dry_run_says_what_it_would_cost_and_writes_nothing(cli, reals, bank, tmp_path):
+    result = cli("train", "--real", reals, "--outdir", tmp_path / "runs", "--bank", bank,
+                 "--strategy", "progressive", "--k", "2", "--dry-run", *SHORT)  # fmt: skip
+    assert result.code == 0, result.err
+    assert result.out == ""
+    for words in ("60 training images at 32 px", "Strategy progressive, k 2", "s/kimg with colour",
+                  "s/kimg with edges", "memory", "Nothing was written"):  # fmt: skip
+        assert words in result.err
+    assert not (tmp_path / "runs").exists() and not (tmp_path / "cache").exists()
 
 
-def test_impossible_training_is_refused(cli, reals, tmp_path):
+def test_impossible_training_is_refused_before_anything_is_written(cli, reals, bank, tmp_path):
     few = write_images(tmp_path / "few", 8, seed=0)
     odd = write_images(tmp_path / "odd", 20, seed=0, size=48)
+    mixed = write_images(tmp_path / "mixed", 20, seed=0)
+    write_images(tmp_path / "mixed" / "large", 1, seed=1, size=64)
+    lone = tmp_path / "lone.yaml"
+    lone.write_text(bank.read_text() + ENTRY.format(name="gone"))
     for real, arguments, code, words in [
         (few, (), 1, "too few to train on"),
+        (reals, ("--holdout", "50"), 1, "beside 50 held out"),
         (odd, (), 2, "--resolution"),
+        (mixed, (), 2, "are of 2 sizes"),
         (reals, ("--batch", "6"), 2, "--batch"),
         (reals, ("--strategy", "magic"), 2, "magic"),
+        (reals, ("--cond",), 2, "dataset.json"),
+        (reals, ("--strategy", "fixed", "--k", "3"), 2, "3 backbones are wanted and 2"),
+        (reals, ("--strategy", "fixed", "--k", "3", "--bank", lone), 2, "gone.pt"),
+        (reals, ("--strategy", "fixed", "--k", "1", "--eval-num", "64"), 2, "role: evaluator"),
+        (reals, ("--backbones", "colr"), 2, "colour"),
+        (reals, ("--init", bank), 1, "of no kind that is read"),
+        (reals, ("--resume", "latest"), 2, "has a training state"),
+        (reals, ("--stage-kimg", "1,2"), 2, "--stage-kimg"),
     ]:
-        result = cli("train", "--real", real, "--outdir", tmp_path / "runs", *TINY, *arguments)
-        assert result.code == code and words in result.err, result.err
+        result = cli("train", "--real", real, "--outdir", tmp_path / "runs", "--bank", bank,
+                     *TINY, "--tick", "1", *arguments)  # fmt: skip
+        assert result.code == code and words in result.err, (arguments, result.err)
     assert not (tmp_path / "runs").exists()
+
+
+def test_a_conditional_run_ranks_by_the_reals_classes(cli, bank, tmp_path):
+    reals = write_images(tmp_path / "reals", 40, seed=1)
+    labels = [[p.name, i % 3] for i, p in enumerate(sorted(reals.iterdir()))]
+    (reals / "dataset.json").write_text(json.dumps({"labels": labels}))
+    result = cli("train", "--real", reals, "--outdir", tmp_path / "runs", "--bank", bank,
+                 "--cond", "--strategy", "progressive", "--k", "1", *TINY,
+                 "--stage-kimg", "0.02,0.02", "--holdout", "4")  # fmt: skip
+    assert result.code == 0, result.err
+    state = saved(tmp_path / "runs" / "00000-reals")
+    assert state["generator"]["mapping.embed.weight"].shape[1] == 3
+    (name,) = (n for n in state["members"] if n != "D")
+    assert any("embed" in key for key in state["members"][name]["network"])
+    ranked = cli("rank", "--real", reals, "--gen", result.out.strip(), "--bank", bank)
+    assert ranked.code == 0, ranked.err
+
+
+def packaged(*names: str) -> bool:
+    """Return whether the weights of these entries are installed."""
+    try:
+        for spec in load_bank(Path(__file__).parents[2] / "modelbank.yaml").select(names):
+            find_weights(spec, offline=True)
+    except BackboneUnavailable:
+        return False
+    return True
+
+
+def command(real: Path, outdir: Path, *more: str) -> list[str]:
+    return [
+        sys.executable, "-m", "probe", "train", "--real", str(real), "--outdir", str(outdir),
+        "--strategy", "progressive", "--k", "2", "--backbones", "mobilenetv2,efficientnet-lite0",
+        "--stage-kimg", "0.016,0.016,0.016", "--batch", "4", "--tick", "0.008", "--snap", "1",
+        "--eval-num", "32", "--rank-num", "64", "--channel-base", "256", "--channel-max", "16",
+        "--z-dim", "16", "--w-dim", "16", "--precision", "fp32", "--offline", *more,
+    ]  # fmt: skip
+
+
+def kill_at(arguments: list[str], folder: Path, images: int) -> None:
+    """Start a run and kill it with SIGKILL once its statistics pass a number of images."""
+    process = subprocess.Popen(arguments, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    stats = folder / "00000-reals" / "stats.jsonl"
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and process.poll() is None:
+        if stats.exists() and stats.read_text().count("\n") * 8 >= images:
+            break
+        time.sleep(0.02)
+    assert process.poll() is None, "it ended before it could be killed"
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+
+
+def test_real_backbones_and_kill_9_in_every_stage(tmp_path):
+    """On real weights: stages, leaderboards, snapshots, and a killed run equal to a whole one."""
+    if not packaged("mobilenetv2", "efficientnet-lite0", "efficientnet-lite2"):
+        pytest.skip("the packaged weights are not installed")
+    reals = tmp_path / "reals"
+    with zipfile.ZipFile(DEMO_REALS) as archive:
+        archive.extractall(reals, archive.namelist()[:64])
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    done = subprocess.run(command(reals, whole), capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    for images in (8, 24, 40):
+        kill_at(command(reals, parts), parts, images)
+    done = subprocess.run(command(reals, parts), capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    one, other = whole / "00000-reals", parts / "00000-reals"
+    assert sorted(p.name for p in parts.iterdir()) == ["00000-reals"]
+    assert differences(saved(one), saved(other)) == []
+    members = list(saved(one)["members"])
+    assert members[0] == "D" and len(members) == 3
+    for folder in (one, other):
+        names = {p.name for p in folder.iterdir()}
+        assert {"selection-stage1.json", "selection-stage2.json", "stats.jsonl",
+                "metric-frechet-efficientnet-lite2.jsonl"} <= names  # fmt: skip
+        assert (folder / "stats.jsonl").read_text().count("\n") == 6
+    best = "network-snapshot-best.safetensors"
+    assert (one / best).read_bytes() == (other / best).read_bytes()
+
+
+def run_processes(count: int, arguments: list[object]) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone",
+                f"--nproc-per-node={count}", "-m", "probe"]  # fmt: skip
+    command = (launcher if count > 1 else [sys.executable, "-m", "probe"]) + [*map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, env=environment)
+
+
+def test_two_processes_train_the_same_weights_as_one(reals, tmp_path):
+    weights = {}
+    for count in (1, 2):
+        outdir = tmp_path / f"runs{count}"
+        done = run_processes(
+            count,
+            ["train", "--real", reals, "--outdir", outdir, "--precision", "fp32", *TINY,
+             "--batch", "8", "--kimg", "0.16", "--tick", "0.16", "--pl-weight", "2",
+             "--style-mixing", "0.9", "--aug-p", "0.5"],
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.count("network-snapshot") == 1
+        weights[count] = saved(outdir / "00000-reals")
+    for network in ("generator", "average"):
+        for name, value in weights[1][network].items():
+            difference = (value - weights[2][network][name]).abs().max().item()
+            assert difference < 1e-5, (network, name, difference)
+
+
+def test_ranking_by_two_processes_gives_the_same_table(reals, fakes, bank, tmp_path, monkeypatch):
+    tables = []
+    for count in (1, 2):
+        monkeypatch.setenv("PROBE_CACHE_DIR", str(tmp_path / f"cache{count}"))
+        done = run_processes(
+            count,
+            ["rank", "--real", reals, "--gen", fakes, "--bank", bank, "--format", "csv",
+             "--precision", "fp32", "--offline"],
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        lines = [line.split(",") for line in done.stdout.splitlines()]
+        speed = lines[0].index("images_per_second")
+        tables.append([[v for i, v in enumerate(line) if i != speed] for line in lines])
+    assert tables[0] == tables[1]
+    assert len(tables[0]) > 3
+
+
+def test_gpus_starts_processes(reals, tmp_path):
+    done = run_processes(
+        1,
+        [
+            "train",
+            "--gpus",
+            "2",
+            "--p",
+            "0.2",
+            "--real",
+            reals,
+            "--outdir",
+            tmp_path / "runs",
+            *SHORT,
+        ],
+    )
+    assert done.returncode == 0, done.stderr
+    options = json.loads((tmp_path / "runs/00000-reals/training_options.json").read_text())
+    assert options["processes"] == 2
+
+
+def test_sigterm_leaves_a_run_that_goes_on(reals, tmp_path):
+    arguments = [sys.executable, "-m", "probe", "train", "--real", str(reals), "--outdir",
+                 str(tmp_path / "runs"), *TINY, "--kimg", "40", "--precision", "fp32"]  # fmt: skip
+    process = subprocess.Popen(arguments, stderr=subprocess.PIPE, text=True)
+    state = tmp_path / "runs/00000-reals/training-state-latest.pt"
+    deadline = time.monotonic() + 120
+    while not state.exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.terminate()
+    _, err = process.communicate()
+    assert process.returncode == 143 and "repeat the command to go on" in err
+    assert torch.load(state, weights_only=True)["images"] >= 20

@@ -1,0 +1,23 @@
+"""Memory that is freed stays with the process. No torch here: the command line begins with this."""
+
+import ctypes
+import sys
+
+# glibc's mallopt parameters (malloc.h).
+M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
+
+
+def keep_freed_memory() -> None:
+    """Let glibc reuse large blocks instead of returning them to the system at once.
+
+    A network on a CPU allocates the same tensors again and again, and every page of a block that
+    was given back is zeroed anew by the kernel: a training step through MobileNetV2 took 0.90 s
+    without this and 0.37 s with it (batch 16, float32, two cores), a plain pass in bfloat16 0.33 s
+    and 0.21 s. Elsewhere than on glibc this does nothing.
+    """
+    if not sys.platform.startswith("linux"):
+        return
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        mallopt(M_MMAP_MAX, 0)
+        mallopt(M_TRIM_THRESHOLD, 2**31 - 1)

@@ -1,0 +1,159 @@
+"""Whether a run can be done here, found out before it costs hours."""
+
+import resource
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from probe.bank.spec import BackboneSpec
+from probe.bank.weights import find_weights
+from probe.errors import BackboneUnavailable, UsageError
+from probe.runtime import World
+from probe.training.clock import Clock
+from probe.training.config import TrainConfig
+from probe.training.ensemble import discriminator_step, generator_gradient
+from probe.training.evaluation import Candidates
+from probe.training.loop import Run
+from probe.training.reals import RealStream
+from probe.training.state import TrainState
+from probe.training.step import train_step
+
+
+def require_backbones(config: TrainConfig, candidates: Candidates) -> list[str]:
+    """Check that the bank's weights suffice for the strategy.
+
+    Returns:
+        What the user should know, as sentences.
+
+    Raises:
+        UsageError: fewer backbones than k are here, says which are missing; or nobody judges.
+    """
+    notes = []
+    problems = missing(candidates.specs, offline=candidates.offline)
+    if config.strategy != "none":
+        able = [spec.name for spec in candidates.specs if spec.name not in problems]
+        if len(able) < config.k:
+            names = f" ({', '.join(able)})" if able else ""
+            reasons = "".join(f"\n  {name}: {why}" for name, why in problems.items())
+            raise UsageError(
+                f"--k: {config.k} backbones are wanted and {len(able)} can be used{names}."
+                + (f" Missing:{reasons}" if reasons else " The bank has no more.")
+            )
+        if problems:
+            notes.append(f"Not here and left out: {', '.join(problems)}.")
+    if not config.eval_num:
+        return notes
+    judge = candidates.evaluator
+    if judge is None:
+        if config.strategy != "none":
+            raise UsageError(
+                "The bank has no evaluator, so that nobody could say which snapshot is best. Mark "
+                "one entry with 'role: evaluator'; it then is no discriminator. With --eval-num 0 "
+                "the latest snapshot is taken instead."
+            )
+        return [*notes, "The bank has no evaluator: no distances are measured."]
+    absent = missing([judge], offline=candidates.offline)
+    if absent:
+        text = f"The evaluator {judge.name} is not here ({absent[judge.name]})"
+        if config.strategy != "none":
+            raise UsageError(
+                f"{text}. Get it, or take the latest snapshot as the best with --eval-num 0."
+            )
+        notes.append(f"{text}: no distances are measured.")
+    return notes
+
+
+def missing(specs: Sequence[BackboneSpec], *, offline: bool) -> dict[str, str]:
+    """Return name → why, of the entries whose weights cannot be had."""
+    problems = {}
+    for spec in specs:
+        try:
+            find_weights(spec, offline=offline)
+        except BackboneUnavailable as error:
+            problems[spec.name] = str(error)
+    return problems
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What a run would cost here, measured on two steps.
+
+    Attributes:
+        own: seconds per thousand images of the GAN alone.
+        each: backbone → seconds per thousand images that it adds.
+        peak_gib: the highest memory use, of the GPU or of the process.
+    """
+
+    own: float
+    each: dict[str, float]
+    peak_gib: float
+
+    def hours(self, plan_ends: Sequence[int], k_by_stage: Sequence[int]) -> tuple[float, float]:
+        """Return the least and the most hours, with the cheapest and the dearest backbones.
+
+        Evaluation and ranking come on top.
+        """
+        cheap, total_low, total_high, start = sorted(self.each.values()), 0.0, 0.0, 0
+        for end, k in zip(plan_ends, k_by_stage, strict=True):
+            kimg = (end - start) / 1000
+            total_low += kimg * (self.own + sum(cheap[:k]))
+            total_high += kimg * (self.own + sum(cheap[len(cheap) - k :] if k else []))
+            start = end
+        return total_low / 3600, total_high / 3600
+
+
+def estimate(run: Run, state: TrainState) -> Estimate:
+    """Time a step of the GAN, and of a discriminator on every backbone that is here.
+
+    The state is trained a little on the way: give one that is thrown away.
+    """
+    config, world = run.plan.config, World()
+    assert config.batch is not None
+    stream = RealStream(
+        run.reals, batch=config.batch, mirror=config.mirror, seed=config.seed, world=world,
+        device=run.device,
+    )  # fmt: skip
+    labels = None
+    if run.reals.c_dim and run.reals.training.labels is not None:
+        labels = torch.tensor(run.reals.training.labels)
+
+    def synchronise() -> float:
+        if run.device.type == "cuda":
+            torch.cuda.synchronize()
+        return time.monotonic()
+
+    # A whole period of the regularisers, after one step that warms up.
+    steps = min(config.r1_interval, 16)
+    for n in range(steps + 1):
+        reals, c = stream.at(state.images)
+        train_step(
+            state, reals, c, config, labels=labels, world=world, precision=run.precision,
+            clock=Clock(run.device),
+        )  # fmt: skip
+        if n == 0:
+            started = synchronise()
+        elif n == 1 and synchronise() - started > 5:
+            steps = 1  # one step tells enough where each takes seconds
+            break
+    own = (synchronise() - started) / steps * 1000 / config.batch
+    each = {}
+    absent = missing(run.candidates.specs, offline=run.candidates.offline)
+    for spec in run.candidates.specs:
+        if spec.name in absent:
+            continue
+        member = run.member(spec.name)
+        for n in range(2):
+            if n == 1:
+                started = synchronise()
+            step = {"world": world, "seen": n, "precision": run.precision,
+                    "span": Clock(run.device).span}  # fmt: skip
+            generator_gradient([member], reals, c, **step)
+            discriminator_step(member, reals, c, reals, c, **step)
+        each[spec.name] = (synchronise() - started) * 1000 / config.batch
+        del member
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    if run.device.type == "cuda":
+        peak = torch.cuda.max_memory_allocated()
+    return Estimate(own, each, peak / 2**30)

@@ -1,0 +1,212 @@
+"""How good a snapshot is: distances in features that no discriminator has been trained on."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from probe.bank.load import load_backbone
+from probe.bank.spec import BackboneSpec
+from probe.errors import BackboneUnavailable, ProbeError
+from probe.features.extract import BackbonePool, extract, pooled_features, share_out
+from probe.features.space import open_space
+from probe.features.store import FeatureStore
+from probe.generators.checkpoint import Checkpoint
+from probe.generators.sampler import GeneratorSource
+from probe.generators.stylegan2 import Generator
+from probe.images.base import ImageSource
+from probe.metrics.frechet import FrechetReference
+from probe.metrics.kernel import kernel_distance
+from probe.runtime import World, autocast
+from probe.training.ensemble import Member, OwnNetwork
+from probe.training.reals import Reals, one_hot
+
+PART = 64
+WATCHED = 256  # images of each kind on which the discriminators' accuracies are taken
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """The bank as a run sees it.
+
+    Attributes:
+        specs: the backbones that may become discriminators.
+        evaluator: the one that judges, or None.
+        store: where features are kept.
+        calibration: unlabelled images for networks with random weights.
+        offline: never download weights.
+    """
+
+    specs: Sequence[BackboneSpec]
+    evaluator: BackboneSpec | None
+    store: FeatureStore
+    calibration: ImageSource
+    offline: bool
+
+
+@dataclass(frozen=True)
+class Distances:
+    """How far a snapshot is from the training images.
+
+    Attributes:
+        frechet: Fréchet distance in the evaluator's features; the less the better.
+        kernel: unbiased kernel distance, with its 95 % interval.
+        seconds: what measuring took.
+    """
+
+    frechet: float
+    kernel: float
+    kernel_low: float
+    kernel_high: float
+    seconds: float
+
+
+def sample_source(generator: Generator, reals: Reals, *, count: int, seed: int) -> GeneratorSource:
+    """Return samples of a network in training as images."""
+    checkpoint = Checkpoint(
+        generator=generator, architecture="stylegan2", digest="", init=generator.init_kwargs
+    )
+    return GeneratorSource(
+        checkpoint,
+        name="the generator in training",
+        count=count,
+        seed=seed,
+        labels=reals.training.labels,
+        device=next(generator.parameters()).device,
+    )
+
+
+class Evaluator:
+    """Judges snapshots in the features of the bank's evaluator, against all training images."""
+
+    def __init__(
+        self,
+        candidates: Candidates,
+        reals: Reals,
+        *,
+        count: int,
+        seed: int,
+        device: torch.device,
+        precision: str,
+        world: World,
+    ) -> None:
+        """Load the evaluator and extract the training images' features.
+
+        Raises:
+            BackboneUnavailable: its weights are not here, or it broke.
+        """
+        spec = candidates.evaluator
+        assert spec is not None
+        self.name, self.reals, self.count, self.seed = spec.name, reals, count, seed
+        self.device, self.precision, self.world = device, precision, world
+        space = open_space(
+            spec,
+            candidates.store,
+            resolution=reals.resolution,
+            precision=precision,
+            device=device,
+            offline=candidates.offline,
+            calibration=candidates.calibration,
+        )
+        pool = BackbonePool(
+            lambda name: load_backbone(
+                spec, offline=candidates.offline, calibration=candidates.calibration
+            ),
+            device,
+        )
+        everything = list(range(len(reals.training)))
+        run = {"resolution": reals.resolution, "device": device, "precision": precision}
+        share_out(world, reals.training, everything, {spec.name: space}, pool, **run)
+        if world.is_first:
+            found = extract(
+                reals.training,
+                everything,
+                len(everything),
+                {spec.name: space},
+                pool,
+                **run,
+                report=lambda record: None,
+            )
+            for failure in found.failures.values():
+                raise BackboneUnavailable(f"the evaluator {spec.name}: {failure.reason}")
+            self.features = space.read(found.keys)
+            self.reference = FrechetReference(self.features)
+        self.backbone = pool.get(spec.name)
+
+    def measure(self, generator: Generator) -> Distances | None:
+        """Return the distances of a generator's samples; None on every process but the first."""
+        started = time.monotonic()
+        source = sample_source(generator, self.reals, count=self.count, seed=self.seed)
+        mine, rows = self.world.share(range(self.count)), []
+        for start in range(0, len(mine), PART):
+            images = source.load(mine[start : start + PART], self.reals.resolution).images
+            rows.append(
+                pooled_features(self.backbone, images, device=self.device, precision=self.precision)
+            )
+        fakes = self.world.gather(np.concatenate(rows))
+        if not self.world.is_first:
+            return None
+        if not np.isfinite(fakes).all():
+            raise ProbeError(
+                f"The evaluator {self.name} gives NaN or infinite features of the fakes. Use "
+                "--precision fp32, or another evaluator."
+            )
+        kernel = kernel_distance(self.features, fakes, seed=self.seed)
+        return Distances(
+            frechet=self.reference.distance(fakes),
+            kernel=kernel.value,
+            kernel_low=kernel.low,
+            kernel_high=kernel.high,
+            seconds=time.monotonic() - started,
+        )
+
+
+@torch.no_grad()
+def accuracies(
+    members: Sequence[Member],
+    generator: Generator,
+    reals: Reals,
+    *,
+    seed: int,
+    device: torch.device,
+    precision: str,
+) -> dict[str, float]:
+    """Return the share of images that each discriminator calls rightly, without augmentation.
+
+    On training images, on held-out ones where there are any, and on fakes: reals that it was
+    trained on and reals that it was not drift apart as it overfits.
+
+    Returns:
+        "Accuracy/<name>/train", "…/holdout" and "…/fake", from 0 to 1.
+    """
+    fakes = sample_source(generator, reals, count=min(WATCHED, len(reals.training)), seed=seed)
+    groups: dict[str, ImageSource] = {"train": reals.training, "fake": fakes}
+    if len(reals.holdout):
+        groups["holdout"] = reals.holdout
+    found = {}
+    for kind, source in groups.items():
+        indices = list(range(min(WATCHED, len(source))))
+        right = {member.name: 0 for member in members}
+        for start in range(0, len(indices), PART):
+            part = indices[start : start + PART]
+            images = source.load(part, reals.resolution).images.to(device).float() / 127.5 - 1
+            labels = [source.labels[i] for i in part] if reals.c_dim and source.labels else None
+            c = one_hot(reals, labels)
+            c = None if c is None else c.to(device)
+            for member in members:
+                with autocast(device, precision):
+                    logits = _in_groups(member, images, c)
+                right[member.name] += int(((logits > 0) == (kind != "fake")).sum())
+        found |= {f"Accuracy/{name}/{kind}": n / len(indices) for name, n in right.items()}
+    return found
+
+
+def _in_groups(member: Member, images: torch.Tensor, c: torch.Tensor | None) -> torch.Tensor:
+    """Return the final logits (N,), repeating images until minibatch-std groups divide them."""
+    n, network = len(images), member.network
+    group = network.discriminator.b4.group_size if isinstance(network, OwnNetwork) else 1
+    rows = torch.arange(-(-n // group) * group, device=images.device) % n
+    full = network(images[rows], None if c is None else c[rows])
+    return full[-1][:n].float()

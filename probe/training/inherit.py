@@ -1,0 +1,139 @@
+"""Networks to go on from: `--init` with a StyleGAN2-ADA pickle or one of our snapshots."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from probe.errors import CheckpointError, UsageError
+from probe.generators.checkpoint import build_stylegan2, check_arguments
+from probe.generators.formats import load_generator, read_modules
+from probe.generators.stylegan2 import Generator
+from probe.training.config import TrainConfig
+from probe.training.discriminator import Discriminator
+
+# Of the original discriminator's arguments, those that change no weight and no result here.
+IGNORED = ("num_fp16_res", "block_kwargs", "architecture", "cmap_dim", "mapping_kwargs")
+
+
+@dataclass(frozen=True)
+class Inherited:
+    """What a file brings.
+
+    Attributes:
+        digest: SHA-256 of the file.
+        generator: to train on.
+        average: its weight average.
+        discriminator: None where the file has none; a new one is made.
+    """
+
+    digest: str
+    generator: Generator
+    average: Generator
+    discriminator: Discriminator | None
+
+    def adapt(self, config: TrainConfig) -> TrainConfig:
+        """Return the options with the widths of these networks."""
+        init = self.average.init_kwargs
+        synthesis, mapping = init["synthesis_kwargs"], init["mapping_kwargs"]
+        return replace(
+            config,
+            z_dim=self.average.z_dim,
+            w_dim=self.average.w_dim,
+            channel_base=synthesis.get("channel_base", 32768),
+            channel_max=synthesis.get("channel_max", 512),
+            map_layers=mapping.get("num_layers", 8),
+        )
+
+
+def inherit(path: Path, *, resolution: int, c_dim: int) -> Inherited:
+    """Read the networks of a file, running nothing of it.
+
+    Args:
+        path: a StyleGAN2-ADA pickle (G, D and G_ema are taken) or a snapshot of ours (one
+            generator, the average).
+        resolution: of the training images.
+        c_dim: number of classes of the run.
+
+    Raises:
+        CheckpointError: not a file that can be read.
+        UsageError: the networks do not fit the images.
+    """
+    checkpoint = load_generator(path)
+    average = checkpoint.generator
+    if (average.img_resolution, average.img_channels) != (resolution, 3):
+        raise UsageError(
+            f"--init: {path} makes images of {average.img_resolution} px with "
+            f"{average.img_channels} channels; the training images have {resolution} px and 3. "
+            f"Choose --resolution {average.img_resolution}, or another file."
+        )
+    if average.c_dim != c_dim:
+        raise UsageError(
+            f"--init: {path} has {average.c_dim} classes, this run has {c_dim} (--cond). They must "
+            "agree."
+        )
+    modules = read_modules(path) if checkpoint.globals else {}
+    generator = average
+    if "G" in modules:
+        generator = build_stylegan2(*modules["G"])
+    discriminator = None
+    if "D" in modules:
+        try:
+            discriminator = _discriminator(*modules["D"])
+        except CheckpointError as error:
+            raise CheckpointError(f"{path}: {error}.") from error
+        made_for = (discriminator.img_resolution, discriminator.c_dim)
+        if made_for != (resolution, c_dim):
+            raise UsageError(
+                f"--init: the discriminator of {path} is for {made_for[0]} px and {made_for[1]} "
+                f"classes, its generator for {resolution} px and {c_dim}."
+            )
+    return Inherited(checkpoint.digest, generator, average, discriminator)
+
+
+def _discriminator(init: Mapping[str, Any], state: Mapping[str, torch.Tensor]) -> Discriminator:
+    """Build a residual discriminator from what a file says of it.
+
+    Raises:
+        CheckpointError: of another architecture, or its tensors do not fit.
+    """
+    arguments = dict(init)
+    if arguments.get("architecture", "resnet") != "resnet":
+        raise CheckpointError(
+            f"its discriminator is of architecture '{arguments['architecture']}'; only 'resnet' is "
+            "read"
+        )
+    epilogue = arguments.pop("epilogue_kwargs", None) or {}
+    if epilogue.get("mbstd_num_channels", 1) != 1:
+        raise CheckpointError("its discriminator has several minibatch-std channels")
+    known = {"c_dim", "img_resolution", "img_channels", "channel_base", "channel_max", "conv_clamp"}
+    arguments = {k: v for k, v in arguments.items() if k not in IGNORED}
+    unknown = sorted(arguments.keys() - known)
+    if unknown:
+        raise CheckpointError(f"its discriminator has an argument '{unknown[0]}' that is not known")
+    check_arguments(arguments)
+    tensors = {k: v for k, v in state.items() if not k.endswith("resample_filter")}
+    try:
+        with torch.device("meta"):
+            shape = Discriminator(**arguments, mbstd_group_size=4)
+        wanted = {
+            k: tuple(v.shape)
+            for k, v in shape.state_dict().items()
+            if not k.endswith("resample_filter")
+        }
+    except (TypeError, ValueError, ArithmeticError, RuntimeError) as error:
+        raise CheckpointError(f"its discriminator cannot be built: {error}") from error
+    if {k: tuple(v.shape) for k, v in tensors.items()} != wanted:
+        odd = sorted(wanted.keys() ^ tensors.keys()) or [
+            k for k in wanted if tuple(tensors[k].shape) != wanted[k]
+        ]
+        raise CheckpointError(f"its discriminator's tensor '{odd[0]}' does not fit")
+    for name, tensor in tensors.items():
+        if not tensor.isfinite().all():
+            raise CheckpointError(f"its tensor '{name}' holds NaN or infinite values")
+    group = epilogue.get("mbstd_group_size", 4)
+    network = Discriminator(**arguments, mbstd_group_size=group if group else 4)
+    network.load_state_dict({k: v.float() for k, v in tensors.items()}, strict=False)
+    return network

@@ -1,0 +1,152 @@
+"""What the options leave open: presets by name, "auto" by resolution, batch and image count.
+
+Figures are those of method 6.1 and 3.1; the small presets are ours.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from probe.errors import UsageError
+from probe.training.config import TrainConfig
+
+# Method 6.1. Channel bases are 32768 times the multiplier of the table.
+_PAPER = {"ema_rampup": 0.0, "map_layers": 8, "mbstd_group": 4, "batch": 16, "pl_weight": 2.0,
+          "style_mixing": 0.9, "channel_max": 512, "lr": 0.002}  # fmt: skip
+_SMALL = {"ema_rampup": 0.05, "map_layers": 2, "pl_weight": 0.0, "style_mixing": 0.0, "lr": 0.0025}
+PRESETS: Mapping[str, Mapping[str, Any]] = {
+    "paper256": {**_PAPER, "channel_base": 16384, "gamma": 1.0, "ema_kimg": 10.0},
+    "paper256_2fmap": {**_PAPER, "channel_base": 32768, "gamma": 1.0, "ema_kimg": 10.0},
+    "paper512": {**_PAPER, "channel_base": 32768, "gamma": 0.5, "ema_kimg": 20.0, "lr": 0.0025},
+    "paper1024": {**_PAPER, "channel_base": 32768, "gamma": 2.0, "ema_kimg": 10.0},
+    "stylegan2": {**_PAPER, "channel_base": 32768, "gamma": 10.0, "ema_kimg": 10.0},
+    "cifar": {**_SMALL, "batch": 64, "mbstd_group": 32, "channel_base": 32768, "channel_max": 512,
+              "gamma": 0.01, "ema_kimg": 500.0},
+    "small32": {**_SMALL, "batch": 32, "mbstd_group": 4, "channel_base": 4096,
+                "channel_max": 256, "gamma": 0.02, "ema_kimg": 10.0},
+    "small64": {**_SMALL, "batch": 32, "mbstd_group": 4, "channel_base": 8192,
+                "channel_max": 256, "gamma": 0.1, "ema_kimg": 10.0},
+}  # fmt: skip
+
+# Method 3.1 and 3.2 (images at most; warm-up, first stage, each later stage, in kimg).
+SCHEDULES = (
+    (500, 200.0, 1000.0, 1000.0),
+    (1000, 500.0, 4000.0, 1000.0),
+    (None, 500.0, 8000.0, 2000.0),
+)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What will be done.
+
+    Attributes:
+        config: every option with a value; no None but `kimg`, `stage_kimg`, `aug_p`.
+        stage_ends: images seen at the end of each stage, warm-up first.
+        reasons: option → value and why, for those that were chosen here.
+    """
+
+    config: TrainConfig
+    stage_ends: tuple[int, ...]
+    reasons: dict[str, tuple[Any, str]]
+
+
+def make_plan(
+    config: TrainConfig,
+    *,
+    resolution: int,
+    images: int,
+    processes: int = 1,
+    inherited: bool = False,
+) -> Plan:
+    """Fill in what the options leave open.
+
+    Args:
+        config: what the user gave.
+        resolution: side of the training images.
+        images: how many there are.
+        processes: over which each batch is divided.
+        inherited: whether training goes on from given networks, which need no warm-up.
+
+    Raises:
+        UsageError: the batch does not divide by processes and minibatch-std groups.
+    """
+    name = config.cfg
+    if name == "auto" and resolution <= 64:
+        name = "small32" if resolution <= 32 else "small64"
+    preset = dict(PRESETS.get(name, {}))
+    why = dict.fromkeys(preset, f"preset {name}")
+    batch = config.batch or preset.get("batch")
+    if name == "auto":
+        batch = batch or max(processes, min(processes * min(4096 // resolution, 32), 64))
+        preset, why = _auto(resolution, batch, processes)
+    elif batch != preset["batch"]:
+        # What the preset says of these belongs to its own batch.
+        preset["gamma"] = preset["gamma"] * preset["batch"] / batch
+        why["gamma"] = f"preset {name}'s {PRESETS[name]['gamma']:g}, scaled to the batch"
+        preset["mbstd_group"] = min(preset["mbstd_group"], max(1, batch // processes))
+    preset["resolution"], why["resolution"] = resolution, "the images' own"
+    given = {k: v for k, v in vars(config).items() if v is not None}
+    chosen = {k: v for k, v in preset.items() if k not in given}
+    resolved = replace(config, **chosen)
+    assert resolved.batch is not None and resolved.mbstd_group is not None
+    if resolved.batch % processes:
+        raise UsageError(f"--batch: {resolved.batch} does not divide over {processes} processes.")
+    each = resolved.batch // processes
+    if each % min(resolved.mbstd_group, each):
+        raise UsageError(
+            f"--batch: {each} images per process do not divide into groups of "
+            f"{resolved.mbstd_group} (--mbstd-group)."
+        )
+    lengths, reason = stage_lengths(config, images, inherited)
+    reasons = {k: (v, why[k]) for k, v in chosen.items()}
+    if reason:
+        reasons["stage_kimg"] = (",".join(f"{length:g}" for length in lengths), reason)
+    ends, total = [], 0.0
+    for length in lengths:
+        total += length * 1000
+        ends.append(round(total))
+    return Plan(resolved, tuple(ends), reasons)
+
+
+def _auto(resolution: int, batch: int, processes: int) -> tuple[dict[str, Any], dict[str, str]]:
+    """Return values by formula and why (method 6.1, row "auto")."""
+    each = max(1, batch // processes)
+    values = {
+        "batch": (batch, "min(4096 / resolution, 32) per process, at most 64"),
+        "mbstd_group": (min(each, 4), "at most 4, and the batch of one process"),
+        "channel_base": (32768 if resolution >= 512 else 16384, "by resolution"),
+        "channel_max": (512, "always"),
+        "lr": (0.002 if resolution >= 1024 else 0.0025, "by resolution"),
+        "gamma": (0.0002 * resolution**2 / batch, "0.0002 · resolution² / batch"),
+        "ema_kimg": (batch * 10 / 32, "batch · 10 / 32"),
+        "ema_rampup": (0.05, "always"),
+        "map_layers": (2, "always"),
+        "pl_weight": (2.0, "always"),
+        "style_mixing": (0.9, "always"),
+    }
+    return {k: v for k, (v, _) in values.items()}, {k: why for k, (_, why) in values.items()}
+
+
+def stage_lengths(
+    config: TrainConfig, images: int, inherited: bool = False
+) -> tuple[list[float], str]:
+    """Return the length of each stage in kimg, and why; no reason where the user gave them.
+
+    `kimg` alone keeps the proportions of the method's schedule, so that strategies can be compared
+    at equal length.
+    """
+    if config.stage_kimg is not None:
+        return config.stage_lengths(), ""
+    limit, warmup, first, later = next(s for s in SCHEDULES if s[0] is None or images <= s[0])
+    warmup = 0.0 if inherited else warmup
+    stages = [first, *[later] * (config.k - 1)]
+    lengths = {"none": [warmup + sum(stages)], "fixed": [warmup, sum(stages)]}.get(
+        config.strategy, [warmup, *stages]
+    )
+    count = f"{images} images are " + (f"at most {limit}" if limit else "more than 1000")
+    if config.kimg is None:
+        return lengths, count
+    scale = config.kimg / sum(lengths)
+    lengths = [length * scale for length in lengths]
+    return lengths, "" if len(lengths) == 1 else f"--kimg shared out as for {count}"

@@ -1,0 +1,211 @@
+"""The training images as an endless shuffled stream that can be entered anywhere."""
+
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch.nn import functional as F
+
+from probe.errors import ImagesError, ProbeError, UsageError
+from probe.images.base import Broken, ImageSource
+from probe.images.decode import describe_broken
+from probe.images.subset import Subset
+from probe.probing.config import LEAST_IMAGES
+from probe.runtime import World, numpy_stream
+
+MEMORY = 1 * 2**30  # of decoded images that are kept
+PART = 256
+
+
+@dataclass(frozen=True)
+class Reals:
+    """The images of a run, all of which decode.
+
+    Attributes:
+        training: the images that are shown.
+        holdout: images that never are, possibly none.
+        resolution: side at which they are shown.
+        c_dim: number of classes, 0 for an unconditional run.
+        broken: what was skipped.
+        pixels: uint8 (len(training), 3, R, R) where they fit into memory, else None.
+    """
+
+    training: ImageSource
+    holdout: ImageSource
+    resolution: int
+    c_dim: int
+    broken: list[Broken]
+    pixels: torch.Tensor | None
+
+
+def open_reals(
+    source: ImageSource, *, resolution: int | None, holdout: int, cond: bool, seed: int
+) -> Reals:
+    """Decode every image once, and set the held-out ones apart.
+
+    Args:
+        source: the images.
+        resolution: side to train at; None takes the images' own, if they agree.
+        holdout: how many images to keep from training, drawn by `seed`.
+        cond: whether labels are needed.
+        seed: of the run.
+
+    Raises:
+        UsageError: no resolution that a generator can have, images of several sizes without
+            `resolution`, or no labels where they are needed.
+        ImagesError: too few usable images.
+    """
+    side = resolution or _common_side(source)
+    if side < 8 or side & (side - 1):
+        lower = max(8, 2 ** (side.bit_length() - 1))
+        raise UsageError(
+            f"--resolution: the images of {source.name} are {side} px; a generator needs a power "
+            f"of two. Choose one, for example --resolution {lower}."
+        )
+    keep = len(source) * 3 * side**2 <= MEMORY
+    usable, broken, parts = [], [], []
+    for start in range(0, len(source), PART):
+        batch = source.load(range(start, min(start + PART, len(source))), side)
+        usable += batch.indices
+        broken += batch.broken.values()
+        if keep:
+            parts.append(batch.images)
+    if len(usable) - holdout < LEAST_IMAGES:
+        skipped = f" {describe_broken(broken)}" if broken else ""
+        kept = f" beside {holdout} held out" if holdout else ""
+        raise ImagesError(
+            f"{source.name}: {len(usable)} usable images are too few to train on; at least "
+            f"{LEAST_IMAGES} are needed{kept}.{skipped}"
+        )
+    c_dim = 0
+    if cond:
+        if source.labels is None:
+            raise UsageError(
+                f"--cond: {source.name} has no labels. Put a dataset.json beside the images, or "
+                "leave --cond out."
+            )
+        c_dim = max(source.labels[i] for i in usable) + 1
+    order = numpy_stream(seed, "holdout").permutation(len(usable))
+    shown = sorted(order[holdout:].tolist())
+    return Reals(
+        training=Subset(source, [usable[i] for i in shown]),
+        holdout=Subset(source, [usable[i] for i in sorted(order[:holdout].tolist())]),
+        resolution=side,
+        c_dim=c_dim,
+        broken=broken,
+        pixels=torch.cat(parts)[shown] if keep else None,
+    )
+
+
+def _common_side(source: ImageSource) -> int:
+    """Return the side of the images, provided that they are all of one size.
+
+    Raises:
+        UsageError: they are not.
+    """
+    sizes: dict[tuple[int, int], int] = {}
+    for header in source.headers(range(len(source))):
+        if header is not None:
+            sizes[header.size] = sizes.get(header.size, 0) + 1
+    if len(sizes) > 1:
+        first, second = sorted(sizes, key=lambda s: (-sizes[s], s))[:2]
+        raise UsageError(
+            f"--resolution: the images of {source.name} are of {len(sizes)} sizes "
+            f"({first[0]}x{first[1]}, {second[0]}x{second[1]}, …). Choose a side to which they are "
+            "cropped and resized, for example --resolution "
+            f"{max(8, 2 ** (source.resolution.bit_length() - 1))}."
+        )
+    return source.resolution
+
+
+class RealStream:
+    """Batches of an endless stream, each a function of (seed, images seen) alone.
+
+    Every pass over the data has an order of its own; every image is flipped with probability 1/2
+    under `mirror`. The next batch is decoded while the current one is used.
+
+    Args:
+        reals: the images.
+        batch: images per step over all processes.
+        mirror: whether to flip.
+        seed: of the run.
+        world: the processes; each gets its share of every batch.
+        device: where the images are wanted.
+    """
+
+    def __init__(
+        self,
+        reals: Reals,
+        *,
+        batch: int,
+        mirror: bool,
+        seed: int,
+        world: World,
+        device: torch.device,
+    ) -> None:
+        self.reals, self.batch, self.mirror, self.seed = reals, batch, mirror, seed
+        self.world, self.device = world, device
+        self._background = ThreadPoolExecutor(1)
+        self._ahead: tuple[int, Future[tuple[torch.Tensor, torch.Tensor | None]]] | None = None
+
+    def at(self, start: int) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Return this process's share of the batch that begins at image `start` of the stream.
+
+        Returns:
+            float32 (n, 3, R, R) in [-1, 1], and one-hot classes (n, c_dim) or None.
+
+        Raises:
+            ProbeError: an image that decoded at the start no longer does.
+        """
+        if self._ahead is not None and self._ahead[0] == start:
+            images, labels = self._ahead[1].result()
+        else:
+            images, labels = self._decode(start)
+        following = start + self.batch
+        self._ahead = (following, self._background.submit(self._decode, following))
+        images = images.to(self.device, non_blocking=True).float() / 127.5 - 1
+        images = images.contiguous(memory_format=torch.channels_last)
+        return images, None if labels is None else labels.to(self.device)
+
+    def _decode(self, start: int) -> tuple[torch.Tensor, torch.Tensor | None]:
+        positions = self.world.share(range(start, start + self.batch))
+        indices = self.order(positions)
+        images = load_pixels(self.reals, indices)
+        if self.mirror:
+            flips = [numpy_stream(self.seed, "flip", p).random() < 0.5 for p in positions]
+            images = images.clone()
+            images[flips] = images[flips].flip(3)
+        return images, one_hot(self.reals, [self.reals.training.labels[i] for i in indices]
+                               if self.reals.c_dim else None)  # fmt: skip
+
+    def order(self, positions: Sequence[int]) -> list[int]:
+        """Return which images stand at these positions of the stream."""
+        n = len(self.reals.training)
+        passes: dict[int, np.ndarray] = {}
+        for turn in {p // n for p in positions}:
+            passes[turn] = numpy_stream(self.seed, "order", turn).permutation(n)
+        return [int(passes[p // n][p % n]) for p in positions]
+
+
+def load_pixels(reals: Reals, indices: Sequence[int]) -> torch.Tensor:
+    """Return training images, uint8 (n, 3, R, R).
+
+    Raises:
+        ProbeError: an image that decoded at the start no longer does.
+    """
+    if reals.pixels is not None:
+        return reals.pixels[list(indices)]
+    batch = reals.training.load(list(indices), reals.resolution)
+    if batch.broken:
+        broken = next(iter(batch.broken.values()))
+        raise ProbeError(f"{broken.name}: became unreadable during training ({broken.reason}).")
+    return batch.images
+
+
+def one_hot(reals: Reals, labels: Sequence[int] | None) -> torch.Tensor | None:
+    """Return classes as float32 (n, c_dim), None for none."""
+    if labels is None:
+        return None
+    return F.one_hot(torch.tensor(labels), reals.c_dim).float()

@@ -1,0 +1,108 @@
+"""The files of a run that grow as it goes: statistics, metrics, TensorBoard events.
+
+Their shapes are those that tools for the StyleGAN family parse: `stats.jsonl` has one object per
+tick, name → {num, mean, std}; a metric's file has one object per snapshot.
+"""
+
+import importlib.util
+import json
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from probe.files import write_text
+
+STATS_FILE = "stats.jsonl"
+PROBES_FILE = "probes.jsonl"
+
+
+def summarise(stats: Mapping[str, Sequence[torch.Tensor]]) -> dict[str, dict[str, float]]:
+    """Return {num, mean, std} of each statistic; its values are scalars on the device."""
+    record = {}
+    for name, values in stats.items():
+        v = torch.stack(list(values)).double()
+        record[name] = {
+            "num": len(v),
+            "mean": float(v.mean()),
+            "std": float(v.std(correction=0)),
+        }
+    return record
+
+
+class RunRecords:
+    """Appends records to a run directory.
+
+    Lines beyond the state that a run goes on from are dropped: they will be written again.
+
+    Args:
+        folder: the run directory.
+        images: images seen in the state that the run goes on from.
+    """
+
+    def __init__(self, folder: Path, images: int) -> None:
+        self.folder, self.images = folder, images
+        for path in folder.glob("*.jsonl"):
+            lines = [line for line in _records(path) if line["kimg"] <= images / 1000]
+            write_text(path, "".join(json.dumps(line) + "\n" for line in lines))
+        self._board = None
+        if importlib.util.find_spec("tensorboard") is not None:
+            from torch.utils.tensorboard import SummaryWriter
+
+            self._board = SummaryWriter(folder, purge_step=images + 1 if images else None)
+
+    def stats(self, images: int, record: Mapping[str, Mapping[str, float]]) -> None:
+        """Append one tick's statistics."""
+        kimg = images / 1000
+        self._append(STATS_FILE, {**record, "kimg": kimg})
+        self._draw(images, {name: value["mean"] for name, value in record.items()})
+
+    def metric(
+        self, name: str, images: int, results: Mapping[str, float], snapshot: str, seconds: float
+    ) -> None:
+        """Append one snapshot's metric to its own file."""
+        record = {
+            "results": dict(results),
+            "metric": name,
+            "total_time": seconds,
+            "snapshot": snapshot,
+            "snapshot_pkl": snapshot,  # the name that other tools look for
+            "kimg": images / 1000,
+        }
+        self._append(f"metric-{name}.jsonl", record)
+        self._draw(images, {f"Metrics/{key}": value for key, value in results.items()})
+
+    def probes(self, images: int, snapshot: str, scores: Mapping[str, float]) -> None:
+        """Append the probe scores of the bank at one snapshot."""
+        self._append(
+            PROBES_FILE, {"kimg": images / 1000, "snapshot": snapshot, "scores": dict(scores)}
+        )
+        self._draw(images, {f"Probe/{name}": score for name, score in scores.items()})
+
+    def close(self) -> None:
+        """Flush what is buffered."""
+        if self._board is not None:
+            self._board.close()
+
+    def _append(self, name: str, record: Mapping[str, Any]) -> None:
+        with (self.folder / name).open("a") as f:
+            f.write(json.dumps({**record, "timestamp": time.time()}) + "\n")
+
+    def _draw(self, images: int, values: Mapping[str, float]) -> None:
+        if self._board is not None:
+            for name, value in values.items():
+                self._board.add_scalar(name, value, global_step=images)
+            self._board.flush()
+
+
+def _records(path: Path) -> list[dict[str, Any]]:
+    """Return the whole lines of a file; a kill may have cut the last one."""
+    records = []
+    for line in path.read_text().splitlines():
+        try:
+            records.append(json.loads(line))
+        except json.JSONDecodeError:
+            continue
+    return records

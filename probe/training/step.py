@@ -1,0 +1,253 @@
+"""One step of training: the generator, every discriminator, and the regularisers that are due.
+
+Every random number of a step is a function of (seed, purpose, number of the sample or images seen),
+so a run can be continued exactly, and does not depend on how many processes share a batch.
+"""
+
+import math
+from collections.abc import Sequence
+
+import torch
+
+from probe.generators.stylegan2 import Generator
+from probe.runtime import World, autocast, stream_seed, torch_stream
+from probe.training.clock import Clock
+from probe.training.config import TrainConfig
+from probe.training.ensemble import (
+    P_INTERVAL,
+    Member,
+    discriminator_step,
+    generator_gradient,
+    take_step,
+)
+from probe.training.losses import path_lengths, r1_penalty
+from probe.training.state import TrainState
+
+PL_DECAY = 0.01
+PL_BATCH_SHRINK = 2
+
+
+class Samples:
+    """The random inputs of the fakes of one step.
+
+    Args:
+        config: the resolved options.
+        purpose: names the fakes, so that those of a step differ.
+        seen: images seen so far.
+        count: how many fakes over all processes.
+        world: the processes; this one makes its share.
+        device: where to compute.
+        labels: classes of the training images, from which those of fakes are drawn; or None.
+        c_dim: number of classes.
+    """
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        purpose: str,
+        seen: int,
+        count: int,
+        *,
+        world: World,
+        device: torch.device,
+        labels: torch.Tensor | None,
+        c_dim: int,
+    ) -> None:
+        self.config, self.world, self.device = config, world, device
+        rng = torch_stream(config.seed, "latents", purpose, seen)
+
+        def mine(drawn: torch.Tensor) -> torch.Tensor:
+            return drawn[world.rank :: world.size].to(device)
+
+        self.z = mine(torch.randn(count, config.z_dim, generator=rng))
+        self.other_z = mine(torch.randn(count, config.z_dim, generator=rng))
+        mixes = torch.rand(count, generator=rng) < (config.style_mixing or 0.0)
+        self.mixes, self.mixes_any = mine(mixes), bool(mixes.any())
+        self.cuts = mine(torch.rand(count, generator=rng))
+        self.c = None
+        if labels is not None:
+            drawn = labels[torch.randint(len(labels), (count,), generator=rng)]
+            self.c = torch.nn.functional.one_hot(mine(drawn), c_dim).float()
+        # One stream of noise per sample, on the device: no other split of the batch changes it.
+        self.noise = [
+            torch.Generator(device).manual_seed(stream_seed(config.seed, "noise", purpose, seen, i))
+            for i in world.share(range(count))
+        ]
+
+    def __len__(self) -> int:
+        """Return how many fakes this process makes."""
+        return len(self.z)
+
+    def styles(self, generator: Generator) -> torch.Tensor:
+        """Return the latents of every layer (n, L, w_dim), some from two z (style mixing).
+
+        Karras et al. 2019, section 3.1: from a random layer on, the second latent takes over. Only
+        the first moves the generator's running mean.
+        """
+        ws = generator.mapping(self.z, self.c)
+        ws = ws.unsqueeze(1).expand(-1, generator.num_ws, -1)
+        if not self.mixes_any:
+            return ws
+        tracking = generator.mapping.training
+        generator.mapping.eval()
+        other = generator.mapping(self.other_z, self.c).unsqueeze(1)
+        generator.mapping.train(tracking)
+        layers = torch.arange(generator.num_ws, device=self.device)
+        first = 1 + (self.cuts * (generator.num_ws - 1)).floor()  # from 1 to num_ws - 1
+        takes_over = self.mixes[:, None] & (layers[None] >= first[:, None])
+        return torch.where(takes_over[:, :, None], other, ws)
+
+
+def train_step(
+    state: TrainState,
+    reals: torch.Tensor,
+    c_real: torch.Tensor | None,
+    config: TrainConfig,
+    *,
+    labels: torch.Tensor | None,
+    world: World,
+    precision: str,
+    clock: Clock,
+) -> dict[str, torch.Tensor]:
+    """Do one step: images seen grow by the batch.
+
+    Args:
+        state: what is trained; changed in place.
+        reals: (n, 3, R, R) in [-1, 1], this process's share of the batch.
+        c_real: their classes, one-hot, or None.
+        config: the resolved options.
+        labels: classes of all training images, int64, or None.
+        world: the processes.
+        precision: "fp32" or "bf16".
+        clock: takes the times.
+
+    Returns:
+        The statistics of this step, scalars that are still on the device.
+    """
+    assert config.batch is not None
+    seen, step = state.images, state.images // config.batch
+    stats: dict[str, torch.Tensor] = {}
+
+    def samples(purpose: str, count: int) -> Samples:
+        return Samples(
+            config, purpose, seen, count,
+            world=world, device=reals.device, labels=labels, c_dim=state.c_dim,
+        )  # fmt: skip
+
+    stats |= _generator_step(state, samples("generator", config.batch), world, precision, clock)
+    if config.pl_weight and step % config.pl_interval == 0:
+        shrunk = max(world.size, config.batch // PL_BATCH_SHRINK // world.size * world.size)
+        stats |= _path_length_step(state, samples("path", shrunk), config, world, precision, clock)
+
+    with clock.span("G"), torch.no_grad(), autocast(reals.device, precision):
+        state.generator.eval()
+        drawn = samples("discriminator", config.batch)
+        fakes = state.generator.synthesis(drawn.styles(state.generator), noise_rng=drawn.noise)
+    for member in state.members:
+        stats |= discriminator_step(
+            member, reals, c_real, fakes, drawn.c,
+            world=world, seen=seen, precision=precision, span=clock.span,
+        )  # fmt: skip
+    if config.gamma and step % config.r1_interval == 0:
+        stats |= _r1_step(state.members[0], reals, c_real, config, world, seen, precision, clock)
+
+    state.images += config.batch
+    with clock.span("average"):
+        half_life = (config.ema_kimg or 0.0) * 1000
+        if config.ema_rampup:
+            half_life = min(half_life, state.images * config.ema_rampup)
+        state.update_average(config.batch, half_life)
+    if (step + 1) % P_INTERVAL == 0:
+        for member in state.members:
+            if config.aug_p is None and member.augmentation == "ada":
+                member.adaptive.update(P_INTERVAL * config.batch, world.sum)
+    return stats
+
+
+def _generator_step(
+    state: TrainState, drawn: Samples, world: World, precision: str, clock: Clock
+) -> dict[str, torch.Tensor]:
+    """Move the generator towards images that every discriminator calls real."""
+    generator = state.generator.train()
+    with clock.span("G"), autocast(drawn.device, precision):
+        fakes = generator.synthesis(drawn.styles(generator), noise_rng=drawn.noise)
+    gradient, losses = generator_gradient(
+        state.members, fakes, drawn.c,
+        world=world, seen=state.images, precision=precision, span=clock.span,
+    )  # fmt: skip
+    with clock.span("G"):
+        state.generator_optimizer.zero_grad(set_to_none=True)
+        fakes.backward(gradient)
+        take_step(state.generator_optimizer, world)
+        world.average_([generator.mapping.w_avg])  # each process moved it by its own samples
+    return losses
+
+
+def _path_length_step(
+    state: TrainState,
+    drawn: Samples,
+    config: TrainConfig,
+    world: World,
+    precision: str,
+    clock: Clock,
+) -> dict[str, torch.Tensor]:
+    """Pull the path lengths towards their running mean (Karras et al. 2020a, section 3.2)."""
+    generator = state.generator.eval()
+    with clock.span("path_length"), autocast(drawn.device, precision):
+        ws = drawn.styles(generator)
+        images = generator.synthesis(ws, noise_rng=drawn.noise)
+        noise = torch.stack(
+            [torch.randn(images.shape[1:], generator=g, device=g.device) for g in drawn.noise]
+        )
+        lengths = path_lengths(images, ws, noise)
+        mean = lengths.detach().mean().double()
+        mean = world.sum(mean) / world.size
+        state.path_mean += PL_DECAY * (mean.cpu() - state.path_mean)
+        penalty = (lengths - state.path_mean.to(lengths)).square().mean()
+        assert config.pl_weight is not None
+        state.generator_optimizer.zero_grad(set_to_none=True)
+        (penalty * (config.pl_weight * config.pl_interval)).backward()
+        take_step(state.generator_optimizer, world)
+    return {"Loss/pl_penalty": penalty.detach(), "Loss/path_length": lengths.detach().mean()}
+
+
+def _r1_step(
+    member: Member,
+    reals: torch.Tensor,
+    c_real: torch.Tensor | None,
+    config: TrainConfig,
+    world: World,
+    seen: int,
+    precision: str,
+    clock: Clock,
+) -> dict[str, torch.Tensor]:
+    """Flatten the own discriminator at the reals it sees; no backbone takes part.
+
+    The gradient is with respect to the augmented images: the warp of ADA has no second derivative
+    in PyTorch, and what is regularised is the discriminator.
+    """
+    with clock.span("r1"), autocast(reals.device, precision):
+        with torch.no_grad():
+            images = member.augment(reals, world, "r1", seen)
+        images = images.detach().requires_grad_()
+        penalty = r1_penalty(images, member.network(images, c_real)[-1])
+        assert config.gamma is not None
+        member.optimizer.zero_grad(set_to_none=True)
+        (penalty * (config.gamma / 2 * config.r1_interval)).backward()
+        take_step(member.optimizer, world)
+    return {"Loss/r1_penalty": penalty.detach()}
+
+
+def broken_statistics(stats: dict[str, Sequence[torch.Tensor]]) -> list[str]:
+    """Return the names of the statistics that hold NaN or infinite values."""
+    return [
+        name for name, values in stats.items() if not torch.stack(list(values)).isfinite().all()
+    ]
+
+
+def mean_and_deviation(values: Sequence[torch.Tensor]) -> tuple[float, float]:
+    """Return mean and standard deviation of scalars on the device."""
+    stacked = torch.stack(list(values)).float()
+    mean = float(stacked.mean())
+    deviation = float(stacked.std(correction=0)) if len(stacked) > 1 else 0.0
+    return mean, 0.0 if math.isnan(deviation) else deviation

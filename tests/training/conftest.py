@@ -1,0 +1,68 @@
+"""A bank with an evaluator, and runs small enough to repeat."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from inputs import ENTRY, write_images
+
+import probe
+
+
+class Mixed(torch.nn.Module):
+    """Sees colour and a little of the layout."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.nn.functional.avg_pool2d(x, 8).flatten(1)
+
+
+class Grid(torch.nn.Module):
+    """Sees the layout as a map."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.nn.functional.avg_pool2d(x, 4)
+
+
+@pytest.fixture
+def judged_bank(bank: Path) -> Path:
+    """`colour`, `edges`, `grid` (a map) and the evaluator `mixed`."""
+    for name, module in (("mixed", Mixed()), ("grid", Grid())):
+        torch.jit.script(module).save(str(bank.parent / f"{name}.pt"))
+    text = ENTRY.format(name="grid") + ENTRY.format(name="mixed") + "  role: evaluator\n"
+    path = bank.parent / "judged.yaml"
+    path.write_text(bank.read_text() + text)
+    return path
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> Path:
+    return write_images(tmp_path / "small", 40, seed=3, size=16)
+
+
+TINY = {
+    "batch": 4, "channel_base": 128, "channel_max": 8, "z_dim": 8, "w_dim": 8, "map_layers": 2,
+    "eval_num": 16, "rank_num": 40, "tick": 0.008, "snap": 1, "k": 2,
+}  # fmt: skip
+
+
+@pytest.fixture
+def fit(small, judged_bank, tmp_path):
+    """Train on forty 16 px images; returns the run directory and the records."""
+
+    def run(outdir="runs", *, resume=None, init=None, backbones=None, **options):
+        records = []
+        config = probe.TrainConfig(**{**TINY, **options})
+        path = probe.train(
+            small,
+            outdir=tmp_path / outdir,
+            config=config,
+            bank=judged_bank,
+            backbones=backbones,
+            resume=resume,
+            init=init,
+            precision="fp32",
+            report=records.append,
+        )
+        return path.parent, records
+
+    return run
