@@ -1,5 +1,6 @@
 """The verbs: `rank`, `train`. Paths become objects here, once; every room below takes objects."""
 
+import math
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -17,16 +18,19 @@ from probe.features.store import FeatureStore
 from probe.files import cache_root, digest_json, write_json
 from probe.generators.config import SampleOptions
 from probe.generators.formats import load_generator
-from probe.generators.sampler import GeneratorSource
+from probe.generators.run_folder import is_run_folder
+from probe.generators.sampler import GeneratorSource, check_class, draw_images
 from probe.images.archive import DAMAGED
 from probe.images.base import ImageSource
 from probe.images.decode import describe_broken
+from probe.images.grid import save_grid
 from probe.images.open import open_images
+from probe.images.write import ImageWriter
 from probe.probing.config import RankOptions
 from probe.probing.ranking import Ranking
 from probe.probing.ranking import rank as rank_sources
 from probe.reports.files import save_ranking
-from probe.runtime import choose_device, choose_precision, join_world, local_device
+from probe.runtime import choose_device, choose_precision, join_world, local_device, numpy_stream
 from probe.training.availability import Estimate, estimate, require_backbones
 from probe.training.config import TrainConfig
 from probe.training.evaluation import Candidates
@@ -42,6 +46,7 @@ BUNDLED = Path(__file__).parent / "demo"
 DEMO_REALS = BUNDLED / "reals.zip"
 DEMO_GENERATOR = BUNDLED / "generator.safetensors"
 CALIBRATION = BUNDLED / "calibration.zip"
+GENERATE_BATCH = 16
 DEMO_BACKBONES = (
     "efficientnet-lite0",
     "efficientnet-lite1",
@@ -81,7 +86,7 @@ def open_fakes(
         ImagesError: a folder or zip without images.
         UsageError: sampling flags together with a folder of images.
     """
-    if path.is_dir() or _is_image_zip(path):
+    if (path.is_dir() and not is_run_folder(path)) or _is_image_zip(path):
         if sample != SampleOptions():
             raise UsageError(
                 f"--gen: {path} holds finished images; --trunc, --noise and --class belong to a "
@@ -176,6 +181,74 @@ def rank(
     if out is not None and ranking is not None:
         save_ranking(ranking, Path(out))
     return ranking
+
+
+def generate(
+    gen: Path | str,
+    seeds: Sequence[int],
+    *,
+    outdir: Path | str | None = None,
+    grid: Path | str | None = None,
+    sample: SampleOptions | None = None,
+    device: str = "auto",
+    report: Report = ignore,
+) -> int:
+    """Write images of a generator: a file per seed, a contact sheet, or both.
+
+    Args:
+        gen: a checkpoint, or a training run's directory.
+        seeds: of the images; each image is a function of its own seed.
+        outdir: a folder for seed0000.png and so on, or a .zip; with dataset.json of the classes
+            where the generator is conditional.
+        grid: a PNG of all images side by side.
+        sample: truncation, noise and class; without a class each seed draws its own.
+        device: "auto", "cpu" or "cuda".
+        report: is given progress records.
+
+    Returns:
+        How many images were made.
+
+    Raises:
+        UsageError: neither `outdir` nor `grid`, or a class that does not exist.
+        CheckpointError: not a generator that can be read.
+    """
+    if outdir is None and grid is None:
+        raise UsageError("Nothing to write: give --outdir DIR, --grid FILE.png, or both.")
+    sample = sample or SampleOptions()
+    place = choose_device(device)
+    checkpoint = load_generator(gen)
+    generator = checkpoint.generator.to(place, memory_format=torch.channels_last)
+    check_class(generator, sample.class_index, str(gen))
+    classes = None
+    if generator.c_dim:
+        classes = [sample.class_index] * len(seeds)
+        if sample.class_index is None:
+            classes = [int(numpy_stream(s, "class").integers(generator.c_dim)) for s in seeds]
+    written, tiles = 0, []
+    with ImageWriter(None if outdir is None else Path(outdir)) as writer:
+        for start in range(0, len(seeds), GENERATE_BATCH):
+            part = slice(start, start + GENERATE_BATCH)
+            with torch.inference_mode():
+                images = draw_images(
+                    generator,
+                    seeds[part],
+                    None if classes is None else classes[part],
+                    psi=sample.trunc,
+                    noise=sample.noise,
+                    device=place,
+                    name=str(gen),
+                )
+            labels = [None] * len(images) if classes is None else classes[part]
+            for seed, image, label in zip(seeds[part], images, labels, strict=True):
+                writer.add(f"seed{seed:04d}.png", image, label)
+            if grid is not None:
+                tiles.append(images)
+            written += len(images)
+            report({"event": "images", "done": written, "total": len(seeds)})
+    if grid is not None:
+        sheet = torch.cat(tiles)
+        save_grid(Path(grid), sheet, columns=math.ceil(math.sqrt(len(sheet))))
+    return written
 
 
 def demo(

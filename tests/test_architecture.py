@@ -25,7 +25,7 @@ ALLOWED: dict[str, set[str]] = {
 }
 ALLOWED["api"] = {*ALLOWED, "__init__"}
 ALLOWED["cli"] = {"__init__", "api", "errors", "memory", "registry", "reports", "bank"} | {
-    "generators.config", "probing.config", "training.config"
+    "generators.config", "generators.seeds", "probing.config", "training.config"
 }  # fmt: skip
 
 

@@ -15,7 +15,7 @@ from types import FrameType
 import typer
 
 from probe import __version__
-from probe.cli import bank, demo, rank, train
+from probe.cli import bank, demo, generate, rank, train
 from probe.errors import ProbeError
 from probe.memory import keep_freed_memory
 from probe.probing.config import RankOptions
@@ -32,6 +32,7 @@ app = typer.Typer(
 )
 app.command("rank")(rank.rank)
 app.command("train")(train.train)
+app.command("generate")(generate.generate)
 app.command("demo")(demo.demo)
 app.add_typer(bank.app, name="bank")
 

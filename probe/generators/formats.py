@@ -9,6 +9,7 @@ import torch
 from probe.errors import CheckpointError, printable
 from probe.files import digest_bytes
 from probe.generators.checkpoint import Checkpoint, build_stylegan2
+from probe.generators.run_folder import best_snapshot, is_run_folder
 from probe.generators.snapshot import read_snapshot
 from probe.generators.unpickle import Record, module_state, plain, read_pickle
 
@@ -125,11 +126,15 @@ FORMATS: Mapping[str, tuple[Callable[[bytes], bool], Callable[[Path], Checkpoint
 def load_generator(path: Path | str) -> Checkpoint:
     """Load a generator checkpoint, on the CPU, in float32, running nothing of the file.
 
+    A training run's directory stands for its best snapshot.
+
     Raises:
         UnsafeCheckpoint: the file refers to code outside the allow-list; it is named.
         CheckpointError: missing, empty, damaged, or of a kind that is not supported.
     """
     path = Path(path)
+    if is_run_folder(path):
+        path = best_snapshot(path)
     if path.is_dir():
         raise CheckpointError(f"{path}: is a folder; name a checkpoint file in it.")
     try:

@@ -9,7 +9,7 @@ from PIL import Image
 
 from probe.errors import CheckpointError, UsageError
 from probe.files import digest_json
-from probe.generators.base import to_uint8
+from probe.generators.base import Generator, to_uint8
 from probe.generators.checkpoint import Checkpoint
 from probe.images.base import Batch, Header
 from probe.images.resize import to_square
@@ -24,11 +24,74 @@ def image_seed(seed: int, index: int) -> int:
     return (seed * SEEDS_PER_RUN + index) % 2**32
 
 
+def draw_images(
+    generator: Generator,
+    seeds: Sequence[int],
+    classes: Sequence[int] | None = None,
+    *,
+    psi: float,
+    noise: str,
+    device: torch.device,
+    name: str,
+) -> torch.Tensor:
+    """Return the images of some seeds, each a function of its own seed alone.
+
+    The latent of seed s is numpy's RandomState(s).randn(1, z_dim), as in the tools of the StyleGAN
+    family.
+
+    Args:
+        generator: on `device`.
+        seeds: N of them.
+        classes: one per seed for a conditional generator, else None.
+        psi: truncation.
+        noise: "random", "const" or "none".
+        device: where to compute.
+        name: of the generator, for messages.
+
+    Returns:
+        uint8 (N, 3, R, R) on the CPU.
+
+    Raises:
+        CheckpointError: NaN or infinite pixels.
+    """
+    z = [np.random.RandomState(s).randn(1, generator.z_dim) for s in seeds]
+    c = None
+    if classes is not None:
+        c = torch.nn.functional.one_hot(torch.tensor(classes), generator.c_dim).float().to(device)
+    images = generator(
+        torch.from_numpy(np.concatenate(z)).float().to(device),
+        c,
+        truncation_psi=psi,
+        noise_mode=noise,
+        noise_rng=[torch_stream(s, "noise") for s in seeds],
+    )
+    finite = images.isfinite().flatten(1).all(dim=1)
+    if not finite.all():
+        bad = seeds[int((~finite).nonzero()[0])]
+        raise CheckpointError(f"{name}: seed {bad} gives NaN or infinite pixels.")
+    return to_uint8(images).cpu()
+
+
+def check_class(generator: Generator, class_index: int | None, name: str) -> None:
+    """Check that a generator has a class.
+
+    Raises:
+        UsageError: it does not, or it is unconditional.
+    """
+    if class_index is None:
+        return
+    if not generator.c_dim:
+        raise UsageError(f"--class: {name} is unconditional. Leave it out.")
+    if not 0 <= class_index < generator.c_dim:
+        raise UsageError(
+            f"--class: {name} has classes 0 to {generator.c_dim - 1}, not {class_index}."
+        )
+
+
 class GeneratorSource:
     """Samples of a generator, each a pure function of (checkpoint, image seed, options).
 
-    The latent of an image seed s is numpy's RandomState(s).randn(1, z_dim), as in the tools of the
-    StyleGAN family, so that a caption's seed can be looked at there.
+    A caption's seed can be looked at with `probe generate --seeds` and in the StyleGAN tools.
 
     Args:
         checkpoint: the generator.
@@ -69,15 +132,10 @@ class GeneratorSource:
         self, labels: Sequence[int] | None, class_index: int | None
     ) -> Sequence[int] | None:
         classes = self._generator.c_dim
+        check_class(self._generator, class_index, self.name)
         if not classes:
-            if class_index is not None:
-                raise UsageError(f"--class: {self.name} is unconditional. Leave it out.")
             return None
         if class_index is not None:
-            if not 0 <= class_index < classes:
-                raise UsageError(
-                    f"--class: {self.name} has classes 0 to {classes - 1}, not {class_index}."
-                )
             return [class_index] * self.count
         if labels is None or len(labels) == 0:
             raise UsageError(
@@ -160,21 +218,12 @@ class GeneratorSource:
         return Batch(images, indices, {})
 
     def _generate(self, indices: list[int]) -> torch.Tensor:
-        seeds = [image_seed(self.seed, i) for i in indices]
-        z = [np.random.RandomState(s).randn(1, self._generator.z_dim) for s in seeds]
-        c = None
-        if self.labels is not None:
-            classes = torch.tensor([self.labels[i] for i in indices])
-            c = torch.nn.functional.one_hot(classes, self._generator.c_dim).float().to(self.device)
-        images = self._generator(
-            torch.from_numpy(np.concatenate(z)).float().to(self.device),
-            c,
-            truncation_psi=self.psi,
-            noise_mode=self.noise,
-            noise_rng=[torch_stream(s, "noise") for s in seeds],
+        return draw_images(
+            self._generator,
+            [image_seed(self.seed, i) for i in indices],
+            None if self.labels is None else [self.labels[i] for i in indices],
+            psi=self.psi,
+            noise=self.noise,
+            device=self.device,
+            name=self.name,
         )
-        finite = images.isfinite().flatten(1).all(dim=1)
-        if not finite.all():
-            bad = seeds[int((~finite).nonzero()[0])]
-            raise CheckpointError(f"{self.name}: seed {bad} gives NaN or infinite pixels.")
-        return to_uint8(images).cpu()

@@ -155,7 +155,7 @@ class Discriminator(nn.Module):
             "mbstd_group_size": mbstd_group_size,
             "conv_clamp": conv_clamp,
         }
-        self.c_dim = c_dim
+        self.c_dim, self.img_resolution = c_dim, img_resolution
         self.resolutions = [2**i for i in range(int(math.log2(img_resolution)), 2, -1)]
         channels = {r: min(channel_base // r, channel_max) for r in [*self.resolutions, 4]}
         for r in self.resolutions:

@@ -17,6 +17,7 @@ from probe.bank.load import load_backbone
 from probe.errors import ProbeError
 from probe.files import copy_file, write_json
 from probe.generators.base import to_uint8
+from probe.generators.run_folder import BEST
 from probe.generators.snapshot import read_snapshot, save_snapshot
 from probe.images.grid import save_grid
 from probe.runtime import World, autocast, torch_stream
@@ -31,7 +32,6 @@ from probe.training.state import STATE_FILE, TrainState
 from probe.training.step import train_step
 
 GRID_IMAGES, GRID_COLUMNS = 96, 12
-BEST = "network-snapshot-best.safetensors"
 PROGRESS_FILE = "progress.json"
 Report = Callable[[dict[str, Any]], None]
 

@@ -1,0 +1,41 @@
+"""`probe generate`: images from a checkpoint."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from probe.cli.options import with_options
+from probe.generators.config import SampleOptions
+from probe.generators.seeds import parse_seeds
+
+
+@with_options("sample", SampleOptions, "Sampling", class_index="--class")
+def generate(
+    *,
+    gen: Annotated[
+        Path,
+        typer.Option(
+            "--gen",
+            "--network",
+            help="Generator checkpoint, or the directory of a training run.",
+            show_default=False,
+        ),
+    ],
+    seeds: Annotated[str, typer.Option(help="Which images: 0-63,100.")] = "0-63",
+    outdir: Annotated[
+        Path | None, typer.Option("--outdir", "--out", help="Folder or .zip for seed0000.png ….")
+    ] = None,
+    grid: Annotated[Path | None, typer.Option(help="PNG of all images side by side.")] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    quiet: Annotated[bool, typer.Option("--quiet/--no-quiet", help="No progress.")] = False,
+    sample: SampleOptions,
+) -> None:
+    """Write images of a generator, one per seed."""
+    numbers = parse_seeds(seeds)
+    from probe import api
+
+    count = api.generate(gen, numbers, outdir=outdir, grid=grid, sample=sample, device=device)
+    if not quiet:
+        places = " and ".join(str(place) for place in (outdir, grid) if place is not None)
+        typer.echo(f"{count} images in {places}", err=True)

@@ -1,0 +1,174 @@
+"""The stream of training images, the weight average, the samples of a step."""
+
+import pytest
+import torch
+from inputs import write_images
+
+from probe.errors import ImagesError, UsageError
+from probe.generators.stylegan2 import Generator
+from probe.images.open import open_images
+from probe.runtime import World, torch_stream
+from probe.training.config import TrainConfig
+from probe.training.presets import make_plan
+from probe.training.reals import RealStream, load_pixels, open_reals
+from probe.training.state import TrainState
+from probe.training.step import Samples
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return write_images(tmp_path / "images", 24, seed=0, size=16)
+
+
+def opened(folder, **options):
+    wanted = {"resolution": None, "holdout": 0, "cond": False, "seed": 0, **options}
+    return open_reals(open_images(folder), **wanted)
+
+
+def stream(reals, *, batch=4, mirror=False, world=World(), seed=0):
+    return RealStream(reals, batch=batch, mirror=mirror, seed=seed, world=world, device=CPU)
+
+
+def rows(images):
+    return {tuple(image.flatten()[:50].tolist()) for image in images}
+
+
+def test_every_pass_shows_every_image_once_in_an_order_of_its_own(folder):
+    reals = opened(folder)
+    found = stream(reals)
+    passes = [[found.order(range(24 * turn, 24 * turn + 24))] for turn in range(2)]
+    assert sorted(passes[0][0]) == sorted(passes[1][0]) == list(range(24))
+    assert passes[0] != passes[1]
+    images = torch.cat([found.at(start)[0] for start in range(0, 24, 4)])
+    assert len(rows(images)) == 24 and images.min() >= -1 and images.max() <= 1
+
+
+def test_the_stream_can_be_entered_anywhere(folder):
+    reals = opened(folder)
+    whole, late = stream(reals, mirror=True), stream(reals, mirror=True)
+    expected = [whole.at(start)[0] for start in range(0, 60, 4)]
+    assert torch.equal(late.at(40)[0], expected[10])
+    assert torch.equal(late.at(44)[0], expected[11])
+
+
+def test_processes_share_a_batch(folder):
+    reals = opened(folder)
+    whole = stream(reals, mirror=True).at(8)[0]
+    for rank in range(2):
+        part = stream(reals, mirror=True, world=World(rank, 2)).at(8)[0]
+        assert torch.equal(part, whole[rank::2])
+
+
+def test_mirror_flips_about_half(folder):
+    reals = opened(folder)
+    straight = stream(reals, batch=240).at(0)[0]
+    mirrored = stream(reals, batch=240, mirror=True).at(0)[0]
+    flipped = [torch.equal(m, s.flip(2)) for m, s in zip(mirrored, straight)]
+    same = [torch.equal(m, s) for m, s in zip(mirrored, straight)]
+    assert all(f or s for f, s in zip(flipped, same))
+    assert 90 < sum(flipped) < 150
+
+
+def test_images_too_many_for_memory_come_from_disk(folder, monkeypatch):
+    import probe.training.reals as module
+
+    kept = opened(folder)
+    monkeypatch.setattr(module, "MEMORY", 0)
+    read = opened(folder)
+    assert read.pixels is None and kept.pixels is not None
+    assert torch.equal(load_pixels(read, [5, 0, 5]), load_pixels(kept, [5, 0, 5]))
+
+
+def test_held_out_images_are_never_shown(folder):
+    reals = opened(folder, holdout=6)
+    assert (len(reals.training), len(reals.holdout)) == (18, 6)
+    hidden = rows(reals.holdout.load(range(6), 16).images.float() / 127.5 - 1)
+    shown = rows(torch.cat([stream(reals).at(start)[0] for start in range(0, 72, 4)]))
+    assert len(shown) == 18 and not shown & hidden
+    other = opened(folder, holdout=6, seed=1)
+    assert other.holdout.captions(range(6)) != reals.holdout.captions(range(6))
+
+
+def test_broken_images_are_left_out_and_named(folder):
+    (folder / "a-broken.png").write_bytes(b"x")
+    reals = opened(folder)
+    assert len(reals.training) == 24 and reals.broken[0].name == "a-broken.png"
+
+
+def test_what_cannot_be_trained_on_is_refused(tmp_path, folder):
+    with pytest.raises(ImagesError, match="beside 10 held out"):
+        opened(folder, holdout=10)
+    write_images(folder / "more", 1, seed=2, size=32)
+    with pytest.raises(UsageError, match="16x16, 32x32"):
+        opened(folder)
+    assert opened(folder, resolution=16).resolution == 16
+
+
+def plan(**options):
+    return make_plan(TrainConfig(z_dim=8, w_dim=8, **options), resolution=16, images=100).config
+
+
+def state(**options):
+    return TrainState(plan(channel_base=128, channel_max=8, **options), 16, CPU, "x")
+
+
+def test_average_forgets_half_after_its_half_life():
+    found = state()
+    start = found.average.mapping.fc0.weight.clone()
+    with torch.no_grad():
+        found.generator.mapping.fc0.weight.add_(1)
+    for _ in range(10):
+        found.update_average(100, 1000)
+    torch.testing.assert_close(found.average.mapping.fc0.weight, start + 0.5, atol=1e-4, rtol=1e-4)
+
+
+def samples(config, count=8, world=World(), purpose="generator", seen=0):
+    return Samples(config, purpose, seen, count, world=world, device=CPU, labels=None, c_dim=0)
+
+
+def test_samples_are_shared_out_and_differ_by_purpose():
+    config = plan(style_mixing=0.5)
+    whole = samples(config)
+    for rank in range(2):
+        part = samples(config, world=World(rank, 2))
+        assert torch.equal(part.z, whole.z[rank::2])
+        assert torch.equal(part.mixes, whole.mixes[rank::2])
+        drawn = [torch.randn(3, generator=g) for g in part.noise]
+        expected = [torch.randn(3, generator=g) for g in samples(config).noise[rank::2]]
+        assert all(torch.equal(a, b) for a, b in zip(drawn, expected))
+    assert not torch.equal(whole.z, samples(config, purpose="path").z)
+    assert not torch.equal(whole.z, samples(config, seen=8).z)
+
+
+def test_style_mixing_takes_the_second_latent_from_some_layer_on():
+    found = state(style_mixing=1.0)
+    generator = found.generator.train()
+    before = generator.mapping.w_avg.clone()
+    drawn = samples(plan(style_mixing=1.0), count=64)
+    ws = drawn.styles(generator).detach()
+    generator.eval()
+    one, two = (generator.mapping(z, None).detach() for z in (drawn.z, drawn.other_z))
+    cuts = set()
+    for row, a, b in zip(ws, one, two):
+        first = [torch.allclose(w, a) for w in row]
+        cut = first.index(False)
+        cuts.add(cut)
+        assert 1 <= cut < len(row) and not any(first[cut:])
+        assert all(torch.allclose(w, b) for w in row[cut:])
+    assert cuts == set(range(1, generator.num_ws))
+    expected = before.lerp(one.mean(dim=0), 1 - generator.mapping.w_avg_beta)
+    torch.testing.assert_close(generator.mapping.w_avg, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_noise_of_an_image_does_not_depend_on_its_neighbours():
+    torch.manual_seed(0)
+    network = Generator(8, 0, 8, 16, 3, {"num_layers": 2}, {"channel_base": 128})
+    for name, parameter in network.named_parameters():
+        if name.endswith("noise_strength"):
+            parameter.data.fill_(0.5)
+    z = torch.randn(4, 8)
+    together = network(z, noise_rng=[torch_stream(0, i) for i in range(4)])
+    alone = torch.cat([network(z[i : i + 1], noise_rng=[torch_stream(0, i)]) for i in range(4)])
+    torch.testing.assert_close(together, alone, atol=1e-5, rtol=1e-5)
