@@ -90,10 +90,12 @@ class World:
     Attributes:
         rank: of this process, from 0.
         size: number of processes.
+        device: where this one computes; what is exchanged has to lie there.
     """
 
     rank: int = 0
     size: int = 1
+    device: torch.device = torch.device("cpu")  # noqa: RUF009
 
     @property
     def is_first(self) -> bool:
@@ -118,11 +120,12 @@ class World:
             start += t.numel()
 
     def sum(self, tensor: torch.Tensor) -> torch.Tensor:
-        """Return the sum over the processes."""
-        if self.size > 1:
-            tensor = tensor.clone()
-            distributed.all_reduce(tensor)
-        return tensor
+        """Return the sum over the processes, on the tensor's own device."""
+        if self.size == 1:
+            return tensor
+        total = tensor.to(self.device, copy=True)
+        distributed.all_reduce(total)
+        return total.to(tensor.device)
 
     def broadcast(self, value: Any) -> Any:
         """Return the first process's plain value everywhere."""
@@ -167,14 +170,23 @@ def join_world(device: torch.device) -> Iterator[World]:
     backend = "nccl" if device.type == "cuda" else "gloo"
     distributed.init_process_group(backend, timeout=timedelta(days=1))
     try:
-        yield World(distributed.get_rank(), distributed.get_world_size())
+        yield World(distributed.get_rank(), distributed.get_world_size(), device)
     finally:
         distributed.destroy_process_group()
 
 
 def local_device(device: torch.device) -> torch.device:
-    """Return this process's own GPU where torchrun started several processes on one machine."""
+    """Return this process's own GPU where torchrun started several processes on one machine.
+
+    Raises:
+        UsageError: there are more processes than GPUs.
+    """
     if device.type == "cuda" and "LOCAL_RANK" in os.environ:
+        if int(os.environ["LOCAL_RANK"]) >= torch.cuda.device_count():
+            raise UsageError(
+                f"--gpus: this machine has {torch.cuda.device_count()} GPUs, and more processes "
+                "were started."
+            )
         device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
         torch.cuda.set_device(device)
     return device

@@ -83,6 +83,12 @@ def _stop(signum: int, frame: FrameType | None) -> None:
     raise Stopped(128 + signum)
 
 
+def _end_quietly() -> None:
+    """End well: the reader of our output went away (`probe rank … | head`)."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    sys.exit(0)
+
+
 def main() -> None:
     """Run the command line and leave with its exit code."""
     keep_freed_memory()
@@ -96,13 +102,16 @@ def main() -> None:
     except ProbeError as error:
         typer.secho(f"Error: {error}", err=True, fg="red", bold=True)
         sys.exit(error.exit_code)
+    except OSError as error:  # a full disk, a folder without permission
+        if isinstance(error, BrokenPipeError):
+            _end_quietly()
+        what = f"{error.filename}: " if error.filename else ""
+        text = f"{what}{error.strerror or error}. What is finished is kept: repeat the command."
+        typer.secho(f"Error: {text}", err=True, fg="red", bold=True)
+        sys.exit(1)
     except Stopped as stopped:
         kept = "What is finished is kept: repeat the command to go on."
         typer.secho(f"\nInterrupted. {kept}", err=True)
         # Without waiting for the unit that a background thread is still decoding.
         sys.stdout.flush()
         os._exit(stopped.args[0])
-    except BrokenPipeError:
-        # The reader of our output went away (`probe rank … | head`).
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(0)

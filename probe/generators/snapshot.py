@@ -48,7 +48,10 @@ def save_snapshot(
         for name, tensor in generator.state_dict().items()
     }
     with atomic_path(path) as temporary:
-        save_file(state, temporary, metadata={"probe": json.dumps(header)})
+        try:
+            save_file(state, temporary, metadata={"probe": json.dumps(header)})
+        except SafetensorError as error:  # its way to speak of a full disk
+            raise OSError(str(error)) from error
 
 
 def read_snapshot(path: Path) -> Checkpoint:

@@ -207,6 +207,7 @@ def _end_tick(
     records: RunRecords | None,
 ) -> None:
     """Write and report the statistics of one tick."""
+    config = run.plan.config
     first, seconds = progress
     shown = state.images - first
     values = {
@@ -219,7 +220,7 @@ def _end_tick(
         if member.augmentation == "ada":
             suffix = "" if member.name == "D" else f"/{member.name}"
             values[f"Progress/augment{suffix}"] = member.adaptive.p
-            if member.adaptive.leaking:
+            if member.adaptive.leaking and state.tick % config.snap == 0:
                 run.report(
                     {
                         "event": "note",
@@ -296,9 +297,8 @@ def _take_snapshot(
             precision=run.precision,
         )  # fmt: skip
         if records is not None:
-            values = {k: {"num": 1, "mean": v, "std": 0.0} for k, v in right.items()}
             records.metric("accuracy", state.images, right, path.name, 0.0)
-            found |= {k: v["mean"] for k, v in values.items()}
+            found |= right
     if config.track_probes:
         run.world.wait()
         board = rank_snapshot(

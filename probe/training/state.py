@@ -101,7 +101,10 @@ class TrainState:
         record |= {n: getattr(self, n) for n in self.VALUES}
         record["members"] = {member.name: member.state_dict() for member in self.members}
         with atomic_path(folder / STATE_FILE) as temporary:
-            torch.save(record, temporary)
+            try:
+                torch.save(record, temporary)
+            except RuntimeError as error:  # how torch's writer speaks of a full disk
+                raise OSError(f"the training state could not be written ({error})") from error
 
     def load(self, folder: Path, make_member: Callable[[str], Member], world: World) -> None:
         """Continue from the state in `folder`.

@@ -2,6 +2,7 @@
 
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -226,6 +227,25 @@ def test_gpus_starts_processes(reals, tmp_path):
     assert done.returncode == 0, done.stderr
     options = json.loads((tmp_path / "runs/00000-reals/training_options.json").read_text())
     assert options["processes"] == 2
+
+
+def test_a_full_disk_is_one_sentence_and_loses_nothing(reals, tmp_path):
+    """A limit on the size of files stands for the disk."""
+    arguments = [sys.executable, "-m", "probe", "train", "--real", str(reals), "--outdir",
+                 str(tmp_path / "runs"), *SHORT, "--precision", "fp32"]  # fmt: skip
+    limit = {"preexec_fn": lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, 60_000))}
+    done = subprocess.run(arguments, capture_output=True, text=True, **limit)
+    assert done.returncode == 1 and "Traceback" not in done.stderr, done.stderr
+    assert "Cannot write" in done.stderr and "Free some space" in done.stderr
+    done = subprocess.run(arguments, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert sorted(p.name for p in (tmp_path / "runs").iterdir()) == ["00000-reals"]
+    names = [p.name for p in (tmp_path / "runs" / "00000-reals").iterdir()]
+    assert "training-state-latest.pt" in names
+    assert not any(name.startswith(".") and name != ".lock" for name in names)
+    whole = tmp_path / "whole"
+    subprocess.run([*arguments, "--outdir", str(whole)], check=True, capture_output=True)
+    assert differences(saved(whole / "00000-reals"), saved(tmp_path / "runs/00000-reals")) == []
 
 
 def test_sigterm_leaves_a_run_that_goes_on(reals, tmp_path):
