@@ -21,6 +21,7 @@ _PUBLIC = {
     "Ranking": "probe.probing.ranking",
     "SampleOptions": "probe.generators.config",
     "TrainConfig": "probe.training.config",
+    "generate": "probe.api",
     "load_bank": "probe.bank.spec",
     "load_generator": "probe.generators.formats",
     "open_images": "probe.images.open",

@@ -1,5 +1,7 @@
 """Training: a GAN whose discriminators the probes choose.
 
-Read first: `config` (every option), `loop` (the loop, top to bottom), then `losses`,
-`discriminator`, `state` (what is saved) and `snapshots` (what is shipped).
+Images, a bank and options come in; a run directory with snapshots goes out. Read first: `config`
+(every option), `loop` (a run from the first step to the last), `step` (one step), `ensemble` (the
+discriminators). Then `presets`, `reals`, `heads`, `augment`, `losses`, `selection`, `evaluation`,
+`state` (what is saved), `records` and `runs` (the run directory).
 """
