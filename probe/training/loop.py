@@ -91,6 +91,8 @@ def train(run: Run, state: TrainState) -> Path:
     fresh = not (run.folder / STATE_FILE).exists()
     if not fresh:
         state.load(run.folder, run.member, world)
+        if world.is_first:
+            _restore_best(run, state)
     stream = RealStream(
         run.reals, batch=config.batch, mirror=config.mirror, seed=config.seed, world=world,
         device=run.device,
@@ -329,6 +331,21 @@ def _judge(run: Run, state: TrainState, distance: float, path: Path) -> None:
         state.best = (state.images / 1000, distance)
         if run.world.is_first:
             copy_file(path, run.folder / BEST)
+
+
+def _restore_best(run: Run, state: TrainState) -> None:
+    """Let the best snapshot's file be the one of the state that the run goes on from.
+
+    A kill between the two leaves a later one, and where numbers are not repeated bit by bit (a
+    GPU, bf16) it would stay.
+    """
+    path = run.folder / BEST
+    if state.best is None:
+        path.unlink(missing_ok=True)
+        return
+    numbered = run.folder / f"network-snapshot-{int(state.best[0]):06d}.safetensors"
+    if not path.exists() or read_snapshot(path).kimg != state.best[0]:
+        copy_file(numbered, path)
 
 
 def _save(run: Run, state: TrainState) -> None:

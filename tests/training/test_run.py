@@ -137,6 +137,19 @@ def test_a_finished_run_is_not_touched_by_the_same_command(fit):
     assert (first.name, second.name) == ("00000-small", "00001-small")
 
 
+def test_a_best_snapshot_from_beyond_the_state_does_not_stay(fit):
+    folder, _ = fit(kimg=1.0, tick=0.5, batch=100, eval_num=16)
+    best = folder / "network-snapshot-best.safetensors"
+    wanted = best.read_bytes()
+    kimg = read_snapshot(best).kimg
+    other = next(p for p in folder.glob("network-snapshot-0*") if read_snapshot(p).kimg != kimg)
+    best.write_bytes(other.read_bytes())
+    progress = json.loads((folder / "progress.json").read_text())
+    (folder / "progress.json").write_text(json.dumps(progress | {"finished": False}))
+    fit(kimg=1.0, tick=0.5, batch=100, eval_num=16)
+    assert best.read_bytes() == wanted
+
+
 def test_resume_latest_takes_the_newest_run_and_a_longer_schedule(fit, tmp_path):
     with pytest.raises(UsageError, match="no run in"):
         fit("empty", resume="latest", kimg=0.008)
