@@ -14,9 +14,12 @@ from torch import nn
 
 from probe.bank.base import Backbone, normalise, resize
 from probe.runtime import World, autocast, stream_seed, torch_stream
-from probe.training.augment import AUGMENTATIONS, AdaptiveAugment, Draw, cutout
+from probe.training.adaptive import AdaptiveAugment
+from probe.training.augment import AUGMENTATIONS
 from probe.training.config import TrainConfig
+from probe.training.diffaugment import cutout
 from probe.training.discriminator import Discriminator
+from probe.training.draws import Draw
 from probe.training.heads import Head
 from probe.training.losses import LOSSES, AdversarialLoss
 

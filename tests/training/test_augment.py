@@ -8,15 +8,10 @@ from scipy.spatial.transform import Rotation
 from torch.nn import functional as F
 
 from probe.runtime import torch_stream
-from probe.training.augment import (
-    AUGMENTATIONS,
+from probe.training.ada import (
     SYM6,
-    AdaptiveAugment,
-    Draw,
     ada,
     colour_matrices,
-    cutout,
-    diffaugment,
     geometric_matrices,
     hue,
     luma_flip,
@@ -27,6 +22,10 @@ from probe.training.augment import (
     translation,
     warp,
 )
+from probe.training.adaptive import AdaptiveAugment
+from probe.training.augment import AUGMENTATIONS
+from probe.training.diffaugment import cutout, diffaugment
+from probe.training.draws import Draw
 
 
 def draws(total, name="test", **share):
