@@ -17,7 +17,6 @@ import typer
 from probe import __version__
 from probe.cli import bank, demo, generate, rank, train
 from probe.errors import ProbeError
-from probe.memory import keep_freed_memory
 from probe.probing.config import RankOptions
 from probe.training.config import TrainConfig
 
@@ -91,7 +90,6 @@ def _end_quietly() -> None:
 
 def main() -> None:
     """Run the command line and leave with its exit code."""
-    keep_freed_memory()
     for signum in (signal.SIGINT, signal.SIGTERM):
         signal.signal(signum, _stop)
     # TorchScript files stay readable as long as torch reads them.

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from probe.cli.options import with_options
+from probe.memory import keep_freed_memory
 from probe.training.config import TrainConfig
 
 
@@ -54,6 +55,7 @@ def train(
     """Train a StyleGAN2 generator against discriminators chosen by probes."""
     if gpus > 1 and "WORLD_SIZE" not in os.environ:
         _start_processes(gpus)
+    keep_freed_memory()
     from probe import api
     from probe.cli.training import TrainLog
 
