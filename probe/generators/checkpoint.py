@@ -8,8 +8,9 @@ from typing import Any
 import torch
 
 from probe.errors import CheckpointError, UsageError, printable
+from probe.generators.base import Generator
+from probe.generators.families import FAMILIES
 from probe.generators.layers import ACTIVATIONS
-from probe.generators.stylegan2 import Generator
 
 # Bounds on what a file may make us allocate; the largest published networks are far below.
 BOUNDS = {
@@ -22,11 +23,25 @@ BOUNDS = {
     "num_layers": (1, 64),
     "embed_features": (1, 16384),
     "layer_features": (1, 16384),
+    "ngf": (1, 1024),
+    "NoiseDimension": (1, 16384),
+    "ConditionDimension": (0, 100_000),
+    "ConditionEmbeddingDimension": (0, 16384),
+    "ExpansionFactor": (1, 64),
+    "KernelSize": (1, 15),
 }
 
 
 def _is_number(value: Any) -> bool:
     return type(value) in (int, float) and math.isfinite(value) and abs(value) < 1e6
+
+
+def _are_numbers(value: Any) -> bool:
+    return isinstance(value, list | tuple) and 0 < len(value) <= 64 and all(map(_is_number, value))
+
+
+def _are_counts(value: Any) -> bool:
+    return _are_numbers(value) and all(type(v) is int and 0 < v <= 65536 for v in value)
 
 
 # Other arguments: those that change no tensor's shape would fail only when the network is used.
@@ -38,9 +53,13 @@ ARGUMENTS: Mapping[str, Callable[[Any], bool]] = {
     "use_noise": lambda v: isinstance(v, bool),
     "track_average": lambda v: v is True,  # truncation needs the average
     "img_channels": lambda v: type(v) is int and v in (1, 3, 4),
-    "resample_filter": lambda v: (
-        isinstance(v, list | tuple) and 0 < len(v) <= 64 and all(map(_is_number, v)) and sum(v) != 0
-    ),
+    "resample_filter": lambda v: _are_numbers(v) and sum(v) != 0,
+    "ResamplingFilter": lambda v: _are_numbers(v) and sum(v) != 0,
+    "WidthPerStage": _are_counts,
+    "CardinalityPerStage": _are_counts,
+    "BlocksPerStage": _are_counts,
+    "cond": lambda v: v in (False, True),
+    "lite": lambda v: v in (False, True),
 }
 
 
@@ -50,7 +69,7 @@ class Checkpoint:
 
     Attributes:
         generator: eval mode, float32, no gradients, on the CPU.
-        architecture: "stylegan2".
+        architecture: a name of `probe.generators.families.FAMILIES`.
         digest: SHA-256 of the file.
         init: the constructor's arguments.
         kimg: images seen in training, in thousands, where the file says so.
@@ -67,19 +86,28 @@ class Checkpoint:
     ignored: list[str] = field(default_factory=list)
 
 
-def build_stylegan2(init: Mapping[str, Any], state: Mapping[str, torch.Tensor]) -> Generator:
+def build_network(
+    architecture: str, init: Mapping[str, Any], state: Mapping[str, torch.Tensor]
+) -> Any:
     """Build the network a file describes and load its tensors, all of them and no others.
 
     Shapes are compared before any memory is taken.
+
+    Args:
+        architecture: a name of `FAMILIES`.
+        init: the constructor's arguments.
+        state: the file's tensors.
 
     Raises:
         CheckpointError: arguments unknown or out of bounds; tensors missing, unknown, of another
             shape, or not finite.
     """
     check_arguments(init)
+    family = FAMILIES[architecture]
+    state = family.convert(state)
     try:
         with torch.device("meta"):
-            network = Generator(**init)
+            network: Any = family.network(**init)
     except (TypeError, ValueError, ArithmeticError, RuntimeError, UsageError) as error:
         raise CheckpointError(f"its generator cannot be built: {error}") from error
     wanted = {name: tuple(t.shape) for name, t in network.state_dict().items()}

@@ -8,21 +8,22 @@ import torch
 
 from probe.errors import CheckpointError, printable
 from probe.files import digest_bytes
-from probe.generators.checkpoint import Checkpoint, build_stylegan2
+from probe.generators.checkpoint import Checkpoint, build_network
+from probe.generators.families import FAMILIES, family_of
 from probe.generators.run_folder import best_snapshot, is_run_folder
 from probe.generators.snapshot import read_snapshot
 from probe.generators.unpickle import Record, module_state, plain, read_pickle
 
-SUPPORTED = "StyleGAN2-ADA (PyTorch) pickles and probe's own .safetensors snapshots"
-# What the constructors' positional arguments are called.
-GENERATOR_ARGUMENTS = ("z_dim", "c_dim", "w_dim", "img_resolution", "img_channels")
+SUPPORTED = (
+    "PyTorch pickles of StyleGAN2-ADA, Projected GAN and R3GAN, and probe's own .safetensors "
+    "snapshots"
+)
+# What the constructor's positional arguments are called.
 DISCRIMINATOR_ARGUMENTS = ("c_dim", "img_resolution", "img_channels")
 
 # A tensor's name that tells a family which is known but not read.
 OTHER_FAMILIES = {
     "synthesis.input.freqs": "StyleGAN3",
-    "synthesis.init": "a Projected GAN (FastGAN)",
-    "Model.": "R3GAN",
 }
 
 # First bytes of files that are often taken for a checkpoint.
@@ -46,7 +47,7 @@ def _is_pickle(head: bytes) -> bool:
     return head[:1] == b"\x80" or head[:2] in (b"(d", b"c_", b"(i", b"(l")
 
 
-def read_stylegan2_pickle(path: Path) -> Checkpoint:
+def read_family_pickle(path: Path) -> Checkpoint:
     """Read `G_ema` of an NVlabs-family pickle; nothing of the pickle is run.
 
     Raises:
@@ -69,15 +70,16 @@ def read_stylegan2_pickle(path: Path) -> Checkpoint:
     for name, family in OTHER_FAMILIES.items():
         if any(key.startswith(name) for key in state):
             raise CheckpointError(f"it is {family}, which is not read yet; {SUPPORTED} are")
-    if "synthesis.b4.const" not in state:
+    architecture = family_of(state)
+    if architecture is None:
         raise CheckpointError(
             f"its generator is a {printable(network.type.name, 40)} of an unknown kind. Supported "
             f"are {SUPPORTED}"
         )
-    init = _init(network.state or {})
+    init = _init(network.state or {}, FAMILIES[architecture].arguments)
     return Checkpoint(
-        generator=build_stylegan2(init, state),
-        architecture="stylegan2",
+        generator=build_network(architecture, init, state),
+        architecture=architecture,
         digest=digest_bytes(data),
         init=init,
         globals=names,
@@ -96,7 +98,7 @@ def read_modules(path: Path) -> dict[str, tuple[dict[str, Any], dict[str, torch.
     """
     content, _ = read_pickle(path.read_bytes())
     found = {}
-    for name, names in (("G", GENERATOR_ARGUMENTS), ("D", DISCRIMINATOR_ARGUMENTS)):
+    for name, names in (("G", FAMILIES["stylegan2"].arguments), ("D", DISCRIMINATOR_ARGUMENTS)):
         network = content.get(name) if isinstance(content, dict) else None
         if isinstance(network, Record) and (state := module_state(network)):
             found[name] = (_init(network.state or {}, names), state)
@@ -108,7 +110,7 @@ def _kind(content: Any) -> str:
     return printable(name, 100)
 
 
-def _init(state: Mapping[str, Any], names: tuple[str, ...] = GENERATOR_ARGUMENTS) -> dict[str, Any]:
+def _init(state: Mapping[str, Any], names: tuple[str, ...]) -> dict[str, Any]:
     """Return the constructor's arguments, positional ones by their names."""
     positional = plain(state.get("_init_args") or ())
     keywords = plain(state.get("_init_kwargs") or {})
@@ -119,7 +121,7 @@ def _init(state: Mapping[str, Any], names: tuple[str, ...] = GENERATOR_ARGUMENTS
 
 FORMATS: Mapping[str, tuple[Callable[[bytes], bool], Callable[[Path], Checkpoint]]] = {
     "safetensors": (_is_safetensors, read_snapshot),
-    "pickle": (_is_pickle, read_stylegan2_pickle),
+    "pickle": (_is_pickle, read_family_pickle),
 }
 
 

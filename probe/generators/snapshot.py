@@ -14,8 +14,8 @@ from safetensors.torch import save_file
 
 from probe.errors import CheckpointError, printable
 from probe.files import atomic_path, digest_file
-from probe.generators.checkpoint import Checkpoint, build_stylegan2
-from probe.generators.stylegan2 import Generator
+from probe.generators.checkpoint import Checkpoint, build_network
+from probe.generators.families import FAMILIES
 
 FORMAT, VERSION = "probe-generator", 1
 DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)  # of stored tensors
@@ -23,24 +23,26 @@ DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)  # of sto
 
 def save_snapshot(
     path: Path,
-    generator: Generator,
+    generator: Any,
     *,
     metadata: dict[str, Any],
+    architecture: str = "stylegan2",
     dtype: torch.dtype = torch.float32,
 ) -> None:
     """Write a generator atomically.
 
     Args:
         path: ends in .safetensors.
-        generator: the network.
+        generator: the network, a `Generator` of its family.
         metadata: plain values to keep beside it (kimg, seed, options).
+        architecture: a name of `FAMILIES`.
         dtype: of the stored tensors; float16 halves the file.
     """
     header = {
         **metadata,
         "format": FORMAT,
         "version": VERSION,
-        "architecture": "stylegan2",
+        "architecture": architecture,
         "init": generator.init_kwargs,
     }
     state = {
@@ -74,14 +76,14 @@ def read_snapshot(path: Path) -> Checkpoint:
         kimg = _number(header.get("kimg"))
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise CheckpointError("it is a safetensors file, but no generator of ours") from error
-    if not known or architecture != "stylegan2" or not isinstance(init, dict):
+    if not known or architecture not in FAMILIES or not isinstance(init, dict):
         raise CheckpointError("it is a generator of a kind or version this release cannot read")
     if odd is not None:
         kind = str(state[odd].dtype).removeprefix("torch.")
         name = printable(odd, 100)
         raise CheckpointError(f"its tensor '{name}' holds {kind} numbers, not plain floats")
     return Checkpoint(
-        generator=build_stylegan2(init, state),
+        generator=build_network(architecture, init, state),
         architecture=architecture,
         digest=digest_file(path),
         init=init,

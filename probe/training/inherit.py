@@ -8,7 +8,8 @@ from typing import Any
 import torch
 
 from probe.errors import CheckpointError, UsageError
-from probe.generators.checkpoint import build_stylegan2, check_arguments
+from probe.generators.checkpoint import build_network, check_arguments
+from probe.generators.families import FAMILIES
 from probe.generators.formats import load_generator, read_modules
 from probe.generators.stylegan2 import Generator
 from probe.training.config import TrainConfig
@@ -62,7 +63,12 @@ def inherit(path: Path, *, resolution: int, c_dim: int) -> Inherited:
         UsageError: the networks do not fit the images.
     """
     checkpoint = load_generator(path)
-    average = checkpoint.generator
+    if checkpoint.architecture != "stylegan2":
+        title = FAMILIES[checkpoint.architecture].title
+        raise UsageError(
+            f"--init: {path} is a {title} generator; StyleGAN2 networks alone are trained."
+        )
+    average: Any = checkpoint.generator
     if (average.img_resolution, average.img_channels) != (resolution, 3):
         raise UsageError(
             f"--init: {path} makes images of {average.img_resolution} px with "
@@ -77,7 +83,7 @@ def inherit(path: Path, *, resolution: int, c_dim: int) -> Inherited:
     modules = read_modules(path) if checkpoint.globals else {}
     generator = average
     if "G" in modules:
-        generator = build_stylegan2(*modules["G"])
+        generator = build_network("stylegan2", *modules["G"])
     discriminator = None
     if "D" in modules:
         try:

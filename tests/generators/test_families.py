@@ -1,0 +1,132 @@
+"""Every family from its pickle to a ranking, through the command line, and round trips."""
+
+import json
+
+import pytest
+import torch
+from generators.pickles import EasyDict, Persistent, dumps, persistent
+from inputs import tiny_generator
+
+from probe.errors import CheckpointError, UsageError
+from probe.generators import fastgan, r3gan
+from probe.generators.formats import load_generator
+from probe.generators.sampler import GeneratorSource
+from probe.generators.snapshot import save_snapshot
+from probe.training.inherit import inherit
+
+
+def fastgan_network(**options):
+    return fastgan.Generator(z_dim=8, img_resolution=32, ngf=2, **options)
+
+
+def r3gan_network(**options):
+    return r3gan.Generator(
+        NoiseDimension=6, WidthPerStage=[12, 8, 4, 4], CardinalityPerStage=[4, 2, 2, 2],
+        BlocksPerStage=[1, 1, 1, 1], ExpansionFactor=2, **options,
+    )  # fmt: skip
+
+
+NETWORKS = {
+    "stylegan2": tiny_generator,
+    "fastgan": fastgan_network,
+    "fastgan, lite": lambda: fastgan_network(synthesis_kwargs={"lite": True}),
+    "fastgan, classes": lambda: fastgan_network(c_dim=3, cond=True),
+    "r3gan": r3gan_network,
+    "r3gan, classes": lambda: r3gan_network(ConditionDimension=3, ConditionEmbeddingDimension=4),
+}
+
+
+@pytest.fixture(params=NETWORKS)
+def network(request):
+    torch.manual_seed(0)
+    return NETWORKS[request.param]().eval()
+
+
+@pytest.fixture
+def pickled(network, tmp_path):
+    """A training snapshot as the family writes it, with whole discriminators beside G_ema."""
+    record = persistent(
+        network, "Generator", _init_args=(), _init_kwargs=EasyDict(network.init_kwargs)
+    )
+    beside = Persistent("Discriminator", {"_parameters": {}, "_buffers": {}, "_modules": {}})
+    path = tmp_path / "network-snapshot-000200.pkl"
+    content = {"G": None, "D": None, "D_ensemble": [beside], "G_ema": record, "best_fid": 3.5}
+    path.write_bytes(dumps(content))
+    return path
+
+
+def test_a_pickle_gives_the_networks_own_images(network, pickled):
+    found = load_generator(pickled)
+    z = torch.randn(3, network.z_dim)
+    c = torch.eye(3) if network.c_dim else None
+    with torch.no_grad():
+        for mode in ("none", "const"):
+            torch.testing.assert_close(
+                found.generator(z, c, noise_mode=mode), network(z, c, noise_mode=mode),
+                rtol=1e-5, atol=1e-5,
+            )  # fmt: skip
+    assert found.ignored == ["G", "D", "D_ensemble", "best_fid"]
+
+
+def test_a_round_trip_through_our_snapshot_gives_the_same_bits(pickled, tmp_path):
+    first = load_generator(pickled)
+    path = tmp_path / "ours.safetensors"
+    save_snapshot(path, first.generator, metadata={}, architecture=first.architecture)
+    second = load_generator(path)
+    assert second.architecture == first.architecture
+    one, other = first.generator.state_dict(), second.generator.state_dict()
+    assert one.keys() == other.keys()
+    assert all(torch.equal(value, other[name]) for name, value in one.items())
+
+
+def test_rank_and_generate_take_it(cli, reals, bank, pickled, network, tmp_path):
+    labels = [[p.name, i % 3] for i, p in enumerate(sorted(reals.iterdir()))]
+    (reals / "dataset.json").write_text(json.dumps({"labels": labels}))
+    ranked = cli("rank", "--real", reals, "--gen", pickled, "--bank", bank, "--format", "json")
+    assert ranked.code == 0, ranked.err
+    made = cli("generate", "--gen", pickled, "--seeds", "0-2", "--outdir", tmp_path / "out")
+    assert made.code == 0, made.err
+    assert len(list((tmp_path / "out").glob("seed*.png"))) == 3
+
+
+def test_a_tensor_that_is_not_finite_is_refused(network, tmp_path):
+    architecture = {8: "fastgan", 6: "r3gan", 16: "stylegan2"}[network.z_dim]
+    path = tmp_path / "broken.safetensors"
+    parameter = next(p for p in network.parameters() if p.ndim == 4)
+    with torch.no_grad():
+        parameter[0] = float("nan")
+    save_snapshot(path, network, metadata={}, architecture=architecture)
+    with pytest.raises(CheckpointError, match="NaN or infinite"):
+        load_generator(path)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"ngf": 10**6}, "ngf"),
+        ({"WidthPerStage": [10**9]}, "WidthPerStage"),
+        ({"WidthPerStage": "12"}, "WidthPerStage"),
+        ({"shape": 3}, "cannot be built"),
+    ],
+)
+def test_absurd_arguments_are_refused_before_memory_is_taken(tmp_path, options, words):
+    network = fastgan_network() if "ngf" in options or "shape" in options else r3gan_network()
+    record = persistent(
+        network, "Generator", _init_args=(), _init_kwargs=EasyDict(network.init_kwargs | options)
+    )
+    path = tmp_path / "absurd.pkl"
+    path.write_bytes(dumps({"G_ema": record}))
+    with pytest.raises(CheckpointError, match=words):
+        load_generator(path)
+
+
+@pytest.mark.parametrize("family", ["fastgan", "r3gan"])
+def test_truncation_and_init_say_what_they_cannot(tmp_path, family):
+    network = NETWORKS[family]().eval()
+    path = tmp_path / "network.safetensors"
+    save_snapshot(path, network, metadata={}, architecture=family)
+    source = GeneratorSource(load_generator(path), name="x", count=1, psi=0.7)
+    with pytest.raises(UsageError, match=r"truncat|psi|trunc"):
+        source.load([0], 32)
+    with pytest.raises(UsageError, match="StyleGAN2 networks alone are trained"):
+        inherit(path, resolution=32, c_dim=0)
