@@ -22,6 +22,7 @@ _PUBLIC = {
     "SampleOptions": "probe.generators.config",
     "TrainConfig": "probe.training.config",
     "generate": "probe.api",
+    "inspect": "probe.api",
     "load_bank": "probe.bank.spec",
     "load_generator": "probe.generators.formats",
     "open_images": "probe.images.open",

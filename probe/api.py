@@ -18,6 +18,7 @@ from probe.features.store import FeatureStore
 from probe.files import cache_root, digest_json, write_json
 from probe.generators.config import SampleOptions
 from probe.generators.formats import load_generator
+from probe.generators.inspection import Inspection, inspect_file
 from probe.generators.run_folder import is_run_folder
 from probe.generators.sampler import GeneratorSource, check_class, draw_images
 from probe.images.archive import DAMAGED
@@ -249,6 +250,15 @@ def generate(
         sheet = torch.cat(tiles)
         save_grid(Path(grid), sheet, columns=math.ceil(math.sqrt(len(sheet))))
     return written
+
+
+def inspect(path: Path | str) -> Inspection:
+    """Say what a checkpoint holds, and what its pickle would have run; nothing of it is run.
+
+    Raises:
+        CheckpointError: there is no such file.
+    """
+    return inspect_file(Path(path))
 
 
 def demo(

@@ -15,7 +15,7 @@ from types import FrameType
 import typer
 
 from probe import __version__
-from probe.cli import bank, demo, generate, rank, train
+from probe.cli import bank, demo, generate, inspect, rank, train
 from probe.errors import ProbeError
 from probe.probing.config import RankOptions
 from probe.training.config import TrainConfig
@@ -32,6 +32,7 @@ app = typer.Typer(
 app.command("rank")(rank.rank)
 app.command("train")(train.train)
 app.command("generate")(generate.generate)
+app.command("inspect")(inspect.inspect)
 app.command("demo")(demo.demo)
 app.add_typer(bank.app, name="bank")
 

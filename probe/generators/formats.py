@@ -42,7 +42,8 @@ def _is_safetensors(head: bytes) -> bool:
     return len(head) > 8 and head[8:9] == b"{" and int.from_bytes(head[:8], "little") < 2**30
 
 
-def _is_pickle(head: bytes) -> bool:
+def is_pickle(head: bytes) -> bool:
+    """Return whether a file that begins so is a pickle."""
     # Protocol 2 and later begin with PROTO; a text pickle of a dict with "(d".
     return head[:1] == b"\x80" or head[:2] in (b"(d", b"c_", b"(i", b"(l")
 
@@ -121,7 +122,7 @@ def _init(state: Mapping[str, Any], names: tuple[str, ...]) -> dict[str, Any]:
 
 FORMATS: Mapping[str, tuple[Callable[[bytes], bool], Callable[[Path], Checkpoint]]] = {
     "safetensors": (_is_safetensors, read_snapshot),
-    "pickle": (_is_pickle, read_family_pickle),
+    "pickle": (is_pickle, read_family_pickle),
 }
 
 

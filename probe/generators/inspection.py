@@ -1,0 +1,81 @@
+"""What a checkpoint file holds, and what its pickle would have run: found without running any."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from probe.errors import CheckpointError
+from probe.files import digest_file
+from probe.generators.families import FAMILIES
+from probe.generators.formats import is_pickle, load_generator
+from probe.generators.listing import globals_in
+from probe.generators.run_folder import best_snapshot, is_run_folder
+
+LARGEST = 2 * 2**30  # bytes of a pickle whose globals are listed
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """A file, looked at.
+
+    Attributes:
+        path: the file; of a run directory its best snapshot.
+        bytes: its size.
+        sha256: of its bytes.
+        problem: why no generator can be read from it, or None.
+        family: "StyleGAN2" and so on; None where none can be read, like all that follow.
+        resolution, channels: of the images.
+        z_dim: width of the latent.
+        classes: number of classes, 0 for none.
+        parameters: number of scalar parameters.
+        kimg: images seen in training, in thousands, where the file says so.
+        ignored: what else the file holds.
+        globals: every global a pickle refers to; those that would have run code say so.
+    """
+
+    path: str
+    bytes: int
+    sha256: str
+    problem: str | None = None
+    family: str | None = None
+    resolution: int | None = None
+    channels: int | None = None
+    z_dim: int | None = None
+    classes: int | None = None
+    parameters: int | None = None
+    kimg: float | None = None
+    ignored: list[str] = field(default_factory=list)
+    globals: list[str] = field(default_factory=list)
+
+
+def inspect_file(path: Path) -> Inspection:
+    """Look at a checkpoint file, or at the best snapshot of a run directory.
+
+    Raises:
+        CheckpointError: there is no such file, or it cannot be opened.
+    """
+    if is_run_folder(path):
+        path = best_snapshot(path)
+    try:
+        size, digest = path.stat().st_size, digest_file(path)
+        with path.open("rb") as f:
+            pickled = is_pickle(f.read(16))
+        names = globals_in(path.read_bytes()) if pickled and size <= LARGEST else []
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be read ({error.strerror}).") from error
+    known = {"path": str(path), "bytes": size, "sha256": digest, "globals": names}
+    try:
+        checkpoint = load_generator(path)
+    except CheckpointError as error:
+        return Inspection(**known, problem=str(error))
+    network = checkpoint.generator
+    return Inspection(
+        **known,
+        family=FAMILIES[checkpoint.architecture].title,
+        resolution=network.img_resolution,
+        channels=network.img_channels,
+        z_dim=network.z_dim,
+        classes=network.c_dim,
+        parameters=sum(p.numel() for p in network.parameters()),
+        kimg=checkpoint.kimg,
+        ignored=checkpoint.ignored,
+    )
