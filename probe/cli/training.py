@@ -120,7 +120,7 @@ class TrainLog:
         ]
         best = record["best"]
         pace = record["Timing/sec_per_kimg"]
-        left = _duration((record["total"] / 1000 - record["Progress/kimg"]) * pace / 3600)
+        left = _duration(max(0, record["total"] / 1000 - record["Progress/kimg"]) * pace / 3600)
         self.say(
             f"kimg {record['Progress/kimg']:<8.1f} stage {record['Progress/stage']:.0f}  "
             f"sec/kimg {pace:<7.1f} left {left:<9} "

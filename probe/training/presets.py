@@ -22,9 +22,9 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
     "stylegan2": {**_PAPER, "channel_base": 32768, "gamma": 10.0, "ema_kimg": 10.0},
     "cifar": {**_SMALL, "batch": 64, "mbstd_group": 32, "channel_base": 32768, "channel_max": 512,
               "gamma": 0.01, "ema_kimg": 500.0},
-    "small32": {**_SMALL, "batch": 32, "mbstd_group": 4, "channel_base": 4096,
+    "small32": {**_SMALL, "batch": 32, "mbstd_group": 4, "channel_base": 2048,
                 "channel_max": 256, "gamma": 0.02, "ema_kimg": 10.0},
-    "small64": {**_SMALL, "batch": 32, "mbstd_group": 4, "channel_base": 8192,
+    "small64": {**_SMALL, "batch": 32, "mbstd_group": 4, "channel_base": 4096,
                 "channel_max": 256, "gamma": 0.1, "ema_kimg": 10.0},
 }  # fmt: skip
 
