@@ -29,11 +29,20 @@ BOUNDS = {
     "ConditionEmbeddingDimension": (0, 16384),
     "ExpansionFactor": (1, 64),
     "KernelSize": (1, 15),
+    "num_critical": (0, 64),
+    "margin_size": (0, 256),
+    "conv_kernel": (1, 15),
+    "filter_size": (1, 64),
+    "lrelu_upsampling": (1, 8),
 }
 
 
 def _is_number(value: Any) -> bool:
     return type(value) in (int, float) and math.isfinite(value) and abs(value) < 1e6
+
+
+def _is_positive(value: Any) -> bool:
+    return _is_number(value) and value > 0
 
 
 def _are_numbers(value: Any) -> bool:
@@ -47,8 +56,8 @@ def _are_counts(value: Any) -> bool:
 # Other arguments: those that change no tensor's shape would fail only when the network is used.
 ARGUMENTS: Mapping[str, Callable[[Any], bool]] = {
     "activation": lambda v: isinstance(v, str) and v in ACTIVATIONS,
-    "conv_clamp": lambda v: v is None or (_is_number(v) and v > 0),
-    "lr_multiplier": lambda v: _is_number(v) and v > 0,
+    "conv_clamp": lambda v: v is None or _is_positive(v),
+    "lr_multiplier": _is_positive,
     "w_avg_beta": lambda v: v is None or _is_number(v),
     "use_noise": lambda v: isinstance(v, bool),
     "track_average": lambda v: v is True,  # truncation needs the average
@@ -58,6 +67,12 @@ ARGUMENTS: Mapping[str, Callable[[Any], bool]] = {
     "WidthPerStage": _are_counts,
     "CardinalityPerStage": _are_counts,
     "BlocksPerStage": _are_counts,
+    "first_cutoff": _is_positive,
+    "first_stopband": _is_positive,
+    "last_stopband_rel": _is_positive,
+    "output_scale": _is_number,
+    "magnitude_ema_beta": _is_number,
+    "use_radial_filters": lambda v: isinstance(v, bool),
     "cond": lambda v: v in (False, True),
     "lite": lambda v: v in (False, True),
 }

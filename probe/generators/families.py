@@ -44,6 +44,9 @@ FAMILIES: Mapping[str, Family] = {
     "stylegan2": Family(
         "StyleGAN2", "synthesis.b4.const", "probe.generators.stylegan2", _STYLEGAN
     ),
+    "stylegan3": Family(
+        "StyleGAN3", "synthesis.input.freqs", "probe.generators.stylegan3", _STYLEGAN
+    ),
     "fastgan": Family(
         "FastGAN (Projected GAN)",
         "synthesis.init.",

@@ -15,16 +15,11 @@ from probe.generators.snapshot import read_snapshot
 from probe.generators.unpickle import Record, module_state, plain, read_pickle
 
 SUPPORTED = (
-    "PyTorch pickles of StyleGAN2-ADA, Projected GAN and R3GAN, and probe's own .safetensors "
-    "snapshots"
+    "PyTorch pickles of StyleGAN2-ADA, StyleGAN3, Projected GAN and R3GAN, and probe's own "
+    ".safetensors snapshots"
 )
 # What the constructor's positional arguments are called.
 DISCRIMINATOR_ARGUMENTS = ("c_dim", "img_resolution", "img_channels")
-
-# A tensor's name that tells a family which is known but not read.
-OTHER_FAMILIES = {
-    "synthesis.input.freqs": "StyleGAN3",
-}
 
 # First bytes of files that are often taken for a checkpoint.
 OTHER_FILES = {
@@ -68,9 +63,6 @@ def read_family_pickle(path: Path) -> Checkpoint:
         held = ", ".join(printable(str(key), 40) for key in list(content)[:8]) or "nothing"
         raise CheckpointError(f"it holds no generator under 'G_ema', only {held}")
     state = module_state(network)
-    for name, family in OTHER_FAMILIES.items():
-        if any(key.startswith(name) for key in state):
-            raise CheckpointError(f"it is {family}, which is not read yet; {SUPPORTED} are")
     architecture = family_of(state)
     if architecture is None:
         raise CheckpointError(

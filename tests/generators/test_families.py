@@ -8,7 +8,7 @@ from generators.pickles import EasyDict, Persistent, dumps, persistent
 from inputs import tiny_generator
 
 from probe.errors import CheckpointError, UsageError
-from probe.generators import fastgan, r3gan
+from probe.generators import fastgan, r3gan, stylegan3
 from probe.generators.formats import load_generator
 from probe.generators.sampler import GeneratorSource
 from probe.generators.snapshot import save_snapshot
@@ -26,7 +26,16 @@ def r3gan_network(**options):
     )  # fmt: skip
 
 
+def stylegan3_network(c_dim=0, **options):
+    return stylegan3.Generator(
+        10, c_dim, 10, 16, 3, {"num_layers": 2}, channel_base=256, channel_max=8, num_layers=6,
+        num_critical=1, magnitude_ema_beta=0.998, **options,
+    )  # fmt: skip
+
+
 NETWORKS = {
+    "stylegan3-t": stylegan3_network,
+    "stylegan3-r, classes": lambda: stylegan3_network(3, conv_kernel=1, use_radial_filters=True),
     "stylegan2": tiny_generator,
     "fastgan": fastgan_network,
     "fastgan, lite": lambda: fastgan_network(synthesis_kwargs={"lite": True}),
@@ -90,7 +99,7 @@ def test_rank_and_generate_take_it(cli, reals, bank, pickled, network, tmp_path)
 
 
 def test_a_tensor_that_is_not_finite_is_refused(network, tmp_path):
-    architecture = {8: "fastgan", 6: "r3gan", 16: "stylegan2"}[network.z_dim]
+    architecture = {8: "fastgan", 6: "r3gan", 16: "stylegan2", 10: "stylegan3"}[network.z_dim]
     path = tmp_path / "broken.safetensors"
     parameter = next(p for p in network.parameters() if p.ndim == 4)
     with torch.no_grad():
@@ -107,10 +116,16 @@ def test_a_tensor_that_is_not_finite_is_refused(network, tmp_path):
         ({"WidthPerStage": [10**9]}, "WidthPerStage"),
         ({"WidthPerStage": "12"}, "WidthPerStage"),
         ({"shape": 3}, "cannot be built"),
+        ({"num_critical": 10**6}, "num_critical"),
+        ({"first_cutoff": -1.0}, "first_cutoff"),
     ],
 )
 def test_absurd_arguments_are_refused_before_memory_is_taken(tmp_path, options, words):
-    network = fastgan_network() if "ngf" in options or "shape" in options else r3gan_network()
+    network = r3gan_network()
+    if "ngf" in options or "shape" in options:
+        network = fastgan_network()
+    elif "num_critical" in options or "first_cutoff" in options:
+        network = stylegan3_network()
     record = persistent(
         network, "Generator", _init_args=(), _init_kwargs=EasyDict(network.init_kwargs | options)
     )
