@@ -2,7 +2,6 @@
 
 import math
 import sys
-import time
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -33,7 +32,7 @@ class TrainLog:
         self.stage = "training"
         self.plan: Any = None
         self.spent: dict[str, float] = {}
-        self.begun = time.monotonic()
+        self.kimg = 0.0
 
     def __enter__(self) -> "TrainLog":
         """Start the live line."""
@@ -129,12 +128,13 @@ class TrainLog:
             + (f"p {' '.join(p)}  " if p else "")
             + (f"best {best[1]:.4g} at {best[0]:.1f}" if best else "")
         )
-        shown = record["Progress/kimg"]
+        kimg = record["Progress/kimg"]
         for name, value in record.items():
             part = name.removeprefix("Timing/")
             if name.startswith("Timing/") and part not in ("sec_per_kimg", "images_per_sec"):
-                self.spent[part] = self.spent.get(part, 0.0) + value
-        self.stage = f"stage {record['Progress/stage']:.0f}, kimg {shown:.1f}"
+                self.spent[part] = self.spent.get(part, 0.0) + value * (kimg - self.kimg)
+        self.kimg = kimg
+        self.stage = f"stage {record['Progress/stage']:.0f}, kimg {kimg:.1f}"
 
     def _on_snapshot(self, record: dict[str, Any]) -> None:
         text = f"kimg {record['kimg']:<8.1f} {Path(record['path']).name}"

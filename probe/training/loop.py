@@ -130,13 +130,13 @@ def train(run: Run, state: TrainState) -> Path:
             for name, value in found.items():
                 stats.setdefault(name, []).append(value)
             run.report({"event": "step", "images": state.images, "total": ends[-1]})
-        if state.images >= (state.tick + 1) * tick_images:
-            state.tick += 1
+        snaps = state.tick // config.snap
+        state.tick = state.images // tick_images  # a batch may be larger than a tick
         record = summarise(stats)
         _stop_if_broken(run, state, record)
         _end_tick(run, state, record, clock, (first, time.monotonic() - started), records)
 
-        if state.tick % config.snap == 0 or state.images >= ends[state.stage]:
+        if state.tick // config.snap > snaps or state.images >= ends[state.stage]:
             _take_snapshot(run, state, evaluator, records)
             if config.patience and state.stale[0] >= config.patience:
                 _end_stage_early(run, state, ends[state.stage])

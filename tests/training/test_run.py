@@ -137,6 +137,13 @@ def test_a_finished_run_is_not_touched_by_the_same_command(fit):
     assert (first.name, second.name) == ("00000-small", "00001-small")
 
 
+def test_a_batch_may_be_larger_than_a_tick(fit):
+    folder, records = fit(kimg=0.04, batch=16, tick=0.002, snap=3)
+    ticks = [r["Progress/kimg"] for r in records if r["event"] == "tick"]
+    assert ticks == [0.016, 0.032, 0.048]
+    assert len(lines(folder / "metric-frechet-mixed.jsonl")) == 3
+
+
 def test_a_best_snapshot_from_beyond_the_state_does_not_stay(fit):
     folder, _ = fit(kimg=1.0, tick=0.5, batch=100, eval_num=16)
     best = folder / "network-snapshot-best.safetensors"
