@@ -155,3 +155,27 @@ class Mapping(nn.Module):
         if self.training and hasattr(self, "w_avg"):
             self.w_avg.lerp_(x.detach().float().mean(dim=0), 1 - self.w_avg_beta)
         return x
+
+
+def truncate(
+    w: torch.Tensor, average: torch.Tensor, layers: int, psi: float, cutoff: int | None
+) -> torch.Tensor:
+    """Repeat latents for every layer and pull the first ones towards the average.
+
+    Args:
+        w: (N, w_dim).
+        average: (w_dim,), where psi 0 leads.
+        layers: L.
+        psi: 1 is no truncation.
+        cutoff: how many leading layers are pulled; None is all.
+
+    Returns:
+        (N, L, w_dim).
+    """
+    ws = w.unsqueeze(1).expand(-1, layers, -1)
+    if psi == 1:
+        return ws
+    pulled = average.lerp(ws, psi)
+    if cutoff is None:
+        return pulled
+    return torch.cat([pulled[:, :cutoff], ws[:, cutoff:]], dim=1)

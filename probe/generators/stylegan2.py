@@ -20,6 +20,7 @@ from probe.generators.layers import (
     activate,
     filter2d,
     low_pass,
+    truncate,
     upsample,
 )
 
@@ -327,16 +328,6 @@ class Generator(nn.Module):
         self.num_ws = self.synthesis.num_ws
         self.mapping = Mapping(z_dim, c_dim, w_dim, **(mapping_kwargs or {}))
 
-    def truncate(self, w: torch.Tensor, psi: float, cutoff: int | None) -> torch.Tensor:
-        """Repeat w (N, w_dim) for every layer and pull the first `cutoff` towards the mean."""
-        ws = w.unsqueeze(1).expand(-1, self.num_ws, -1)
-        if psi == 1:
-            return ws
-        pulled = self.mapping.w_avg.lerp(ws, psi)
-        if cutoff is None:
-            return pulled
-        return torch.cat([pulled[:, :cutoff], ws[:, cutoff:]], dim=1)
-
     def forward(
         self,
         z: torch.Tensor,
@@ -348,5 +339,6 @@ class Generator(nn.Module):
         noise_rng: NoiseStreams = None,
     ) -> torch.Tensor:
         """Return images (N, img_channels, R, R), float32, nominally in [-1, 1]."""
-        ws = self.truncate(self.mapping(z, c), truncation_psi, truncation_cutoff)
+        w = self.mapping(z, c)
+        ws = truncate(w, self.mapping.w_avg, self.num_ws, truncation_psi, truncation_cutoff)
         return self.synthesis(ws, noise_mode=noise_mode, noise_rng=noise_rng)

@@ -15,7 +15,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from probe.errors import UsageError
-from probe.generators.layers import FullyConnected, Mapping, second_moment_normalise
+from probe.generators.layers import FullyConnected, Mapping, second_moment_normalise, truncate
 from probe.generators.stylegan2 import NoiseStreams
 
 LRELU_SLOPE = 0.2
@@ -474,16 +474,6 @@ class Generator(nn.Module):
         mapping_options = {"num_layers": 2, "w_avg_beta": 0.998, **(mapping_kwargs or {})}
         self.mapping = Mapping(z_dim, c_dim, w_dim, **mapping_options)
 
-    def truncate(self, w: torch.Tensor, psi: float, cutoff: int | None) -> torch.Tensor:
-        """Repeat w (N, w_dim) for every layer and pull the first `cutoff` towards the mean."""
-        ws = w.unsqueeze(1).expand(-1, self.num_ws, -1)
-        if psi == 1:
-            return ws
-        pulled = self.mapping.w_avg.lerp(ws, psi)
-        if cutoff is None:
-            return pulled
-        return torch.cat([pulled[:, :cutoff], ws[:, cutoff:]], dim=1)
-
     def forward(
         self,
         z: torch.Tensor,
@@ -495,5 +485,6 @@ class Generator(nn.Module):
         noise_rng: NoiseStreams = None,
     ) -> torch.Tensor:
         """Return images (N, img_channels, R, R), float32, nominally in [-1, 1]."""
-        ws = self.truncate(self.mapping(z, c), truncation_psi, truncation_cutoff)
+        w = self.mapping(z, c)
+        ws = truncate(w, self.mapping.w_avg, self.num_ws, truncation_psi, truncation_cutoff)
         return self.synthesis(ws)
