@@ -1,7 +1,6 @@
 """The verbs: `rank`, `train`. Paths become objects here, once; every room below takes objects."""
 
 import math
-import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
@@ -16,12 +15,10 @@ from probe.bank.spec import load_bank
 from probe.errors import BackboneUnavailable, UsageError
 from probe.features.store import FeatureStore
 from probe.files import cache_root, digest_json, write_json
+from probe.generators.callables import CallableSource, SampleFunction
 from probe.generators.config import SampleOptions
-from probe.generators.formats import load_generator
 from probe.generators.inspection import Inspection, inspect_file
-from probe.generators.run_folder import is_run_folder
-from probe.generators.sampler import GeneratorSource, check_class, draw_images
-from probe.images.archive import DAMAGED
+from probe.generators.open import open_by_seed, open_fakes, what_runs
 from probe.images.base import ImageSource
 from probe.images.decode import describe_broken
 from probe.images.grid import save_grid
@@ -31,7 +28,7 @@ from probe.probing.config import RankOptions
 from probe.probing.ranking import Ranking
 from probe.probing.ranking import rank as rank_sources
 from probe.reports.files import save_ranking
-from probe.runtime import choose_device, choose_precision, join_world, local_device, numpy_stream
+from probe.runtime import choose_device, choose_precision, join_world, local_device
 from probe.training.availability import Estimate, estimate, require_backbones
 from probe.training.config import TrainConfig
 from probe.training.evaluation import Candidates
@@ -63,66 +60,14 @@ def ignore(record: dict[str, Any]) -> None:
     """Report to nobody."""
 
 
-def open_fakes(
-    path: Path,
-    *,
-    real: ImageSource,
-    count: int,
-    seed: int,
-    sample: SampleOptions,
-    device: torch.device,
-) -> ImageSource:
-    """Open `--gen`: a folder or zip of images, or a generator checkpoint.
-
-    Args:
-        path: what the user gave.
-        real: the real images; their labels are drawn for a conditional generator.
-        count: how many samples a generator is to stand for.
-        seed: of the samples.
-        sample: truncation, noise, class.
-        device: where the generator computes.
-
-    Raises:
-        CheckpointError: not a generator that can be read.
-        ImagesError: a folder or zip without images.
-        UsageError: sampling flags together with a folder of images.
-    """
-    if (path.is_dir() and not is_run_folder(path)) or _is_image_zip(path):
-        if sample != SampleOptions():
-            raise UsageError(
-                f"--gen: {path} holds finished images; --trunc, --noise and --class belong to a "
-                "checkpoint. Leave them out."
-            )
-        return open_images(path)
-    checkpoint = load_generator(path)
-    return GeneratorSource(
-        checkpoint,
-        name=str(path),
-        count=count,
-        seed=seed,
-        psi=sample.trunc,
-        noise=sample.noise,
-        labels=real.labels,
-        class_index=sample.class_index,
-        device=device,
-    )
-
-
-def _is_image_zip(path: Path) -> bool:
-    """Return whether a file is a zip of images, not a torch file (which is a zip as well)."""
-    if not path.is_file():
-        return False
-    try:
-        with zipfile.ZipFile(path) as archive:
-            return not any(name.endswith("data.pkl") for name in archive.namelist())
-    except (*DAMAGED, OSError):
-        # What calls itself a zip is opened as one, to be told what is wrong with it.
-        return path.suffix.lower() == ".zip"
+def _say_what_runs(gen: str, sample: SampleOptions, report: Report) -> None:
+    if text := what_runs(gen, sample):
+        report({"event": "note", "text": text})
 
 
 def rank(
     real: Path | str | ImageSource,
-    gen: Path | str | ImageSource,
+    gen: Path | str | ImageSource | SampleFunction,
     *,
     bank: Path | str | None = None,
     backbones: Sequence[str] | None = None,
@@ -137,7 +82,9 @@ def rank(
 
     Args:
         real: a folder or zip of real images, or an `ImageSource`.
-        gen: a generator checkpoint, a folder or zip of generated images, or an `ImageSource`.
+        gen: a generator checkpoint, a folder or zip of generated images, `module:function`, an
+            `ImageSource`, or a function `(n, seed) → uint8 (n, 3, H, W)` such as a diffusion
+            pipeline's; it should draw the same for the same seed.
         bank: the bank file; ./modelbank.yaml or the packaged one unless given.
         backbones: names or patterns of the entries to rank; all unless given.
         options: protocol, numbers, seed, precision; see `RankOptions`.
@@ -159,12 +106,16 @@ def rank(
     place = local_device(choose_device(device))
     specs = load_bank(None if bank is None else Path(bank)).select(backbones)
     reals = open_images(real) if isinstance(real, str | Path) else real
+    count = min(options.num, len(reals))
     fakes = gen
     if isinstance(gen, str | Path):
-        count = min(options.num, len(reals))
+        _say_what_runs(str(gen), sample, report)
         fakes = open_fakes(
-            Path(gen), real=reals, count=count, seed=options.seed, sample=sample, device=place
+            str(gen), real=reals, count=count, seed=options.seed, sample=sample, device=place
         )
+    elif not hasattr(gen, "load"):
+        name = getattr(gen, "__name__", type(gen).__name__)
+        fakes = CallableSource(gen, name=name, count=count, seed=options.seed)
     with join_world(place) as world:
         ranking = rank_sources(
             reals,
@@ -197,7 +148,7 @@ def generate(
     """Write images of a generator: a file per seed, a contact sheet, or both.
 
     Args:
-        gen: a checkpoint, or a training run's directory.
+        gen: a checkpoint, a training run's directory, or `module:function`.
         seeds: of the images; each image is a function of its own seed.
         outdir: a folder for seed0000.png and so on, or a .zip; with dataset.json of the classes
             where the generator is conditional.
@@ -216,31 +167,15 @@ def generate(
     if outdir is None and grid is None:
         raise UsageError("Nothing to write: give --outdir DIR, --grid FILE.png, or both.")
     sample = sample or SampleOptions()
-    place = choose_device(device)
-    checkpoint = load_generator(gen)
-    generator = checkpoint.generator.to(place, memory_format=torch.channels_last)
-    check_class(generator, sample.class_index, str(gen))
-    classes = None
-    if generator.c_dim:
-        classes = [sample.class_index] * len(seeds)
-        if sample.class_index is None:
-            classes = [int(numpy_stream(s, "class").integers(generator.c_dim)) for s in seeds]
+    _say_what_runs(str(gen), sample, report)
+    draw = open_by_seed(str(gen), sample=sample, device=choose_device(device))
     written, tiles = 0, []
     with ImageWriter(None if outdir is None else Path(outdir)) as writer:
         for start in range(0, len(seeds), GENERATE_BATCH):
-            part = slice(start, start + GENERATE_BATCH)
-            with torch.inference_mode():
-                images = draw_images(
-                    generator,
-                    seeds[part],
-                    None if classes is None else classes[part],
-                    psi=sample.trunc,
-                    noise=sample.noise,
-                    device=place,
-                    name=str(gen),
-                )
-            labels = [None] * len(images) if classes is None else classes[part]
-            for seed, image, label in zip(seeds[part], images, labels, strict=True):
+            part = seeds[start : start + GENERATE_BATCH]
+            images, classes = draw(part)
+            labels = [None] * len(images) if classes is None else classes
+            for seed, image, label in zip(part, images, labels, strict=True):
                 writer.add(f"seed{seed:04d}.png", image, label)
             if grid is not None:
                 tiles.append(images)

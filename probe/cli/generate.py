@@ -1,7 +1,7 @@
 """`probe generate`: images from a checkpoint."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -14,11 +14,11 @@ from probe.generators.seeds import parse_seeds
 def generate(
     *,
     gen: Annotated[
-        Path,
+        str,
         typer.Option(
             "--gen",
             "--network",
-            help="Generator checkpoint, or the directory of a training run.",
+            help="Checkpoint, run directory, or module:function.",
             show_default=False,
         ),
     ],
@@ -35,7 +35,21 @@ def generate(
     numbers = parse_seeds(seeds)
     from probe import api
 
-    count = api.generate(gen, numbers, outdir=outdir, grid=grid, sample=sample, device=device)
+    count = api.generate(
+        gen,
+        numbers,
+        outdir=outdir,
+        grid=grid,
+        sample=sample,
+        device=device,
+        report=api.ignore if quiet else _report,
+    )
     if not quiet:
         places = " and ".join(str(place) for place in (outdir, grid) if place is not None)
         typer.echo(f"{count} images in {places}", err=True)
+
+
+def _report(record: dict[str, Any]) -> None:
+    """Print notes; `generate` has no other progress that is worth a line."""
+    if record["event"] == "note":
+        typer.echo(record["text"], err=True)

@@ -73,6 +73,9 @@ class Progress:
         if self.done[name] >= self.images:
             self._say(f"  {name}: {self.done[name]} {self.kind} images, {speed}")
 
+    def _note(self, record: dict[str, Any]) -> None:
+        self.console.print(record["text"], markup=False, highlight=False, soft_wrap=True)
+
     def _failed(self, record: dict[str, Any]) -> None:
         name = record["backbone"]
         self.bars.remove_task(self.tasks.pop(name))

@@ -29,11 +29,11 @@ def rank(
         typer.Option("--real", "--data", help="Folder or zip of real images.", show_default=False),
     ],
     gen: Annotated[
-        Path,
+        str,
         typer.Option(
             "--gen",
             "--network",
-            help="Generator checkpoint, or folder or zip of generated images.",
+            help="Checkpoint, run directory, folder or zip of images, or module:function.",
             show_default=False,
         ),
     ],

@@ -84,7 +84,7 @@ class Checkpoint:
 
     Attributes:
         generator: eval mode, float32, no gradients, on the CPU.
-        architecture: a name of `probe.generators.families.FAMILIES`.
+        architecture: a name of `FAMILIES`, or of `probe.generators.programs.TITLES`.
         digest: SHA-256 of the file.
         init: the constructor's arguments.
         kimg: images seen in training, in thousands, where the file says so.

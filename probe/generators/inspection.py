@@ -6,8 +6,9 @@ from pathlib import Path
 from probe.errors import CheckpointError
 from probe.files import digest_file
 from probe.generators.families import FAMILIES
-from probe.generators.formats import is_pickle, load_generator
-from probe.generators.listing import globals_in
+from probe.generators.formats import format_of, load_generator
+from probe.generators.listing import globals_in, globals_in_zip
+from probe.generators.programs import TITLES
 from probe.generators.run_folder import best_snapshot, is_run_folder
 
 LARGEST = 2 * 2**30  # bytes of a pickle whose globals are listed
@@ -57,12 +58,13 @@ def inspect_file(path: Path) -> Inspection:
         path = best_snapshot(path)
     try:
         size, digest = path.stat().st_size, digest_file(path)
-        with path.open("rb") as f:
-            pickled = is_pickle(f.read(16))
-        names = globals_in(path.read_bytes()) if pickled and size <= LARGEST else []
+        kind = _format(path)
+        names = _globals(path, kind) if size <= LARGEST else []
     except OSError as error:
         raise CheckpointError(f"{path}: cannot be read ({error.strerror}).") from error
     known = {"path": str(path), "bytes": size, "sha256": digest, "globals": names}
+    if kind in TITLES:
+        return Inspection(**known, family=f"{TITLES[kind]}: drawing images runs it (--run-code)")
     try:
         checkpoint = load_generator(path)
     except CheckpointError as error:
@@ -79,3 +81,16 @@ def inspect_file(path: Path) -> Inspection:
         kimg=checkpoint.kimg,
         ignored=checkpoint.ignored,
     )
+
+
+def _format(path: Path) -> str | None:
+    try:
+        return format_of(path)
+    except CheckpointError:
+        return None  # loading says what is wrong with it
+
+
+def _globals(path: Path, kind: str | None) -> list[str]:
+    if kind == "pickle":
+        return globals_in(path.read_bytes())
+    return globals_in_zip(path) if kind == "torch" else []

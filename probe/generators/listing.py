@@ -2,6 +2,8 @@
 
 import io
 import pickletools
+import zipfile
+from pathlib import Path
 from typing import Any
 
 from probe.errors import CheckpointError, printable
@@ -17,16 +19,34 @@ from probe.generators.unpickle import (
     dict_key,
     is_allowed,
 )
+from probe.images.archive import DAMAGED
+
+LARGEST_PICKLE = 2**28  # bytes of a torch file's pickle, which holds no numbers
 
 
-def globals_in(data: bytes) -> list[str]:
+def globals_in_zip(path: Path) -> list[str]:
+    """List every global that the pickle of a torch file refers to; see `globals_in`."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            name = next(n for n in archive.namelist() if n.partition("/")[2] == "data.pkl")
+            with archive.open(name) as member:
+                data = member.read(LARGEST_PICKLE + 1)
+    except (*DAMAGED, StopIteration) as error:
+        return [f"(the listing stops: {printable(str(error), 100)})"]
+    if len(data) > LARGEST_PICKLE:
+        return ["(the listing stops: its pickle is far too large)"]
+    return globals_in(data, depth=1)
+
+
+def globals_in(data: bytes, depth: int = 0) -> list[str]:
     """List every global a pickle refers to, for inspection; unlike reading, refuses nothing.
 
     The stack is only simulated: names and bytes are kept, everything else is a placeholder. Torch
     files passed to `_load_from_bytes` are listed too, since their pickles would be run as well.
 
     Args:
-        data: the whole file.
+        data: the whole pickle.
+        depth: 1 for a torch file's, which refers to storages outside it.
 
     Returns:
         Each name once, in the order of appearance. One off the allow-list is followed by
@@ -38,7 +58,7 @@ def globals_in(data: bytes) -> list[str]:
     stopped = ""
     try:
         stream = io.BytesIO(data)
-        lister.scan(stream, depth=0)
+        lister.scan(stream, depth)
         if left := len(data) - stream.tell():
             stopped = f"({left} bytes after the pickle's end are not listed)"
     except (CheckpointError, *MALFORMED) as error:

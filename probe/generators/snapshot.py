@@ -1,4 +1,4 @@
-"""Our own generator file: safetensors with JSON metadata, nothing executable.
+"""Safetensors: nothing executable. Our own generator file is one with JSON metadata.
 
 Tensor names are those of the StyleGAN2-ADA modules, so that others can load them.
 """
@@ -15,6 +15,7 @@ from safetensors.torch import save_file
 from probe.errors import CheckpointError, printable
 from probe.files import atomic_path, digest_file
 from probe.generators.checkpoint import Checkpoint, build_network
+from probe.generators.described import describe, described_beside, described_in
 from probe.generators.families import FAMILIES
 
 FORMAT, VERSION = "probe-generator", 1
@@ -56,28 +57,27 @@ def save_snapshot(
             raise OSError(str(error)) from error
 
 
-def read_snapshot(path: Path) -> Checkpoint:
-    """Read a generator that `save_snapshot` wrote.
+def read_safetensors(path: Path) -> Checkpoint:
+    """Read a generator that `save_snapshot` wrote, or tensors of a known family with a description.
 
     Raises:
         CheckpointError: damaged, of another kind, or with tensors that do not fit.
     """
     try:
         with safe_open(path, framework="pt") as f:
-            text = (f.metadata() or {}).get("probe", "")
+            metadata = f.metadata() or {}
             state = {name: f.get_tensor(name) for name in f.keys()}
-        odd = next((name for name, tensor in state.items() if tensor.dtype not in DTYPES), None)
     except (SafetensorError, OSError) as error:
         raise CheckpointError(f"it is damaged ({error})") from error
-    try:
-        header = json.loads(text)
-        known = header["format"] == FORMAT and header["version"] == VERSION
-        init, architecture = header["init"], header["architecture"]
-        kimg = _number(header.get("kimg"))
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise CheckpointError("it is a safetensors file, but no generator of ours") from error
-    if not known or architecture not in FAMILIES or not isinstance(init, dict):
-        raise CheckpointError("it is a generator of a kind or version this release cannot read")
+    kimg = None
+    if "probe" in metadata:
+        architecture, init, kimg = _own(metadata["probe"])
+    else:
+        description = described_in(metadata)
+        if description is None:
+            description = described_beside(path)
+        architecture, init = describe(state, description)
+    odd = next((name for name, tensor in state.items() if tensor.dtype not in DTYPES), None)
     if odd is not None:
         kind = str(state[odd].dtype).removeprefix("torch.")
         name = printable(odd, 100)
@@ -89,6 +89,20 @@ def read_snapshot(path: Path) -> Checkpoint:
         init=init,
         kimg=kimg,
     )
+
+
+def _own(text: str) -> tuple[str, dict[str, Any], float | None]:
+    """Return architecture, constructor's arguments and kimg of a header that we wrote."""
+    try:
+        header = json.loads(text)
+        known = header["format"] == FORMAT and header["version"] == VERSION
+        init, architecture = header["init"], header["architecture"]
+        kimg = _number(header.get("kimg"))
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise CheckpointError("it is a safetensors file whose header is damaged") from error
+    if not known or architecture not in FAMILIES or not isinstance(init, dict):
+        raise CheckpointError("it is a generator of a kind or version this release cannot read")
+    return architecture, init, kimg
 
 
 def _number(value: Any) -> float | None:

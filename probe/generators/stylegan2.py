@@ -233,8 +233,8 @@ class SynthesisBlock(nn.Module):
 class Synthesis(nn.Module):
     """Intermediate latents to images: blocks b4, b8, … b{resolution}.
 
-    `num_fp16_res`, `use_fp16` and `fp16_channels_last` steer half precision in the original
-    programs and change no weight; they are accepted and not used.
+    `num_fp16_res`, `use_fp16`, `fp16_channels_last` and `fused_modconv_default` steer speed and
+    half precision in the original programs and change no weight; they are accepted and not used.
     """
 
     def __init__(
@@ -253,6 +253,7 @@ class Synthesis(nn.Module):
         num_fp16_res: int = 0,
         use_fp16: bool = False,
         fp16_channels_last: bool = False,
+        fused_modconv_default: bool | str = True,
     ) -> None:
         super().__init__()
         if img_resolution < 4 or img_resolution & (img_resolution - 1):
@@ -300,7 +301,11 @@ class Synthesis(nn.Module):
 
 
 class Generator(nn.Module):
-    """StyleGAN2: z and class to an image (see `probe.generators.base.Generator`)."""
+    """StyleGAN2: z and class to an image (see `probe.generators.base.Generator`).
+
+    The synthesis's arguments come in `synthesis_kwargs`, as in StyleGAN2-ADA's files, or beside the
+    others, as in those of StyleGAN3's and Projected GAN's trainers.
+    """
 
     def __init__(
         self,
@@ -311,8 +316,10 @@ class Generator(nn.Module):
         img_channels: int,
         mapping_kwargs: dict[str, Any] | None = None,
         synthesis_kwargs: dict[str, Any] | None = None,
+        **synthesis: Any,
     ) -> None:
         super().__init__()
+        synthesis = {**(synthesis_kwargs or {}), **synthesis}
         self.z_dim, self.c_dim, self.w_dim = z_dim, c_dim, w_dim
         self.img_resolution, self.img_channels = img_resolution, img_channels
         self.init_kwargs: dict[str, Any] = {
@@ -322,9 +329,9 @@ class Generator(nn.Module):
             "img_resolution": img_resolution,
             "img_channels": img_channels,
             "mapping_kwargs": dict(mapping_kwargs or {}),
-            "synthesis_kwargs": dict(synthesis_kwargs or {}),
+            "synthesis_kwargs": synthesis,
         }
-        self.synthesis = Synthesis(w_dim, img_resolution, img_channels, **(synthesis_kwargs or {}))
+        self.synthesis = Synthesis(w_dim, img_resolution, img_channels, **synthesis)
         self.num_ws = self.synthesis.num_ws
         self.mapping = Mapping(z_dim, c_dim, w_dim, **(mapping_kwargs or {}))
 

@@ -16,7 +16,7 @@ import math
 import pickletools
 import re
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -101,7 +101,7 @@ class _Dtype:
 
 
 @dataclass(eq=False)
-class _Array:
+class Array:
     """A numpy array whose content comes with BUILD."""
 
     value: np.ndarray | None = None
@@ -113,10 +113,12 @@ class _Mark:
 
 MARK = _Mark()
 
-# Names whose objects are kept as inert records: modules of the known families and of torch.nn.
+# Names whose objects are kept as inert records: modules of the known families, of torch.nn (whose
+# hooks keep spectral norms), and of the libraries whose backbones stand beside a vision-aided GAN.
 INERT = re.compile(
-    r"(torch\.nn\.modules\.|torch\.nn\.parameter\.|torch_utils\.|training\.|dnnlib\.|pg_modules\."
-    r"|R3GAN\.|networks\.|vision_aided_loss\.)[\w.]*\w|functools\.partial"
+    r"(torch\.nn\.(modules|utils|parameter)\.|torch_utils\.|training\.|dnnlib\.|pg_modules\.|R3GAN\."
+    r"|networks\.|vision_aided_loss\.|timm\.|torchvision\.|open_clip\.|clip\.|lpips\."
+    r"|antialiased_cnns\.)[\w.]*\w|functools\.partial"
     r"|torch\.(device|Size|dtype|float16|float32|float64|bfloat16|int32|int64|uint8|bool)"
 )
 DICTS = {"collections.OrderedDict", "dnnlib.util.EasyDict", "dnnlib.EasyDict", "builtins.dict"}
@@ -221,9 +223,9 @@ CALLS: dict[str, Callable[[tuple[Any, ...]], Any]] = {
     "numpy.dtype": _numpy_dtype,
     "numpy.core.multiarray.scalar": _numpy_scalar,
     "numpy._core.multiarray.scalar": _numpy_scalar,
-    "numpy.core.multiarray._reconstruct": lambda args: _Array(),
-    "numpy._core.multiarray._reconstruct": lambda args: _Array(),
-    "numpy.ndarray": lambda args: _Array(),
+    "numpy.core.multiarray._reconstruct": lambda args: Array(),
+    "numpy._core.multiarray._reconstruct": lambda args: Array(),
+    "numpy.ndarray": lambda args: Array(),
     "_codecs.encode": _encode,
 }
 
@@ -271,7 +273,7 @@ def _build(target: Any, state: Any) -> None:
         if not isinstance(state, dict):
             raise _refuse(f"a state of {target.type} that is not a dict")
         target.state = state
-    elif isinstance(target, _Array):
+    elif isinstance(target, Array):
         _, shape, dtype, fortran, data = state
         if not isinstance(dtype, _Dtype) or len(shape) > 16 or not _are_counts(shape):
             raise damaged("a numpy array without a type or shape")
@@ -454,11 +456,14 @@ def _run(
     return machine
 
 
-def read_pickle(data: bytes) -> tuple[Any, list[str]]:
+def read_pickle(
+    data: bytes, persistent: Callable[[Any], Any] | None = None
+) -> tuple[Any, list[str]]:
     """Read a pickle without running anything of it.
 
     Args:
-        data: the whole file.
+        data: the whole pickle.
+        persistent: gives what lies outside the pickle for its persistent ids; None refuses them.
 
     Returns:
         What it holds, and every global it refers to.
@@ -468,7 +473,7 @@ def read_pickle(data: bytes) -> tuple[Any, list[str]]:
         CheckpointError: it is damaged, or something follows it.
     """
     stream = io.BytesIO(data)
-    machine = _run(stream, len(data), calls=True)
+    machine = _run(stream, len(data), persistent, calls=True)
     if stream.tell() != len(data):
         raise UnsafeCheckpoint("more data follows the pickle's end. Nothing of it was run")
     return machine.stack[0], list(machine.globals)
@@ -512,8 +517,7 @@ def module_state(record: Record) -> dict[str, torch.Tensor]:
     """Return a module record's tensors under their dotted names, as `state_dict()` would.
 
     Raises:
-        CheckpointError: not a module, nested too deeply, holding itself, or so many tensors in one
-            storage that copying them would take much more memory than the file.
+        CheckpointError: not a module, nested too deeply, holding itself; see `make_tensors`.
     """
     tensors: dict[str, LazyTensor] = {}
     seen: set[int] = set()
@@ -536,6 +540,16 @@ def module_state(record: Record) -> dict[str, torch.Tensor]:
                 walk(child, f"{prefix}{_name(name)}.", depth + 1)
 
     walk(record, "", 0)
+    return make_tensors(tensors)
+
+
+def make_tensors(tensors: Mapping[str, LazyTensor]) -> dict[str, torch.Tensor]:
+    """Make the tensors of a network.
+
+    Raises:
+        CheckpointError: so many in one storage that copying them would take much more memory than
+            the file.
+    """
     storages = {id(t.storage): len(t.storage.data) for t in tensors.values()}
     if sum(t.nbytes for t in tensors.values()) > sum(storages.values()) + SHARED_BYTES:
         raise damaged("many tensors in one storage")

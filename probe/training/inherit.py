@@ -10,8 +10,11 @@ import torch
 from probe.errors import CheckpointError, UsageError
 from probe.generators.checkpoint import build_network, check_arguments
 from probe.generators.families import FAMILIES
-from probe.generators.formats import load_generator, read_modules
+from probe.generators.formats import load_generator
+from probe.generators.pickled import read_modules
+from probe.generators.programs import TITLES
 from probe.generators.stylegan2 import Generator
+from probe.generators.torch_file import zip_kind
 from probe.training.config import TrainConfig
 from probe.training.discriminator import Discriminator
 
@@ -62,6 +65,8 @@ def inherit(path: Path, *, resolution: int, c_dim: int) -> Inherited:
         CheckpointError: not a file that can be read.
         UsageError: the networks do not fit the images.
     """
+    if zip_kind(path) in TITLES:
+        raise UsageError(f"--init: {path} is a program; StyleGAN2 networks alone are trained.")
     checkpoint = load_generator(path)
     if checkpoint.architecture != "stylegan2":
         title = FAMILIES[checkpoint.architecture].title

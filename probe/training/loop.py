@@ -18,7 +18,7 @@ from probe.errors import ProbeError
 from probe.files import copy_file, write_json
 from probe.generators.base import to_uint8
 from probe.generators.run_folder import BEST
-from probe.generators.snapshot import read_snapshot, save_snapshot
+from probe.generators.snapshot import read_safetensors, save_snapshot
 from probe.images.grid import save_grid
 from probe.runtime import World, autocast, torch_stream
 from probe.training.clock import Clock
@@ -167,7 +167,7 @@ def _begin_stage(run: Run, state: TrainState) -> None:
     if state.best is None:
         snapshot = _snapshot_path(run, state)
     run.world.wait()  # the first process has written it
-    checkpoint = read_snapshot(snapshot)
+    checkpoint = read_safetensors(snapshot)
     choices = select(
         state.stage + 1, snapshot, checkpoint, run.folder, run.reals, run.candidates, state.names,
         config=config, device=run.device, precision=run.precision, world=run.world,
@@ -304,7 +304,7 @@ def _take_snapshot(
     if config.track_probes:
         run.world.wait()
         board = rank_snapshot(
-            read_snapshot(path), run.reals, run.candidates, [], together=False, config=config,
+            read_safetensors(path), run.reals, run.candidates, [], together=False, config=config,
             device=run.device, precision=run.precision, world=run.world,
             report=lambda record: None,
         )  # fmt: skip
@@ -344,7 +344,7 @@ def _restore_best(run: Run, state: TrainState) -> None:
         path.unlink(missing_ok=True)
         return
     numbered = run.folder / f"network-snapshot-{int(state.best[0]):06d}.safetensors"
-    if not path.exists() or read_snapshot(path).kimg != state.best[0]:
+    if not path.exists() or read_safetensors(path).kimg != state.best[0]:
         copy_file(numbered, path)
 
 

@@ -224,7 +224,11 @@ def test_other_kinds_are_called_by_their_name(tmp_path):
     torch.save({"a": torch.zeros(1)}, tmp_path / "old.pt", _use_new_zipfile_serialization=False)
     network = stack_global("dnnlib.tflib.network", "Network") + b")\x81}b"
     (tmp_path / "tf.pkl").write_bytes(proto(network, network, network, b"\x87."))
-    for name, words in [("new.pt", r"\.pt"), ("old.pt", r"old torch"), ("tf.pkl", "TensorFlow")]:
+    for name, words in [
+        ("new.pt", "tensors alone"),
+        ("old.pt", r"before PyTorch 1\.6"),
+        ("tf.pkl", "TensorFlow"),
+    ]:
         with pytest.raises(CheckpointError, match=words) as caught:
             load_generator(tmp_path / name)
         assert not isinstance(caught.value, UnsafeCheckpoint)

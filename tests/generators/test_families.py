@@ -2,14 +2,18 @@
 
 import json
 
+import open_clip
 import pytest
+import timm
 import torch
-from generators.pickles import EasyDict, Persistent, dumps, persistent
+import torchvision
+from generators.pickles import EasyDict, Persistent, dumps, persistent, stylegan2_pickle
 from inputs import tiny_generator
 
 from probe.errors import CheckpointError, UsageError
 from probe.generators import fastgan, r3gan, stylegan3
 from probe.generators.formats import load_generator
+from probe.generators.listing import globals_in
 from probe.generators.sampler import GeneratorSource
 from probe.generators.snapshot import save_snapshot
 from probe.training.inherit import inherit
@@ -96,6 +100,71 @@ def test_rank_and_generate_take_it(cli, reals, bank, pickled, network, tmp_path)
     made = cli("generate", "--gen", pickled, "--seeds", "0-2", "--outdir", tmp_path / "out")
     assert made.code == 0, made.err
     assert len(list((tmp_path / "out").glob("seed*.png"))) == 3
+
+
+def genuine_backbones():
+    """Whole modules of the libraries that vision-aided GANs take their backbones from."""
+    convolution = torch.nn.utils.spectral_norm(torch.nn.Conv2d(3, 4, 3))
+    return torch.nn.Sequential(
+        timm.create_model("test_vit"),
+        timm.create_model("test_efficientnet"),
+        torchvision.models.squeezenet1_1(),
+        open_clip.transformer.VisionTransformer(16, 8, 8, 1, 2, 2.0, output_dim=4),
+        convolution.eval(),
+    )
+
+
+def test_whole_backbones_beside_the_generator_are_passed_over(tmp_path):
+    network = tiny_generator()
+    path = tmp_path / "G.pkl"
+    path.write_bytes(stylegan2_pickle(network, D_ensemble=[genuine_backbones()]))
+    found = load_generator(path)
+    assert "D_ensemble" in found.ignored and "timm.models.vision_transformer.VisionTransformer" in (
+        found.globals
+    )
+    names = globals_in(path.read_bytes())
+    assert not [name for name in names if "not allowed" in name]
+    assert torch.equal(
+        found.generator.synthesis.b32.conv1.weight, network.synthesis.b32.conv1.weight
+    )
+
+
+def test_a_plain_module_with_its_hooks_is_read(tmp_path):
+    """FastGAN's layers are ordinary modules, their spectral norm a hook that is pickled as well."""
+    network = fastgan_network().eval()
+    for block in network.synthesis.children():
+        for name, layer in list(block.named_children()):
+            if isinstance(layer, torch.nn.Conv2d):
+                setattr(block, name, torch.nn.utils.spectral_norm(layer).eval())
+    record = persistent(network, "Generator", _init_args=(), _init_kwargs=network.init_kwargs)
+    record.meta["state"]["_modules"]["synthesis"] = network.synthesis
+    path = tmp_path / "G.pkl"
+    path.write_bytes(dumps({"G_ema": record}).replace(b"probe.generators.", b"pg_modules.other."))
+    z = torch.randn(2, 8)
+    with torch.no_grad():
+        torch.testing.assert_close(
+            load_generator(path).generator(z, noise_mode="none"), network(z, noise_mode="none"),
+            rtol=1e-4, atol=1e-4,
+        )  # fmt: skip
+
+
+@pytest.mark.parametrize("place", ["beside", "inside"])
+def test_synthesis_arguments_beside_the_others(tmp_path, place):
+    """As StyleGAN3's and Projected GAN's trainers write StyleGAN2 networks."""
+    network = tiny_generator()
+    init = dict(network.init_kwargs)
+    more = {**init["synthesis_kwargs"], "num_fp16_res": 4, "fused_modconv_default": "inference"}
+    init |= more if place == "beside" else {"synthesis_kwargs": more}
+    if place == "beside":
+        del init["synthesis_kwargs"]
+    record = persistent(network, "Generator", _init_args=(), _init_kwargs=EasyDict(init))
+    path = tmp_path / "G.pkl"
+    path.write_bytes(dumps({"G_ema": record}))
+    found = load_generator(path)
+    assert found.generator.init_kwargs["synthesis_kwargs"] == more
+    z = torch.randn(2, 16)
+    with torch.no_grad():
+        assert torch.equal(found.generator(z, noise_mode="const"), network(z, noise_mode="const"))
 
 
 def test_a_tensor_that_is_not_finite_is_refused(network, tmp_path):

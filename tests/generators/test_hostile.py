@@ -284,7 +284,7 @@ def test_torch_files_zips_pages_folders(tmp_path):
     (tmp_path / "page.pkl").write_bytes(b"\n<!DOCTYPE html>")
     (tmp_path / "empty.pkl").write_bytes(b"")
     for name, words in [
-        ("model.pt", "no kind that is read"),
+        ("model.pt", "tensors alone, of an unknown network"),
         ("zip.pkl", "no kind that is read"),
         ("page.pkl", "web page"),
         ("empty.pkl", "empty"),
@@ -329,7 +329,7 @@ def test_safetensors_that_are_none_of_ours(tmp_path):
 
     path = tmp_path / "x.safetensors"
     save_file({"a": torch.ones(1)}, path)
-    with pytest.raises(CheckpointError, match="no generator of ours"):
+    with pytest.raises(CheckpointError, match="tensors alone, of an unknown network"):
         load_generator(path)
     data = path.read_bytes()
     for bad in (data[:-2], data[:20], struct.pack("<Q", 2**29) + b"{" + data[9:]):

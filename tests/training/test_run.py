@@ -7,7 +7,7 @@ import pytest
 from runs import differences, saved
 
 from probe.errors import ProbeError, UsageError
-from probe.generators.snapshot import read_snapshot
+from probe.generators.snapshot import read_safetensors
 
 STAGES = {"strategy": "progressive", "stage_kimg": "0.008,0.008,0.008"}
 
@@ -96,7 +96,7 @@ def test_the_best_snapshot_is_the_one_with_the_least_distance(fit):
         for line in lines(folder / "metric-frechet-mixed.jsonl")
         if line["results"]["frechet-mixed"] == best
     )
-    assert read_snapshot(folder / "network-snapshot-best.safetensors").kimg == kimg
+    assert read_safetensors(folder / "network-snapshot-best.safetensors").kimg == kimg
     assert tuple(saved(folder)["best"]) == (kimg, best)
 
 
@@ -148,8 +148,8 @@ def test_a_best_snapshot_from_beyond_the_state_does_not_stay(fit):
     folder, _ = fit(kimg=1.0, tick=0.5, batch=100, eval_num=16)
     best = folder / "network-snapshot-best.safetensors"
     wanted = best.read_bytes()
-    kimg = read_snapshot(best).kimg
-    other = next(p for p in folder.glob("network-snapshot-0*") if read_snapshot(p).kimg != kimg)
+    kimg = read_safetensors(best).kimg
+    other = next(p for p in folder.glob("network-snapshot-0*") if read_safetensors(p).kimg != kimg)
     best.write_bytes(other.read_bytes())
     progress = json.loads((folder / "progress.json").read_text())
     (folder / "progress.json").write_text(json.dumps(progress | {"finished": False}))
@@ -229,13 +229,14 @@ def test_a_stage_may_end_early(fit):
 
 def test_init_goes_on_without_a_warm_up(fit):
     first, _ = fit("first", kimg=0.008)
-    start = read_snapshot(first / "network-snapshot-best.safetensors").generator
+    start = read_safetensors(first / "network-snapshot-best.safetensors").generator
     folder, records = fit(
         strategy="fixed", kimg=0.008, init=first / "network-snapshot-best.safetensors"
     )
     assert [r["kimg"] for r in records if r["event"] == "stage"] == [0.0]
-    snapshot = read_snapshot(folder / lines(folder / "metric-frechet-mixed.jsonl")[0]["snapshot"])
-    assert lines(folder / "metric-frechet-mixed.jsonl")[0]["kimg"] == 0
+    first = lines(folder / "metric-frechet-mixed.jsonl")[0]
+    snapshot = read_safetensors(folder / first["snapshot"])
+    assert first["kimg"] == 0
     assert snapshot.generator.z_dim == start.z_dim
 
 

@@ -1,0 +1,178 @@
+"""A function of the user's own as an `ImageSource`: `(n, seed) → uint8 (n, 3, H, W)`.
+
+A diffusion pipeline, an API, anything. On the command line it is named `module:function`, which
+runs the user's code.
+"""
+
+import importlib
+import re
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from probe.errors import UsageError
+from probe.files import digest_bytes
+from probe.generators.sampler import image_seed
+from probe.images.base import Batch, Header
+from probe.images.resize import to_square
+
+SampleFunction = Callable[[int, int], Any]
+BATCH = 32
+KEPT_BYTES = 2**28  # of drawn images: the unit in work and the one that is prepared meanwhile
+NAMED = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
+
+
+def is_function_name(name: str) -> bool:
+    """Return whether a name has the form `module:function`, and no file is called so."""
+    return NAMED.fullmatch(name) is not None and not Path(name).exists()
+
+
+@contextmanager
+def _working_directory_first() -> Iterator[None]:
+    """Find modules beside the user's work, as `python -m` does."""
+    sys.path.insert(0, "")
+    try:
+        yield
+    finally:
+        sys.path.remove("")
+
+
+def import_function(name: str) -> SampleFunction:
+    """Import `module:function`, which runs the module.
+
+    Raises:
+        UsageError: no such module or function. What the module itself raises passes through.
+    """
+    module_name, _, path = name.partition(":")
+    try:
+        with _working_directory_first():
+            found: Any = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
+            raise  # a module that theirs needs
+        raise UsageError(
+            f"--gen: there is no module '{module_name}' here. Name a file, or module:function with "
+            "the module in this folder or installed."
+        ) from error
+    for part in path.split("."):
+        found = getattr(found, part, None)
+    if not callable(found):
+        raise UsageError(f"--gen: {module_name} has no function '{path}'.")
+    return found
+
+
+def call(function: SampleFunction, name: str, n: int, seed: int) -> torch.Tensor:
+    """Return the function's images.
+
+    Returns:
+        uint8 (n, 3, R, R), cropped to their central squares.
+
+    Raises:
+        UsageError: it returns something else than uint8 (n, 3, H, W).
+    """
+    images = function(n, seed)
+    images = torch.from_numpy(images) if isinstance(images, np.ndarray) else images
+    right = isinstance(images, torch.Tensor) and images.ndim == 4 and images.shape[:2] == (n, 3)
+    if not right or images.dtype != torch.uint8 or 0 in images.shape:
+        shape = getattr(images, "shape", None)
+        given = type(images).__name__ if shape is None else f"{images.dtype} {tuple(shape)}"
+        raise UsageError(f"{name}({n}, {seed}) returned {given}; uint8 ({n}, 3, H, W) is expected.")
+    images = images.cpu()
+    side = min(images.shape[2:])
+    return images if images.shape[2] == images.shape[3] else _resized(images, side)
+
+
+def _resized(images: torch.Tensor, side: int) -> torch.Tensor:
+    squares = [to_square(Image.fromarray(i.permute(1, 2, 0).numpy()), side) for i in images]
+    return torch.from_numpy(np.stack(squares)).permute(0, 3, 1, 2).contiguous()
+
+
+class CallableSource:
+    """Images of a function, drawn in batches: batch b comes from the seed of image b of the run.
+
+    Images are known by their content, since nothing else is known of the function: features are
+    found again when it draws the same images again.
+
+    Args:
+        function: `(n, seed) → uint8 (n, 3, H, W)`, an array or a tensor; the same for the same
+            arguments.
+        name: for messages.
+        count: how many images the source has.
+        seed: of the run.
+    """
+
+    labels: Sequence[int] | None = None
+
+    def __init__(self, function: SampleFunction, *, name: str, count: int, seed: int = 0) -> None:
+        self.function, self.name, self.count, self.seed = function, name, count, seed
+        self._kept: dict[int, torch.Tensor] = {}
+        self._digests: dict[int, list[str]] = {}
+
+    def __len__(self) -> int:
+        """Return how many images there are."""
+        return self.count
+
+    @property
+    def resolution(self) -> int:
+        """The first image's."""
+        return self._batch(0).shape[2]
+
+    def identity(self) -> dict[str, Any]:
+        """Return kind, name and how images are drawn."""
+        return {"kind": "function", "path": self.name, "seed": self.seed, "batch": BATCH}
+
+    def keys(self, indices: Sequence[int]) -> list[str]:
+        """Return the digest of each image's pixels, for which it is drawn."""
+        return [self._drawn(i // BATCH)[i % BATCH] for i in indices]
+
+    def captions(self, indices: Sequence[int]) -> list[str]:
+        """Return "seed 17, image 3": the batch's seed and the place in it."""
+        return [f"seed {image_seed(self.seed, i // BATCH)}, image {i % BATCH}" for i in indices]
+
+    def headers(self, indices: Sequence[int]) -> list[Header | None]:
+        """Return a header without a format: these images were never encoded."""
+        return [Header(None, (self.resolution, self.resolution), "RGB") for _ in indices]
+
+    def load(self, indices: Sequence[int], resolution: int) -> Batch:
+        """Return uint8 (N, 3, resolution, resolution).
+
+        Raises:
+            UsageError: the function returns no images, or others than before.
+        """
+        images = torch.empty(len(indices), 3, resolution, resolution, dtype=torch.uint8)
+        for row, index in enumerate(indices):
+            image = self._batch(index // BATCH)[index % BATCH]
+            if image.shape[1] != resolution:
+                image = _resized(image[None], resolution)[0]
+            images[row] = image
+        return Batch(images, list(indices), {})
+
+    def _drawn(self, batch: int) -> list[str]:
+        if batch not in self._digests:
+            self._batch(batch)
+        return self._digests[batch]
+
+    def _batch(self, batch: int) -> torch.Tensor:
+        """Return a batch of images, drawn again where it was let go."""
+        if batch in self._kept:
+            return self._kept[batch]
+        n = min(BATCH, self.count - batch * BATCH)
+        seed = image_seed(self.seed, batch)
+        images = call(self.function, self.name, n, seed)
+        side = images.shape[2]
+        digests = [f"pixels:{side}:{digest_bytes(i.numpy().tobytes())}" for i in images]
+        if self._digests.setdefault(batch, digests) != digests:
+            raise UsageError(
+                f"{self.name}({n}, {seed}) returned other images than before. Let the seed decide "
+                "everything that is drawn."
+            )
+        while self._kept and sum(kept.nbytes for kept in self._kept.values()) > KEPT_BYTES:
+            del self._kept[next(iter(self._kept))]
+        self._kept[batch] = images
+        return images

@@ -1,0 +1,142 @@
+"""What a path or name given as `--gen` stands for."""
+
+import zipfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch
+
+from probe.errors import UsageError
+from probe.generators.callables import CallableSource, call, import_function, is_function_name
+from probe.generators.config import SampleOptions
+from probe.generators.formats import load_generator
+from probe.generators.programs import TITLES
+from probe.generators.run_folder import is_run_folder
+from probe.generators.sampler import GeneratorSource, check_class, draw_images
+from probe.generators.torch_file import zip_kind
+from probe.images.archive import DAMAGED
+from probe.images.base import ImageSource
+from probe.images.open import open_images
+from probe.runtime import numpy_stream
+
+Draw = Callable[[Sequence[int]], tuple[torch.Tensor, list[int] | None]]
+
+
+def what_runs(gen: str, sample: SampleOptions) -> str | None:
+    """Return a sentence that says whose code is run to draw images, None where it is ours."""
+    if is_function_name(gen):
+        return f"{gen.partition(':')[0]} is your own code; it is imported and run."
+    if sample.run_code and zip_kind(Path(gen)) in TITLES:
+        return f"{gen} is a program; it is run."
+    return None
+
+
+def open_fakes(
+    gen: str,
+    *,
+    real: ImageSource,
+    count: int,
+    seed: int,
+    sample: SampleOptions,
+    device: torch.device,
+) -> ImageSource:
+    """Open `--gen`: a folder or zip of images, a checkpoint, a program or a function.
+
+    Args:
+        gen: a path, or `module:function`.
+        real: the real images; their labels are what a conditional generator is sampled with.
+        count: how many images a generator is asked for.
+        seed: of the run.
+        sample: how a checkpoint is sampled.
+        device: where a checkpoint runs.
+
+    Raises:
+        ImagesError: a folder or zip without images.
+        CheckpointError: not a generator that can be read.
+        UsageError: sampling flags together with a folder of images or a function.
+    """
+    path = Path(gen)
+    if is_function_name(gen):
+        _no_sampling(gen, "is a function of your own", sample)
+        return CallableSource(import_function(gen), name=gen, count=count, seed=seed)
+    if (path.is_dir() and not is_run_folder(path)) or _is_image_zip(path):
+        _no_sampling(gen, "holds finished images", sample)
+        return open_images(path)
+    return GeneratorSource(
+        load_generator(path, run_code=sample.run_code, z_dim=sample.z_dim),
+        name=gen,
+        count=count,
+        seed=seed,
+        psi=sample.trunc,
+        noise=sample.noise,
+        labels=real.labels,
+        class_index=sample.class_index,
+        device=device,
+    )
+
+
+def open_by_seed(gen: str, *, sample: SampleOptions, device: torch.device) -> Draw:
+    """Open a generator to draw from by seed, each image being a function of its own seed.
+
+    Args:
+        gen: a path, or `module:function`.
+        sample: truncation, noise and class; without a class each seed draws its own.
+        device: where a checkpoint runs.
+
+    Returns:
+        Seeds → uint8 (N, 3, R, R), and their classes where the generator has some.
+
+    Raises:
+        CheckpointError: not a generator that can be read.
+        UsageError: a class that does not exist, or sampling flags together with a function.
+    """
+    if is_function_name(gen):
+        _no_sampling(gen, "is a function of your own", sample)
+        function = import_function(gen)
+        return lambda seeds: (torch.cat([call(function, gen, 1, s) for s in seeds]), None)
+    checkpoint = load_generator(gen, run_code=sample.run_code, z_dim=sample.z_dim)
+    generator = checkpoint.generator.to(device, memory_format=torch.channels_last)
+    check_class(generator, sample.class_index, gen)
+
+    def classes_of(seeds: Sequence[int]) -> list[int] | None:
+        if not generator.c_dim:
+            return None
+        if sample.class_index is not None:
+            return [sample.class_index] * len(seeds)
+        return [int(numpy_stream(s, "class").integers(generator.c_dim)) for s in seeds]
+
+    @torch.inference_mode()
+    def draw(seeds: Sequence[int]) -> tuple[torch.Tensor, list[int] | None]:
+        classes = classes_of(seeds)
+        images = draw_images(
+            generator,
+            seeds,
+            classes,
+            psi=sample.trunc,
+            noise=sample.noise,
+            device=device,
+            name=gen,
+        )
+        return images, classes
+
+    return draw
+
+
+def _no_sampling(gen: str, what: str, sample: SampleOptions) -> None:
+    if sample != SampleOptions():
+        raise UsageError(
+            f"--gen: {gen} {what}; --trunc, --noise, --class, --run-code and --z-dim belong to a "
+            "checkpoint. Leave them out."
+        )
+
+
+def _is_image_zip(path: Path) -> bool:
+    """Return whether a file is a zip of images, not a torch file (which is a zip as well)."""
+    if not path.is_file() or zip_kind(path):
+        return False
+    try:
+        with zipfile.ZipFile(path):
+            return True
+    except (*DAMAGED, OSError):
+        # What calls itself a zip is opened as one, to be told what is wrong with it.
+        return path.suffix.lower() == ".zip"

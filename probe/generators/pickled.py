@@ -1,0 +1,125 @@
+"""Generators in pickles and torch files: the NVlabs family, TensorFlow's, and plain tensors."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from probe.errors import CheckpointError, printable
+from probe.files import digest_file
+from probe.generators import tensorflow
+from probe.generators.checkpoint import Checkpoint, build_network
+from probe.generators.described import describe, described_beside
+from probe.generators.families import FAMILIES, family_of
+from probe.generators.torch_file import read_torch_file, zip_kind
+from probe.generators.unpickle import (
+    LazyTensor,
+    Record,
+    make_tensors,
+    module_state,
+    plain,
+    read_pickle,
+)
+
+# What the constructor's positional arguments are called.
+DISCRIMINATOR_ARGUMENTS = ("c_dim", "img_resolution", "img_channels")
+
+
+def _content(path: Path) -> tuple[Any, list[str]]:
+    return read_torch_file(path) if zip_kind(path) else read_pickle(path.read_bytes())
+
+
+def read_pickled(path: Path) -> Checkpoint:
+    """Read the generator of a pickle or torch file; nothing of it is run.
+
+    Tensors alone, as a state dict, need a description beside them (see `described`).
+
+    Raises:
+        UnsafeCheckpoint: it refers to something outside the allow-list.
+        CheckpointError: damaged, without a generator, or of an unknown family.
+    """
+    content, names = _content(path)
+    ignored: list[str] = []
+    if tensorflow.is_tensorflow(content):
+        init, state = tensorflow.read_network(content)
+        architecture = "stylegan2"
+    else:
+        network, ignored = _network(content)
+        if isinstance(network, Record):
+            architecture, init, state = _of_module(network)
+        else:
+            state = make_tensors(network)
+            architecture, init = describe(state, described_beside(path))
+    return Checkpoint(
+        generator=build_network(architecture, init, state),
+        architecture=architecture,
+        digest=digest_file(path),
+        init=init,
+        globals=names,
+        ignored=ignored,
+    )
+
+
+def _network(content: Any) -> tuple[Record | dict[str, LazyTensor], list[str]]:
+    """Return the module or the tensors of the generator, and what else there is."""
+    if _are_tensors(content):
+        return content, []
+    if not isinstance(content, dict):
+        raise CheckpointError(f"it holds a {_kind(content)}, not a dict with G_ema")
+    network = content.get("G_ema")
+    if not isinstance(network, Record) and not _are_tensors(network):
+        held = ", ".join(printable(str(key), 40) for key in list(content)[:8]) or "nothing"
+        raise CheckpointError(f"it holds no generator under 'G_ema', only {held}")
+    return network, [printable(str(key), 100) for key in content if key != "G_ema"]
+
+
+def _are_tensors(content: Any) -> bool:
+    return (
+        isinstance(content, dict)
+        and bool(content)
+        and all(isinstance(k, str) and isinstance(v, LazyTensor) for k, v in content.items())
+    )
+
+
+def _of_module(network: Record) -> tuple[str, dict[str, Any], dict[str, torch.Tensor]]:
+    state = module_state(network)
+    architecture = family_of(state)
+    if architecture is None:
+        families = ", ".join(family.title for family in FAMILIES.values())
+        raise CheckpointError(
+            f"its generator is a {_kind(network)} of an unknown kind. Supported are {families}"
+        )
+    return architecture, _init(network.state or {}, FAMILIES[architecture].arguments), state
+
+
+def read_modules(path: Path) -> dict[str, tuple[dict[str, Any], dict[str, torch.Tensor]]]:
+    """Return what else a StyleGAN2-ADA pickle holds to train on: "G" and "D", where they are.
+
+    Returns:
+        Name → the constructor's arguments and the tensors by their dotted names.
+
+    Raises:
+        CheckpointError: damaged; see `load_generator`, which should have read the file before.
+    """
+    content, _ = _content(path)
+    found = {}
+    for name, names in (("G", FAMILIES["stylegan2"].arguments), ("D", DISCRIMINATOR_ARGUMENTS)):
+        network = content.get(name) if isinstance(content, dict) else None
+        if isinstance(network, Record) and (state := module_state(network)):
+            found[name] = (_init(network.state or {}, names), state)
+    return found
+
+
+def _kind(content: Any) -> str:
+    name = content.type.name if isinstance(content, Record) else type(content).__name__
+    return printable(name, 100)
+
+
+def _init(state: Mapping[str, Any], names: tuple[str, ...]) -> dict[str, Any]:
+    """Return the constructor's arguments, positional ones by their names."""
+    positional = plain(state.get("_init_args") or ())
+    keywords = plain(state.get("_init_kwargs") or {})
+    if not isinstance(keywords, dict) or len(positional) > len(names):
+        raise CheckpointError("its constructor arguments are malformed")
+    return {**dict(zip(names, positional, strict=False)), **keywords}

@@ -1,0 +1,95 @@
+"""Torch files (.pt, .pth) read as data: a zip of one pickle and the raw numbers it refers to.
+
+The pickle goes through `unpickle`; the zip may hold no more bytes than the file has, so that
+neither compression nor entries laid over each other can take more memory than that.
+"""
+
+import re
+import zipfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from probe.errors import CheckpointError
+from probe.generators.unpickle import STORAGES, Storage, damaged, read_pickle
+from probe.images.archive import DAMAGED
+
+MOST_MEMBERS = 100_000
+
+
+def zip_kind(path: Path) -> str | None:
+    """Return which of torch's zips a file is.
+
+    Returns:
+        "torch" (tensors and a pickle), "torchscript", "export" (a `torch.export` program), or None
+        for everything else, damaged zips included.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = {name.partition("/")[2] for name in archive.namelist()}
+    except (*DAMAGED, OSError):
+        return None
+    if "archive_format" in names or "serialized_exported_program.json" in names:
+        return "export"
+    if "constants.pkl" in names and any(name.startswith("code/") for name in names):
+        return "torchscript"
+    return "torch" if "data.pkl" in names else None
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Callable[[str], bytes]]:
+    """Yield how to read a member by its name below the archive's one folder."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            members = archive.infolist()
+            if len(members) > MOST_MEMBERS:
+                raise damaged("a zip of more members than any network")
+            if any(m.compress_type != zipfile.ZIP_STORED for m in members):
+                raise damaged("a compressed member, which torch does not write")
+            if sum(m.file_size for m in members) > path.stat().st_size:
+                raise damaged("a zip that holds more than the file")
+            by_name = {m.filename.partition("/")[2]: m for m in members}
+            if len(by_name) != len(members):
+                raise damaged("a zip with two members of one name")
+            yield lambda name: archive.read(by_name[name])
+    except KeyError as error:
+        raise damaged(f"a zip without {error}") from error
+    except DAMAGED as error:
+        raise CheckpointError(f"it is a damaged zip ({error})") from error
+
+
+def read_torch_file(path: Path) -> tuple[Any, list[str]]:
+    """Read what `torch.save` wrote (PyTorch 1.6 and later), running nothing of it.
+
+    Returns:
+        What it holds, tensors as `LazyTensor`, and every global it refers to.
+
+    Raises:
+        UnsafeCheckpoint: it refers to something outside the allow-list, named.
+        CheckpointError: damaged.
+    """
+    with _opened(path) as read:
+        storages: dict[str, Storage] = {}
+
+        def persistent(pid: Any) -> Storage:
+            kind, storage_type, name, _, count = pid
+            dtype = STORAGES.get(str(storage_type))
+            named = isinstance(name, str) and re.fullmatch(r"\w{1,20}", name)
+            if kind != "storage" or dtype is None or type(count) is not int or not named:
+                raise damaged("a storage of unknown type")
+            if name not in storages:
+                storages[name] = Storage(dtype, memoryview(read(f"data/{name}")))
+            found = storages[name]
+            if found.dtype != dtype or len(found.data) != count * dtype.itemsize:
+                raise damaged("a storage whose size or type is not what it says")
+            return found
+
+        pickled = read("data.pkl")
+        try:
+            order = read("byteorder")
+        except KeyError:  # files of early releases do not say: they are all little-endian
+            order = b"little"
+        if order != b"little":
+            raise CheckpointError("it was written on a big-endian machine, which is not read")
+        return read_pickle(pickled, persistent)

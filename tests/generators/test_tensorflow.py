@@ -1,0 +1,247 @@
+"""StyleGAN2 in TensorFlow pickles, written from the documented layout."""
+
+import io
+import pickle
+import sys
+import types
+
+import numpy as np
+import pytest
+import torch
+from generators.pickles import EasyDict
+from inputs import tiny_generator
+
+from probe.errors import CheckpointError
+from probe.generators.formats import load_generator
+from probe.generators.stylegan2 import Generator
+
+
+class Network:
+    """Stands for dnnlib.tflib.network.Network while pickling."""
+
+    def __init__(self, **state):
+        self.__dict__.update(state)
+
+    def __setstate__(self, state):
+        raise AssertionError("a checkpoint's code must never be called")
+
+    def __getstate__(self):
+        return self.__dict__
+
+
+def dumps(content, protocol):
+    names = ("dnnlib", "dnnlib.tflib", "dnnlib.tflib.network", "dnnlib.util")
+    fake = {name: types.ModuleType(name) for name in names}
+    fake["dnnlib.tflib.network"].Network, fake["dnnlib.util"].EasyDict = Network, EasyDict
+    kept = Network.__module__, EasyDict.__module__
+    Network.__module__, EasyDict.__module__ = "dnnlib.tflib.network", "dnnlib.util"
+    try:
+        sys.modules.update(fake)
+        buffer = io.BytesIO()
+        pickle.Pickler(buffer, protocol).dump(content)
+        return buffer.getvalue()
+    finally:
+        Network.__module__, EasyDict.__module__ = kept
+        for name in fake:
+            del sys.modules[name]
+
+
+def array(tensor):
+    return tensor.detach().numpy().copy()
+
+
+def flipped(weight):
+    return np.ascontiguousarray(weight[::-1, ::-1])
+
+
+def layer(module, *, flip=False, noise=True):
+    weight = array(module.weight).transpose(2, 3, 1, 0)
+    found = {
+        "weight": flipped(weight) if flip else weight,
+        "bias": array(module.bias),
+        "mod_weight": array(module.affine.weight).T,
+        "mod_bias": array(module.affine.bias) - np.float32(1),
+    }
+    return found | ({"noise_strength": array(module.noise_strength)} if noise else {})
+
+
+def to_variables(network):
+    """Return the variables of mapping and synthesis as a TensorFlow program names them."""
+    mapping, synthesis = {}, {}
+    for i in range(network.mapping.num_layers):
+        dense = getattr(network.mapping, f"fc{i}")
+        mapping |= {f"Dense{i}/weight": array(dense.weight).T, f"Dense{i}/bias": array(dense.bias)}
+    if network.c_dim:
+        embed = network.mapping.embed
+        mapping |= {"LabelEmbed/weight": array(embed.weight).T,
+                    "LabelEmbed/bias": array(embed.bias)}  # fmt: skip
+    for level, r in enumerate(network.synthesis.resolutions, 2):
+        block = getattr(network.synthesis, f"b{r}")
+        parts = {"Conv": (block.conv1, False, 0)}
+        if r > 4:
+            parts = {"Conv0_up": (block.conv0, True, 2 * level - 5),
+                     "Conv1": (block.conv1, False, 2 * level - 4)}  # fmt: skip
+        else:
+            synthesis["4x4/Const/const"] = array(block.const)[None]
+        found = {}
+        for name, (module, flip, number) in parts.items():
+            found |= {f"{name}/{leaf}": a for leaf, a in layer(module, flip=flip).items()}
+            synthesis[f"noise{number}"] = array(module.noise_const)[None, None]
+        if hasattr(block, "torgb"):
+            torgb = layer(block.torgb, noise=False)
+            found |= {f"ToRGB/{leaf}": a for leaf, a in torgb.items()}
+        if hasattr(block, "skip"):
+            found["Skip/weight"] = flipped(array(block.skip.weight).transpose(2, 3, 1, 0))
+        synthesis |= {f"{r}x{r}/{name}": a for name, a in found.items()}
+    return mapping, synthesis
+
+
+def write(path, network, *, edit=None, protocol=4, version=4, **arguments):
+    """Write the network as (G, D, Gs), G and D being something else."""
+    mapping, synthesis = to_variables(network)
+    options = network.init_kwargs["synthesis_kwargs"]
+    static = EasyDict(
+        latent_size=network.z_dim, label_size=network.c_dim, dlatent_size=network.w_dim,
+        resolution=network.img_resolution, num_channels=network.img_channels,
+        fmap_base=options["channel_base"] // 2, fmap_max=options["channel_max"],
+        mapping_layers=network.mapping.num_layers, mapping_fmaps=16, label_fmaps=16,
+        architecture=options.get("architecture", "skip"), truncation_psi=0.5, randomize_noise=True,
+        **arguments,
+    )  # fmt: skip
+    parts = {"mapping": mapping, "synthesis": synthesis}
+    top = {"lod": np.zeros((), np.float32), "dlatent_avg": array(network.mapping.w_avg)}
+    if edit is not None:
+        edit(static, parts, top)
+
+    def net(name, variables, components):
+        return Network(
+            version=version, name=name, static_kwargs=static, components=components,
+            variables=list(variables.items()), build_func_name=f"{name}_main",
+            build_module_src="raise SystemExit('never run')",
+        )  # fmt: skip
+
+    components = {name: net(name, variables, {}) for name, variables in parts.items()}
+    path.write_bytes(
+        dumps((net("G", {}, {}), net("D", {}, {}), net("G", top, components)), protocol)
+    )
+    return path
+
+
+def network_of(architecture, c_dim=0, resolution=32):
+    torch.manual_seed(0)
+    network = Generator(
+        16, c_dim, 16, resolution, 3, {"num_layers": 3},
+        {"channel_base": 256, "channel_max": 12, "architecture": architecture},
+    )  # fmt: skip
+    with torch.no_grad():
+        for name, parameter in network.named_parameters():
+            if name.endswith(("bias", "noise_strength")):
+                parameter.add_(torch.randn_like(parameter) * 0.2)
+        network.mapping.w_avg.copy_(torch.randn(16) * 0.3)
+    return network.eval().requires_grad_(False)
+
+
+@pytest.mark.parametrize("architecture", ["skip", "orig", "resnet"])
+@pytest.mark.parametrize(("c_dim", "resolution", "protocol"), [(0, 32, 4), (3, 8, 2)])
+def test_images_are_the_networks(tmp_path, architecture, c_dim, resolution, protocol):
+    network = network_of(architecture, c_dim, resolution)
+    found = load_generator(write(tmp_path / "G.pkl", network, protocol=protocol)).generator
+    z, c = torch.randn(4, 16), torch.eye(3)[[0, 1, 2, 0]] if c_dim else None
+    for psi in (1.0, 0.7):
+        wanted = network(z, c, truncation_psi=psi, noise_mode="const")
+        given = found(z, c, truncation_psi=psi, noise_mode="const")
+        assert (given - wanted).abs().max() < 1e-4 * (wanted.max() - wanted.min())
+
+
+def test_it_is_ranked_generated_and_inspected(cli, reals, bank, tmp_path):
+    path = write(tmp_path / "G.pkl", network_of("skip"))
+    assert cli("rank", "--real", reals, "--gen", path, "--bank", bank).code == 0
+    assert cli("generate", "--gen", path, "--seeds", "0-1", "--outdir", tmp_path / "o").code == 0
+    looked = cli("inspect", path)
+    assert looked.code == 0 and "StyleGAN2" in looked.out and "not allowed" not in looked.out
+
+
+def test_an_old_name_of_the_last_layer(tmp_path):
+    def rename(static, parts, top):
+        synthesis = parts["synthesis"]
+        for name in [n for n in synthesis if "ToRGB" in n]:
+            synthesis[f"ToRGB_lod0/{name.rpartition('/')[2]}"] = synthesis.pop(name)
+
+    network = network_of("orig")
+    found = load_generator(write(tmp_path / "G.pkl", network, edit=rename)).generator
+    assert torch.equal(found.synthesis.b32.torgb.weight, network.synthesis.b32.torgb.weight)
+
+
+def drop(part, name):
+    return lambda static, parts, top: parts[part].pop(name)
+
+
+def put(part, name, value):
+    return lambda static, parts, top: parts[part].update({name: value})
+
+
+def argue(**arguments):
+    return lambda static, parts, top: static.update(arguments)
+
+
+NAN = np.full((16, 16), np.nan, np.float32)
+
+
+@pytest.mark.parametrize(
+    ("edit", "words"),
+    [
+        (drop("synthesis", "8x8/Conv1/bias"), "lacks the variable 'synthesis/8x8/Conv1/bias'"),
+        (drop("mapping", "Dense1/weight"), "lacks the variable 'mapping/Dense1/weight'"),
+        (lambda static, parts, top: top.pop("dlatent_avg"), "'dlatent_avg'"),
+        (put("synthesis", "8x8/Conv1/bias", np.zeros((2, 2), np.float32)), "where 1 axes"),
+        (put("synthesis", "8x8/Conv1/bias", np.zeros(7, np.float32)), r"shape \(7,\)"),
+        (put("synthesis", "8x8/Extra/bias", np.zeros(7, np.float32)), "no layer that is known"),
+        (put("mapping", "Dense1/weight", NAN), "NaN"),
+        (put("mapping", "Dense1/weight", "text"), "is not an array"),
+        (put("mapping", "LabelConcat/weight", NAN), "LabelConcat"),
+        (argue(magic=3), "argument 'magic'"),
+        (argue(fmap_decay=2.0), "fmap_decay = 2.0"),
+        (argue(normalize_latents=False), "normalize_latents"),
+        (argue(mapping_layers=10**9), "num_layers = 1000000000"),
+        (argue(resolution=2**30), "img_resolution"),
+        (argue(resolution=[1]), "img_resolution"),
+        (argue(resample_kernel="x"), "resample_filter"),
+        (argue(fmap_base="x"), "fmap_base"),
+        (argue(architecture="dense"), "no layer that is known"),
+    ],
+)
+def test_networks_that_do_not_fit(tmp_path, edit, words):
+    path = write(tmp_path / "G.pkl", tiny_generator(), edit=edit)
+    with pytest.raises(CheckpointError, match=words):
+        load_generator(path)
+
+
+def test_networks_of_another_kind(tmp_path):
+    path = write(tmp_path / "G.pkl", tiny_generator(), version=3)
+    with pytest.raises(CheckpointError, match="version 3"):
+        load_generator(path)
+
+    def progressive(static, parts, top):
+        static.update(use_wscale=True)
+        parts["synthesis"] = {"4x4/Dense/weight": NAN}
+
+    write(path, tiny_generator(), edit=progressive)
+    with pytest.raises(CheckpointError, match="network 'G_main', not a StyleGAN2"):
+        load_generator(path)
+    path.write_bytes(dumps((1, Network(version=4), None), 4))
+    with pytest.raises(CheckpointError, match="not a network"):
+        load_generator(path)
+    path.write_bytes(dumps((Network(version=4),), 4))
+    with pytest.raises(CheckpointError, match="not a StyleGAN2"):
+        load_generator(path)
+
+
+def test_many_variables_that_are_one_array_are_refused(tmp_path):
+    one = np.zeros(2**20, np.uint8)
+
+    def share(static, parts, top):
+        parts["synthesis"].update({f"x{i}/bias": one for i in range(200)})
+
+    path = write(tmp_path / "G.pkl", tiny_generator(), edit=share)
+    with pytest.raises(CheckpointError, match="many variables that are one"):
+        load_generator(path)
