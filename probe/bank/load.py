@@ -9,6 +9,7 @@ from torch import nn
 
 from probe.bank.base import Backbone, InputSpec
 from probe.bank.calibrate import Uncalibrated, calibrate, calibration_images, has_batchnorm
+from probe.bank.fold import fold_batchnorm
 from probe.bank.spec import BackboneSpec
 from probe.bank.weights import verified_weights
 from probe.errors import BackboneUnavailable, ProbeError
@@ -97,6 +98,8 @@ def load_backbone(
         ) from error
     if random is not None and calibration is None and has_batchnorm(network):
         backbone.network = Uncalibrated(network, spec.name)
+    else:
+        fold_batchnorm(network, fed.size)
     return backbone.to(device)
 
 

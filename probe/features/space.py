@@ -11,7 +11,7 @@ from probe.bank.weights import weights_digest
 from probe.features.store import FeatureSpace, FeatureStore
 from probe.images.base import ImageSource
 
-PIPELINE = 1  # raised whenever decoding, resizing or pooling changes a feature
+PIPELINE = 2  # raised whenever decoding, resizing, pooling or folding changes a feature
 
 
 def library_versions() -> dict[str, str]:
