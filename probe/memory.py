@@ -1,4 +1,7 @@
-"""Memory that is freed stays with the process. No torch here: a command begins with this."""
+"""Memory: what is freed stays with the process, and what lacks is known by its error.
+
+No torch here: a command begins with this.
+"""
 
 import ctypes
 import sys
@@ -21,3 +24,12 @@ def keep_freed_memory() -> None:
     if mallopt is not None:
         mallopt(M_MMAP_MAX, 0)
         mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Return whether an error of Python or torch, on a CPU or GPU, says that memory is lacking."""
+    return (
+        isinstance(error, MemoryError)
+        or type(error).__name__ == "OutOfMemoryError"
+        or (isinstance(error, RuntimeError) and "DefaultCPUAllocator" in str(error))
+    )

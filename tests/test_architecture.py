@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parents[1] / "probe"
-BASE = {"errors", "registry", "files", "runtime", "options"}
+BASE = {"errors", "memory", "registry", "files", "runtime", "options"}
 ALLOWED: dict[str, set[str]] = {
     "errors": set(),
     "options": set(),

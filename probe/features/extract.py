@@ -19,6 +19,7 @@ from probe.bank.base import Backbone
 from probe.errors import BackboneUnavailable, BrokenImageError
 from probe.features.store import FeatureSpace
 from probe.images.base import Broken, ImageSource
+from probe.memory import is_out_of_memory
 from probe.runtime import World, autocast
 
 UNIT_BYTES = 128 * 2**20  # of decoded pixels; two units are in memory at a time
@@ -95,12 +96,6 @@ class BackbonePool:
         return sum(4 * b.parameter_count for b in self._kept.values())
 
 
-def _is_out_of_memory(error: BaseException) -> bool:
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or (
-        isinstance(error, RuntimeError) and "DefaultCPUAllocator" in str(error)
-    )
-
-
 @torch.inference_mode()
 def pooled_features(
     backbone: Backbone,
@@ -126,7 +121,7 @@ def pooled_features(
             with autocast(device, precision):
                 rows.append(backbone.pool(x))
         except Exception as error:
-            if not _is_out_of_memory(error):
+            if not is_out_of_memory(error):
                 raise
             if batch == 1:
                 raise MemoryError("out of memory with a single image") from error

@@ -47,12 +47,20 @@ def import_function(name: str) -> SampleFunction:
     """Import `module:function`, which runs the module.
 
     Raises:
-        UsageError: no such module or function. What the module itself raises passes through.
+        UsageError: no such module or function, or a module that exits. What else it raises passes
+            through: it is the user's own code, and the traceback points into it.
     """
     module_name, _, path = name.partition(":")
+    if module_name.endswith(".py"):
+        raise UsageError(f"--gen: write {module_name.removesuffix('.py')}:{path}, without '.py'.")
     try:
         with _working_directory_first():
             found: Any = importlib.import_module(module_name)
+    except SystemExit as error:
+        raise UsageError(
+            f"--gen: module '{module_name}' ends the program when it is imported. Put what it runs "
+            "as a script under if __name__ == '__main__'."
+        ) from error
     except ModuleNotFoundError as error:
         if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
             raise  # a module that theirs needs
@@ -74,16 +82,23 @@ def call(function: SampleFunction, name: str, n: int, seed: int) -> torch.Tensor
         uint8 (n, 3, R, R), cropped to their central squares.
 
     Raises:
-        UsageError: it returns something else than uint8 (n, 3, H, W).
+        UsageError: it returns something else than uint8 (n, 3, H, W). What it raises passes
+            through.
     """
     images = function(n, seed)
-    images = torch.from_numpy(images) if isinstance(images, np.ndarray) else images
-    right = isinstance(images, torch.Tensor) and images.ndim == 4 and images.shape[:2] == (n, 3)
-    if not right or images.dtype != torch.uint8 or 0 in images.shape:
-        shape = getattr(images, "shape", None)
-        given = type(images).__name__ if shape is None else f"{images.dtype} {tuple(shape)}"
+    is_array = isinstance(images, np.ndarray | torch.Tensor)
+    if (
+        not is_array
+        or images.dtype not in (np.uint8, torch.uint8)
+        or images.shape[:2] != (n, 3)
+        or images.ndim != 4
+        or 0 in images.shape
+    ):
+        given = f"{images.dtype} {tuple(images.shape)}" if is_array else type(images).__name__
         raise UsageError(f"{name}({n}, {seed}) returned {given}; uint8 ({n}, 3, H, W) is expected.")
-    images = images.cpu()
+    if isinstance(images, np.ndarray):
+        images = torch.from_numpy(np.ascontiguousarray(images))
+    images = images.detach().cpu()
     side = min(images.shape[2:])
     return images if images.shape[2] == images.shape[3] else _resized(images, side)
 

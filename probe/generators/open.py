@@ -7,7 +7,13 @@ from pathlib import Path
 import torch
 
 from probe.errors import UsageError
-from probe.generators.callables import CallableSource, call, import_function, is_function_name
+from probe.generators.callables import (
+    CallableSource,
+    SampleFunction,
+    call,
+    import_function,
+    is_function_name,
+)
 from probe.generators.config import SampleOptions
 from probe.generators.formats import load_generator
 from probe.generators.programs import TITLES
@@ -92,8 +98,7 @@ def open_by_seed(gen: str, *, sample: SampleOptions, device: torch.device) -> Dr
     """
     if is_function_name(gen):
         _no_sampling(gen, "is a function of your own", sample)
-        function = import_function(gen)
-        return lambda seeds: (torch.cat([call(function, gen, 1, s) for s in seeds]), None)
+        return _call_each(import_function(gen), gen)
     checkpoint = load_generator(gen, run_code=sample.run_code, z_dim=sample.z_dim)
     generator = checkpoint.generator.to(device, memory_format=torch.channels_last)
     check_class(generator, sample.class_index, gen)
@@ -118,6 +123,23 @@ def open_by_seed(gen: str, *, sample: SampleOptions, device: torch.device) -> Dr
             name=gen,
         )
         return images, classes
+
+    return draw
+
+
+def _call_each(function: SampleFunction, name: str) -> Draw:
+    """Return how to draw from a function, a seed at a time."""
+    sides: set[int] = set()
+
+    def draw(seeds: Sequence[int]) -> tuple[torch.Tensor, None]:
+        images = [call(function, name, 1, seed) for seed in seeds]
+        sides.update(image.shape[2] for image in images)
+        if len(sides) > 1:
+            raise UsageError(
+                f"{name} returned images of {min(sides)} and of {max(sides)} px. Let all have one "
+                "size."
+            )
+        return torch.cat(images), None
 
     return draw
 

@@ -45,7 +45,7 @@ class Program(nn.Module):
         self.z_dim, self.c_dim, self.batch = z_dim, c_dim, batch
         first, second = (self._sample(stream) for stream in (0, 1))
         self.is_random = not torch.equal(first, second)
-        self.img_channels, self.img_resolution = first.shape[1], first.shape[2]
+        self.img_channels, self.img_resolution = first.shape[1:3]
 
     def forward(
         self,
@@ -75,12 +75,18 @@ class Program(nn.Module):
                 if self.is_random and noise_rng is not None:
                     torch.manual_seed(noise_rng[start].initial_seed())
                 parts.append(self._run(z[part], None if c is None else c[part]))
+        shape = (self.img_channels, self.img_resolution, self.img_resolution)
+        odd = next((tuple(part.shape[1:]) for part in parts if part.shape[1:] != shape), None)
+        if odd is not None:
+            raise CheckpointError(f"its program returns images of shape {odd} beside {shape}")
         return torch.cat(parts)
 
     def _sample(self, stream: int) -> torch.Tensor:
         """Return one image, the program's own random numbers being those of a stream."""
         z = torch.zeros(1, self.z_dim).fill_(0.5)
-        c = torch.eye(self.c_dim)[:1] if self.c_dim else None
+        c = torch.zeros(1, self.c_dim) if self.c_dim else None
+        if c is not None:
+            c[0, 0] = 1
         with torch.random.fork_rng(devices=[]), torch.inference_mode():
             torch.manual_seed(stream)
             return self._run(z, c)
@@ -102,6 +108,7 @@ class Program(nn.Module):
             or len(images) != len(inputs[0])
             or images.shape[1] not in (1, 3, 4)
             or images.shape[2] != images.shape[3]
+            or images.shape[2] == 0
             or not images.is_floating_point()
         ):
             raise CheckpointError(

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
+from torch.nn import functional as F
 
 from probe.errors import CheckpointError, UsageError
 from probe.files import digest_json
@@ -13,10 +14,12 @@ from probe.generators.base import Generator, to_uint8
 from probe.generators.checkpoint import Checkpoint
 from probe.images.base import Batch, Header
 from probe.images.resize import to_square
+from probe.memory import is_out_of_memory
 from probe.runtime import numpy_stream, torch_stream
 
 SEEDS_PER_RUN = 1_000_000
 BATCH = 32
+BATCH_PIXELS = 2**22  # what a layer holds grows with the pixels, and with their channels
 
 
 def image_seed(seed: int, index: int) -> int:
@@ -52,24 +55,37 @@ def draw_images(
         uint8 (N, 3, R, R) on the CPU.
 
     Raises:
-        CheckpointError: NaN or infinite pixels.
+        CheckpointError: NaN or infinite pixels, or not enough memory.
     """
-    z = [np.random.RandomState(s).randn(1, generator.z_dim) for s in seeds]
-    c = None
-    if classes is not None:
-        c = torch.nn.functional.one_hot(torch.tensor(classes), generator.c_dim).float().to(device)
-    images = generator(
-        torch.from_numpy(np.concatenate(z)).float().to(device),
-        c,
-        truncation_psi=psi,
-        noise_mode=noise,
-        noise_rng=[torch_stream(s, "noise") for s in seeds],
-    )
-    finite = images.isfinite().flatten(1).all(dim=1)
-    if not finite.all():
-        bad = seeds[int((~finite).nonzero()[0])]
-        raise CheckpointError(f"{name}: seed {bad} gives NaN or infinite pixels.")
-    return to_uint8(images).cpu()
+    side = generator.img_resolution
+    batch = max(1, min(BATCH, BATCH_PIXELS // side**2))
+    drawn = torch.empty(len(seeds), 3, side, side, dtype=torch.uint8)
+    for start in range(0, len(seeds), batch):
+        part = slice(start, start + batch)
+        z = [np.random.RandomState(s).randn(1, generator.z_dim) for s in seeds[part]]
+        c = None
+        if classes is not None:
+            c = F.one_hot(torch.tensor(classes[part]), generator.c_dim).float().to(device)
+        try:
+            images = generator(
+                torch.from_numpy(np.concatenate(z)).float().to(device),
+                c,
+                truncation_psi=psi,
+                noise_mode=noise,
+                noise_rng=[torch_stream(s, "noise") for s in seeds[part]],
+            )
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+            raise CheckpointError(
+                f"{name}: {len(z)} images of {side} px at a time need more memory than there is."
+            ) from error
+        finite = images.isfinite().flatten(1).all(dim=1)
+        if not finite.all():
+            bad = seeds[start + int((~finite).nonzero()[0])]
+            raise CheckpointError(f"{name}: seed {bad} gives NaN or infinite pixels.")
+        drawn[part] = to_uint8(images).cpu()
+    return drawn
 
 
 def check_class(generator: Generator, class_index: int | None, name: str) -> None:
@@ -203,22 +219,9 @@ class GeneratorSource:
         """Generate uint8 (N, 3, resolution, resolution).
 
         Raises:
-            CheckpointError: the generator returned NaN or infinite values.
+            CheckpointError: the generator returned NaN or infinite values, or lacks memory.
         """
-        indices = list(indices)
-        parts = [self._generate(indices[s : s + BATCH]) for s in range(0, len(indices), BATCH)]
-        empty = torch.empty(0, 3, resolution, resolution, dtype=torch.uint8)
-        images = torch.cat(parts) if parts else empty
-        if len(images) and resolution != self.resolution:
-            squares = [
-                to_square(Image.fromarray(image.permute(1, 2, 0).numpy()), resolution)
-                for image in images
-            ]
-            images = torch.from_numpy(np.stack(squares)).permute(0, 3, 1, 2).contiguous()
-        return Batch(images, indices, {})
-
-    def _generate(self, indices: list[int]) -> torch.Tensor:
-        return draw_images(
+        images = draw_images(
             self._generator,
             [image_seed(self.seed, i) for i in indices],
             None if self.labels is None else [self.labels[i] for i in indices],
@@ -227,3 +230,10 @@ class GeneratorSource:
             device=self.device,
             name=self.name,
         )
+        if len(images) and resolution != self.resolution:
+            squares = [
+                to_square(Image.fromarray(image.permute(1, 2, 0).numpy()), resolution)
+                for image in images
+            ]
+            images = torch.from_numpy(np.stack(squares)).permute(0, 3, 1, 2).contiguous()
+        return Batch(images, list(indices), {})

@@ -11,7 +11,7 @@ from torch import nn
 
 import probe
 from probe.errors import CheckpointError, UsageError
-from probe.generators.callables import CallableSource
+from probe.generators.callables import CallableSource, call, import_function
 from probe.generators.formats import load_generator
 from probe.generators.sampler import GeneratorSource
 
@@ -150,6 +150,33 @@ def test_what_a_program_has_not(tmp_path, checkpoint):
         load_generator(checkpoint, z_dim=16)
 
 
+class Sized(nn.Module):
+    """Images of a side that the latent decides."""
+
+    def forward(self, z: torch.Tensor) -> torch.Tensor:
+        side = int(torch.clamp(z[0, 0] * 8, 0, 64))
+        return torch.zeros(z.shape[0], 3, side, side)
+
+
+def test_programs_of_several_sizes(tmp_path):
+    found = load_generator(script(Sized(), tmp_path / "G.pt"), run_code=True, z_dim=4).generator
+    assert found.img_resolution == 4
+    assert found(torch.full((2, 4), 0.5)).shape == (2, 3, 4, 4)
+    with pytest.raises(CheckpointError, match=r"shape \(3, 8, 8\) beside \(3, 4, 4\)"):
+        found(torch.ones(1, 4))
+
+
+class Nothing(nn.Module):
+    def forward(self, z: torch.Tensor) -> torch.Tensor:
+        return torch.zeros(z.shape[0], 3, 0, 0)
+
+
+def test_a_program_without_pixels(tmp_path):
+    path = script(Nothing(), tmp_path / "G.pt")
+    with pytest.raises(CheckpointError, match=r"\(1, 3, 0, 0\)"):
+        load_generator(path, run_code=True, z_dim=4)
+
+
 def test_a_damaged_program(write, tmp_path):
     path = write(Small())
     data = bytearray(path.read_bytes())
@@ -170,6 +197,14 @@ def draw(n, seed):
     return rng.integers(0, 256, (n, 3, 12, 8), dtype=np.uint8)
 def wrong(n, seed):
     return np.zeros((n, 8, 8, 3), dtype=np.float32)
+def flipped(n, seed):
+    return draw(n, seed)[:, :, ::-1]
+def objects(n, seed):
+    return np.empty((n, 3, 8, 8), dtype=object)
+def listed(n, seed):
+    return draw(n, seed).tolist()
+def growing(n, seed):
+    return np.zeros((n, 3, 8 + seed, 8 + seed), dtype=np.uint8)
 number = 3
 """
 
@@ -177,6 +212,7 @@ number = 3
 @pytest.fixture
 def module(tmp_path, monkeypatch):
     (tmp_path / "my_model.py").write_text(MODULE)
+    (tmp_path / "leaves.py").write_text("import sys\nsys.exit(3)\n")
     monkeypatch.chdir(tmp_path)
     yield "my_model"
     sys.modules.pop("my_model", None)
@@ -200,10 +236,14 @@ def test_a_function_of_the_users_own(cli, module, reals, bank, tmp_path):
 @pytest.mark.parametrize(
     ("name", "words"),
     [
-        ("my_model:wrong", "returned torch.float32 .* uint8"),
+        ("my_model:wrong", "returned float32 .* uint8"),
         ("my_model:gone", "has no function 'gone'"),
         ("my_model:number", "has no function 'number'"),
+        ("my_model:objects", r"returned object \(32, 3, 8, 8\)"),
+        ("my_model:listed", "returned list"),
         ("no_model:draw", "no module 'no_model'"),
+        ("my_model.py:draw", "write my_model:draw, without '.py'"),
+        ("leaves:draw", "'leaves' ends the program"),
     ],
 )
 def test_functions_that_do_not_do(cli, module, reals, bank, name, words):
@@ -212,6 +252,16 @@ def test_functions_that_do_not_do(cli, module, reals, bank, name, words):
     assert re.search(words, result.err)
     trunc = cli("rank", "--real", reals, "--gen", "my_model:draw", "--trunc", 0.5)
     assert trunc.code == 2 and "function of your own" in trunc.err
+
+
+def test_arrays_that_are_views(module):
+    flipped, plain = (import_function(f"{module}:{name}") for name in ("flipped", "draw"))
+    assert torch.equal(call(flipped, "f", 2, 1), call(plain, "f", 2, 1).flip(2))
+
+
+def test_images_of_several_sizes(cli, module, tmp_path):
+    made = cli("generate", "--gen", f"{module}:growing", "--seeds", "0-3", "--outdir", tmp_path)
+    assert made.code == 2 and "images of 8 and of 11 px" in made.err
 
 
 def test_a_function_through_python(reals, bank):

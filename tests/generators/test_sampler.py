@@ -80,3 +80,31 @@ def test_a_generator_that_returns_nan_is_named_with_its_seed():
     g.synthesis.b32.torgb.bias[0] = float("nan")
     with pytest.raises(CheckpointError, match="seed 0 gives NaN"):
         source(g).load([0], 32)
+
+
+class Hungry:
+    """A generator of large images, which remembers its batches and takes so many at a time."""
+
+    z_dim, c_dim, img_resolution, img_channels = 4, 0, 1024, 3
+
+    def __init__(self, most):
+        self.most, self.batches = most, []
+
+    def to(self, *args, **options):
+        return self
+
+    def __call__(self, z, c=None, **options):
+        self.batches.append(len(z))
+        if len(z) > self.most:
+            raise RuntimeError(
+                "[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate"
+            )
+        return torch.zeros(len(z), 3, 1024, 1024)
+
+
+def test_large_images_are_drawn_in_smaller_batches():
+    g = Hungry(4)
+    assert len(source(g).load(range(10), 1024).images) == 10
+    assert g.batches == [4, 4, 2]
+    with pytest.raises(CheckpointError, match=r"g.pkl: 4 images of 1024 px .* more memory"):
+        source(Hungry(3)).load(range(10), 1024)
