@@ -18,6 +18,7 @@ from probe.generators.layers import (
     FullyConnected,
     Mapping,
     activate,
+    convolve,
     filter2d,
     low_pass,
     truncate,
@@ -52,7 +53,7 @@ def modulated_conv2d(
     k = weight.shape[-1]
     x = x * styles.to(x.dtype)[:, :, None, None]
     if up_filter is None:
-        x = F.conv2d(x, weight, padding=k // 2)
+        x = convolve(x, weight, k // 2)
     else:
         # A strided transposed convolution is zero insertion followed by a true convolution. It
         # leaves 2H + k - 2 rows; the low-pass cuts that to 2H.
@@ -112,8 +113,8 @@ class SynthesisLayer(nn.Module):
             x, self.weight, self.affine(w), up_filter=self.resample_filter if self.up else None
         )
         if self.use_noise and noise_mode != "none":
-            x = x + (self._noise(len(x), noise_mode, noise_rng) * self.noise_strength).to(x)
-        x = x + self.bias.to(x.dtype)[:, None, None]
+            x += (self._noise(len(x), noise_mode, noise_rng) * self.noise_strength).to(x)
+        x += self.bias.to(x.dtype)[:, None, None]
         return activate(x, self.activation, gain, self.conv_clamp)
 
     def _noise(self, n: int, mode: str, rng: NoiseStreams) -> torch.Tensor:
