@@ -15,9 +15,10 @@ import torch
 from probe.errors import CheckpointError, printable
 from probe.generators.checkpoint import check_arguments
 from probe.generators.layers import filter2d
-from probe.generators.unpickle import SHARED_BYTES, Array, Record, damaged, plain
+from probe.generators.unpickle import LARGEST_KEY, SHARED_BYTES, Array, Record, damaged, plain
 
 OLDEST = 4  # version of the pickled network
+COMPONENTS = ("mapping", "synthesis")
 # Arguments that decide the network: TensorFlow's name → where it goes, and TensorFlow's default.
 TOP = {
     "latent_size": ("z_dim", 512),
@@ -42,6 +43,7 @@ SYNTHESIS = {
     "conv_clamp": ("conv_clamp", None),
     "use_noise": ("use_noise", True),
 }
+OPTIONAL = ("conv_clamp", "mapping_fmaps", "label_fmaps")  # may be None: no clamp, or w's width
 # Arguments with one value that is read: with another the network is a different one.
 FIXED = {"normalize_latents": True, "fmap_decay": 1.0, "fmap_min": 1}
 # Training, the precision and form of the computation, and defaults of calls.
@@ -51,6 +53,10 @@ WITHOUT_EFFECT = frozenset(
     "dlatent_avg_beta dlatent_broadcast style_mixing_prob randomize_noise dtype fused_modconv "
     "num_fp16_res fp16_channels_last mapping_func synthesis_func components".split()
 )
+
+# How the names of variables begin that belong to training: the stage of progressive growing, which
+# StyleGAN2 is trained without, and running means of losses.
+TRAINING = ("lod", "pl_mean", "moving")
 
 Arrays = Mapping[str, np.ndarray]
 
@@ -85,11 +91,19 @@ def read_network(content: Any) -> tuple[dict[str, Any], dict[str, torch.Tensor]]
             "its classes are joined by LabelConcat, as before StyleGAN2-ADA, which is not read"
         )
     if "synthesis/4x4/Conv/mod_weight" not in variables:
-        function = printable(str(_state(content[-1]).get("build_func_name")), 60)
-        raise CheckpointError(f"it is a TensorFlow network '{function}', not a StyleGAN2 generator")
+        function = _shown(_state(content[-1]).get("build_func_name"))
+        raise CheckpointError(f"it is a TensorFlow network {function}, not a StyleGAN2 generator")
     init = _init(_arguments(content[-1]))
     check_arguments(init)
     return init, _tensors(init, variables)
+
+
+def _shown(value: Any) -> str:
+    """Return a value for a sentence: by its type alone, where its text could be without end."""
+    is_short = isinstance(value, str | float | bool | None)
+    if is_short or (type(value) is int and abs(value) < LARGEST_KEY):
+        return printable(repr(value), 100)
+    return f"something of type {type(value).__name__}"
 
 
 def _state(network: Any) -> dict[str, Any]:
@@ -98,18 +112,18 @@ def _state(network: Any) -> dict[str, Any]:
         raise CheckpointError("its TensorFlow network is malformed")
     version = state.get("version")
     if type(version) is not int or version < OLDEST:
-        shown = printable(repr(version), 20)
         raise CheckpointError(
-            f"its TensorFlow network is of version {shown}; {OLDEST} and later are read"
+            f"its TensorFlow network is of version {_shown(version)}; {OLDEST} and later are read"
         )
     return state
 
 
 def _components(state: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the parts of a generator; others would only be passed over, however many."""
     components = state.get("components") or {}
-    if not isinstance(components, dict) or not all(isinstance(name, str) for name in components):
+    if not isinstance(components, dict):
         raise CheckpointError("its TensorFlow network is malformed")
-    return components
+    return {name: components[name] for name in COMPONENTS if name in components}
 
 
 def _arguments(network: Record) -> dict[str, Any]:
@@ -132,12 +146,9 @@ def _known(arguments: Any) -> dict[str, Any]:
     for name, value in arguments.items():
         known = name in TOP or name in MAPPING or name in SYNTHESIS or name in WITHOUT_EFFECT
         if name in FIXED and value != FIXED[name]:
-            shown = printable(repr(value), 40)
-            raise CheckpointError(f"its network has {name} = {shown}, which is not read")
+            raise CheckpointError(f"its network has {name} = {_shown(value)}, which is not read")
         if not known and name not in FIXED:
-            raise CheckpointError(
-                f"its network has an argument '{printable(str(name), 60)}' that is not known"
-            )
+            raise CheckpointError(f"its network has an argument {_shown(name)} that is not known")
     return {n: v for n, v in arguments.items() if n not in WITHOUT_EFFECT and n not in FIXED}
 
 
@@ -156,15 +167,22 @@ def _variables(network: Record) -> Iterator[tuple[str, np.ndarray]]:
         for pair in listed:
             if not isinstance(pair, tuple | list) or len(pair) != 2:
                 raise CheckpointError("its TensorFlow network is malformed")
-            name, array = pair
-            value = array.value if isinstance(array, Array) else None
+            name, value = pair[0], _array(pair[1])
             if not isinstance(name, str) or value is None or value.dtype.kind not in "fiu":
-                raise CheckpointError(f"its variable '{printable(str(name), 100)}' is not an array")
+                raise CheckpointError(f"its variable {_shown(name)} is not an array")
             name = name if not prefix or name.startswith(f"{prefix}/") else f"{prefix}/{name}"
             if name in seen:
-                raise CheckpointError(f"its variable '{printable(name, 100)}' is there twice")
+                raise CheckpointError(f"its variable {_shown(name)} is there twice")
             seen.add(name)
             yield name, value
+
+
+def _array(value: Any) -> np.ndarray | None:
+    if isinstance(value, Array):
+        return value.value
+    # TensorFlow fetches a variable without axes as a numpy scalar, which is read as a number.
+    is_number = type(value) is float or (type(value) is int and abs(value) < LARGEST_KEY)
+    return np.array(value, dtype=np.float64) if is_number else None
 
 
 def _bounded(variables: Arrays) -> Arrays:
@@ -176,13 +194,17 @@ def _bounded(variables: Arrays) -> Arrays:
 
 
 def _init(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    for name, value in arguments.items():
+        if value is None and name not in OPTIONAL:
+            raise CheckpointError(f"its network has {name} = None, which is not read")
+
     def chosen(table: Mapping[str, tuple[str, Any]]) -> dict[str, Any]:
         return {ours: arguments.get(name, default) for name, (ours, default) in table.items()}
 
     mapping, synthesis = chosen(MAPPING), chosen(SYNTHESIS)
     base = synthesis["channel_base"]
-    if type(base) not in (int, float) or base != int(base):
-        raise CheckpointError(f"its network has fmap_base = {printable(repr(base), 40)}")
+    if type(base) is not int and not (type(base) is float and base.is_integer()):
+        raise CheckpointError(f"its network has fmap_base = {_shown(base)}, which is not read")
     synthesis["channel_base"] = 2 * int(base)
     init = chosen(TOP)
     if not init["c_dim"]:
@@ -196,15 +218,18 @@ class _Taker:
     def __init__(self, variables: Arrays) -> None:
         self.left = dict(variables)
 
-    def take(self, name: str, ndim: int) -> np.ndarray:
+    def take(self, name: str, ndim: int, ones: int = 0) -> np.ndarray:
+        """Return a variable of `ndim` axes without the first `ones`, whose length is 1."""
         if name not in self.left:
             raise CheckpointError(f"its network lacks the variable '{name}'")
         array = self.left.pop(name)
-        if array.ndim != ndim:
+        if array.ndim != ndim or array.shape[:ones] != (1,) * ones:
+            first = f", the first {ones} of length 1" if ones else ""
             raise CheckpointError(
                 f"its variable '{name}' has shape {array.shape} where {ndim} axes are expected"
+                f"{first}"
             )
-        return array
+        return array[(0,) * ones]
 
     def dense(self, source: str, kind: str = "", bias: float = 0) -> dict[str, np.ndarray]:
         return {
@@ -230,8 +255,7 @@ class _Taker:
 
 
 def _tensors(init: Mapping[str, Any], variables: Arrays) -> dict[str, torch.Tensor]:
-    taker = _Taker({n: v for n, v in variables.items() if n.startswith(("mapping/", "synthesis/"))})
-    taker.left["dlatent_avg"] = variables.get("dlatent_avg", np.zeros(()))
+    taker = _Taker({name: array for name, array in variables.items() if _is_used(name)})
     found = {"mapping.w_avg": taker.take("dlatent_avg", 1)}
     layers = init["mapping_kwargs"]["num_layers"]
     names = {f"mapping.fc{i}": f"mapping/Dense{i}" for i in range(layers)}
@@ -242,14 +266,21 @@ def _tensors(init: Mapping[str, Any], variables: Arrays) -> dict[str, torch.Tens
     for level in range(2, int(math.log2(init["img_resolution"])) + 1):
         found |= _under(f"synthesis.b{2**level}", _block(taker, level, init))
     if taker.left:
-        odd = printable(min(taker.left), 100)
-        raise CheckpointError(f"its variable '{odd}' belongs to no layer that is known")
+        odd = _shown(min(taker.left))
+        raise CheckpointError(f"its variable {odd} belongs to no layer that is known")
     tensors = {
         name: torch.from_numpy(np.array(array, dtype=np.float32, order="C"))
         for name, array in found.items()
     }
     taps = filter2d(init["synthesis_kwargs"]["resample_filter"])
     return tensors | dict.fromkeys(_filters(found), taps)
+
+
+def _is_used(name: str) -> bool:
+    scope, _, leaf = name.rpartition("/")
+    if not scope:
+        return name == "dlatent_avg"
+    return scope.split("/")[0] in COMPONENTS and not leaf.startswith(TRAINING)
 
 
 def _filters(found: Mapping[str, Any]) -> Iterator[str]:
@@ -269,7 +300,7 @@ def _block(taker: _Taker, level: int, init: Mapping[str, Any]) -> dict[str, np.n
     scope = f"synthesis/{r}x{r}"
     found: dict[str, np.ndarray] = {}
     if level == 2:
-        found["const"] = taker.take(f"{scope}/Const/const", 4)[0]
+        found["const"] = taker.take(f"{scope}/Const/const", 4, ones=1)
         layers = {"conv1": ("Conv", 0)}
     else:
         layers = {"conv0": ("Conv0_up", 2 * level - 5), "conv1": ("Conv1", 2 * level - 4)}
@@ -277,7 +308,7 @@ def _block(taker: _Taker, level: int, init: Mapping[str, Any]) -> dict[str, np.n
         layer = taker.modulated(f"{scope}/{theirs}", flipped=ours == "conv0")
         if options["use_noise"]:
             layer["noise_strength"] = taker.take(f"{scope}/{theirs}/noise_strength", 0)
-            layer["noise_const"] = taker.take(f"synthesis/noise{number}", 4)[0, 0]
+            layer["noise_const"] = taker.take(f"synthesis/noise{number}", 4, ones=2)
         found |= _under(ours, layer)
     is_last = r == init["img_resolution"]
     if is_last or options["architecture"] == "skip":

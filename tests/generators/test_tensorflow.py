@@ -3,6 +3,7 @@
 import io
 import pickle
 import sys
+import tracemalloc
 import types
 
 import numpy as np
@@ -14,6 +15,8 @@ from inputs import tiny_generator
 from probe.errors import CheckpointError
 from probe.generators.formats import load_generator
 from probe.generators.stylegan2 import Generator
+from probe.generators.tensorflow import read_network
+from probe.generators.unpickle import read_pickle
 
 
 class Network:
@@ -62,7 +65,8 @@ def layer(module, *, flip=False, noise=True):
         "mod_weight": array(module.affine.weight).T,
         "mod_bias": array(module.affine.bias) - np.float32(1),
     }
-    return found | ({"noise_strength": array(module.noise_strength)} if noise else {})
+    # TensorFlow fetches a variable without axes as a numpy scalar.
+    return found | ({"noise_strength": array(module.noise_strength)[()]} if noise else {})
 
 
 def to_variables(network):
@@ -109,7 +113,11 @@ def write(path, network, *, edit=None, protocol=4, version=4, **arguments):
         **arguments,
     )  # fmt: skip
     parts = {"mapping": mapping, "synthesis": synthesis}
-    top = {"lod": np.zeros((), np.float32), "dlatent_avg": array(network.mapping.w_avg)}
+    top = {
+        "lod": np.float32(0),
+        "pl_mean_var": np.float32(1),
+        "dlatent_avg": array(network.mapping.w_avg),
+    }
     if edit is not None:
         edit(static, parts, top)
 
@@ -172,6 +180,32 @@ def test_an_old_name_of_the_last_layer(tmp_path):
     assert torch.equal(found.synthesis.b32.torgb.weight, network.synthesis.b32.torgb.weight)
 
 
+def test_variables_without_axes_may_be_arrays(tmp_path):
+    def as_arrays(static, parts, top):
+        for name, value in parts["synthesis"].items():
+            parts["synthesis"][name] = np.asarray(value)
+
+    network = network_of("skip")
+    assert isinstance(to_variables(network)[1]["4x4/Conv/noise_strength"], np.float32)
+    found = load_generator(write(tmp_path / "G.pkl", network, edit=as_arrays)).generator
+    wanted = network.synthesis.b4.conv1.noise_strength
+    assert found.synthesis.b4.conv1.noise_strength == wanted != 0
+
+
+def test_names_with_their_component_and_variables_of_training(tmp_path):
+    def with_prefix(static, parts, top):
+        for part, variables in parts.items():
+            top |= {f"{part}/{name}": variables.pop(name) for name in list(variables)}
+        top["synthesis/lod"] = np.float32(0)
+        top["synthesis/moving_average"] = np.zeros(3, np.float32)
+
+    network = network_of("skip")
+    found = load_generator(write(tmp_path / "G.pkl", network, edit=with_prefix)).generator
+    state = found.state_dict()
+    for name, value in network.state_dict().items():
+        torch.testing.assert_close(state[name], value)
+
+
 def drop(part, name):
     return lambda static, parts, top: parts[part].pop(name)
 
@@ -185,6 +219,17 @@ def argue(**arguments):
 
 
 NAN = np.full((16, 16), np.nan, np.float32)
+BOMB = [0]
+for _ in range(60):  # a text of 2**60 numbers
+    BOMB = [BOMB, BOMB]
+
+
+def zeros(*shape):
+    return np.zeros(shape, np.float32)
+
+
+def twice(static, parts, top):
+    top["mapping/Dense0/bias"] = parts["mapping"]["Dense0/bias"]
 
 
 @pytest.mark.parametrize(
@@ -192,7 +237,15 @@ NAN = np.full((16, 16), np.nan, np.float32)
     [
         (drop("synthesis", "8x8/Conv1/bias"), "lacks the variable 'synthesis/8x8/Conv1/bias'"),
         (drop("mapping", "Dense1/weight"), "lacks the variable 'mapping/Dense1/weight'"),
-        (lambda static, parts, top: top.pop("dlatent_avg"), "'dlatent_avg'"),
+        (lambda static, parts, top: top.pop("dlatent_avg"), "lacks the variable 'dlatent_avg'"),
+        (twice, "'mapping/Dense0/bias' is there twice"),
+        (put("synthesis", "4x4/Const/const", zeros(0, 16, 4, 4)), "first 1 of length 1"),
+        (put("synthesis", "4x4/Const/const", zeros(2, 16, 4, 4)), "first 1 of length 1"),
+        (put("synthesis", "noise0", zeros(0, 1, 4, 4)), "first 2 of length 1"),
+        (put("synthesis", "noise0", zeros(1, 3, 4, 4)), "first 2 of length 1"),
+        (put("synthesis", "8x8/Conv1/noise_strength", 10**5000), "is not an array"),
+        (put("synthesis", 10**5000, NAN), "its variable something of type int is not an array"),
+        (put("synthesis", "8x8/Conv1/noise_strength", float("inf")), "NaN or infinite"),
         (put("synthesis", "8x8/Conv1/bias", np.zeros((2, 2), np.float32)), "where 1 axes"),
         (put("synthesis", "8x8/Conv1/bias", np.zeros(7, np.float32)), r"shape \(7,\)"),
         (put("synthesis", "8x8/Extra/bias", np.zeros(7, np.float32)), "no layer that is known"),
@@ -201,12 +254,19 @@ NAN = np.full((16, 16), np.nan, np.float32)
         (put("mapping", "LabelConcat/weight", NAN), "LabelConcat"),
         (argue(magic=3), "argument 'magic'"),
         (argue(fmap_decay=2.0), "fmap_decay = 2.0"),
-        (argue(normalize_latents=False), "normalize_latents"),
+        (argue(normalize_latents=False), "normalize_latents = False"),
         (argue(mapping_layers=10**9), "num_layers = 1000000000"),
         (argue(resolution=2**30), "img_resolution"),
         (argue(resolution=[1]), "img_resolution"),
         (argue(resample_kernel="x"), "resample_filter"),
         (argue(fmap_base="x"), "fmap_base"),
+        (argue(fmap_base=float("inf")), "fmap_base = inf"),
+        (argue(fmap_base=float("nan")), "fmap_base = nan"),
+        (argue(fmap_min=BOMB), "fmap_min = something of type list"),
+        (argue(fmap_min=-(10**5000)), "fmap_min = something of type int"),
+        (argue(resolution=None), "resolution = None"),
+        (argue(mapping_layers=None), "mapping_layers = None"),
+        (argue(label_size=None), "label_size = None"),
         (argue(architecture="dense"), "no layer that is known"),
     ],
 )
@@ -217,9 +277,10 @@ def test_networks_that_do_not_fit(tmp_path, edit, words):
 
 
 def test_networks_of_another_kind(tmp_path):
-    path = write(tmp_path / "G.pkl", tiny_generator(), version=3)
-    with pytest.raises(CheckpointError, match="version 3"):
-        load_generator(path)
+    for version, shown in ((3, "3"), (None, "None"), (BOMB, "some"), (-(10**5000), "some")):
+        path = write(tmp_path / "G.pkl", tiny_generator(), version=version)
+        with pytest.raises(CheckpointError, match=f"version {shown}"):
+            load_generator(path)
 
     def progressive(static, parts, top):
         static.update(use_wscale=True)
@@ -234,6 +295,23 @@ def test_networks_of_another_kind(tmp_path):
     path.write_bytes(dumps((Network(version=4),), 4))
     with pytest.raises(CheckpointError, match="not a StyleGAN2"):
         load_generator(path)
+
+
+def test_components_of_other_names_cost_nothing(tmp_path):
+    """Long names, or many, would be joined with each of the variables' names."""
+    long = "c" * 2**20
+
+    def more(static, parts, top):
+        parts[long] = {f"{i}": np.float32(0) for i in range(300)}
+
+    path = write(tmp_path / "G.pkl", tiny_generator(), edit=more)
+    content, _ = read_pickle(path.read_bytes())
+    tracemalloc.start()
+    try:
+        read_network(content)
+        assert tracemalloc.get_traced_memory()[1] < 20 * len(long)
+    finally:
+        tracemalloc.stop()
 
 
 def test_many_variables_that_are_one_array_are_refused(tmp_path):
