@@ -12,6 +12,8 @@ ProbeError                 exit code 1: one plain sentence, ready to be shown
 
 import unicodedata
 
+LARGEST_SHOWN = 2**64  # of larger integers, the digits alone can take hours
+
 
 def printable(text: str, longest: int | None = None) -> str:
     r"""Return foreign text fit for a terminal and JSON.
@@ -25,6 +27,21 @@ def printable(text: str, longest: int | None = None) -> str:
         c.encode("unicode_escape").decode() if unicodedata.category(c) in ("Cc", "Cs") else c
         for c in text
     )
+
+
+def kind_of(value: object) -> str:
+    """Return what a foreign value is, for a sentence; our stand-ins say what they stand for."""
+    return getattr(type(value), "stands_for", type(value).__name__)
+
+
+def shown(value: object, longest: int = 60) -> str:
+    """Return a foreign value for a sentence: by its kind where its text could be without end."""
+    if isinstance(value, str | bytes):
+        return printable(repr(value[:longest]), longest)
+    is_short = isinstance(value, int) and -LARGEST_SHOWN < value < LARGEST_SHOWN
+    if is_short or isinstance(value, float | None):
+        return repr(value)
+    return f"something of type {kind_of(value)}"
 
 
 class ProbeError(Exception):

@@ -4,8 +4,7 @@ import sys
 from pathlib import Path
 
 import pytest
-import torch
-from inputs import ENTRY, Colour, Edges, tiny_generator, write_images
+from inputs import tiny_generator, write_bank, write_images
 
 from probe.generators.snapshot import save_snapshot
 
@@ -31,25 +30,7 @@ def fakes(tmp_path) -> Path:
 
 @pytest.fixture
 def bank(tmp_path) -> Path:
-    """A bank of two scripted backbones, `colour` and `edges`, and one random control."""
-    for name, module in (("colour", Colour()), ("edges", Edges())):
-        torch.jit.script(module).save(str(tmp_path / f"{name}.pt"))
-    control = """
-- name: random
-  source: timm
-  model: test_resnet
-  weights: {random: 0}
-  input: 32
-  mean: [0.5, 0.5, 0.5]
-  std: [0.5, 0.5, 0.5]
-  task: none
-  data: none
-  license: none
-  role: control
-"""
-    path = tmp_path / "bank.yaml"
-    path.write_text(ENTRY.format(name="colour") + ENTRY.format(name="edges") + control)
-    return path
+    return write_bank(tmp_path)
 
 
 @pytest.fixture

@@ -54,6 +54,28 @@ ENTRY = """
 """
 
 
+def write_bank(folder: Path) -> Path:
+    """A bank of two scripted backbones, `colour` and `edges`, and one random control."""
+    for name, module in (("colour", Colour()), ("edges", Edges())):
+        torch.jit.script(module).save(str(folder / f"{name}.pt"))
+    control = """
+- name: random
+  source: timm
+  model: test_resnet
+  weights: {random: 0}
+  input: 32
+  mean: [0.5, 0.5, 0.5]
+  std: [0.5, 0.5, 0.5]
+  task: none
+  data: none
+  license: none
+  role: control
+"""
+    path = folder / "bank.yaml"
+    path.write_text(ENTRY.format(name="colour") + ENTRY.format(name="edges") + control)
+    return path
+
+
 def tiny_generator(c_dim: int = 0, seed: int = 0) -> Generator:
     """Return a 32 px generator whose every term is non-zero."""
     torch.manual_seed(seed)

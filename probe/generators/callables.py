@@ -14,13 +14,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 
 from probe.errors import UsageError
 from probe.files import digest_bytes
 from probe.generators.sampler import image_seed
 from probe.images.base import Batch, Header
-from probe.images.resize import to_square
+from probe.images.resize import squares
 
 SampleFunction = Callable[[int, int], Any]
 BATCH = 32
@@ -99,13 +98,7 @@ def call(function: SampleFunction, name: str, n: int, seed: int) -> torch.Tensor
     if isinstance(images, np.ndarray):
         images = torch.from_numpy(np.ascontiguousarray(images))
     images = images.detach().cpu()
-    side = min(images.shape[2:])
-    return images if images.shape[2] == images.shape[3] else _resized(images, side)
-
-
-def _resized(images: torch.Tensor, side: int) -> torch.Tensor:
-    squares = [to_square(Image.fromarray(i.permute(1, 2, 0).numpy()), side) for i in images]
-    return torch.from_numpy(np.stack(squares)).permute(0, 3, 1, 2).contiguous()
+    return squares(images, min(images.shape[2:]))
 
 
 class CallableSource:
@@ -163,9 +156,7 @@ class CallableSource:
         images = torch.empty(len(indices), 3, resolution, resolution, dtype=torch.uint8)
         for row, index in enumerate(indices):
             image = self._batch(index // BATCH)[index % BATCH]
-            if image.shape[1] != resolution:
-                image = _resized(image[None], resolution)[0]
-            images[row] = image
+            images[row] = squares(image[None], resolution)[0]
         return Batch(images, list(indices), {})
 
     def _drawn(self, batch: int) -> list[str]:

@@ -1,13 +1,13 @@
 """A generator read from a file, and how its network is made from what the file holds."""
 
-import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 
-from probe.errors import CheckpointError, UsageError, printable
+from probe.errors import CheckpointError, UsageError, shown
 from probe.generators.base import Generator
 from probe.generators.families import FAMILIES
 from probe.generators.layers import ACTIVATIONS
@@ -38,7 +38,7 @@ BOUNDS = {
 
 
 def _is_number(value: Any) -> bool:
-    return type(value) in (int, float) and math.isfinite(value) and abs(value) < 1e6
+    return type(value) in (int, float) and abs(value) < 1e6
 
 
 def _is_positive(value: Any) -> bool:
@@ -77,6 +77,11 @@ ARGUMENTS: Mapping[str, Callable[[Any], bool]] = {
     "lite": lambda v: v in (False, True),
 }
 
+# What code raises that meets arguments and tensors it was not made for.
+MISFITS = (
+    TypeError, ValueError, ArithmeticError, RuntimeError, LookupError, AttributeError, UsageError
+)  # fmt: skip
+
 
 @dataclass(frozen=True)
 class Checkpoint:
@@ -101,6 +106,20 @@ class Checkpoint:
     ignored: list[str] = field(default_factory=list)
 
 
+@contextmanager
+def misfits_refused() -> Iterator[None]:
+    """Turn what foreign arguments and tensors make code for them raise into a sentence.
+
+    Raises:
+        CheckpointError: it was raised.
+    """
+    try:
+        yield
+    except MISFITS as error:
+        what = str(error).partition("\n")[0]  # torch adds lines for its developers
+        raise CheckpointError(f"its generator cannot be built: {what}") from error
+
+
 def build_network(
     architecture: str, init: Mapping[str, Any], state: Mapping[str, torch.Tensor]
 ) -> Any:
@@ -119,12 +138,10 @@ def build_network(
     """
     check_arguments(init)
     family = FAMILIES[architecture]
-    state = family.convert(state)
-    try:
+    with misfits_refused():
+        state = family.convert(state)
         with torch.device("meta"):
             network: Any = family.network(**init)
-    except (TypeError, ValueError, ArithmeticError, RuntimeError, UsageError) as error:
-        raise CheckpointError(f"its generator cannot be built: {error}") from error
     wanted = {name: tuple(t.shape) for name, t in network.state_dict().items()}
     missing, unknown = sorted(wanted.keys() - state.keys()), sorted(state.keys() - wanted.keys())
     if missing or unknown:
@@ -162,5 +179,5 @@ def check_arguments(init: Mapping[str, Any]) -> None:
             else:
                 continue  # unknown names are refused when the network is built
             if not right:
-                given = printable(repr(value), 40)
-                raise CheckpointError(f"its generator has {name} = {given}; {wanted} is expected")
+                given = f"its generator has {name} = {shown(value)}"
+                raise CheckpointError(f"{given}; {wanted} is expected")

@@ -7,20 +7,34 @@ are taken for the two names as well. Without an architecture the tensors' names 
 
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from probe.errors import CheckpointError, printable
+from probe.errors import CheckpointError, shown
 from probe.generators.families import FAMILIES, family_of
 
 LARGEST = 2**20  # bytes of a config.json
-WANTED = 'a config.json beside it with {"architecture": …, "init": {"z_dim": …}} would say which'
+WANTED = '{"architecture": …, "init": {"z_dim": …}}'
 
 
-def described_beside(path: Path) -> Any:
-    """Return the content of `config.json` in a file's folder, None where there is none.
+@dataclass(frozen=True)
+class Description:
+    """What says which network some tensors belong to.
+
+    Attributes:
+        where: it was found, for sentences.
+        content: of the JSON.
+    """
+
+    where: str
+    content: Any
+
+
+def described_beside(path: Path) -> Description | None:
+    """Return what the `config.json` in a file's folder says, None where there is none.
 
     Raises:
         CheckpointError: it is no JSON.
@@ -30,7 +44,7 @@ def described_beside(path: Path) -> Any:
         return None
     if config.stat().st_size > LARGEST:
         raise CheckpointError(f"its {config.name} is far too large")
-    return parse(config.read_bytes(), config.name)
+    return Description(f"the {config.name} beside it", parse(config.read_bytes(), config.name))
 
 
 def parse(text: str | bytes, where: str) -> Any:
@@ -45,21 +59,24 @@ def parse(text: str | bytes, where: str) -> Any:
         raise CheckpointError(f"its {where} is not JSON") from error
 
 
-def described_in(metadata: Mapping[str, str]) -> Any:
+def described_in(metadata: Mapping[str, str]) -> Description | None:
     """Return the description in a safetensors file's metadata, None where there is none.
 
     Raises:
         CheckpointError: it is no JSON.
     """
     if "config" in metadata:
-        return parse(metadata["config"], "metadata")
+        return Description("its metadata", parse(metadata["config"], "metadata"))
     for name in ("init", "kwargs"):
         if name in metadata:
-            return {**metadata, name: parse(metadata[name], "metadata")}
+            content = {**metadata, name: parse(metadata[name], "metadata")}
+            return Description("its metadata", content)
     return None
 
 
-def describe(state: Mapping[str, torch.Tensor], description: Any) -> tuple[str, dict[str, Any]]:
+def describe(
+    state: Mapping[str, torch.Tensor], description: Description | None
+) -> tuple[str, dict[str, Any]]:
     """Return the architecture of some tensors and its constructor's arguments.
 
     Args:
@@ -72,16 +89,19 @@ def describe(state: Mapping[str, torch.Tensor], description: Any) -> tuple[str, 
     found = family_of(state)
     if description is None:
         known = f"those of a {FAMILIES[found].title}" if found else "of an unknown network"
-        raise CheckpointError(f"it holds tensors alone, {known}; {WANTED}")
-    if not isinstance(description, dict):
-        raise CheckpointError(f"its description is not a JSON object; {WANTED}")
-    name = description.get("architecture", description.get("class_name"))
-    init = description.get("init", description.get("kwargs"))
+        remedy = f"a config.json beside it with {WANTED} would say which"
+        raise CheckpointError(f"it holds tensors alone, {known}; {remedy}")
+    content, where = description.content, description.where
+    if not isinstance(content, dict):
+        raise CheckpointError(f"{where} is not a JSON object; {WANTED} is expected")
+    name = content.get("architecture", content.get("class_name"))
+    init = content.get("init", content.get("kwargs"))
     if not isinstance(init, dict):
-        raise CheckpointError(f"its description has no 'init'; {WANTED}")
+        raise CheckpointError(f"{where} was read and has no 'init'; {WANTED} is expected")
     architecture = name if isinstance(name, str) and name in FAMILIES else found
     if architecture is None:
         families = ", ".join(FAMILIES)
-        given = printable(repr(name), 40)
-        raise CheckpointError(f"its architecture {given} is unknown. Supported are {families}")
+        raise CheckpointError(
+            f"the architecture {shown(name)} in {where} is unknown. Supported are {families}"
+        )
     return architecture, init

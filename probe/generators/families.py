@@ -65,6 +65,15 @@ FAMILIES: Mapping[str, Family] = {
 }  # fmt: skip
 
 
+def without_prefix(state: Tensors) -> Tensors:
+    """Return tensors without what a wrapper ("module.", "G_ema.") put before every name."""
+    for family in FAMILIES.values():
+        head = next((name.partition(family.sign)[0] for name in state if family.sign in name), "")
+        if head.endswith(".") and all(name.startswith(head) for name in state):
+            return {name.removeprefix(head): tensor for name, tensor in state.items()}
+    return state
+
+
 def family_of(state: Tensors) -> str | None:
     """Return which family a file's tensors belong to, None for none that is read."""
     for name, family in FAMILIES.items():

@@ -14,7 +14,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from probe.errors import CheckpointError, UsageError, printable
-from probe.generators.layers import second_moment_normalise
+from probe.generators.layers import normal, second_moment_normalise
 
 NoiseStreams = Sequence[torch.Generator] | None
 
@@ -197,7 +197,7 @@ class Synthesis(nn.Module):
             raise UsageError(f"A FastGAN generator of ngf = {ngf} has a layer without channels.")
         self.resolutions = [r for r in held if 4 < r <= img_resolution]
         if c_dim:
-            self.embed = nn.Embedding(c_dim, z_dim)
+            self.embed = nn.Embedding.from_pretrained(normal(c_dim, z_dim), freeze=False)
         self.init = Init(z_dim, channels[4])
         for r in held[1:]:
             block = UpBlock(
@@ -371,9 +371,9 @@ def _rename(
             full = f"synthesis.{component}"
         if kind == "norm" and "stored_mean" in leaves:
             for linear in ("gain", "bias"):
-                if f"{linear}.weight" in leaves:
-                    zeros = torch.zeros(leaves[f"{linear}.weight"].shape[:1])
-                    leaves.setdefault(f"{linear}.bias", zeros)
+                weight = leaves.get(f"{linear}.weight")
+                if weight is not None and weight.numel():  # else no storage bounds its shape
+                    leaves.setdefault(f"{linear}.bias", torch.zeros(weight.shape[:1]))
         elif kind == "noise":
             leaves = {"weight": leaves["weight"].reshape([])}
         yield full, leaves

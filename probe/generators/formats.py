@@ -7,7 +7,7 @@ from probe.errors import CheckpointError, UsageError, printable
 from probe.generators.checkpoint import Checkpoint
 from probe.generators.pickled import read_pickled
 from probe.generators.programs import TITLES, read_program
-from probe.generators.run_folder import best_snapshot, is_run_folder
+from probe.generators.run_folder import checkpoint_file
 from probe.generators.snapshot import read_safetensors
 from probe.generators.torch_file import zip_kind
 
@@ -45,24 +45,22 @@ def _is_pickle(head: bytes) -> bool:
 
 
 def format_of(path: Path) -> str:
-    """Return what a file is by its first bytes and, if it is a zip, its members' names.
+    """Return what a regular file is by its first bytes and, if a zip, its members' names.
 
     Returns:
         A name of `READERS` or of `TITLES`.
 
     Raises:
-        CheckpointError: a folder, empty, or of no kind that is read; without the path.
+        CheckpointError: empty, or of no kind that is read; without the path.
         OSError: it cannot be opened.
     """
-    if path.is_dir():
-        raise CheckpointError("is a folder without snapshots; name a checkpoint file in it")
     with path.open("rb") as f:
         head = f.read(32)
     if not head:
         raise CheckpointError("it is empty")
     if _is_safetensors(head):  # before the rest: its length can look like any text
         return "safetensors"
-    if head.startswith(b"PK") and (kind := zip_kind(path)):
+    if kind := zip_kind(path):
         return kind
     for start, what in OTHER_FILES.items():
         if head.lstrip().startswith(start):
@@ -90,9 +88,7 @@ def load_generator(
             without `run_code`.
         UsageError: `z_dim` for a file that is no program, or another than the program's.
     """
-    path = Path(path)
-    if is_run_folder(path):
-        path = best_snapshot(path)
+    path = checkpoint_file(Path(path))
     try:
         kind = format_of(path)
         if kind in READERS:

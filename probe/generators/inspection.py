@@ -9,7 +9,7 @@ from probe.generators.families import FAMILIES
 from probe.generators.formats import format_of, load_generator
 from probe.generators.listing import globals_in, globals_in_zip
 from probe.generators.programs import TITLES
-from probe.generators.run_folder import best_snapshot, is_run_folder
+from probe.generators.run_folder import checkpoint_file
 
 LARGEST = 2 * 2**30  # bytes of a pickle whose globals are listed
 
@@ -54,8 +54,7 @@ def inspect_file(path: Path) -> Inspection:
     Raises:
         CheckpointError: there is no such file, or it cannot be opened.
     """
-    if is_run_folder(path):
-        path = best_snapshot(path)
+    path = checkpoint_file(path)
     try:
         size, digest = path.stat().st_size, digest_file(path)
         kind = _format(path)

@@ -2,11 +2,12 @@
 
 import io
 import pickletools
-import zipfile
 from pathlib import Path
 from typing import Any
 
 from probe.errors import CheckpointError, printable
+from probe.generators.records import Global, damaged
+from probe.generators.torch_file import opened
 from probe.generators.unpickle import (
     FREE_BYTES,
     LITERALS,
@@ -14,27 +15,18 @@ from probe.generators.unpickle import (
     MARK,
     MOST_GLOBALS,
     MOST_OPCODES,
-    Global,
-    damaged,
     dict_key,
     is_allowed,
 )
-from probe.images.archive import DAMAGED
-
-LARGEST_PICKLE = 2**28  # bytes of a torch file's pickle, which holds no numbers
 
 
 def globals_in_zip(path: Path) -> list[str]:
     """List every global that the pickle of a torch file refers to; see `globals_in`."""
     try:
-        with zipfile.ZipFile(path) as archive:
-            name = next(n for n in archive.namelist() if n.partition("/")[2] == "data.pkl")
-            with archive.open(name) as member:
-                data = member.read(LARGEST_PICKLE + 1)
-    except (*DAMAGED, StopIteration) as error:
+        with opened(path) as read:
+            data = read("data.pkl")
+    except (CheckpointError, OSError) as error:
         return [f"(the listing stops: {printable(str(error), 100)})"]
-    if len(data) > LARGEST_PICKLE:
-        return ["(the listing stops: its pickle is far too large)"]
     return globals_in(data, depth=1)
 
 
@@ -122,8 +114,6 @@ class _Lister:
         """Note what the opcode refers to; return what it leaves, None where that is no matter."""
         if name in ("GLOBAL", "INST", "STACK_GLOBAL"):
             words = taken if name == "STACK_GLOBAL" else arg.split(" ", 1)
-            if not all(isinstance(word, str) for word in words):
-                raise damaged("a global without a name")
             found = Global(*words)
             self.found.setdefault(str(found), False)
             if name == "INST":

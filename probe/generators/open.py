@@ -65,7 +65,7 @@ def open_fakes(
     if is_function_name(gen):
         _no_sampling(gen, "is a function of your own", sample)
         return CallableSource(import_function(gen), name=gen, count=count, seed=seed)
-    if (path.is_dir() and not is_run_folder(path)) or _is_image_zip(path):
+    if _holds_images(path):
         _no_sampling(gen, "holds finished images", sample)
         return open_images(path)
     return GeneratorSource(
@@ -152,13 +152,19 @@ def _no_sampling(gen: str, what: str, sample: SampleOptions) -> None:
         )
 
 
-def _is_image_zip(path: Path) -> bool:
-    """Return whether a file is a zip of images, not a torch file (which is a zip as well)."""
-    if not path.is_file() or zip_kind(path):
-        return False
+def _holds_images(path: Path) -> bool:
+    """Return whether a path is a folder or zip of images; torch files are zips as well."""
     try:
+        if not path.is_file():
+            return path.is_dir() and not is_run_folder(path)
+        if zip_kind(path):
+            return False
+        with path.open("rb") as file:
+            if file.read(2) != b"PK":  # a pickle may have a zip behind it
+                raise zipfile.BadZipFile
         with zipfile.ZipFile(path):
             return True
-    except (*DAMAGED, OSError):
-        # What calls itself a zip is opened as one, to be told what is wrong with it.
+    except (*DAMAGED, OSError, ValueError):
+        # What calls itself a zip is opened as one, to be told what is wrong with it; about all
+        # else the reader of checkpoints says it.
         return path.suffix.lower() == ".zip"

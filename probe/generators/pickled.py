@@ -6,21 +6,16 @@ from typing import Any
 
 import torch
 
-from probe.errors import CheckpointError, printable
+from probe.errors import CheckpointError, kind_of, printable, shown
 from probe.files import digest_file
 from probe.generators import tensorflow
-from probe.generators.checkpoint import Checkpoint, build_network
+from probe.generators.checkpoint import Checkpoint, build_network, misfits_refused
 from probe.generators.described import describe, described_beside
-from probe.generators.families import FAMILIES, family_of
+from probe.generators.families import FAMILIES, family_of, without_prefix
+from probe.generators.records import LazyTensor, Record, make_tensors, module_state, plain
+from probe.generators.run_folder import checkpoint_file
 from probe.generators.torch_file import read_torch_file, zip_kind
-from probe.generators.unpickle import (
-    LazyTensor,
-    Record,
-    make_tensors,
-    module_state,
-    plain,
-    read_pickle,
-)
+from probe.generators.unpickle import read_pickle
 
 # What the constructor's positional arguments are called.
 DISCRIMINATOR_ARGUMENTS = ("c_dim", "img_resolution", "img_channels")
@@ -42,14 +37,15 @@ def read_pickled(path: Path) -> Checkpoint:
     content, names = _content(path)
     ignored: list[str] = []
     if tensorflow.is_tensorflow(content):
-        init, state = tensorflow.read_network(content)
+        with misfits_refused():
+            init, state = tensorflow.read_network(content)
         architecture = "stylegan2"
     else:
         network, ignored = _network(content)
         if isinstance(network, Record):
             architecture, init, state = _of_module(network)
         else:
-            state = make_tensors(network)
+            state = without_prefix(make_tensors(network))
             architecture, init = describe(state, described_beside(path))
     return Checkpoint(
         generator=build_network(architecture, init, state),
@@ -69,9 +65,13 @@ def _network(content: Any) -> tuple[Record | dict[str, LazyTensor], list[str]]:
         raise CheckpointError(f"it holds a {_kind(content)}, not a dict with G_ema")
     network = content.get("G_ema")
     if not isinstance(network, Record) and not _are_tensors(network):
-        held = ", ".join(printable(str(key), 40) for key in list(content)[:8]) or "nothing"
+        held = ", ".join(_key(key) for key in list(content)[:8]) or "nothing"
         raise CheckpointError(f"it holds no generator under 'G_ema', only {held}")
-    return network, [printable(str(key), 100) for key in content if key != "G_ema"]
+    return network, [_key(key) for key in content if key != "G_ema"]
+
+
+def _key(key: Any) -> str:
+    return printable(key, 60) if isinstance(key, str) else shown(key)
 
 
 def _are_tensors(content: Any) -> bool:
@@ -102,7 +102,7 @@ def read_modules(path: Path) -> dict[str, tuple[dict[str, Any], dict[str, torch.
     Raises:
         CheckpointError: damaged; see `load_generator`, which should have read the file before.
     """
-    content, _ = _content(path)
+    content, _ = _content(checkpoint_file(path))
     found = {}
     for name, names in (("G", FAMILIES["stylegan2"].arguments), ("D", DISCRIMINATOR_ARGUMENTS)):
         network = content.get(name) if isinstance(content, dict) else None
@@ -112,14 +112,14 @@ def read_modules(path: Path) -> dict[str, tuple[dict[str, Any], dict[str, torch.
 
 
 def _kind(content: Any) -> str:
-    name = content.type.name if isinstance(content, Record) else type(content).__name__
-    return printable(name, 100)
+    return printable(content.type.name, 100) if isinstance(content, Record) else kind_of(content)
 
 
 def _init(state: Mapping[str, Any], names: tuple[str, ...]) -> dict[str, Any]:
     """Return the constructor's arguments, positional ones by their names."""
     positional = plain(state.get("_init_args") or ())
     keywords = plain(state.get("_init_kwargs") or {})
-    if not isinstance(keywords, dict) or len(positional) > len(names):
+    well_formed = isinstance(positional, list) and isinstance(keywords, dict)
+    if not well_formed or len(positional) > len(names):
         raise CheckpointError("its constructor arguments are malformed")
     return {**dict(zip(names, positional, strict=False)), **keywords}

@@ -12,7 +12,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from probe.errors import CheckpointError, UsageError, printable
-from probe.generators.layers import filter2d
+from probe.generators.layers import filter2d, normal
 
 NoiseStreams = Sequence[torch.Generator] | None
 
@@ -69,7 +69,7 @@ class Basis(nn.Module):
 
     def __init__(self, in_features: int, channels: int) -> None:
         super().__init__()
-        self.Basis = nn.Parameter(torch.randn(channels, 4, 4))
+        self.Basis = nn.Parameter(normal(channels, 4, 4))
         self.LinearLayer = nn.Linear(in_features, channels, bias=False)
 
     def forward(self, z: torch.Tensor) -> torch.Tensor:
@@ -313,7 +313,7 @@ def _check_stages(
             )
 
 
-STAGE = re.compile(r"Model\.MainLayers\.(\d+)\.(?:Layers\.(\d+)\.)?(.+)")
+STAGE = re.compile(r"Model\.MainLayers\.(\d{1,4})\.(?:Layers\.(\d{1,4})\.)?(.+)")
 
 
 def convert_state(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -370,6 +370,8 @@ def _normalise(kernel: torch.Tensor) -> torch.Tensor:
         kernel = kernel[0]
     kernel = kernel.float()
     if kernel.ndim == 1:
+        if len(kernel) > MOST_TAPS:  # whose square would be large
+            return kernel
         kernel = torch.outer(kernel, kernel)
     total = kernel.sum()
     return kernel if (total - 1).abs() < 1e-6 else kernel / total

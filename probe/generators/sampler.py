@@ -5,7 +5,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 from torch.nn import functional as F
 
 from probe.errors import CheckpointError, UsageError
@@ -13,7 +12,7 @@ from probe.files import digest_json
 from probe.generators.base import Generator, to_uint8
 from probe.generators.checkpoint import Checkpoint
 from probe.images.base import Batch, Header
-from probe.images.resize import to_square
+from probe.images.resize import squares
 from probe.memory import is_out_of_memory
 from probe.runtime import numpy_stream, torch_stream
 
@@ -230,10 +229,4 @@ class GeneratorSource:
             device=self.device,
             name=self.name,
         )
-        if len(images) and resolution != self.resolution:
-            squares = [
-                to_square(Image.fromarray(image.permute(1, 2, 0).numpy()), resolution)
-                for image in images
-            ]
-            images = torch.from_numpy(np.stack(squares)).permute(0, 3, 1, 2).contiguous()
-        return Batch(images, list(indices), {})
+        return Batch(squares(images, resolution), list(indices), {})

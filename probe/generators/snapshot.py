@@ -14,9 +14,9 @@ from safetensors.torch import save_file
 
 from probe.errors import CheckpointError, printable
 from probe.files import atomic_path, digest_file
-from probe.generators.checkpoint import Checkpoint, build_network
+from probe.generators.checkpoint import MISFITS, Checkpoint, build_network
 from probe.generators.described import describe, described_beside, described_in
-from probe.generators.families import FAMILIES
+from probe.generators.families import FAMILIES, without_prefix
 
 FORMAT, VERSION = "probe-generator", 1
 DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)  # of stored tensors
@@ -67,16 +67,15 @@ def read_safetensors(path: Path) -> Checkpoint:
         with safe_open(path, framework="pt") as f:
             metadata = f.metadata() or {}
             state = {name: f.get_tensor(name) for name in f.keys()}
-    except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"it is damaged ({error})") from error
+    except (SafetensorError, OSError, *MISFITS) as error:
+        what = str(error).partition("\n")[0]  # torch adds lines for its developers
+        raise CheckpointError(f"it is damaged ({what})") from error
     kimg = None
     if "probe" in metadata:
         architecture, init, kimg = _own(metadata["probe"])
     else:
-        description = described_in(metadata)
-        if description is None:
-            description = described_beside(path)
-        architecture, init = describe(state, description)
+        state = without_prefix(state)
+        architecture, init = describe(state, described_in(metadata) or described_beside(path))
     odd = next((name for name, tensor in state.items() if tensor.dtype not in DTYPES), None)
     if odd is not None:
         kind = str(state[odd].dtype).removeprefix("torch.")
@@ -100,7 +99,8 @@ def _own(text: str) -> tuple[str, dict[str, Any], float | None]:
         kimg = _number(header.get("kimg"))
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise CheckpointError("it is a safetensors file whose header is damaged") from error
-    if not known or architecture not in FAMILIES or not isinstance(init, dict):
+    known = known and isinstance(architecture, str) and architecture in FAMILIES
+    if not known or not isinstance(init, dict):
         raise CheckpointError("it is a generator of a kind or version this release cannot read")
     return architecture, init, kimg
 

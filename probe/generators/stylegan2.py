@@ -13,7 +13,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from probe.errors import UsageError
+from probe.errors import UsageError, shown
 from probe.generators.layers import (
     FullyConnected,
     Mapping,
@@ -21,6 +21,7 @@ from probe.generators.layers import (
     convolve,
     filter2d,
     low_pass,
+    normal,
     truncate,
     upsample,
 )
@@ -92,11 +93,11 @@ class SynthesisLayer(nn.Module):
         self.resolution, self.up, self.use_noise = resolution, up, use_noise
         self.activation, self.conv_clamp = activation, conv_clamp
         self.affine = FullyConnected(w_dim, in_channels, bias_init=1)
-        self.weight = nn.Parameter(torch.randn(out_channels, in_channels, 3, 3))
+        self.weight = nn.Parameter(normal(out_channels, in_channels, 3, 3))
         self.bias = nn.Parameter(torch.zeros(out_channels))
         self.register_buffer("resample_filter", filter2d(resample_filter))
         if use_noise:
-            self.register_buffer("noise_const", torch.randn(resolution, resolution))
+            self.register_buffer("noise_const", normal(resolution, resolution))
             self.noise_strength = nn.Parameter(torch.zeros([]))
 
     def forward(
@@ -136,7 +137,7 @@ class ToRGB(nn.Module):
         super().__init__()
         self.conv_clamp = conv_clamp
         self.affine = FullyConnected(w_dim, in_channels, bias_init=1)
-        self.weight = nn.Parameter(torch.randn(img_channels, in_channels, 1, 1))
+        self.weight = nn.Parameter(normal(img_channels, in_channels, 1, 1))
         self.bias = nn.Parameter(torch.zeros(img_channels))
         self.weight_gain = 1 / math.sqrt(in_channels)
 
@@ -152,7 +153,7 @@ class Skip(nn.Module):
 
     def __init__(self, in_channels: int, out_channels: int, taps: Sequence[float]) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.randn(out_channels, in_channels, 1, 1))
+        self.weight = nn.Parameter(normal(out_channels, in_channels, 1, 1))
         self.register_buffer("resample_filter", filter2d(taps))
         self.weight_gain = 1 / math.sqrt(in_channels)
 
@@ -190,7 +191,7 @@ class SynthesisBlock(nn.Module):
             "conv_clamp": conv_clamp,
         }
         if in_channels == 0:
-            self.const = nn.Parameter(torch.randn(out_channels, resolution, resolution))
+            self.const = nn.Parameter(normal(out_channels, resolution, resolution))
         else:
             self.conv0 = SynthesisLayer(
                 in_channels, out_channels, w_dim, resolution, up=True, **layer_options
@@ -264,7 +265,7 @@ class Synthesis(nn.Module):
             )
         if architecture not in ARCHITECTURES:
             raise UsageError(
-                f"Unknown synthesis architecture '{architecture}': one of {ARCHITECTURES}."
+                f"Unknown synthesis architecture {shown(architecture)}: one of {ARCHITECTURES}."
             )
         self.resolutions = [2**i for i in range(2, int(math.log2(img_resolution)) + 1)]
         self.num_ws = 2 * len(self.resolutions)

@@ -19,7 +19,9 @@ from probe.generators.layers import (
     FullyConnected,
     Mapping,
     convolve,
+    normal,
     second_moment_normalise,
+    shapes_only,
     truncate,
 )
 from probe.generators.stylegan2 import NoiseStreams
@@ -146,7 +148,7 @@ def low_pass_filter(
     device only the shape is made: the numbers come from a file.
     """
     shape = (taps, taps) if radial else (taps,)
-    if torch.get_default_device().type == "meta":
+    if shapes_only():
         return torch.empty(shape)
     import numpy as np  # scipy is slow to import, and files bring their filters
     from scipy import signal, special
@@ -211,6 +213,16 @@ def downsample(x: torch.Tensor, f: torch.Tensor, down: int) -> torch.Tensor:
     return F.conv2d(x, kernel.mT, stride=(down, 1), groups=channels)
 
 
+def plane_waves(count: int, bandwidth: float) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return frequencies (count, 2), uniform in the disc of `bandwidth`, and phases (count,)."""
+    if shapes_only():
+        return torch.empty(count, 2), torch.empty(count)
+    radius = torch.rand(count).sqrt() * bandwidth
+    angle = torch.rand(count) * math.tau
+    phases = torch.rand(count) - 0.5
+    return torch.stack([angle.cos(), angle.sin()], 1) * radius[:, None], phases
+
+
 class SynthesisInput(nn.Module):
     """Fourier features: plane waves that w can turn and move, mixed by a learned matrix."""
 
@@ -221,14 +233,12 @@ class SynthesisInput(nn.Module):
         self.affine = FullyConnected(w_dim, 4)
         with torch.no_grad():  # the identity, whatever w is
             self.affine.weight.zero_()
-            self.affine.bias.copy_(torch.eye(4)[0])
-        self.weight = nn.Parameter(torch.randn(channels, channels))
-        # Frequencies uniform in the disc that the first layer can carry.
-        radius = torch.rand(channels).sqrt() * self.bandwidth
-        angle = torch.rand(channels) * math.tau
-        self.register_buffer("transform", torch.eye(3))
-        self.register_buffer("freqs", torch.stack([angle.cos(), angle.sin()], 1) * radius[:, None])
-        self.register_buffer("phases", torch.rand(channels) - 0.5)
+            self.affine.bias.copy_(torch.tensor([1.0, 0, 0, 0]))
+        self.weight = nn.Parameter(normal(channels, channels))
+        freqs, phases = plane_waves(channels, self.bandwidth)
+        self.register_buffer("transform", torch.tensor([[1.0, 0, 0], [0, 1, 0], [0, 0, 1]]))
+        self.register_buffer("freqs", freqs)
+        self.register_buffer("phases", phases)
 
     def forward(self, w: torch.Tensor) -> torch.Tensor:
         """Map w (N, w_dim) to features (N, C, size, size), channels last, always in float32."""
@@ -302,7 +312,7 @@ class SynthesisLayer(nn.Module):
         self.conv_padding = k - 1 - unused
         self.padding = (pad[0] + unused * self.up, pad[1] + unused * self.up)
         self.affine = FullyConnected(w_dim, source.channels, bias_init=1)
-        self.weight = nn.Parameter(torch.randn(target.channels, source.channels, k, k))
+        self.weight = nn.Parameter(normal(target.channels, source.channels, k, k))
         self.bias = nn.Parameter(torch.zeros(target.channels))
         self.register_buffer("magnitude_ema", torch.ones([]))
         rate = source.rate * self.up

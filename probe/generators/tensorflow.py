@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from probe.errors import CheckpointError, printable
+from probe.errors import CheckpointError, shown
 from probe.generators.checkpoint import check_arguments
 from probe.generators.layers import filter2d
-from probe.generators.unpickle import LARGEST_KEY, SHARED_BYTES, Array, Record, damaged, plain
+from probe.generators.records import LARGEST_KEY, SHARED_BYTES, Array, Record, damaged, plain
 
 OLDEST = 4  # version of the pickled network
 COMPONENTS = ("mapping", "synthesis")
@@ -91,19 +91,11 @@ def read_network(content: Any) -> tuple[dict[str, Any], dict[str, torch.Tensor]]
             "its classes are joined by LabelConcat, as before StyleGAN2-ADA, which is not read"
         )
     if "synthesis/4x4/Conv/mod_weight" not in variables:
-        function = _shown(_state(content[-1]).get("build_func_name"))
+        function = shown(_state(content[-1]).get("build_func_name"))
         raise CheckpointError(f"it is a TensorFlow network {function}, not a StyleGAN2 generator")
     init = _init(_arguments(content[-1]))
     check_arguments(init)
     return init, _tensors(init, variables)
-
-
-def _shown(value: Any) -> str:
-    """Return a value for a sentence: by its type alone, where its text could be without end."""
-    is_short = isinstance(value, str | float | bool | None)
-    if is_short or (type(value) is int and abs(value) < LARGEST_KEY):
-        return printable(repr(value), 100)
-    return f"something of type {type(value).__name__}"
 
 
 def _state(network: Any) -> dict[str, Any]:
@@ -113,7 +105,7 @@ def _state(network: Any) -> dict[str, Any]:
     version = state.get("version")
     if type(version) is not int or version < OLDEST:
         raise CheckpointError(
-            f"its TensorFlow network is of version {_shown(version)}; {OLDEST} and later are read"
+            f"its TensorFlow network is of version {shown(version)}; {OLDEST} and later are read"
         )
     return state
 
@@ -146,9 +138,9 @@ def _known(arguments: Any) -> dict[str, Any]:
     for name, value in arguments.items():
         known = name in TOP or name in MAPPING or name in SYNTHESIS or name in WITHOUT_EFFECT
         if name in FIXED and value != FIXED[name]:
-            raise CheckpointError(f"its network has {name} = {_shown(value)}, which is not read")
+            raise CheckpointError(f"its network has {name} = {shown(value)}, which is not read")
         if not known and name not in FIXED:
-            raise CheckpointError(f"its network has an argument {_shown(name)} that is not known")
+            raise CheckpointError(f"its network has an argument {shown(name)} that is not known")
     return {n: v for n, v in arguments.items() if n not in WITHOUT_EFFECT and n not in FIXED}
 
 
@@ -169,10 +161,10 @@ def _variables(network: Record) -> Iterator[tuple[str, np.ndarray]]:
                 raise CheckpointError("its TensorFlow network is malformed")
             name, value = pair[0], _array(pair[1])
             if not isinstance(name, str) or value is None or value.dtype.kind not in "fiu":
-                raise CheckpointError(f"its variable {_shown(name)} is not an array")
+                raise CheckpointError(f"its variable {shown(name)} is not an array")
             name = name if not prefix or name.startswith(f"{prefix}/") else f"{prefix}/{name}"
             if name in seen:
-                raise CheckpointError(f"its variable {_shown(name)} is there twice")
+                raise CheckpointError(f"its variable {shown(name)} is there twice")
             seen.add(name)
             yield name, value
 
@@ -187,10 +179,17 @@ def _array(value: Any) -> np.ndarray | None:
 
 def _bounded(variables: Arrays) -> Arrays:
     """Refuse a small file whose variables are all the same large array."""
-    held = {id(array): array.nbytes for array in variables.values()}
+    held = {id(_owner(array)): array.nbytes for array in variables.values()}
     if sum(4 * array.size for array in variables.values()) > 8 * sum(held.values()) + SHARED_BYTES:
         raise damaged("many variables that are one array")
     return variables
+
+
+def _owner(array: Any) -> Any:
+    """Return the array or bytes whose numbers an array shows."""
+    while isinstance(array, np.ndarray) and array.base is not None:
+        array = array.base
+    return array
 
 
 def _init(arguments: Mapping[str, Any]) -> dict[str, Any]:
@@ -204,7 +203,7 @@ def _init(arguments: Mapping[str, Any]) -> dict[str, Any]:
     mapping, synthesis = chosen(MAPPING), chosen(SYNTHESIS)
     base = synthesis["channel_base"]
     if type(base) is not int and not (type(base) is float and base.is_integer()):
-        raise CheckpointError(f"its network has fmap_base = {_shown(base)}, which is not read")
+        raise CheckpointError(f"its network has fmap_base = {shown(base)}, which is not read")
     synthesis["channel_base"] = 2 * int(base)
     init = chosen(TOP)
     if not init["c_dim"]:
@@ -266,7 +265,7 @@ def _tensors(init: Mapping[str, Any], variables: Arrays) -> dict[str, torch.Tens
     for level in range(2, int(math.log2(init["img_resolution"])) + 1):
         found |= _under(f"synthesis.b{2**level}", _block(taker, level, init))
     if taker.left:
-        odd = _shown(min(taker.left))
+        odd = shown(min(taker.left))
         raise CheckpointError(f"its variable {odd} belongs to no layer that is known")
     tensors = {
         name: torch.from_numpy(np.array(array, dtype=np.float32, order="C"))

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from probe.errors import CheckpointError
-from probe.generators.unpickle import STORAGES, Storage, damaged, read_pickle
+from probe.generators.records import Storage, damaged
+from probe.generators.unpickle import read_pickle, storage_dtype
 from probe.images.archive import DAMAGED
 
 MOST_MEMBERS = 100_000
@@ -21,11 +22,18 @@ MOST_MEMBERS = 100_000
 def zip_kind(path: Path) -> str | None:
     """Return which of torch's zips a file is.
 
+    One that begins with something else is what it begins with, though a zip follows.
+
     Returns:
         "torch" (tensors and a pickle), "torchscript", "export" (a `torch.export` program), or None
-        for everything else, damaged zips included.
+        for everything else, damaged zips and what is not a regular file included.
     """
     try:
+        if not path.is_file():  # a pipe would be waited for
+            return None
+        with path.open("rb") as file:
+            if file.read(2) != b"PK":
+                return None
         with zipfile.ZipFile(path) as archive:
             names = {name.partition("/")[2] for name in archive.namelist()}
     except (*DAMAGED, OSError):
@@ -38,8 +46,12 @@ def zip_kind(path: Path) -> str | None:
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[Callable[[str], bytes]]:
-    """Yield how to read a member by its name below the archive's one folder."""
+def opened(path: Path) -> Iterator[Callable[[str], bytes]]:
+    """Yield how to read a member by its name below the archive's one folder.
+
+    Raises:
+        CheckpointError: damaged, without a member that is read, or holding more than the file.
+    """
     try:
         with zipfile.ZipFile(path) as archive:
             members = archive.infolist()
@@ -69,15 +81,14 @@ def read_torch_file(path: Path) -> tuple[Any, list[str]]:
         UnsafeCheckpoint: it refers to something outside the allow-list, named.
         CheckpointError: damaged.
     """
-    with _opened(path) as read:
+    with opened(path) as read:
         storages: dict[str, Storage] = {}
 
         def persistent(pid: Any) -> Storage:
             kind, storage_type, name, _, count = pid
-            dtype = STORAGES.get(str(storage_type))
-            named = isinstance(name, str) and re.fullmatch(r"\w{1,20}", name)
-            if kind != "storage" or dtype is None or type(count) is not int or not named:
-                raise damaged("a storage of unknown type")
+            dtype = storage_dtype(kind, storage_type, count)
+            if not isinstance(name, str) or not re.fullmatch(r"\w{1,20}", name):
+                raise damaged("a storage without a proper name")
             if name not in storages:
                 storages[name] = Storage(dtype, memoryview(read(f"data/{name}")))
             found = storages[name]

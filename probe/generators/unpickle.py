@@ -4,7 +4,7 @@
 allow-list have a meaning here (a dict, a tensor, a module's state) and everything else ends the
 reading. No class is looked up, no function of the pickle's choosing is called.
 
-What comes out: plain containers and numbers, `Record` for modules, `LazyTensor` for tensors.
+What comes out: plain containers and numbers, and the stand-ins of `records` for all else.
 
 A small file must not cost much either. Opcodes are counted; what a call copies is charged to a
 budget that grows with the file, since a memo lets one payload be passed to many calls; numbers
@@ -15,100 +15,39 @@ import io
 import math
 import pickletools
 import re
-import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 
-from probe.errors import CheckpointError, UnsafeCheckpoint, printable
+from probe.errors import UnsafeCheckpoint, kind_of, printable
+from probe.generators.records import (
+    LARGEST_KEY,
+    Array,
+    Global,
+    LazyTensor,
+    Record,
+    Storage,
+    damaged,
+)
 
 MOST_OPCODES = 2_000_000  # a 1024 px StyleGAN2 pickle has about 20 000
 MOST_GLOBALS = 10_000  # different ones
 FREE_BYTES = 2**20  # that calls may copy beyond what the file itself holds
-SHARED_BYTES = 2**26  # that a network's tensors may take beyond their storages
-LARGEST_KEY = 2**60  # larger integers can be chosen to have one hash, which makes dicts quadratic
 LARGEST_COUNT = 2**48  # elements of a tensor; keeps the products of sizes small
-LONGEST_NAME = 200
-MOST_ARGUMENTS = 10_000
-DEEPEST = 64  # nesting of modules
-
-
-@dataclass(frozen=True)
-class Global:
-    """A name that the pickle refers to. Never imported."""
-
-    module: str
-    name: str
-
-    def __str__(self) -> str:
-        return f"{self.module}.{self.name}"
-
-
-@dataclass(eq=False)
-class Record:
-    """An object of the pickle, inert: what it was called, built from, and its state."""
-
-    type: Global
-    args: Any = ()
-    state: Any = None
-
-
-@dataclass(frozen=True, eq=False)
-class Storage:
-    """The raw numbers of tensors, as the file holds them."""
-
-    dtype: torch.dtype
-    data: memoryview
-
-    @property
-    def length(self) -> int:
-        """Number of elements."""
-        return len(self.data) // self.dtype.itemsize
-
-
-@dataclass(frozen=True, eq=False)
-class LazyTensor:
-    """A tensor of the pickle, not yet made."""
-
-    storage: Storage
-    offset: int
-    size: tuple[int, ...]
-    stride: tuple[int, ...]
-
-    @property
-    def nbytes(self) -> int:
-        """Size of the copy that `tensor` makes."""
-        return math.prod(self.size) * self.storage.dtype.itemsize
-
-    def tensor(self) -> torch.Tensor:
-        """Return the tensor on the CPU, a contiguous copy."""
-        if math.prod(self.size) == 0:
-            return torch.empty(self.size, dtype=self.storage.dtype)
-        with warnings.catch_warnings():
-            # torch warns that the buffer is read-only; it is only copied from.
-            warnings.simplefilter("ignore", UserWarning)
-            flat = torch.frombuffer(self.storage.data, dtype=self.storage.dtype)
-        view = torch.as_strided(flat, self.size, self.stride, self.offset)
-        return view.clone(memory_format=torch.contiguous_format)
+LARGEST_AXIS = 2**31  # also of a tensor without elements, whose shape no storage bounds
 
 
 @dataclass(eq=False)
 class _Dtype:
     text: str
-
-
-@dataclass(eq=False)
-class Array:
-    """A numpy array whose content comes with BUILD."""
-
-    value: np.ndarray | None = None
+    stands_for: ClassVar[str] = "dtype"
 
 
 class _Mark:
-    pass
+    stands_for = "mark"
 
 
 MARK = _Mark()
@@ -147,15 +86,10 @@ def _refuse(name: object) -> UnsafeCheckpoint:
     )
 
 
-def damaged(what: str) -> CheckpointError:
-    """Return the error for a stream that makes no sense."""
-    return CheckpointError(f"the pickle is damaged: {what}")
-
-
 def _persistent_object(args: tuple[Any, ...]) -> Record:
     """`_reconstruct_persistent_obj(meta)`: the class's source text in it is not looked at."""
     (meta,) = args
-    if not isinstance(meta, dict) or not isinstance(meta.get("class_name"), str):
+    if not isinstance(meta, dict) or "class_name" not in meta:
         raise damaged("a module without a class name")
     return Record(Global("persistent", meta["class_name"]), (), meta.get("state"))
 
@@ -169,7 +103,7 @@ def _rebuild_tensor(args: tuple[Any, ...]) -> LazyTensor:
     size, stride = tuple(size), tuple(stride)
     if not isinstance(storage, Storage) or not _are_counts((offset, *size, *stride)):
         raise damaged("a tensor without a storage or shape")
-    if math.prod(max(n, 1) for n in size) > LARGEST_COUNT:
+    if math.prod(max(n, 1) for n in size) > LARGEST_COUNT or max(size, default=0) > LARGEST_AXIS:
         raise damaged(f"a tensor of shape {size}")
     count = math.prod(size)
     last = offset + sum((n - 1) * step for n, step in zip(size, stride, strict=True))
@@ -185,7 +119,7 @@ def _are_counts(numbers: Any) -> bool:
 def _numpy_dtype(args: tuple[Any, ...]) -> _Dtype:
     text = args[0]
     if not isinstance(text, str):  # whose text could be without end
-        raise _refuse(f"a numpy dtype that is a {type(text).__name__}")
+        raise _refuse(f"a numpy dtype that is a {kind_of(text)}")
     if not NUMPY_DTYPES.fullmatch(text):
         raise _refuse(f"numpy dtype {text}")
     return _Dtype(text)
@@ -233,7 +167,7 @@ CALLS: dict[str, Callable[[tuple[Any, ...]], Any]] = {
 def _call(function: Any, args: Any) -> Any:
     """Give a REDUCE or NEWOBJ its meaning."""
     if not isinstance(function, Global):
-        raise _refuse(f"a call of {type(function).__name__}")
+        raise _refuse(f"a call of a {kind_of(function)}")
     if not isinstance(args, tuple):
         raise damaged("a call without arguments")
     name = str(function)
@@ -274,6 +208,8 @@ def _build(target: Any, state: Any) -> None:
             raise _refuse(f"a state of {target.type} that is not a dict")
         target.state = state
     elif isinstance(target, Array):
+        if not isinstance(state, tuple):  # whose copy is not paid for
+            raise damaged("a numpy array without content")
         _, shape, dtype, fortran, data = state
         if not isinstance(dtype, _Dtype) or len(shape) > 16 or not _are_counts(shape):
             raise damaged("a numpy array without a type or shape")
@@ -287,7 +223,7 @@ def _build(target: Any, state: Any) -> None:
             target.text = byte_order + target.text.lstrip("<>|=")
     elif not isinstance(target, dict) or not isinstance(state, dict):
         # An OrderedDict's attributes (a state dict's `_metadata`) are dropped.
-        raise _refuse(f"a state for {type(target).__name__}")
+        raise _refuse(f"a state for a {kind_of(target)}")
 
 
 class _Machine:
@@ -361,6 +297,8 @@ class _Machine:
             stack.append(_call(stack.pop(), args))
         elif name == "BUILD" and self.calls:
             state = stack.pop()
+            if isinstance(state, tuple):
+                self._charge(state)
             _build(stack[-1], state)
         elif name == "BINPERSID" and self.persistent is not None:
             stack.append(self.persistent(stack.pop()))
@@ -368,7 +306,7 @@ class _Machine:
             raise _refuse(f"the opcode {name}" + (f" ({arg})" if isinstance(arg, str) else ""))
 
     def _charge(self, args: Any) -> None:
-        """Pay for what a call may copy: its texts and bytes, and 8 bytes for each item."""
+        """Pay for what a call or state may copy: texts and bytes, and 8 bytes for each item."""
         if not isinstance(args, tuple):
             raise damaged("a call without arguments")
         self.budget -= 8 * len(args)
@@ -382,7 +320,7 @@ class _Machine:
 
     def _top(self, kind: type[Any]) -> Any:
         if not isinstance(self.stack[-1], kind):
-            raise damaged(f"items for {type(self.stack[-1]).__name__}")
+            raise damaged(f"items for a {kind_of(self.stack[-1])}")
         return self.stack[-1]
 
     def _since_mark(self) -> list[Any]:
@@ -400,8 +338,6 @@ class _Machine:
             module, name = arg.split(" ", 1)
         else:
             name, module = self.stack.pop(), self.stack.pop()
-            if not isinstance(name, str) or not isinstance(module, str):
-                raise damaged("a global without a name")
         found = Global(module, name)
         self.globals[str(found)] = None
         if len(self.globals) > MOST_GLOBALS:
@@ -437,7 +373,9 @@ def _paired(items: list[Any]) -> Iterator[tuple[Any, Any]]:
 
 
 # What a damaged stream makes the interpreter above raise.
-MALFORMED = (ValueError, IndexError, KeyError, TypeError, AttributeError, EOFError, OverflowError)
+MALFORMED = (
+    ValueError, LookupError, TypeError, AttributeError, EOFError, OverflowError, RecursionError
+)  # fmt: skip
 
 
 def _run(
@@ -451,8 +389,9 @@ def _run(
     try:
         machine.stack = [machine.run()]
     except MALFORMED as error:
-        text = str(error).splitlines()[0][:80] if str(error) else type(error).__name__
-        raise damaged(f"byte {stream.tell()}: {printable(text, 100)}") from error
+        at = stream.tell()
+        what = f"it makes no sense at byte {at}" if at < length else "it ends too early"
+        raise damaged(what) from error
     return machine
 
 
@@ -479,6 +418,18 @@ def read_pickle(
     return machine.stack[0], list(machine.globals)
 
 
+def storage_dtype(kind: Any, storage_type: Any, count: Any) -> torch.dtype:
+    """Return the dtype of the storage that a persistent id names.
+
+    Raises:
+        CheckpointError: of no storage, of an unknown type, or without a number of elements.
+    """
+    name = str(storage_type) if isinstance(storage_type, Global) else ""
+    if kind != "storage" or name not in STORAGES or type(count) is not int:
+        raise damaged("a storage of unknown type")
+    return STORAGES[name]
+
+
 def read_legacy_storage(data: bytes) -> Storage:
     """Read the bytes that `torch.storage._load_from_bytes` would be given.
 
@@ -495,9 +446,7 @@ def read_legacy_storage(data: bytes) -> Storage:
 
     def persistent(pid: Any) -> str:
         kind, storage_type, _, _, count, *_ = pid
-        if kind != "storage" or str(storage_type) not in STORAGES or type(count) is not int:
-            raise damaged("a storage of unknown type")
-        described.append((STORAGES[str(storage_type)], count))
+        described.append((storage_dtype(kind, storage_type, count), count))
         return "storage"
 
     for _ in range(3):  # magic number, protocol version, system information
@@ -511,85 +460,3 @@ def read_legacy_storage(data: bytes) -> Storage:
     if stored != count or len(data) - start != count * dtype.itemsize:
         raise damaged("a storage whose size is not what it says")
     return Storage(dtype, memoryview(data)[start:])
-
-
-def module_state(record: Record) -> dict[str, torch.Tensor]:
-    """Return a module record's tensors under their dotted names, as `state_dict()` would.
-
-    Raises:
-        CheckpointError: not a module, nested too deeply, holding itself; see `make_tensors`.
-    """
-    tensors: dict[str, LazyTensor] = {}
-    seen: set[int] = set()
-
-    def walk(module: Any, prefix: str, depth: int) -> None:
-        if not isinstance(module, Record) or not isinstance(module.state, dict):
-            raise damaged(f"'{prefix}' is not a module")
-        # No generator shares a module between two places; a bomb shares many, again and again.
-        if depth > DEEPEST or id(module) in seen:
-            raise damaged(f"'{prefix[:80]}' is nested without end, or twice in the network")
-        seen.add(id(module))
-        for group in ("_parameters", "_buffers"):
-            for name, value in _dict(module.state.get(group)).items():
-                if isinstance(value, LazyTensor):
-                    tensors[f"{prefix}{_name(name)}"] = value
-                elif value is not None:
-                    raise damaged(f"'{prefix}{_name(name)}' is not a tensor")
-        for name, child in _dict(module.state.get("_modules")).items():
-            if child is not None:
-                walk(child, f"{prefix}{_name(name)}.", depth + 1)
-
-    walk(record, "", 0)
-    return make_tensors(tensors)
-
-
-def make_tensors(tensors: Mapping[str, LazyTensor]) -> dict[str, torch.Tensor]:
-    """Make the tensors of a network.
-
-    Raises:
-        CheckpointError: so many in one storage that copying them would take much more memory than
-            the file.
-    """
-    storages = {id(t.storage): len(t.storage.data) for t in tensors.values()}
-    if sum(t.nbytes for t in tensors.values()) > sum(storages.values()) + SHARED_BYTES:
-        raise damaged("many tensors in one storage")
-    return {name: lazy.tensor() for name, lazy in tensors.items()}
-
-
-def _name(name: Any) -> str:
-    # Names of all levels are joined, so that one long name could be repeated at each.
-    if not isinstance(name, str | int) or len(str(name)) > LONGEST_NAME:
-        raise damaged("a module or tensor without a proper name")
-    return str(name)
-
-
-def _dict(value: Any) -> dict[Any, Any]:
-    if not isinstance(value, dict | None):
-        raise damaged("a module's state is not a dict")
-    return value or {}
-
-
-def plain(value: Any) -> Any:
-    """Return containers of plain values for records of constructor arguments.
-
-    Raises:
-        CheckpointError: it holds anything else, or more than arguments ever do.
-    """
-    left = MOST_ARGUMENTS  # also bounds a small file whose branches are shared many times over
-
-    def copy(value: Any, depth: int) -> Any:
-        nonlocal left
-        left -= 1
-        if left < 0 or depth > DEEPEST:
-            raise damaged("constructor arguments without end")
-        if isinstance(value, int) and abs(value) >= LARGEST_KEY:
-            raise damaged("a constructor argument that is far too large")
-        if isinstance(value, str | int | float | bool | None):
-            return value
-        if isinstance(value, dict):
-            return {str(k): copy(v, depth + 1) for k, v in value.items()}
-        if isinstance(value, list | tuple):
-            return [copy(v, depth + 1) for v in value]
-        raise damaged(f"a constructor argument of type {type(value).__name__}")
-
-    return copy(value, 0)

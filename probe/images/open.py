@@ -1,17 +1,24 @@
 """Which reader takes a path."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from probe.errors import ImagesError
 from probe.images.archive import is_zip, open_zip
 from probe.images.base import ImageSource
-from probe.images.folder import open_folder
+from probe.images.files import FileSource
+from probe.images.folder import open_folder, read_file
 
 READERS: Mapping[str, tuple[Callable[[Path], bool], Callable[[Path, str], ImageSource]]] = {
     "folder": (Path.is_dir, open_folder),
     "zip": (is_zip, open_zip),
 }
+
+
+def open_files(paths: Sequence[Path]) -> ImageSource:
+    """Open single image files; those that cannot be read are found when they are decoded."""
+    names = [str(path) for path in paths]
+    return FileSource(f"{len(names)} files", "files", names, lambda n: read_file(Path(n)), None)
 
 
 def open_images(path: Path | str, name: str | None = None) -> ImageSource:

@@ -1,6 +1,7 @@
 """The one way in which an image of any size becomes a square of the wanted side."""
 
 import numpy as np
+import torch
 from PIL import Image
 
 # Lanczos: antialiased whatever the factor, the sharpest of Pillow's filters, and what the dataset
@@ -28,3 +29,22 @@ def to_square(image: Image.Image, resolution: int) -> np.ndarray:
     if side != resolution:
         image = image.resize((resolution, resolution), FILTER, reducing_gap=None)
     return np.array(image)  # a copy: Pillow's own memory is read-only
+
+
+def squares(images: torch.Tensor, resolution: int) -> torch.Tensor:
+    """Bring images in memory to squares, as `to_square` does.
+
+    Args:
+        images: uint8 (N, 3, H, W) on the CPU.
+        resolution: wanted side in pixels.
+
+    Returns:
+        uint8 (N, 3, resolution, resolution), contiguous; the same tensor where nothing is to do.
+    """
+    if images.shape[2:] == (resolution, resolution):
+        return images.contiguous()
+    resized = torch.empty(len(images), 3, resolution, resolution, dtype=torch.uint8)
+    for row, image in enumerate(images):
+        picture = Image.fromarray(image.permute(1, 2, 0).contiguous().numpy())
+        resized[row] = torch.from_numpy(to_square(picture, resolution)).permute(2, 0, 1)
+    return resized

@@ -53,5 +53,9 @@ def test_what_is_no_checkpoint_says_so(cli, tmp_path):
     page.write_text("<html>not found</html>")
     result = cli("inspect", page)
     assert result.code == 1 and "web page" in result.out
+    os.mkfifo(tmp_path / "pipe.pkl")
+    for name, words in (("pipe.pkl", "is not a regular file"), (".", "folder without snapshots")):
+        other = cli("inspect", tmp_path / name)
+        assert other.code == 1 and words in other.err
     gone = cli("inspect", tmp_path / "gone.pkl")
     assert gone.code == 1 and "cannot be read" in gone.err

@@ -3,12 +3,15 @@
 import json
 import pickle
 import struct
+import tracemalloc
+import zipfile
 
 import numpy as np
 import pytest
 import torch
 from generators.pickles import Persistent, dumps, stylegan2_pickle
 from generators.test_hostile import (
+    ARRAY,
     DTYPE,
     ORDERED,
     SYSTEM,
@@ -20,13 +23,15 @@ from generators.test_hostile import (
     short,
     stack_global,
     storage,
+    torch_zip,
 )
 from inputs import tiny_generator
 
-from probe.errors import CheckpointError, UnsafeCheckpoint, UsageError
+from probe.errors import CheckpointError, UnsafeCheckpoint, UsageError, shown
 from probe.generators.checkpoint import Checkpoint
 from probe.generators.formats import load_generator
-from probe.generators.listing import globals_in
+from probe.generators.listing import globals_in, globals_in_zip
+from probe.generators.records import Global, LazyTensor, Storage, make_tensors
 from probe.generators.sampler import GeneratorSource
 from probe.generators.snapshot import save_snapshot
 from probe.generators.stylegan2 import Generator
@@ -139,6 +144,147 @@ def test_small_files_cost_little(tmp_path, name):
 def test_messages_are_short_and_cannot_steer_a_terminal(tmp_path, data):
     text = str(refused(tmp_path / "x.pkl", data))
     assert len(text) < 1000 and text.isprintable()
+
+
+# Files of some kilobytes that took gigabytes, made so small here that they take megabytes.
+
+LAUGHS = [0]
+for _ in range(20):  # a text of a million numbers
+    LAUGHS = [LAUGHS, LAUGHS]
+STORAGE_ID = ("storage", LAUGHS, "0", "cpu", 1, None)
+
+
+def array_states() -> bytes:
+    """Arrays whose numbers are one text: each would hold a copy of it as bytes."""
+    count = 100_000
+    new = ARRAY + b"q\x000" + b"N\x85q\x010"
+    numbers = b"X" + struct.pack("<I", count) + b"a" * count
+    shape, dtype = b"J" + struct.pack("<i", count) + b"\x85", DTYPE + short("|u1") + b"\x85R"
+    state = b"(K\x01" + shape + dtype + b"\x89" + numbers + b"tq\x020"
+    return proto(new, state, b"(", b"h\x00h\x01Rh\x02b" * 200, b"l.")
+
+
+def module_tree(parameters: dict, children: int, depth: int, name: str) -> bytes:
+    """Modules that share their parameters, below a chain of modules."""
+    state = {"_parameters": parameters, "_buffers": {}, "_modules": {}}
+    top = Persistent("M", {
+        "_modules": {f"{i}": Persistent("M", state) for i in range(children)}
+    })  # fmt: skip
+    for _ in range(depth):
+        top = Persistent("M", {"_modules": {name: top}})
+    return dumps({"G_ema": top})
+
+
+def legacy_id(pid) -> bytes:
+    """A torch file of the old form whose storage has any id."""
+    head = b"".join(pickle.dumps(v, 2) for v in (0x1950A86A20F9469CFC6C, 1001, {}))
+    return proto(storage(head + pickle.dumps(pid, 2)[:-1] + b"Q."), b".")
+
+
+def with_arguments(group=None, **changes) -> bytes:
+    return stylegan2_pickle(arguments(group, **changes))
+
+
+SMALL = {
+    "numbers of arrays, copied": (array_states, "copy more than the file holds"),
+    "a long module's name": (
+        lambda: proto(
+            b"X" + struct.pack("<I", 10**4) + b"training." + b"a" * (10**4 - 9) + b"q\x000",
+            b"".join(b"h\x00" + short(f"{i:04x}") + b"\x930" for i in range(2000)), b"N.",
+        ),
+        "a name of 10000 characters, 'training.aaa",
+    ),
+    "a long name in a module": (
+        lambda: b"\x80\x02ctraining\n" + b"a" * 201 + b"\n.", "a name of 201 characters",
+    ),
+    "a long class name": (
+        lambda: dumps({"G_ema": Persistent("a" * 201, {})}), "a name of 201 characters",
+    ),
+    "parameters in many modules": (
+        lambda: module_tree({f"{i}": None for i in range(1000)}, 30, 0, ""), "more tensors or long",
+    ),
+    "long names of many parameters": (
+        lambda: module_tree({f"{i}": None for i in range(2000)}, 1, 60, "n" * 200),
+        "more tensors or longer names",
+    ),
+    "a storage of endless type": (
+        lambda: torch_zip(pickle.dumps(STORAGE_ID[:5], 2)[:-1] + b"Q."),
+        "a storage of unknown type",
+    ),
+    "an embedded storage of endless type": (
+        lambda: legacy_id(STORAGE_ID), "a storage of unknown type",
+    ),
+    "an argument in many places": (
+        lambda: with_arguments(z_dim=["a" * 900] * 9000),
+        "z_dim = something of type list; 1 to 16384 is expected",
+    ),
+    "another argument in many places": (
+        lambda: with_arguments("synthesis_kwargs", architecture=["a" * 900] * 9000),
+        "architecture something of type list",
+    ),
+    "a long argument": (lambda: with_arguments(note="a" * 1001), "far too long"),
+    "a long argument's name": (lambda: with_arguments(note={"a" * 201: 1}), "a proper name"),
+    "an argument's name of bytes": (lambda: with_arguments(note={b"a" * 201: 1}), "a proper name"),
+    "a shape that no storage bounds": (
+        lambda: proto(
+            TENSOR, b"(", storage(legacy(4, 4, bytes(16))), b"K\x00", integer(2**31 + 1),
+            b"K\x00\x86K\x00K\x00\x86\x89}tR.",
+        ),
+        "a tensor of shape",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_small_files_take_little_memory(tmp_path, name):
+    make, words = SMALL[name]
+    data = make()
+    path = tmp_path / "x.pkl"
+    path.write_bytes(data)
+    globals_in(data)
+    tracemalloc.start()
+    try:
+        with pytest.raises(CheckpointError, match=words):
+            load_generator(path)
+        assert tracemalloc.get_traced_memory()[1] < 2**20 + 25 * len(data)
+    finally:
+        tracemalloc.stop()
+
+
+def test_inspection_joins_no_long_names():
+    data = SMALL["a long module's name"][0]()
+    assert "stops at byte" in globals_in(data)[-1] and "10000 characters" in globals_in(data)[-1]
+
+
+def test_inspection_unpacks_nothing(tmp_path):
+    path = tmp_path / "x.pt"
+    path.write_bytes(torch_zip(pickle.dumps(SYSTEM), zipfile.ZIP_DEFLATED))
+    (line,) = globals_in_zip(path)
+    assert line.startswith("(the listing stops: ") and "a compressed member" in line
+
+
+def test_no_network_has_so_many_tensors():
+    one = LazyTensor(Storage(torch.uint8, memoryview(bytes(1))), 0, (1,), (1,))
+    with pytest.raises(CheckpointError, match="more tensors"):
+        make_tensors({f"{i}": one for i in range(20_001)})
+
+
+def test_foreign_values_in_sentences():
+    for value, text in (
+        ("a\x1b'", repr("a\x1b'")),
+        ("a" * 10**6, "'" + "a" * 59 + "…"),
+        (b"a" * 10**6, "b'" + "a" * 58 + "…"),
+        (10**19, "1" + "0" * 19),
+        (10**5000, "something of type int"),
+        (-(10**5000), "something of type int"),
+        (float("nan"), "nan"),
+        (None, "None"),
+        (True, "True"),
+        (LAUGHS, "something of type list"),
+        (Global("os", "system"), "something of type class or function"),
+        (LazyTensor(None, 0, (), ()), "something of type tensor"),
+    ):
+        assert shown(value) == text
 
 
 def test_a_partial_is_kept_as_a_record():

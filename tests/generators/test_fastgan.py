@@ -253,6 +253,13 @@ def test_unknown_tensors_keep_their_names():
         loaded(g, stored(g) | extra)
 
 
+def test_no_bias_is_made_for_a_gain_without_numbers():
+    """Its shape, which no storage bounds, would be that of the zeros."""
+    state = {"synthesis.feat_8.1.stored_mean": torch.ones(1),
+             "synthesis.feat_8.1.gain.weight": torch.empty(2**20, 0)}  # fmt: skip
+    assert not any(name.endswith("bias") for name in convert_state(state))
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

@@ -1,6 +1,7 @@
 """Files that want to run something, take memory or confuse the reader: refused, nothing run."""
 
 import builtins
+import io
 import operator
 import os
 import pickle
@@ -97,6 +98,13 @@ def tensor(offset, size, stride, floats=4) -> bytes:
     arguments = b"".join(pickle.dumps(v, 4)[2:-1] for v in (offset, size, stride, False, {}))
     # The protocol's frames of the parts are dropped by pickling each below the frame size.
     return proto(TENSOR, b"(", inner, arguments, b"tR.")
+
+
+def torch_zip(pickled: bytes, compression=zipfile.ZIP_STORED) -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", compression) as archive:
+        archive.writestr("g/data.pkl", pickled)
+    return buffer.getvalue()
 
 
 def array(dtype: str, shape: tuple, data: bytes) -> bytes:

@@ -174,8 +174,11 @@ def test_unknown_and_double_tensors():
     state = dict(network(2).state_dict())
     other = {"Model.Other.weight": torch.ones(1), "Model.MainLayers.0.Layers.0.Odd": torch.ones(1)}
     assert equal(convert_state(state | other), state | other)
-    big = {"Model.MainLayers.1.Layers.0.Resampler.Kernel": torch.ones(100_000)}
-    assert equal(convert_state(state | big), state | big)
+    for taps in (65, 4096, 100_000):  # no line of so many is made a square
+        big = {"Model.MainLayers.1.Layers.0.Resampler.Kernel": torch.ones(taps)}
+        assert equal(convert_state(state | big), state | big)
+    endless = {f"Model.MainLayers.0.Layers.{'9' * 5000}.Bias": torch.ones(1)}
+    assert len(convert_state(state | endless)) == len(state) + 1
     with pytest.raises(CheckpointError, match="twice"):
         convert_state(state | {"Model.MainLayers.0.Layers.0.Other.Basis": torch.ones(12, 4, 4)})
 

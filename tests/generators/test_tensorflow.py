@@ -15,7 +15,7 @@ from inputs import tiny_generator
 from probe.errors import CheckpointError
 from probe.generators.formats import load_generator
 from probe.generators.stylegan2 import Generator
-from probe.generators.tensorflow import read_network
+from probe.generators.tensorflow import _bounded, read_network
 from probe.generators.unpickle import read_pickle
 
 
@@ -323,3 +323,12 @@ def test_many_variables_that_are_one_array_are_refused(tmp_path):
     path = write(tmp_path / "G.pkl", tiny_generator(), edit=share)
     with pytest.raises(CheckpointError, match="many variables that are one"):
         load_generator(path)
+
+
+def test_arrays_that_show_one_array_are_refused():
+    one = np.zeros(2**20, np.uint8)
+    with pytest.raises(CheckpointError, match="many variables that are one"):
+        _bounded({f"{i}": one[:].reshape(2, -1) for i in range(60)})
+    numbers = bytes(2**20)
+    with pytest.raises(CheckpointError, match="many variables that are one"):
+        _bounded({f"{i}": np.frombuffer(numbers, np.uint8)[None] for i in range(60)})

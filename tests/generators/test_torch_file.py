@@ -70,6 +70,20 @@ def test_safetensors_with_a_description(tmp_path, network, where):
     assert torch.equal(images(load_generator(path).generator), images(network))
 
 
+@pytest.mark.parametrize("kind", ["pt", "safetensors"])
+@pytest.mark.parametrize("prefix", ["module.", "G_ema.", "generator.", "trainer.model."])
+def test_a_prefix_of_every_name_is_dropped(tmp_path, network, kind, prefix):
+    state = {f"{prefix}{n}": t.contiguous() for n, t in network.state_dict().items()}
+    path = tmp_path / f"G.{kind}"
+    torch.save(state, path) if kind == "pt" else save_file(state, path)
+    write_config(tmp_path, init=network.init_kwargs)
+    assert torch.equal(images(load_generator(path).generator), images(network))
+    state["other.weight"] = torch.ones(1)
+    torch.save(state, path) if kind == "pt" else save_file(state, path)
+    with pytest.raises(CheckpointError, match="is unknown"):
+        load_generator(path)
+
+
 def test_half_precision_and_shared_storages(tmp_path, network):
     state = {n: t.half() for n, t in network.state_dict().items()}
     state["mapping.fc0.bias"] = state["mapping.fc1.bias"]
@@ -97,6 +111,7 @@ def test_inspection_lists_a_torch_files_globals(cli, tmp_path, network):
         (None, "tensors alone, those of a StyleGAN2"),
         ([1], "not a JSON object"),
         ({"architecture": "stylegan2"}, "no 'init'"),
+        ({"model_type": "unet"}, "the config.json beside it was read and has no 'init'"),
         ({"architecture": "r3gan", "init": {"z_dim": 3}}, "cannot be built"),
         ({"init": {"z_dim": 10**9}}, "z_dim = 1000000000"),
     ],
@@ -112,7 +127,7 @@ def test_descriptions_that_do_not_do(tmp_path, network, config, words):
 def test_tensors_of_an_unknown_network(tmp_path):
     torch.save({"layer.weight": torch.ones(3)}, tmp_path / "G.pt")
     write_config(tmp_path, architecture=["x"], init={})
-    with pytest.raises(CheckpointError, match="architecture .* is unknown. Supported are sty"):
+    with pytest.raises(CheckpointError, match="architecture some.* is unknown. Supported are sty"):
         load_generator(tmp_path / "G.pt")
     (tmp_path / "config.json").write_text("{")
     with pytest.raises(CheckpointError, match="not JSON"):

@@ -1,0 +1,210 @@
+"""What the pickles of checkpoints hold, inert, and what is made of it: tensors and arguments.
+
+The records refer to each other as the pickle has them, so that a small file can hold one of them
+in many places: whatever is walked or copied here is counted.
+"""
+
+import math
+import warnings
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+
+from probe.errors import CheckpointError, kind_of, shown
+
+SHARED_BYTES = 2**26  # that a network's tensors may take beyond their storages
+LARGEST_KEY = 2**60  # larger integers can be chosen to have one hash, which makes dicts quadratic
+LONGEST_NAME = 200
+MOST_TENSORS = 20_000  # of a network; the largest generators have some hundreds
+LONGEST_NAMES = 2**24  # characters of all their names: each has those of the modules around it
+MOST_ARGUMENTS = 10_000
+LONGEST_TEXT = 1000  # of an argument
+DEEPEST = 64  # nesting of modules
+
+
+@dataclass(frozen=True)
+class Global:
+    """A name that the pickle refers to. Never imported.
+
+    Raises:
+        CheckpointError: no text, or so long that joining the two again and again would cost.
+    """
+
+    module: str
+    name: str
+    stands_for: ClassVar[str] = "class or function"
+
+    def __post_init__(self) -> None:
+        for word in (self.module, self.name):
+            if not isinstance(word, str):
+                raise damaged("a global without a name")
+            if len(word) > LONGEST_NAME:
+                raise damaged(f"it refers to a name of {len(word)} characters, {shown(word)}")
+
+    def __str__(self) -> str:
+        return f"{self.module}.{self.name}"
+
+
+@dataclass(eq=False)
+class Record:
+    """An object of the pickle, inert: what it was called, built from, and its state."""
+
+    type: Global
+    args: Any = ()
+    state: Any = None
+    stands_for: ClassVar[str] = "pickled object"
+
+
+@dataclass(frozen=True, eq=False)
+class Storage:
+    """The raw numbers of tensors, as the file holds them."""
+
+    dtype: torch.dtype
+    data: memoryview
+    stands_for: ClassVar[str] = "storage"
+
+    @property
+    def length(self) -> int:
+        """Number of elements."""
+        return len(self.data) // self.dtype.itemsize
+
+
+@dataclass(frozen=True, eq=False)
+class LazyTensor:
+    """A tensor of the pickle, not yet made."""
+
+    storage: Storage
+    offset: int
+    size: tuple[int, ...]
+    stride: tuple[int, ...]
+    stands_for: ClassVar[str] = "tensor"
+
+    @property
+    def nbytes(self) -> int:
+        """Size of the copy that `tensor` makes."""
+        return math.prod(self.size) * self.storage.dtype.itemsize
+
+    def tensor(self) -> torch.Tensor:
+        """Return the tensor on the CPU, a contiguous copy."""
+        if math.prod(self.size) == 0:
+            return torch.empty(self.size, dtype=self.storage.dtype)
+        with warnings.catch_warnings():
+            # torch warns that the buffer is read-only; it is only copied from.
+            warnings.simplefilter("ignore", UserWarning)
+            flat = torch.frombuffer(self.storage.data, dtype=self.storage.dtype)
+        view = torch.as_strided(flat, self.size, self.stride, self.offset)
+        return view.clone(memory_format=torch.contiguous_format)
+
+
+@dataclass(eq=False)
+class Array:
+    """A numpy array whose content comes with BUILD."""
+
+    value: np.ndarray | None = None
+    stands_for: ClassVar[str] = "numpy array"
+
+
+def damaged(what: str) -> CheckpointError:
+    """Return the error for a stream that makes no sense."""
+    return CheckpointError(f"the pickle is damaged: {what}")
+
+
+def module_state(record: Record) -> dict[str, torch.Tensor]:
+    """Return a module record's tensors under their dotted names, as `state_dict()` would.
+
+    Raises:
+        CheckpointError: not a module, nested too deeply, holding itself; see `make_tensors`.
+    """
+    tensors: dict[str, LazyTensor] = {}
+    length = 0
+    for count, (name, value) in enumerate(_members(record)):
+        length += len(name)
+        if count >= MOST_TENSORS or length > LONGEST_NAMES:
+            raise damaged("more tensors or longer names than any network has")
+        if isinstance(value, LazyTensor):
+            tensors[name] = value
+        elif value is not None:
+            raise damaged(f"{shown(name)} is not a tensor")
+    return make_tensors(tensors)
+
+
+def _members(record: Record) -> Iterator[tuple[str, Any]]:
+    """Yield every parameter and buffer with its dotted name; modules as None, to be counted."""
+    seen: set[int] = set()
+
+    def walk(module: Any, prefix: str, depth: int) -> Iterator[tuple[str, Any]]:
+        if not isinstance(module, Record) or not isinstance(module.state, dict):
+            raise damaged(f"{shown(prefix)} is not a module")
+        # No generator shares a module between two places; a bomb shares many, again and again.
+        if depth > DEEPEST or id(module) in seen:
+            raise damaged(f"{shown(prefix)} is nested without end, or twice in the network")
+        seen.add(id(module))
+        for group in ("_parameters", "_buffers"):
+            for name, value in _dict(module.state.get(group)).items():
+                yield prefix + _name(name), value
+        for name, child in _dict(module.state.get("_modules")).items():
+            full = prefix + _name(name)
+            yield full, None
+            if child is not None:
+                yield from walk(child, f"{full}.", depth + 1)
+
+    return walk(record, "", 0)
+
+
+def make_tensors(tensors: Mapping[str, LazyTensor]) -> dict[str, torch.Tensor]:
+    """Make the tensors of a network.
+
+    Raises:
+        CheckpointError: more than networks have, or so many in one storage that copying them would
+            take much more memory than the file.
+    """
+    if len(tensors) > MOST_TENSORS:
+        raise damaged("more tensors than any network has")
+    storages = {id(t.storage): len(t.storage.data) for t in tensors.values()}
+    if sum(t.nbytes for t in tensors.values()) > sum(storages.values()) + SHARED_BYTES:
+        raise damaged("many tensors in one storage")
+    return {name: lazy.tensor() for name, lazy in tensors.items()}
+
+
+def _name(name: Any) -> str:
+    # A name may be in many places of a small file, to be joined or written out at each.
+    if not isinstance(name, str | int) or len(str(name)) > LONGEST_NAME:
+        raise damaged("a module, tensor or argument without a proper name")
+    return str(name)
+
+
+def _dict(value: Any) -> dict[Any, Any]:
+    if not isinstance(value, dict | None):
+        raise damaged("a module's state is not a dict")
+    return value or {}
+
+
+def plain(value: Any) -> Any:
+    """Return containers of plain values for records of constructor arguments.
+
+    Raises:
+        CheckpointError: it holds anything else, or more than arguments ever do.
+    """
+    left = MOST_ARGUMENTS  # also bounds a small file whose branches are shared many times over
+
+    def copy(value: Any, depth: int) -> Any:
+        nonlocal left
+        left -= 1
+        if left < 0 or depth > DEEPEST:
+            raise damaged("constructor arguments without end")
+        if isinstance(value, int) and abs(value) >= LARGEST_KEY:
+            raise damaged("a constructor argument that is far too large")
+        if isinstance(value, str) and len(value) > LONGEST_TEXT:
+            raise damaged("a constructor argument that is far too long")
+        if isinstance(value, str | int | float | bool | None):
+            return value
+        if isinstance(value, dict):
+            return {_name(k): copy(v, depth + 1) for k, v in value.items()}
+        if isinstance(value, list | tuple):
+            return [copy(v, depth + 1) for v in value]
+        raise damaged(f"a constructor argument of type {kind_of(value)}")
+
+    return copy(value, 0)
