@@ -16,17 +16,22 @@ __version__ = "0.1.0"
 _PUBLIC = {
     "ImageSource": "probe.images.base",
     "Leaderboard": "probe.probing.leaderboard",
+    "MeasureOptions": "probe.metrics.config",
+    "Measurement": "probe.metrics.record",
     "ProbeError": "probe.errors",
     "RankOptions": "probe.probing.config",
     "Ranking": "probe.probing.ranking",
     "SampleOptions": "probe.generators.config",
+    "Scores": "probe.probing.scoring",
     "TrainConfig": "probe.training.config",
     "generate": "probe.api",
     "inspect": "probe.api",
     "load_bank": "probe.bank.spec",
     "load_generator": "probe.generators.formats",
+    "measure": "probe.api",
     "open_images": "probe.images.open",
     "rank": "probe.api",
+    "score": "probe.api",
     "train": "probe.api",
 }
 

@@ -1,4 +1,4 @@
-"""The verbs: `rank`, `train`. Paths become objects here, once; every room below takes objects."""
+"""The verbs: `rank`, `train` …. Paths become objects here, once; every room below takes objects."""
 
 import math
 from collections.abc import Callable, Iterator, Sequence
@@ -7,26 +7,37 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 import probe
 from probe.bank.load import load_backbone
 from probe.bank.spec import load_bank
-from probe.errors import BackboneUnavailable, UsageError
+from probe.errors import BackboneUnavailable, ImagesError, UsageError
 from probe.features.store import FeatureStore
 from probe.files import cache_root, digest_json, write_json
 from probe.generators.callables import CallableSource, SampleFunction
 from probe.generators.config import SampleOptions
 from probe.generators.inspection import Inspection, inspect_file
+from probe.generators.lineage import trained_against
 from probe.generators.open import open_by_seed, open_fakes, what_runs
+from probe.images.archive import is_zip
 from probe.images.base import ImageSource
 from probe.images.decode import describe_broken
 from probe.images.grid import save_grid
-from probe.images.open import open_images
+from probe.images.open import open_files, open_images
+from probe.images.tensors import TensorSource
 from probe.images.write import ImageWriter
+from probe.metrics.config import MeasureOptions
+from probe.metrics.measure import measure as measure_sources
+from probe.metrics.record import Measurement
 from probe.probing.config import RankOptions
+from probe.probing.fitted import THRESHOLD, load_probes
+from probe.probing.fitted import choose as choose_probes
 from probe.probing.ranking import Ranking
 from probe.probing.ranking import rank as rank_sources
+from probe.probing.scoring import Scores
+from probe.probing.scoring import score as score_source
 from probe.reports.files import save_ranking
 from probe.runtime import choose_device, choose_precision, join_world, local_device
 from probe.training.availability import Estimate, estimate, require_backbones
@@ -54,6 +65,7 @@ DEMO_BACKBONES = (
 )
 
 Report = Callable[[dict[str, Any]], None]
+Images = Path | str | ImageSource | torch.Tensor | np.ndarray
 
 
 def ignore(record: dict[str, Any]) -> None:
@@ -65,9 +77,39 @@ def _say_what_runs(gen: str, sample: SampleOptions, report: Report) -> None:
         report({"event": "note", "text": text})
 
 
+def _open_images(images: Images, name: str) -> ImageSource:
+    """Return images, whatever they are given as."""
+    if isinstance(images, str | Path):
+        return open_images(images)
+    if isinstance(images, torch.Tensor | np.ndarray):
+        return TensorSource(images, name=name)
+    return images
+
+
+def _open_fakes(
+    gen: Images | SampleFunction,
+    reals: ImageSource,
+    count: int,
+    seed: int,
+    sample: SampleOptions,
+    device: torch.device,
+    report: Report,
+) -> ImageSource:
+    """Return generated images, whatever they come from; a generator is asked for `count`."""
+    if isinstance(gen, str | Path):
+        _say_what_runs(str(gen), sample, report)
+        return open_fakes(
+            str(gen), real=reals, count=count, seed=seed, sample=sample, device=device
+        )
+    if hasattr(gen, "load") or not callable(gen):
+        return _open_images(gen, "gen")
+    name = getattr(gen, "__name__", type(gen).__name__)
+    return CallableSource(gen, name=name, count=count, seed=seed)
+
+
 def rank(
-    real: Path | str | ImageSource,
-    gen: Path | str | ImageSource | SampleFunction,
+    real: Images,
+    gen: Images | SampleFunction,
     *,
     bank: Path | str | None = None,
     backbones: Sequence[str] | None = None,
@@ -81,15 +123,15 @@ def rank(
     """Rank the bank's backbones by how well they tell real images from generated ones.
 
     Args:
-        real: a folder or zip of real images, or an `ImageSource`.
+        real: a folder or zip of real images, an `ImageSource`, or uint8 (N, 3, H, W).
         gen: a generator checkpoint, a folder or zip of generated images, `module:function`, an
-            `ImageSource`, or a function `(n, seed) → uint8 (n, 3, H, W)` such as a diffusion
-            pipeline's; it should draw the same for the same seed.
+            `ImageSource`, uint8 (N, 3, H, W), or a function `(n, seed) → uint8 (n, 3, H, W)` such
+            as a diffusion pipeline's; it should draw the same for the same seed.
         bank: the bank file; ./modelbank.yaml or the packaged one unless given.
         backbones: names or patterns of the entries to rank; all unless given.
         options: protocol, numbers, seed, precision; see `RankOptions`.
         sample: truncation, noise and class of a checkpoint; see `SampleOptions`.
-        out: a folder for leaderboard.json, leaderboard.csv and scores.csv.
+        out: a folder for leaderboard.json, leaderboard.csv, scores.csv and the probes.
         device: "auto", "cpu" or "cuda".
         offline: never download weights.
         report: is given progress records.
@@ -105,17 +147,9 @@ def rank(
     sample = sample or SampleOptions()
     place = local_device(choose_device(device))
     specs = load_bank(None if bank is None else Path(bank)).select(backbones)
-    reals = open_images(real) if isinstance(real, str | Path) else real
+    reals = _open_images(real, "real")
     count = min(options.num, len(reals))
-    fakes = gen
-    if isinstance(gen, str | Path):
-        _say_what_runs(str(gen), sample, report)
-        fakes = open_fakes(
-            str(gen), real=reals, count=count, seed=options.seed, sample=sample, device=place
-        )
-    elif not hasattr(gen, "load"):
-        name = getattr(gen, "__name__", type(gen).__name__)
-        fakes = CallableSource(gen, name=name, count=count, seed=options.seed)
+    fakes = _open_fakes(gen, reals, count, options.seed, sample, place, report)
     with join_world(place) as world:
         ranking = rank_sources(
             reals,
@@ -133,6 +167,133 @@ def rank(
     if out is not None and ranking is not None:
         save_ranking(ranking, Path(out))
     return ranking
+
+
+def measure(
+    real: Images,
+    gen: Images | SampleFunction,
+    *,
+    bank: Path | str | None = None,
+    backbones: Sequence[str] | None = None,
+    options: MeasureOptions | None = None,
+    sample: SampleOptions | None = None,
+    device: str = "auto",
+    offline: bool = False,
+    report: Report = ignore,
+) -> Measurement:
+    """Measure how far generated images are from real ones, in any backbones of the bank.
+
+    Args:
+        real: as of `rank`.
+        gen: as of `rank`.
+        bank: the bank file; ./modelbank.yaml or the packaged one unless given.
+        backbones: names or patterns of entries; the bank's evaluator unless given.
+        options: numbers, seed, precision, canonical FID; see `MeasureOptions`.
+        sample: truncation, noise and class of a checkpoint; see `SampleOptions`.
+        device: "auto", "cpu" or "cuda".
+        offline: never download weights.
+        report: is given progress records.
+
+    Returns:
+        Fréchet and kernel distance, precision, recall, density and coverage per backbone.
+
+    Raises:
+        UsageError: no backbones are named and the bank has no evaluator.
+        ProbeError: see the subclasses in `probe.errors`.
+    """
+    options = options or MeasureOptions()
+    sample = sample or SampleOptions()
+    place = choose_device(device)
+    found = load_bank(None if bank is None else Path(bank))
+    if backbones is None and found.evaluator is None and not options.fid:
+        raise UsageError(
+            f"{found.path} has no entry of role evaluator; say with --backbones where to measure."
+        )
+    judge = () if found.evaluator is None else (found.evaluator,)
+    reals = _open_images(real, "real")
+    fakes = _open_fakes(
+        gen, reals, options.num_gen or min(options.num, len(reals)), options.seed, sample, place,
+        report,
+    )  # fmt: skip
+    return measure_sources(
+        reals,
+        fakes,
+        judge if backbones is None else found.select(backbones),
+        options=options,
+        store=FeatureStore(cache_root()),
+        device=place,
+        offline=offline,
+        calibration=open_images(CALIBRATION),
+        report=report,
+        trained_against=trained_against(Path(gen)) if isinstance(gen, str | Path) else None,
+        config={"probe": probe.__version__, "sample": asdict(sample)},
+    )
+
+
+def score(
+    images: Images | Sequence[Path | str],
+    run: Path | str,
+    *,
+    bank: Path | str | None = None,
+    backbones: Sequence[str] | None = None,
+    threshold: float = THRESHOLD,
+    device: str = "auto",
+    offline: bool = False,
+    report: Report = ignore,
+) -> Scores:
+    """Say how likely each image was generated, by the probes that a ranking left.
+
+    Valid for that ranking's generator and its kind of reals alone.
+
+    Args:
+        images: a folder or zip, one or several image files, an `ImageSource`, or uint8
+            (N, 3, H, W).
+        run: the folder that `rank` was given as `out`.
+        bank: the bank file; ./modelbank.yaml or the packaged one unless given. Backbones that are
+            not the ranking's any more are refused.
+        backbones: names or patterns; all with a probe but the controls unless given.
+        threshold: probability above which an image is called generated.
+        device: "auto", "cpu" or "cuda".
+        offline: never download weights.
+        report: is given progress records.
+
+    Raises:
+        UsageError: a threshold outside (0, 1), or a folder among several files.
+        ProbeError: see the subclasses in `probe.errors`.
+    """
+    if not 0 < threshold < 1:
+        raise UsageError(f"--threshold: must lie between 0 and 1, not {threshold:g}.")
+    probes = load_probes(Path(run))
+    return score_source(
+        _open_given(images),
+        probes,
+        choose_probes(probes.probes, backbones),
+        load_bank(None if bank is None else Path(bank)),
+        threshold=threshold,
+        store=FeatureStore(cache_root()),
+        device=choose_device(device),
+        offline=offline,
+        calibration=open_images(CALIBRATION),
+        report=report,
+    )
+
+
+def _open_given(images: Images | Sequence[Path | str]) -> ImageSource:
+    """Open a folder, a zip, image files, or what is open already."""
+    if isinstance(images, str | Path):
+        images = [images]
+    if not isinstance(images, list | tuple):
+        return _open_images(images, "images")
+    paths = [Path(path) for path in images]
+    if missing := [path for path in paths if not path.exists()]:
+        raise ImagesError(f"{missing[0]}: no such file or folder. Check the path.")
+    whole = [path for path in paths if path.is_dir() or (path.is_file() and is_zip(path))]
+    if len(paths) == 1 and whole:
+        return open_images(paths[0])
+    if whole or not paths:
+        what = f"{whole[0]} is no image file" if whole else "no images are named"
+        raise UsageError(f"{what}: give one folder or zip, or image files.")
+    return open_files(paths)
 
 
 def generate(

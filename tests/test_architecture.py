@@ -19,13 +19,13 @@ ALLOWED: dict[str, set[str]] = {
     "generators": BASE | {"images"},
     "features": BASE | {"images", "bank"},
     "probing": BASE | {"images", "bank", "features"},
-    "metrics": BASE,
+    "metrics": BASE | {"images", "bank", "features"},
     "training": BASE | {"images", "generators", "bank", "features", "probing", "metrics"},
-    "reports": BASE | {"probing"},
+    "reports": BASE | {"probing", "metrics"},
 }
 ALLOWED["api"] = {*ALLOWED, "__init__"}
 ALLOWED["cli"] = {"__init__", "api", "errors", "memory", "registry", "reports", "bank"} | {
-    "generators.config", "generators.seeds", "probing.config", "training.config"
+    "generators.config", "generators.seeds", "metrics.config", "probing.config", "training.config"
 }  # fmt: skip
 
 

@@ -20,7 +20,7 @@ class InputSpec:
         size: side of the square input in pixels.
         mean: per-channel mean on the [0, 1] scale, subtracted after the resize.
         std: per-channel deviation on the [0, 1] scale, divided by.
-        resize: "bicubic", "bilinear" (both antialiased) or "area".
+        resize: "bicubic", "bilinear" (both antialiased), "area" or "tf1-bilinear".
     """
 
     size: int
@@ -39,10 +39,24 @@ def resize(images: torch.Tensor, size: int, mode: str, *, clamp: bool = True) ->
         return images
     if mode == "area":
         return F.interpolate(images, size=(size, size), mode="area")
+    if mode == "tf1-bilinear":
+        return _bilinear_tf1(_bilinear_tf1(images, size).mT, size).mT
     resized = F.interpolate(
         images, size=(size, size), mode=mode, antialias=True, align_corners=False
     )
     return resized.clamp(0, 1) if clamp else resized
+
+
+def _bilinear_tf1(images: torch.Tensor, size: int) -> torch.Tensor:
+    """Resize the last dimension as TensorFlow 1 did: pixel i is read at i · old / new.
+
+    Neither antialiased nor centred; the last pixel repeats at the border.
+    """
+    old = images.shape[-1]
+    at = torch.arange(size, device=images.device, dtype=torch.float32) * (old / size)
+    left = at.floor().long()
+    right = (left + 1).clamp(max=old - 1)
+    return torch.lerp(images[..., left], images[..., right], (at - left).to(images.dtype))
 
 
 def normalise(images: torch.Tensor, spec: InputSpec) -> torch.Tensor:

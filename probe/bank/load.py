@@ -30,7 +30,7 @@ def _source(module: str) -> Build:
 
 
 SOURCES: Mapping[str, Build] = {
-    name: _source(name) for name in ("timm", "open_clip", "torchvision", "torchscript")
+    name: _source(name) for name in ("timm", "open_clip", "torchvision", "torchscript", "inception")
 }
 
 

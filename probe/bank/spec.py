@@ -16,7 +16,7 @@ from probe.registry import lookup
 
 FILE_NAME = "modelbank.yaml"
 Role = Literal["discriminator", "evaluator", "control"]
-Source = Literal["timm", "open_clip", "torchvision", "torchscript"]
+Source = Literal["timm", "open_clip", "torchvision", "torchscript", "inception"]
 KeyMap = Literal["efficientnet-lite"]  # the names of probe.bank.keys.KEY_MAPS
 Share = Annotated[float, Field(ge=0, le=1)]  # 0 to 255 is the usual slip
 Scale = Annotated[float, Field(gt=0, le=10)]
@@ -121,7 +121,8 @@ class BackboneSpec:
             applied in order. What is left must be the network's tensors, neither more nor fewer.
         input: side of the square input in pixels.
         mean, std: normalisation on the [0, 1] scale, per channel.
-        resize: how images reach the input size; always antialiased.
+        resize: how images reach the input size; antialiased, but for "tf1-bilinear", which only
+            canonical FID is defined by.
         pool: the pooled feature: "head" (the network's own, before its classifier), "average"
             (global average of the last map) or "token" (class token).
         taps: the maps for training, shallow to deep: block indices for timm and open_clip, module
@@ -153,7 +154,7 @@ class BackboneSpec:
     args: dict[str, Any] = dataclasses.field(default_factory=dict)
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None
     keys: KeyMap | tuple[Rename, ...] = ()
-    resize: Literal["bicubic", "bilinear", "area"] = "bicubic"
+    resize: Literal["bicubic", "bilinear", "area", "tf1-bilinear"] = "bicubic"
     pool: Literal["head", "average", "token"] = "head"
     taps: tuple[int | str, ...] = ()
     tap_norm: bool = False

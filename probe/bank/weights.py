@@ -190,13 +190,14 @@ def _user_cache() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
 
 
-def _torch_cache_path(url: str) -> Path:
+def torch_cache_path(url: str) -> Path:
+    """Return where torch.hub keeps the file of an address."""
     home = Path(os.environ.get("TORCH_HOME") or _user_cache() / "torch")
     return home.expanduser() / "hub" / "checkpoints" / Path(urlparse(url).path).name
 
 
 def _in_torch_cache(spec: BackboneSpec) -> Path | None:
-    path = _torch_cache_path(str(spec.weights.url))
+    path = torch_cache_path(str(spec.weights.url))
     return path if path.is_file() else None
 
 
@@ -288,7 +289,7 @@ def _fetch_url(url: str) -> Path:
     torch.hub's own function has no timeout and takes a connection that breaks for the end of the
     file. PyTorch's addresses end in the first digits of the file's SHA-256, which are checked.
     """
-    path = _torch_cache_path(url)
+    path = torch_cache_path(url)
     request = urllib.request.Request(url, headers={"User-Agent": "probe"})
     with urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS) as answer:
         length = answer.headers.get("Content-Length")

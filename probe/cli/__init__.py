@@ -15,8 +15,9 @@ from types import FrameType
 import typer
 
 from probe import __version__
-from probe.cli import bank, demo, generate, inspect, rank, train
+from probe.cli import bank, demo, generate, inspect, metrics, rank, score, train
 from probe.errors import ProbeError
+from probe.metrics.config import MeasureOptions
 from probe.probing.config import RankOptions
 from probe.training.config import TrainConfig
 
@@ -27,9 +28,16 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
+    context_settings={
+        "help_option_names": ["-h", "--help"],
+        # What is not given, Typer reads with pydantic, and importing that takes a third of the time
+        # of `probe rank --help`.
+        "default_map": {"help": False},
+    },
 )
 app.command("rank")(rank.rank)
+app.command("metrics")(metrics.metrics)
+app.command("score")(score.score)
 app.command("train")(train.train)
 app.command("generate")(generate.generate)
 app.command("inspect")(inspect.inspect)
@@ -38,7 +46,7 @@ app.add_typer(bank.app, name="bank")
 
 SWITCHES = {
     field.name.replace("_", "-")
-    for options in (RankOptions, TrainConfig)
+    for options in (RankOptions, MeasureOptions, TrainConfig)
     for field in fields(options)
     if field.type is bool
 } | {"offline", "quiet", "dry-run"}

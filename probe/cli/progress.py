@@ -59,7 +59,7 @@ class Progress:
         self._say(f"{self.images} {self.kind} images, {len(record['backbones'])} backbones")
         for name in record["backbones"]:
             if name not in self.tasks:
-                total = 2 * self.images
+                total = record["total"]
                 self.tasks[name] = self.bars.add_task(name, total=total, speed="")
 
     def _features(self, record: dict[str, Any]) -> None:
@@ -80,6 +80,9 @@ class Progress:
         name = record["backbone"]
         self.bars.remove_task(self.tasks.pop(name))
         self._say(f"  {name}: {record['reason']}")
+
+    def _measure(self, record: dict[str, Any]) -> None:
+        self.bars.update(self.tasks[record["backbone"]], speed="distances")
 
     def _probe(self, record: dict[str, Any]) -> None:
         name = record["backbone"]

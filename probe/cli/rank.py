@@ -8,6 +8,7 @@ import typer
 
 from probe.cli.options import with_options
 from probe.generators.config import SampleOptions
+from probe.memory import keep_freed_memory
 from probe.probing.config import RankOptions
 
 
@@ -62,6 +63,7 @@ def rank(
     from probe.cli.progress import Progress
     from probe.reports.table import render
 
+    keep_freed_memory()
     names = [name.strip() for name in backbones.split(",")] if backbones else None
     with Progress(quiet=quiet) as progress:
         ranking = api.rank(

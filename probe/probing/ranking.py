@@ -6,31 +6,28 @@ a folder, and training calls it in the middle of a run.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, NoReturn
+from importlib import metadata
+from typing import Any
 
 import numpy as np
-import sklearn
 import torch
 
-from probe.bank.load import load_backbone
 from probe.bank.spec import BackboneSpec
-from probe.errors import BackboneUnavailable, ImagesError
-from probe.features.extract import BackbonePool, Extraction, Failure, extract, share_out
-from probe.features.space import library_versions, open_space
+from probe.features.pair import digest_keys, draw_orders, extract_pair, no_backbone, refuse
+from probe.features.space import library_versions
 from probe.features.store import FeatureSpace, FeatureStore
-from probe.files import digest_bytes
 from probe.images.audit import audit, jpeg_quality_for
 from probe.images.base import Broken, ImageSource
 from probe.images.decode import describe_broken
 from probe.images.jpeg import JpegMatched
 from probe.probing.config import LEAST_IMAGES, RankOptions
 from probe.probing.leaderboard import Leaderboard
-from probe.probing.protocol import PROTOCOLS, ProbeResult, evaluate
+from probe.probing.protocol import PROTOCOLS, ProbeResult
 from probe.probing.standing import build_leaderboard
 from probe.runtime import World, choose_precision, numpy_stream
 
 AUDIT_IMAGES = 2000
-SOLVER = 1  # raised whenever the probe's grid, tolerance or search changes a score
+SOLVER = 3  # raised whenever the probe's grid, tolerance, search or result changes
 
 Report = Callable[[dict[str, Any]], None]
 
@@ -44,12 +41,16 @@ class Ranking:
         results: protocol name → backbone name → its probe's result.
         captions: names of the images that were scored, reals first, in the results' order.
         broken: the images that were skipped.
+        keys: content keys of the images that were scored, in the same order.
+        spaces: backbone name → the record of its feature space.
     """
 
     leaderboards: dict[str, Leaderboard]
     results: dict[str, dict[str, ProbeResult]]
     captions: list[str]
     broken: list[Broken]
+    keys: list[str]
+    spaces: dict[str, dict[str, Any]]
 
     @property
     def leaderboard(self) -> Leaderboard:
@@ -100,13 +101,10 @@ def rank(
     """
     precision = choose_precision(options.precision, device)
     resolution = options.resolution or fake.resolution
-    orders = {
-        "real": numpy_stream(options.seed, "subset", "real").permutation(len(real)).tolist(),
-        "fake": numpy_stream(options.seed, "subset", "fake").permutation(len(fake)).tolist(),
-    }
+    orders = draw_orders(real, fake, options.seed)
     count = min(options.num, len(real), len(fake))
     if count < LEAST_IMAGES:
-        _refuse(real if len(real) <= len(fake) else fake, count)
+        refuse(real if len(real) <= len(fake) else fake, count, LEAST_IMAGES)
 
     sample = [orders[c][: min(count, AUDIT_IMAGES)] for c in ("real", "fake")]
     findings = audit(real, fake, *sample)
@@ -115,72 +113,39 @@ def rank(
         quality = jpeg_quality_for(real, fake, *sample)
         real, fake = JpegMatched(real, quality), JpegMatched(fake, quality)
 
-    failures: dict[str, Failure] = {}
     by_name = {spec.name: spec for spec in (*specs, *beside)}
-    spaces = {}
-    for name, spec in by_name.items():
-        try:
-            spaces[name] = open_space(
-                spec,
-                store,
-                resolution=resolution,
-                precision=precision,
-                device=device,
-                offline=offline,
-                calibration=calibration,
-            )
-        except BackboneUnavailable as error:
-            failures[name] = Failure("unavailable", error.reason, error.remedy)
-    if not spaces:
-        _no_backbone(failures)
-    pool = BackbonePool(
-        lambda name: load_backbone(by_name[name], offline=offline, calibration=calibration), device
+    found = extract_pair(
+        real,
+        fake,
+        list(by_name.values()),
+        orders=orders,
+        counts={"real": count, "fake": count},
+        least=LEAST_IMAGES,
+        resolution=resolution,
+        precision=options.precision,
+        store=store,
+        device=device,
+        offline=offline,
+        calibration=calibration,
+        report=report,
+        strict=options.strict,
+        world=world,
     )
-    for kind, source in (("real", real), ("fake", fake)):
-        share_out(
-            world,
-            source,
-            orders[kind][:count],
-            spaces,
-            pool,
-            resolution=resolution,
-            device=device,
-            precision=precision,
-        )
-    if not world.is_first:
+    if found is None:
         return None
-    extractions: dict[str, Extraction] = {}
-    for kind, source in (("real", real), ("fake", fake)):
-        report({"event": "start", "class": kind, "images": count, "backbones": list(spaces)})
-        extractions[kind] = extract(
-            source,
-            orders[kind],
-            count,
-            spaces,
-            pool,
-            resolution=resolution,
-            device=device,
-            precision=precision,
-            report=report,
-            strict=options.strict,
-        )
-        failures.update(extractions[kind].failures)
-        spaces = {name: space for name, space in spaces.items() if name not in failures}
-        if not spaces:
-            _no_backbone(failures)
-        if len(extractions[kind].indices) < LEAST_IMAGES:
-            _refuse(source, len(extractions[kind].indices), extractions[kind].broken)
-        count = min(count, len(extractions[kind].indices))
-
-    keys = {kind: extraction.keys[:count] for kind, extraction in extractions.items()}
-    used = {kind: extraction.indices[:count] for kind, extraction in extractions.items()}
-    broken = [b for extraction in extractions.values() for b in extraction.broken]
+    if not found.spaces:
+        no_backbone(found.failures)
+    spaces, failures, keys, used = found.spaces, found.failures, found.keys, found.indices
+    count, broken = len(keys["real"]), found.broken
     notes = _notes(options, count, real, fake, broken, quality)
     joined = [spaces[spec.name] for spec in beside if spec.name in spaces]
     if joined:
         names = ", ".join(spec.name for spec in beside if spec.name in spaces)
         notes.append(f"Each score is that of a joint probe on the backbone and {names}.")
-    facts = {name: {**space.facts(), "precision": precision} for name, space in spaces.items()}
+    facts = {
+        name: {**space.facts(), "precision": space.record["precision"]}
+        for name, space in spaces.items()
+    }
     leaderboards, results = {}, {}
     for protocol in options.protocols:
         scored = {}
@@ -209,8 +174,8 @@ def rank(
                 "precision": precision,
                 "device": str(device),
                 "jpeg_quality": quality,
-                "real": {**real.identity(), "images_digest": _digest(keys["real"])},
-                "fake": {**fake.identity(), "images_digest": _digest(keys["fake"])},
+                "real": {**real.identity(), "images_digest": digest_keys(keys["real"])},
+                "fake": {**fake.identity(), "images_digest": digest_keys(keys["fake"])},
                 "versions": library_versions(),
                 "beside": [spec.name for spec in beside],
                 "weights": {name: space.record["weights"] for name, space in spaces.items()},
@@ -218,7 +183,14 @@ def rank(
         )
         results[protocol] = scored
     captions = [*real.captions(used["real"]), *fake.captions(used["fake"])]
-    return Ranking(leaderboards, results, captions, broken)
+    return Ranking(
+        leaderboards,
+        results,
+        captions,
+        broken,
+        keys=[*keys["real"], *keys["fake"]],
+        spaces={name: space.record for name, space in spaces.items()},
+    )
 
 
 def _probe(
@@ -232,15 +204,17 @@ def _probe(
     """Score features, those of several spaces side by side, or recall that very score."""
     record = {
         "spaces": [space.key for space in spaces],
-        "real": _digest(real),
-        "fake": _digest(fake),
+        "real": digest_keys(real),
+        "fake": digest_keys(fake),
         "protocol": asdict(PROTOCOLS[protocol]),
         "solver": SOLVER,
         "seed": seed,
-        "sklearn": sklearn.__version__,
+        "sklearn": metadata.version("scikit-learn"),
     }
     arrays = store.recall(record)
     if arrays is None:
+        from probe.probing.evaluate import evaluate  # scikit-learn is slow to import
+
         x_real, x_fake = (
             np.concatenate([space.read(keys) for space in spaces], axis=1) for keys in (real, fake)
         )
@@ -291,23 +265,3 @@ def _notes(
     if quality is not None:
         notes.append(f"Reals and fakes were both compressed as JPEG, quality {quality}.")
     return notes
-
-
-def _refuse(source: ImageSource, usable: int, broken: Sequence[Broken] = ()) -> NoReturn:
-    skipped = f" {describe_broken(broken)}" if broken else ""
-    raise ImagesError(
-        f"{source.name}: {usable} usable images are too few for a probe; at least {LEAST_IMAGES} "
-        f"of each class are needed.{skipped}"
-    )
-
-
-def _no_backbone(failures: Mapping[str, Failure]) -> NoReturn:
-    reasons = "\n".join(
-        f"  {name}: {f.reason}{f'; {f.remedy}' if f.remedy else ''}" for name, f in failures.items()
-    )
-    raise BackboneUnavailable(f"No backbone of the bank can run here:\n{reasons}")
-
-
-def _digest(keys: Sequence[str]) -> str:
-    """Return the digest of a list of image keys, in order."""
-    return digest_bytes("\n".join(keys).encode())

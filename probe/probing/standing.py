@@ -3,10 +3,10 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from statistics import NormalDist
 from typing import Any
 
 import numpy as np
-from scipy.special import ndtri
 
 from probe.bank.spec import BackboneSpec
 from probe.errors import ProbeError
@@ -207,7 +207,7 @@ def _above_chance(result: ProbeResult, protocol: str, tried: int) -> bool:
     error = math.sqrt(2 * sum(len(group) * float(np.var(group)) for group in groups)) / images
     mean = sum(float(group.sum()) for group in groups) / images
     # The floor is for features that hold nothing at all, where both sides are rounding.
-    return mean > max(1e-9, error * float(ndtri(1 - 0.025 / tried)))
+    return mean > max(1e-9, error * NormalDist().inv_cdf(1 - 0.025 / tried))
 
 
 def _reading(

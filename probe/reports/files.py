@@ -5,12 +5,13 @@ import io
 from pathlib import Path
 
 from probe.files import write_json, write_text
+from probe.probing.fitted import save_probes
 from probe.probing.ranking import Ranking
 from probe.reports.table import render
 
 
 def save_ranking(ranking: Ranking, folder: Path) -> None:
-    """Write leaderboard.json, leaderboard.csv and scores.csv, each atomically.
+    """Write leaderboard.json, leaderboard.csv, scores.csv and the probes, each file atomically.
 
     With two protocols, leaderboard.json is a list and the tables have a protocol column.
     """
@@ -19,6 +20,7 @@ def save_ranking(ranking: Ranking, folder: Path) -> None:
     write_json(folder / "leaderboard.json", records[0] if len(records) == 1 else records)
     write_text(folder / "leaderboard.csv", render(boards, "csv"))
     write_text(folder / "scores.csv", scores_csv(ranking))
+    save_probes(ranking, folder)
 
 
 def scores_csv(ranking: Ranking) -> str:

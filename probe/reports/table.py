@@ -9,7 +9,7 @@ from rich.text import Text
 
 from probe.probing.leaderboard import Leaderboard, Row
 from probe.registry import lookup
-from probe.reports.text import output_width, plain_table
+from probe.reports.text import missing_row, output_width, plain_table
 
 # (heading, cell, justify): the leading columns are kept on narrow terminals.
 COLUMNS: tuple[tuple[str, Callable[[Row], str], str], ...] = (
@@ -65,10 +65,7 @@ def _remarks(board: Leaderboard) -> list[str]:
         lines.append(f"* K-fixed, K = {len(picked)}: {', '.join(picked)}")
     lines += [f"Warning: {finding['message']}" for finding in board.audit]
     lines += board.notes
-    for row in board.rows:
-        if row.status != "ok":
-            remedy = f"; {row.remedy}" if row.remedy else ""
-            lines.append(f"{row.status}: {row.name}: {row.reason}{remedy}")
+    lines += [missing_row(row) for row in board.rows if row.status != "ok"]
     return lines
 
 

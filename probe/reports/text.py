@@ -4,6 +4,7 @@ import io
 import shutil
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
@@ -22,6 +23,11 @@ def output_width() -> tuple[bool, int]:
 def plain_table() -> Table:
     """Return an empty table without lines."""
     return Table(box=None, pad_edge=False, header_style="bold")
+
+
+def missing_row(row: Any) -> str:
+    """Return why a row has no numbers: of what has name, status, reason and remedy."""
+    return f"{row.status}: {row.name}: {row.reason}{f'; {row.remedy}' if row.remedy else ''}"
 
 
 def text_table(headings: Sequence[str], rows: Sequence[Sequence[str]], *, kept: int) -> str:

@@ -117,7 +117,7 @@ class Evaluator:
             device,
         )
         everything = list(range(len(reals.training)))
-        run = {"resolution": reals.resolution, "device": device, "precision": precision}
+        run = {"resolution": reals.resolution, "device": device}
         share_out(world, reals.training, everything, {spec.name: space}, pool, **run)
         if world.is_first:
             found = extract(

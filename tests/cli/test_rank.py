@@ -57,9 +57,10 @@ def test_identical_sets_give_no_winner(rank, tmp_path):
 def test_repeating_computes_nothing_and_prints_the_same(rank, reals, fakes, monkeypatch):
     first = rank(reals, fakes)
     monkeypatch.setattr(
-        "probe.probing.ranking.load_backbone", lambda *a, **k: pytest.fail("was loaded")
+        "probe.features.pair.load_backbone", lambda *a, **k: pytest.fail("was loaded")
     )
-    monkeypatch.setattr("probe.probing.ranking.evaluate", lambda *a, **k: pytest.fail("was fitted"))
+    fitted = "probe.probing.evaluate.evaluate"
+    monkeypatch.setattr(fitted, lambda *a, **k: pytest.fail("was fitted"))
     assert rank(reals, fakes).out == first.out
 
 
@@ -189,13 +190,13 @@ def test_out_of_memory_halves_the_batch(rank, reals, fakes, monkeypatch):
 
     def hungry(self, x):
         sizes.append(len(x))
-        if len(x) > 8:
+        if len(x) > 2:
             raise RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory")
         return pool(self, x)
 
     monkeypatch.setattr(Backbone, "pool", hungry)
     found = board(rank(reals, fakes, "--backbones", "colour,edges"))
-    assert found.winner.name == "colour" and {60, 32, 16, 8} <= set(sizes)
+    assert found.winner.name == "colour" and {16, 8, 4, 2} <= set(sizes)
 
 
 @pytest.mark.parametrize(
@@ -224,6 +225,8 @@ def test_unusable_inputs_are_refused_in_one_sentence(rank, cli, reals, fakes, tm
     (tmp_path / "page.pkl").write_text("<!DOCTYPE html><html>not found</html>")
     (tmp_path / "empty.pkl").write_bytes(b"")
     archive = shutil.make_archive(str(tmp_path / "cut"), "zip", fakes)
+    behind = b"\x80\x02cos\nabort\n(tR." + Path(archive).read_bytes()
+    (tmp_path / "zip-behind.pkl").write_bytes(behind)
     Path(archive).write_bytes(Path(archive).read_bytes()[:-30])
     broken = tmp_path / "broken.yaml"
     broken.write_text(bank.read_text().replace("input: 32", "inptu: 32", 1))
@@ -235,6 +238,8 @@ def test_unusable_inputs_are_refused_in_one_sentence(rank, cli, reals, fakes, tm
         (reals, tmp_path / "nowhere.pkl", "No such file"),
         (reals, tmp_path / "page.pkl", "web page"),
         (reals, tmp_path / "empty.pkl", "empty"),
+        (reals, "x" * 300, "File name too long"),
+        (reals, tmp_path / "zip-behind.pkl", "os.abort"),
         (reals, tmp_path / "cut.zip", "not a zip file, or a damaged one"),
     ]
     for real, gen, words in cases:

@@ -10,10 +10,14 @@ import probe
 from probe.cli import normalise
 
 ROOT = Path(__file__).parents[2]
-HEAVY = ("torch", "timm", "sklearn", "pandas", "open_clip", "torchvision", "numpy", "PIL")
+LIBRARIES = ("timm", "sklearn", "pandas", "open_clip", "torchvision")
+HEAVY = ("torch", "numpy", "PIL", "pydantic", *LIBRARIES)
+COMPILER = ("sympy", "torch._dynamo")
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["rank", "--help"], ["train", "--help"]])
+@pytest.mark.parametrize(
+    "arguments", [[], ["rank"], ["metrics"], ["score"], ["train"]], ids=lambda a: " ".join(a)
+)
 def test_help_loads_nothing_heavy(arguments):
     code = (
         "import sys; sys.argv = ['probe', *sys.argv[1:]]\n"
@@ -23,7 +27,7 @@ def test_help_loads_nothing_heavy(arguments):
         f"print([m for m in {HEAVY} if m in sys.modules], file=sys.stderr)"
     )
     done = subprocess.run(
-        [sys.executable, "-c", code, *arguments], cwd=ROOT, capture_output=True, text=True
+        [sys.executable, "-c", code, *arguments, "--help"], cwd=ROOT, capture_output=True, text=True
     )
     assert done.stderr.strip() == "[]"
     assert "Usage" in done.stdout
@@ -48,6 +52,43 @@ def test_bank_list_needs_no_torch():
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "efficientnet-lite0" in done.stdout
+
+
+def test_a_ranking_that_has_everything_loads_no_library_of_networks_or_fits(
+    cli, reals, checkpoint, bank
+):
+    arguments = ["rank", "--real", reals, "--gen", checkpoint, "--bank", bank, "--offline"]
+    arguments = [str(a) for a in (*arguments, "--num", 16, "--quiet")]
+    first = cli(*arguments)
+    assert first.code == 0
+    code = (
+        "import sys; sys.argv = ['probe', *sys.argv[1:]]\n"
+        "from probe.cli import main\n"
+        "try: main()\n"
+        "except SystemExit as end: assert not end.code\n"
+        f"print([m for m in {LIBRARIES + COMPILER} if m in sys.modules], file=sys.stderr)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, *arguments], cwd=ROOT, capture_output=True, text=True
+    )
+    assert done.stderr.strip() == "[]"
+    assert done.stdout == first.out
+
+
+def test_networks_are_built_for_their_shapes_without_the_compiler():
+    code = (
+        "import sys, torch\n"
+        "from probe.generators import fastgan, r3gan, stylegan2, stylegan3\n"
+        "with torch.device('meta'):\n"
+        "    stylegan2.Generator(64, 3, 64, 32, 3)\n"
+        "    stylegan2.Generator(64, 0, 64, 32, 3, synthesis_kwargs={'architecture': 'resnet'})\n"
+        "    stylegan3.Generator(64, 3, 64, 32, 3)\n"
+        "    fastgan.Generator(64, 3, 32, cond=True)\n"
+        "    r3gan.Generator(64, [32] * 3, [4] * 3, [1] * 3, 2)\n"
+        f"print([m for m in {COMPILER} if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.stdout.strip() == "[]", done.stderr
 
 
 @pytest.mark.parametrize(

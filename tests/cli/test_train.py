@@ -191,6 +191,13 @@ def test_two_processes_train_the_same_weights_as_one(reals, tmp_path):
             assert difference < 1e-5, (network, name, difference)
 
 
+def value(cell: str) -> float | str:
+    try:
+        return float(cell)
+    except ValueError:
+        return cell
+
+
 def test_ranking_by_two_processes_gives_the_same_table(reals, fakes, bank, tmp_path, monkeypatch):
     tables = []
     for count in (1, 2):
@@ -204,8 +211,12 @@ def test_ranking_by_two_processes_gives_the_same_table(reals, fakes, bank, tmp_p
         lines = [line.split(",") for line in done.stdout.splitlines()]
         speed = lines[0].index("images_per_second")
         tables.append([[v for i, v in enumerate(line) if i != speed] for line in lines])
-    assert tables[0] == tables[1]
     assert len(tables[0]) > 3
+    assert len(tables[0]) == len(tables[1])
+    for one, two in zip(*tables, strict=True):
+        # A processor may sum in another order where a batch is smaller: numbers agree, not bits.
+        for a, b in zip(map(value, one), map(value, two), strict=True):
+            assert a == (pytest.approx(b, abs=1e-6) if isinstance(b, float) else b)
 
 
 def test_gpus_starts_processes(reals, tmp_path):

@@ -72,6 +72,42 @@ def direct_kernel(x, y):
     return within_x + within_y - 2 * sum(k(a, b) for a in x for b in y) / (n * m)
 
 
+def symmetric_root(c):
+    values, vectors = np.linalg.eigh(c)
+    return (vectors * np.sqrt(np.maximum(values, 0))) @ vectors.T
+
+
+@pytest.mark.parametrize(("n", "m", "d"), [(40, 30, 200), (20, 300, 100), (600, 500, 48)])
+def test_frechet_of_features_as_backbones_give_them(n, m, d):
+    """float32, nowhere negative, columns of very different sizes, more or fewer than samples.
+
+    tr (C₁C₂)^½ = tr (C₁^½ C₂ C₁^½)^½, whose inner matrix is symmetric.
+    """
+    sizes = np.geomspace(1e-2, 1e2, d).astype(np.float32)
+    x = np.maximum(table(n, d, shift=0.3, seed=11), 0) * sizes
+    y = np.maximum(table(m, d, shift=0.5, seed=12), 0) * sizes
+    x64, y64 = x.astype(np.float64), y.astype(np.float64)
+    c1, c2 = np.cov(x64, rowvar=False), np.cov(y64, rowvar=False)
+    half = symmetric_root(c1)
+    middle = half @ c2 @ half
+    last = np.sqrt(np.maximum(np.linalg.eigvalsh((middle + middle.T) / 2), 0)).sum()
+    expected = np.square(x64.mean(0) - y64.mean(0)).sum() + np.trace(c1) + np.trace(c2) - 2 * last
+    assert FrechetReference(x).distance(y) == pytest.approx(expected, rel=1e-6)
+
+
+def test_kernel_of_wide_float32_features_is_its_definition():
+    x, y = table(50, 1280, shift=0.4, seed=13), table(60, 1280, shift=0.5, seed=14)
+
+    def kernels(a, b):
+        products = np.einsum("id,jd->ij", a.astype(np.float64), b.astype(np.float64))
+        return (products / 1280 + 1) ** 3
+
+    xx, yy, xy = kernels(x, x), kernels(y, y), kernels(x, y)
+    expected = (xx.sum() - np.trace(xx)) / (50 * 49) + (yy.sum() - np.trace(yy)) / (60 * 59)
+    expected -= 2 * xy.mean()
+    assert kernel_distance(x, y, seed=0).value == pytest.approx(expected, rel=1e-6)
+
+
 @pytest.mark.parametrize(("n", "m"), [(15, 20), (45, 60)])
 def test_kernel_is_its_definition(n, m):
     x, y = table(n, 6, seed=5).astype(np.float64), table(m, 6, shift=0.5, seed=6).astype(np.float64)

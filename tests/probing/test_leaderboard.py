@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 from probe.errors import ProbeError
+from probe.probing.evaluate import evaluate
 from probe.probing.leaderboard import Leaderboard
-from probe.probing.protocol import CHANCE, FAIR, PAPER, ProbeResult, evaluate
+from probe.probing.protocol import CHANCE, FAIR, PAPER, ProbeResult
 from probe.probing.score import Bootstrap
 from probe.probing.standing import build_leaderboard, share_ranks
 
@@ -32,6 +33,8 @@ def made(scores, n_real=N):
         image_logits=sign * np.log(p / (1 - p)),
         image_counts=np.full(len(scores), 3),
         strengths=(0.1,) * 6,
+        weights=np.zeros(2),
+        intercept=0.0,
         unconverged=0,
         n_real=n_real,
         n_fake=len(scores) - n_real,

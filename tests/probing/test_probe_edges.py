@@ -11,16 +11,9 @@ from threadpoolctl import threadpool_limits
 
 from probe.errors import ProbeError
 from probe.probing import probes
-from probe.probing.protocol import (
-    CHANCE,
-    FAIR,
-    PAPER,
-    choose_strength,
-    evaluate,
-    reduce,
-    splits,
-    standardise,
-)
+from probe.probing.evaluate import evaluate, reduce, standardise
+from probe.probing.protocol import CHANCE, FAIR, PAPER, splits
+from probe.probing.strength import Folds, choose_strength
 from probe.runtime import numpy_stream
 
 
@@ -41,7 +34,7 @@ def features(n=100, d=20, shift=0.0, seed=0):
 def halves(n, d, shift):
     """Return standardised (train, test) and their labels."""
     x, y = np.concatenate(features(n, d, shift)), np.repeat([0, 1], n)
-    return *standardise(x[::2], x[1::2]), y[::2], y[1::2]
+    return *standardise(x[::2], x[1::2])[:2], y[::2], y[1::2]
 
 
 @pytest.mark.parametrize(("n", "d", "within"), [(16, 300, 0.15), (100, 400, 0.02), (500, 3, 0.004)])
@@ -166,12 +159,33 @@ def test_paper_marks_images_that_were_never_held_out():
 
 def test_rotation_equals_the_plain_fit():
     train, test, y, _ = halves(30, 200, shift=1.0)
-    small, held = reduce(train, test)
+    small, held, basis = reduce(train, test)
     assert small.shape == (30, 30)
     for strength in (1e-4, 1e-2, 1.0):
         exact = LogisticRegression(C=strength, tol=1e-10, max_iter=5000)
         plain = exact.fit(train, y).decision_function(test)
         np.testing.assert_allclose(exact.fit(small, y).decision_function(held), plain, atol=1e-5)
+        np.testing.assert_allclose(held @ exact.coef_[0], test @ (basis @ exact.coef_[0]))
+
+
+@pytest.mark.parametrize("protocol", [FAIR, PAPER])
+@pytest.mark.parametrize("d", [12, 400])  # as they come, and rotated
+def test_the_weights_that_are_kept_are_the_probes_own(protocol, d):
+    """On raw features they give the log-odds that the probe gave; of several splits, the mean."""
+    real, fake = features(60, d, shift=1.0)
+    real, fake = real * 3 + 5, fake * 3 + 5
+    real[:, 1] = fake[:, 1] = 7  # a constant
+    x = np.concatenate([real, fake])
+    one = dataclasses.replace(protocol, repeats=1, swap=False)
+    found = evaluate(real, fake, protocol=one, seed=0)
+    held = found.image_counts > 0
+    logits = x @ found.weights + found.intercept
+    np.testing.assert_allclose(logits[held], found.image_logits[held], atol=1e-4)
+    both = dataclasses.replace(protocol, repeats=1, swap=True)
+    halves = evaluate(real, fake, protocol=both, seed=0)
+    # Each image's logit by the probe that held it out, and by the one that trained on it.
+    other = 2 * (x @ halves.weights + halves.intercept) - halves.image_logits
+    np.testing.assert_allclose(other[~held], logits[~held], atol=1e-3)
 
 
 @pytest.mark.parametrize("shift", [1.5, 8.0])  # overlapping, and separable in training
@@ -204,9 +218,40 @@ def test_strength_matches_an_exhaustive_search():
     assert min(losses) < chosen < max(losses)
 
 
-def test_unconverged_fits_are_counted_and_silent(monkeypatch):
+@pytest.mark.parametrize("piece", [1000, 2**22])  # rows in many pieces, and in one per fold
+def test_folds_fitted_together_are_what_scikit_learn_fits_apart(piece, monkeypatch):
+    monkeypatch.setattr("probe.probing.strength.PIECE_BYTES", piece)
+    x, _, y, _ = halves(100, 40, shift=1.5)
+    fold = np.random.default_rng(0).permutation(np.arange(100) % 3)
+    folds = Folds(x, y, fold)
+    weights = folds.fit(folds.nothing_learnt(), 0.03, 1e-7)
+    expected = np.empty(100)
+    for f in range(3):
+        apart = LogisticRegression(C=0.03, tol=1e-9, max_iter=5000)
+        apart.fit(x[fold != f], y[fold != f])
+        np.testing.assert_allclose(weights[f, :-1], apart.coef_[0], atol=1e-3)
+        np.testing.assert_allclose(weights[f, -1], apart.intercept_[0], atol=1e-3)
+        logits = apart.decision_function(x[fold == f])
+        expected[fold == f] = log_expit(np.where(y[fold == f] == 1, logits, -logits))
+    held_out = folds.held_out(weights)  # in the order of folds
+    np.testing.assert_allclose(held_out, expected[np.argsort(fold, kind="stable")], atol=1e-3)
+
+
+@pytest.mark.parametrize("protocol", [FAIR, PAPER])
+def test_threads_change_nothing(protocol, monkeypatch):
+    real, fake = features(60, 30, shift=1.0)
+    serial = evaluate(real, fake, protocol=protocol, seed=0)
+    monkeypatch.setattr("probe.probing.evaluate.THREADS_FROM_BYTES", 0)
+    threaded = evaluate(real, fake, protocol=protocol, seed=0)
+    for name, value in serial.to_arrays().items():
+        np.testing.assert_array_equal(threaded.to_arrays()[name], value)
+
+
+@pytest.mark.parametrize("threads_from", [0, 2**30])
+def test_unconverged_fits_are_counted_and_silent(threads_from, monkeypatch):
+    monkeypatch.setattr("probe.probing.evaluate.THREADS_FROM_BYTES", threads_from)
     short = {**probes.PROBES, "logistic": lambda c: LogisticRegression(C=c, max_iter=1)}
-    monkeypatch.setattr("probe.probing.protocol.PROBES", short)
+    monkeypatch.setattr("probe.probing.evaluate.PROBES", short)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         result = evaluate(*features(40, 30, shift=1.0), protocol=FAIR, seed=0)

@@ -8,7 +8,8 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import log_loss
 
 from probe.errors import ImagesError, ProbeError
-from probe.probing.protocol import CHANCE, FAIR, PAPER, ProbeResult, evaluate, splits
+from probe.probing.evaluate import evaluate
+from probe.probing.protocol import CHANCE, FAIR, PAPER, ProbeResult, splits
 
 
 def draw(n=200, d=32, gap=0.0, seed=0, rank=1):

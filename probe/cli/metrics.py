@@ -1,0 +1,66 @@
+"""`probe metrics`: distances between real and generated images."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from probe.cli.options import with_options
+from probe.cli.rank import Format
+from probe.generators.config import SampleOptions
+from probe.metrics.config import MeasureOptions
+
+
+@with_options("sample", SampleOptions, "Sampling a checkpoint", class_index="--class")
+@with_options("options", MeasureOptions, "Measuring")
+def metrics(
+    *,
+    real: Annotated[
+        Path,
+        typer.Option("--real", "--data", help="Folder or zip of real images.", show_default=False),
+    ],
+    gen: Annotated[
+        str,
+        typer.Option(
+            "--gen",
+            "--network",
+            help="Checkpoint, run directory, folder or zip of images, or module:function.",
+            show_default=False,
+        ),
+    ],
+    bank: Annotated[
+        Path | None, typer.Option(help="Model bank; ./modelbank.yaml or the packaged one.")
+    ] = None,
+    backbones: Annotated[
+        str | None,
+        typer.Option(help="Names or patterns, comma-separated; the bank's evaluator by default."),
+    ] = None,
+    format: Annotated[Format, typer.Option(help="Form of the result on stdout.")] = Format.TABLE,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    offline: Annotated[
+        bool, typer.Option("--offline/--no-offline", help="Never download weights.")
+    ] = False,
+    quiet: Annotated[bool, typer.Option("--quiet/--no-quiet", help="No progress.")] = False,
+    options: MeasureOptions,
+    sample: SampleOptions,
+) -> None:
+    """Measure Fréchet and kernel distance, precision, recall, density and coverage."""
+    from probe import api
+    from probe.cli.progress import Progress
+    from probe.reports.distances import render
+
+    names = [name.strip() for name in backbones.split(",")] if backbones else None
+    with Progress(quiet=quiet) as progress:
+        found = api.measure(
+            real,
+            gen,
+            bank=bank,
+            backbones=names,
+            options=options,
+            sample=sample,
+            device=device,
+            offline=offline,
+            report=progress,
+        )
+    typer.echo(render(found, format.value), nl=False)
+    raise typer.Exit(found.exit_code)

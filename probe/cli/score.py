@@ -1,0 +1,65 @@
+"""`probe score`: how likely images were generated, by the probes of a ranking."""
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+class Format(StrEnum):
+    """How the scores are printed on stdout."""
+
+    TABLE = "table"
+    JSON = "json"
+    CSV = "csv"
+
+
+def score(
+    images: Annotated[
+        list[Path],
+        typer.Argument(help="A folder or zip of images, or image files.", show_default=False),
+    ],
+    run: Annotated[Path, typer.Option(help="Folder of `probe rank --out`.", show_default=False)],
+    bank: Annotated[
+        Path | None, typer.Option(help="Model bank; ./modelbank.yaml or the packaged one.")
+    ] = None,
+    backbones: Annotated[
+        str | None,
+        typer.Option(help="Names or patterns, comma-separated; all but the controls by default."),
+    ] = None,
+    threshold: Annotated[
+        float, typer.Option(help="Probability above which an image is called generated.")
+    ] = 0.5,
+    format: Annotated[Format, typer.Option(help="Form of the scores on stdout.")] = Format.TABLE,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    offline: Annotated[
+        bool, typer.Option("--offline/--no-offline", help="Never download weights.")
+    ] = False,
+    quiet: Annotated[bool, typer.Option("--quiet/--no-quiet", help="No progress.")] = False,
+) -> None:
+    """Say how likely each image was generated, by the probes that a ranking left.
+
+    Valid for that ranking's generator and its kind of reals alone.
+    """
+    from probe import api
+    from probe.cli.progress import Progress
+    from probe.reports.verdicts import remarks, render
+
+    names = [name.strip() for name in backbones.split(",")] if backbones else None
+    with Progress(quiet=quiet) as progress:
+        found = api.score(
+            images,
+            run,
+            bank=bank,
+            backbones=names,
+            threshold=threshold,
+            device=device,
+            offline=offline,
+            report=progress,
+        )
+    typer.echo(render(found, format.value), nl=False)
+    if format is Format.CSV:  # which has no place for what must be read beside the numbers
+        for line in remarks(found):
+            typer.echo(line, err=True)
+    raise typer.Exit(found.exit_code)

@@ -1,0 +1,222 @@
+"""A measurement from end to end: two image sources and a bank in, distances per backbone out.
+
+Features are those of a ranking, from the same store: after `probe rank` of the same images nothing
+is extracted.
+"""
+
+import math
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+import torch
+
+from probe.bank.fid import FID, fid_spec, how_to_get
+from probe.bank.spec import BackboneSpec
+from probe.bank.weights import verified_weights
+from probe.errors import BackboneUnavailable
+from probe.features.extract import Failure
+from probe.features.pair import digest_keys, draw_orders, extract_pair, no_backbone, refuse
+from probe.features.space import library_versions
+from probe.features.store import FeatureSpace, FeatureStore
+from probe.images.base import Broken, ImageSource
+from probe.images.decode import describe_broken
+from probe.metrics.config import LEAST_IMAGES, MeasureOptions
+from probe.metrics.frechet import FrechetReference
+from probe.metrics.kernel import MOST, kernel_distance
+from probe.metrics.prdc import neighbourhoods
+from probe.metrics.record import Distances, Measurement
+
+FORMULAS = 1  # raised whenever a metric changes
+AMPLE = 2  # images per dimension, below which the Fréchet distance's bias is spoken of
+PUBLISHED = 50_000  # generated images in the FIDs of papers
+
+Report = Callable[[dict[str, Any]], None]
+
+
+def measure(
+    real: ImageSource,
+    fake: ImageSource,
+    specs: Sequence[BackboneSpec],
+    *,
+    options: MeasureOptions,
+    store: FeatureStore,
+    device: torch.device,
+    offline: bool,
+    calibration: ImageSource,
+    report: Report,
+    trained_against: Collection[str] | None = None,
+    config: Mapping[str, Any] | None = None,
+) -> Measurement:
+    """Measure how far generated images are from real ones.
+
+    Args:
+        real: the real images.
+        fake: the generated images.
+        specs: the backbones in whose features to measure.
+        options: see `MeasureOptions`.
+        store: where features and results are kept.
+        device: where to compute.
+        offline: never download weights.
+        calibration: unlabelled images for networks with random weights.
+        report: is given progress records.
+        trained_against: names of the backbones on which the generator's discriminators were built,
+            None where that is not known.
+        config: plain values to keep in the record besides the options.
+
+    Raises:
+        ImagesError: too few usable images of a class.
+        BrokenImageError: an image is broken, under `strict`.
+        BackboneUnavailable: no backbone can run here.
+    """
+    resolution = options.resolution or fake.resolution
+    counts = _counts(real, fake, options)
+    orders = draw_orders(real, fake, options.seed)
+    passes = [(list(specs), options.precision)]
+    failures: dict[str, Failure] = {}
+    if options.fid:
+        inception = fid_spec()
+        try:
+            verified_weights(inception, offline=offline)
+            passes.append(([inception], "fp32"))
+        except BackboneUnavailable as error:
+            failures[inception.name] = Failure("unavailable", error.reason, how_to_get(inception))
+        specs = [*specs, inception]
+    spaces, measured = {}, None
+    for some, precision in passes:
+        found = extract_pair(
+            real,
+            fake,
+            some,
+            orders=orders,
+            counts=counts,
+            least=LEAST_IMAGES,
+            resolution=resolution,
+            precision=precision,
+            store=store,
+            device=device,
+            offline=offline,
+            calibration=calibration,
+            report=report,
+            strict=options.strict,
+        )
+        assert found is not None  # there is one process
+        failures |= found.failures
+        spaces |= found.spaces
+        measured = found if found.spaces else measured
+    if measured is None:
+        no_backbone(failures)
+
+    keys, rows = measured.keys, []
+    for spec in specs:
+        described = {"name": spec.name, "role": spec.role, "license": spec.license}
+        if spec.name in failures:
+            rows.append(Distances(**described, **asdict(failures[spec.name])))
+            continue
+        report({"event": "measure", "backbone": spec.name})
+        rows.append(
+            Distances(
+                **described,
+                **_measure(spaces[spec.name], keys, options.seed, store),
+                trained_against=None if trained_against is None else spec.name in trained_against,
+                dim=spaces[spec.name].facts().get("dim"),
+                computed_in=spaces[spec.name].record["precision"],
+            )
+        )
+    n_real, n_fake = len(keys["real"]), len(keys["fake"])
+    return Measurement(
+        seed=options.seed,
+        n_real=n_real,
+        n_fake=n_fake,
+        resolution=resolution,
+        rows=tuple(rows),
+        notes=_notes(rows, n_real, n_fake, measured.broken),
+        config={
+            **(config or {}),
+            "options": asdict(options),
+            "device": str(device),
+            "real": {**real.identity(), "images_digest": digest_keys(keys["real"])},
+            "fake": {**fake.identity(), "images_digest": digest_keys(keys["fake"])},
+            "versions": library_versions(),
+            "weights": {name: space.record["weights"] for name, space in spaces.items()},
+        },
+    )
+
+
+def _counts(real: ImageSource, fake: ImageSource, options: MeasureOptions) -> dict[str, int]:
+    """Return how many images of each kind are wanted.
+
+    Raises:
+        ImagesError: too few.
+    """
+    counts = {"real": min(options.num, len(real)), "fake": min(options.num, len(fake))}
+    if options.num_gen is None:
+        counts = dict.fromkeys(counts, min(counts.values()))
+    else:
+        counts["fake"] = min(options.num_gen, len(fake))
+    for source in (real, fake):
+        if len(source) < LEAST_IMAGES:
+            refuse(source, len(source), LEAST_IMAGES)
+    return counts
+
+
+def _measure(
+    space: FeatureSpace, keys: Mapping[str, list[str]], seed: int, store: FeatureStore
+) -> dict[str, float | None]:
+    """Return all metrics of one backbone, or recall those very ones."""
+    record = {
+        "space": space.key,
+        "real": digest_keys(keys["real"]),
+        "fake": digest_keys(keys["fake"]),
+        "seed": seed,
+        "formulas": FORMULAS,
+    }
+    arrays = store.recall(record)
+    if arrays is None:
+        real, fake = space.read(keys["real"]), space.read(keys["fake"])
+        near, kernel = neighbourhoods(real, fake), kernel_distance(real, fake, seed=seed)
+        found = {
+            "frechet": max(0.0, FrechetReference(real).distance(fake)),  # less is rounding
+            "kernel": kernel.value,
+            "kernel_low": kernel.low,
+            "kernel_high": kernel.high,
+            **asdict(near),
+        }
+        arrays = {name: np.array([value]) for name, value in found.items()}
+        store.remember(record, arrays)
+    numbers = {name: float(value[0]) for name, value in arrays.items()}
+    return {name: value if math.isfinite(value) else None for name, value in numbers.items()}
+
+
+def _notes(
+    rows: Sequence[Distances], n_real: int, n_fake: int, broken: Sequence[Broken]
+) -> list[str]:
+    """Return what a reader must know, as sentences."""
+    notes = [describe_broken(broken)] if broken else []
+    least = min(n_real, n_fake)
+    width = max(row.dim or 0 for row in rows)
+    if least < AMPLE * width:
+        notes.append(
+            f"{least} images are few for {width} dimensions: the Fréchet distance is biased "
+            "upwards; compare it at equal numbers alone. The kernel distance has no such bias."
+        )
+    if n_real != n_fake:
+        notes.append(
+            "Precision, recall, density and coverage depend on the numbers of images: compare them "
+            "at equal numbers alone."
+        )
+    if least > MOST:
+        notes.append(f"The kernel distance is that of {MOST} random images of each class.")
+    if any(row.name == FID and row.frechet is not None for row in rows) and n_fake != PUBLISHED:
+        notes.append(
+            f"Published FIDs are of {PUBLISHED} generated images against all reals; {FID} here is "
+            f"of {n_fake} against {n_real} (--num, --num-gen)."
+        )
+    flattered = [row.name for row in rows if row.trained_against]
+    if flattered:
+        notes.append(
+            f"Warning: this generator was trained against a discriminator on "
+            f"{', '.join(flattered)}; distances there flatter it. Judge it in another backbone."
+        )
+    return notes

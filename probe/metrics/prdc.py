@@ -1,0 +1,93 @@
+"""Fidelity and diversity by nearest neighbours, told apart (precision, recall, density, coverage).
+
+Each set's support is the union of balls around its samples, each as large as the distance to the
+sample's k-th nearest neighbour in the same set. Precision and recall: Kynkäänniemi et al. 2019,
+equation 2; density and coverage: Naeem et al. 2020, equations 3 and 4.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from probe.errors import ProbeError
+from probe.metrics.tables import check_pair
+
+K = 5  # Naeem et al. 2020, section 4
+BLOCK = 1024  # rows whose distances to everything are in memory at a time
+
+
+@dataclass(frozen=True)
+class Neighbourhoods:
+    """How far two sets cover each other.
+
+    Attributes:
+        precision: share of fakes that lie in the support of the reals.
+        recall: share of reals that lie in the support of the fakes.
+        density: how many balls of reals a fake lies in, by k; 1 is expected of equal
+            distributions, and it may be more. Unlike precision, a lone real far out adds little.
+        coverage: share of reals in whose ball a fake lies. Unlike recall, a lone fake far out adds
+            nothing.
+    """
+
+    precision: float
+    recall: float
+    density: float
+    coverage: float
+
+
+def neighbourhoods(real: np.ndarray, fake: np.ndarray, *, k: int = K) -> Neighbourhoods:
+    """Return precision, recall, density and coverage of two feature tables.
+
+    All four depend on the numbers of samples: compare values of equal numbers alone.
+
+    Args:
+        real: float (N, d), N above k.
+        fake: float (M, d), M above k.
+        k: neighbour whose distance is a ball's radius, the sample itself not counted.
+
+    Raises:
+        ProbeError: widths that differ, too few rows for k, or values that are not finite.
+    """
+    check_pair(real, fake)
+    if k < 1 or min(len(real), len(fake)) <= k:
+        raise ProbeError(
+            f"Neighbour {k} of {len(real)} real and {len(fake)} generated images: both sets need "
+            "more images than that."
+        )
+    # Squared distances all along. Centred, since they are differences of large squares.
+    centre = real.mean(axis=0, dtype=np.float64)
+    x, y = real - centre, fake - centre
+    reach_x, reach_y = _reaches(x, k), _reaches(y, k)
+    balls = np.zeros(len(y), dtype=np.int64)  # of reals, in which each fake lies
+    recalled = np.zeros(len(x), dtype=bool)
+    covered = np.zeros(len(x), dtype=bool)
+    for start in range(0, len(x), BLOCK):
+        part = slice(start, start + BLOCK)
+        squares = _squares(x[part], y)
+        in_real = squares <= reach_x[part, None]
+        balls += in_real.sum(axis=0)
+        covered[part] = in_real.any(axis=1)
+        recalled[part] = (squares <= reach_y[None, :]).any(axis=1)
+    return Neighbourhoods(
+        precision=float((balls > 0).mean()),
+        recall=float(recalled.mean()),
+        density=float(balls.mean() / k),
+        coverage=float(covered.mean()),
+    )
+
+
+def _squares(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Return the squared distances of all pairs of rows, (len(a), len(b))."""
+    found = np.square(a).sum(axis=1)[:, None] + np.square(b).sum(axis=1) - 2 * (a @ b.T)
+    return np.maximum(found, 0, out=found)
+
+
+def _reaches(x: np.ndarray, k: int) -> np.ndarray:
+    """Return each row's squared distance to its k-th nearest other row, (N,)."""
+    reaches = np.empty(len(x))
+    for start in range(0, len(x), BLOCK):
+        squares = _squares(x[start : start + BLOCK], x)
+        rows = np.arange(len(squares))
+        squares[rows, start + rows] = np.inf  # itself
+        reaches[start : start + BLOCK] = np.partition(squares, k - 1, axis=1)[:, k - 1]
+    return reaches

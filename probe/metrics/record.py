@@ -1,0 +1,102 @@
+"""The record of a measurement."""
+
+from dataclasses import asdict, dataclass, field, fields
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+SCHEMA_VERSION = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Distances:
+    """How far generated images are from real ones in one backbone; None where it has no features.
+
+    Attributes:
+        name: the bank entry's name.
+        role: "evaluator", "discriminator" or "control" (random weights).
+        status: "ok", "unavailable" (weights or code are not here) or "failed" (broke).
+        reason: why it is not "ok".
+        remedy: what helps.
+        frechet: Fréchet distance; its expectation falls with the number of images.
+        kernel: unbiased kernel distance, whose expectation does not depend on it.
+        kernel_low, kernel_high: its 95 % interval over images; None below 40 of a class.
+        precision, recall, density, coverage: see `probe.metrics.prdc.Neighbourhoods`.
+        trained_against: whether the generator was trained against a discriminator on this
+            backbone: then all of these flatter it. None where that is not known.
+        dim: width of the pooled feature.
+        computed_in: "fp32" or "bf16".
+        license: of the weights.
+    """
+
+    name: str
+    role: str
+    status: str = "ok"
+    reason: str = ""
+    remedy: str = ""
+    frechet: float | None = None
+    kernel: float | None = None
+    kernel_low: float | None = None
+    kernel_high: float | None = None
+    precision: float | None = None
+    recall: float | None = None
+    density: float | None = None
+    coverage: float | None = None
+    trained_against: bool | None = None
+    dim: int | None = None
+    computed_in: str | None = None
+    license: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measurement:
+    """The distances of one set of generated images from one set of reals.
+
+    Attributes:
+        seed: of subset, latents and groups.
+        n_real, n_fake: how many images were used.
+        resolution: side in pixels at which reals and fakes met.
+        rows: one per backbone, in the bank's order.
+        notes: sentences a reader must know.
+        config: options, digests of every input, versions.
+        schema_version: of this record.
+    """
+
+    seed: int
+    n_real: int
+    n_fake: int
+    resolution: int
+    rows: tuple[Distances, ...]
+    notes: list[str] = field(default_factory=list)
+    config: dict[str, Any] = field(default_factory=dict)
+    schema_version: int = SCHEMA_VERSION
+
+    def __getitem__(self, name: str) -> Distances:
+        """Return a backbone's row.
+
+        Raises:
+            KeyError: it was not measured.
+        """
+        for row in self.rows:
+            if row.name == name:
+                return row
+        raise KeyError(name)
+
+    @property
+    def exit_code(self) -> int:
+        """0 when every row stands, 3 when some are unavailable or failed."""
+        return 0 if all(row.status == "ok" for row in self.rows) else 3
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values, ready for JSON."""
+        return asdict(self)
+
+    def to_frame(self) -> "pd.DataFrame":
+        """Return one row per backbone as a pandas frame."""
+        import pandas as pd
+
+        columns = [f.name for f in fields(Distances)]
+        frame = pd.DataFrame([asdict(row) for row in self.rows], columns=columns)
+        frame = frame.astype({"dim": "Int64", "trained_against": "boolean"})
+        return frame.assign(n_real=self.n_real, n_fake=self.n_fake)
