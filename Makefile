@@ -1,11 +1,12 @@
 # make demo   a leaderboard on bundled images, nothing of yours needed
 # make test   lint and the whole test suite
-# Both set up .venv by themselves the first time (some minutes: PyTorch is large).
+# make docs   the documentation, as build/docs/index.html
+# Each sets up .venv by themselves the first time (some minutes: PyTorch is large).
 
 PYTHON ?= python3
 BIN = .venv/bin
 
-.PHONY: demo test clean
+.PHONY: demo test docs clean
 
 demo: .venv/ready
 	$(BIN)/probe demo
@@ -14,6 +15,9 @@ test: .venv/ready
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/pytest
+
+docs: .venv/ready
+	$(BIN)/sphinx-build -W -q docs build/docs
 
 # MobileNetV2's package declares requirements of 2020 that it does not need: --no-deps.
 .venv/ready: pyproject.toml
