@@ -22,6 +22,8 @@ from unittest.mock import patch
 from common import PACKAGED, Record, arguments, scratch
 from inputs import build_generator, save_generator, write_demo_reals
 
+from probe.memory import keep_freed_memory
+
 FORWARDS = ("generator forward", "backbone forward")
 TARGET = 80.0
 REST = "the rest"
@@ -87,14 +89,14 @@ def share_out(events: Sequence[Event], start: float, end: float) -> dict[str, fl
 def places() -> list[tuple[str, Any, str]]:
     """Return what is timed: phase, where it is looked up, its name there."""
     from probe.bank.base import Backbone
-    from probe.features import extract, space
+    from probe.features import extract, pair, space
     from probe.features.store import FeatureSpace, FeatureStore
     from probe.generators import snapshot
     from probe.generators.sampler import GeneratorSource
     from probe.generators.stylegan2 import Generator
     from probe.images import files
     from probe.images.files import FileSource
-    from probe.probing import ranking, standing
+    from probe.probing import evaluate, ranking, standing
 
     return [
         ("generator forward", Generator, "forward"),
@@ -109,13 +111,13 @@ def places() -> list[tuple[str, Any, str]]:
         ("hashing weights", space, "weights_digest"),
         ("hashing weights", snapshot, "digest_file"),
         ("building the generator", snapshot, "build_network"),
-        ("loading backbones", ranking, "load_backbone"),
+        ("loading backbones", pair, "load_backbone"),
         ("counting FLOPs", extract, "measure"),
         ("store writes", FeatureSpace, "write"),
         ("store writes", FeatureSpace, "write_facts"),
         ("store writes", FeatureStore, "remember"),
         ("store reads", FeatureSpace, "read"),
-        ("probe fitting", ranking, "evaluate"),
+        ("probe fitting", evaluate, "evaluate"),
         ("bootstrap", standing, "bootstrap"),
     ]
 
@@ -184,6 +186,7 @@ def report(args: argparse.Namespace, seconds: dict[str, float], whole: float, im
 
 
 def main() -> None:
+    keep_freed_memory()  # as the command does
     parser = arguments(__doc__, "breakdown")
     parser.add_argument("--images", type=int, help="of each class (512; quick 16)")
     parser.add_argument("--resolution", type=int, help="of the generator (64; quick 16)")

@@ -22,7 +22,8 @@ from probe.bank.load import load_backbone
 from probe.bank.spec import load_bank
 from probe.features.extract import BackbonePool, pooled_features
 from probe.images.open import open_images
-from probe.probing.protocol import FAIR, PROTOCOLS, ProbeResult, evaluate
+from probe.probing.evaluate import evaluate
+from probe.probing.protocol import FAIR, PROTOCOLS, ProbeResult
 from probe.probing.score import bootstrap
 from probe.runtime import choose_device, choose_precision
 
