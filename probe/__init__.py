@@ -31,6 +31,7 @@ _PUBLIC = {
     "measure": "probe.api",
     "open_images": "probe.images.open",
     "rank": "probe.api",
+    "report": "probe.api",
     "score": "probe.api",
     "train": "probe.api",
 }

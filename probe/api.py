@@ -38,7 +38,9 @@ from probe.probing.ranking import Ranking
 from probe.probing.ranking import rank as rank_sources
 from probe.probing.scoring import Scores
 from probe.probing.scoring import score as score_source
+from probe.reports.evidence import SIDE, Draw, Read, gather, save_evidence
 from probe.reports.files import save_ranking
+from probe.reports.run import REPORT_FILE, write_report
 from probe.runtime import choose_device, choose_precision, join_world, local_device
 from probe.training.availability import Estimate, estimate, require_backbones
 from probe.training.config import TrainConfig
@@ -131,7 +133,8 @@ def rank(
         backbones: names or patterns of the entries to rank; all unless given.
         options: protocol, numbers, seed, precision; see `RankOptions`.
         sample: truncation, noise and class of a checkpoint; see `SampleOptions`.
-        out: a folder for leaderboard.json, leaderboard.csv, scores.csv and the probes.
+        out: a folder for leaderboard.json, leaderboard.csv, scores.csv, the probes and
+            report.html.
         device: "auto", "cpu" or "cuda".
         offline: never download weights.
         report: is given progress records.
@@ -146,7 +149,9 @@ def rank(
     options = options or RankOptions()
     sample = sample or SampleOptions()
     place = local_device(choose_device(device))
-    specs = load_bank(None if bank is None else Path(bank)).select(backbones)
+    whole = load_bank(None if bank is None else Path(bank))
+    specs = whole.select(backbones)
+    store = FeatureStore(cache_root())
     reals = _open_images(real, "real")
     count = min(options.num, len(reals))
     fakes = _open_fakes(gen, reals, count, options.seed, sample, place, report)
@@ -156,17 +161,71 @@ def rank(
             fakes,
             specs,
             options=options,
-            store=FeatureStore(cache_root()),
+            store=store,
             device=place,
             offline=offline,
             calibration=open_images(CALIBRATION),
             report=report if world.is_first else ignore,
-            config={"probe": probe.__version__, "sample": asdict(sample)},
+            config={
+                "probe": probe.__version__,
+                "sample": asdict(sample),
+                "bank": None if bank is None else str(bank),
+                "backbones": None if backbones is None else list(backbones),
+            },
             world=world,
         )
     if out is not None and ranking is not None:
+        report({"event": "note", "text": f"Writing the report to {Path(out) / REPORT_FILE}."})
         save_ranking(ranking, Path(out))
+        save_evidence(
+            gather(ranking, _drawer(ranking, reals, fakes), _reader(ranking, store)), Path(out)
+        )
+        write_report(Path(out))
     return ranking
+
+
+def report(run: Path | str, *, out: Path | str | None = None) -> Path:
+    """Write the page of a ranking or a training run: one HTML file that opens offline.
+
+    Args:
+        run: the folder that `rank` was given as `out`, or a training run's directory.
+        out: where to write; report.html in the run's folder unless given.
+
+    Returns:
+        The page's path.
+
+    Raises:
+        ProbeError: the folder holds no run, or its files are damaged.
+    """
+    return write_report(Path(run), None if out is None else Path(out))
+
+
+def _drawer(ranking: Ranking, reals: ImageSource, fakes: ImageSource) -> Draw:
+    """Return what draws small pictures of a ranking's images by their position."""
+    n_real = ranking.leaderboard.n_real
+    sides = min(SIDE, ranking.leaderboard.resolution)
+
+    def draw(positions: Sequence[int]) -> dict[int, np.ndarray]:
+        drawn = {}
+        for kind, source in (("real", reals), ("fake", fakes)):
+            first = 0 if kind == "real" else n_real
+            mine = [p for p in positions if (p >= n_real) == (kind == "fake")]
+            at = {ranking.indices[kind][p - first]: p for p in mine}
+            batch = source.load(sorted(at), sides)
+            pixels = batch.images.permute(0, 2, 3, 1).numpy()
+            drawn |= {at[i]: image for i, image in zip(batch.indices, pixels, strict=True)}
+        return drawn
+
+    return draw
+
+
+def _reader(ranking: Ranking, store: FeatureStore) -> Read:
+    """Return what reads a ranking's features by backbone and position."""
+
+    def read(name: str, positions: Sequence[int]) -> np.ndarray:
+        return store.space(ranking.spaces[name]).read([ranking.keys[p] for p in positions])
+
+    return read
 
 
 def measure(
@@ -555,7 +614,10 @@ def train(
         offline=offline,
         report=report,
     ) as (run, state):
-        return train_loop(run, state)
+        snapshot = train_loop(run, state)
+        if run.world.is_first:
+            write_report(run.folder)
+        return snapshot
 
 
 def plan_training(

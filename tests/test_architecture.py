@@ -21,7 +21,7 @@ ALLOWED: dict[str, set[str]] = {
     "probing": BASE | {"images", "bank", "features"},
     "metrics": BASE | {"images", "bank", "features"},
     "training": BASE | {"images", "generators", "bank", "features", "probing", "metrics"},
-    "reports": BASE | {"probing", "metrics"},
+    "reports": BASE | {"__init__", "probing", "metrics"},  # __init__: the version
 }
 ALLOWED["api"] = {*ALLOWED, "__init__"}
 ALLOWED["cli"] = {"__init__", "api", "errors", "memory", "registry", "reports", "bank"} | {

@@ -15,7 +15,7 @@ from types import FrameType
 import typer
 
 from probe import __version__
-from probe.cli import bank, demo, generate, inspect, metrics, rank, score, train
+from probe.cli import bank, demo, generate, inspect, metrics, rank, report, score, train
 from probe.errors import ProbeError
 from probe.metrics.config import MeasureOptions
 from probe.probing.config import RankOptions
@@ -39,6 +39,7 @@ app.command("rank")(rank.rank)
 app.command("metrics")(metrics.metrics)
 app.command("score")(score.score)
 app.command("train")(train.train)
+app.command("report")(report.report)
 app.command("generate")(generate.generate)
 app.command("inspect")(inspect.inspect)
 app.command("demo")(demo.demo)

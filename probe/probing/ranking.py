@@ -43,6 +43,7 @@ class Ranking:
         broken: the images that were skipped.
         keys: content keys of the images that were scored, in the same order.
         spaces: backbone name → the record of its feature space.
+        indices: "real" and "fake" → which images of the source were scored, in the same order.
     """
 
     leaderboards: dict[str, Leaderboard]
@@ -51,6 +52,7 @@ class Ranking:
     broken: list[Broken]
     keys: list[str]
     spaces: dict[str, dict[str, Any]]
+    indices: dict[str, list[int]]
 
     @property
     def leaderboard(self) -> Leaderboard:
@@ -190,6 +192,7 @@ def rank(
         broken,
         keys=[*keys["real"], *keys["fake"]],
         spaces={name: space.record for name, space in spaces.items()},
+        indices=used,
     )
 
 

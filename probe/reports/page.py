@@ -1,0 +1,86 @@
+"""A page: one HTML file with everything in it, that opens offline."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib import resources
+from typing import Any
+
+import jinja2
+from markupsafe import Markup
+
+import probe
+from probe.probing.leaderboard import Leaderboard, Row
+from probe.reports.svg import whisker
+
+COLOURS = 8  # line styles of the sheet, c0 to c7
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A plot with its text equivalent.
+
+    Attributes:
+        title: above it.
+        plot: the SVG.
+        note: what a reader should look for; a sentence or two.
+        headings, rows: the same as a table.
+        key: (style, words) of each line or set of dots.
+    """
+
+    title: str
+    plot: Markup
+    note: str
+    headings: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    key: Sequence[tuple[str, str]] = ()
+
+
+@cache
+def _environment() -> jinja2.Environment:
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("probe.reports", "assets"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    assets = resources.files("probe.reports") / "assets"
+    environment.globals.update(
+        version=probe.__version__,
+        sheet=Markup((assets / "page.css").read_text("utf-8")),
+        script=Markup((assets / "page.js").read_text("utf-8")),
+        rank_label=rank_label,
+    )
+    environment.filters["signed"] = lambda value: f"{value:+.3f}"
+    return environment
+
+
+def render(template: str, **context: Any) -> str:
+    """Return a page from a template of `assets/` and what it shows; all text is escaped."""
+    return _environment().get_template(template).render(**context)
+
+
+def rank_label(row: Row) -> str:
+    """Return "1", or "1=" where others share the rank."""
+    if row.rank is None:
+        return "–"
+    return f"{row.rank}=" if row.tied else str(row.rank)
+
+
+def whiskers(board: Leaderboard) -> dict[str, Markup]:
+    """Return each scored row's interval on a common scale, by the row's name."""
+    scored = [row for row in board.rows if row.score is not None]
+    if not scored:
+        return {}
+
+    def ends(row: Row) -> tuple[float, float, float]:
+        value = row.score if row.score is not None else 0.0
+        low = value if row.score_low is None else row.score_low
+        return value, low, value if row.score_high is None else row.score_high
+
+    intervals = {row.name: ends(row) for row in scored}
+    span = (min(low for _, low, _ in intervals.values()), max(h for _, _, h in intervals.values()))
+    first = board.ranked[0] if board.ranked else scored[0]
+    band = intervals[first.name][1:]
+    return {name: whisker(*ends_, span=span, band=band) for name, ends_ in intervals.items()}

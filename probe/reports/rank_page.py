@@ -1,0 +1,298 @@
+"""The page of a ranking, from the files that `probe rank --out` left."""
+
+import base64
+import csv
+import json
+import shlex
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path, PurePath
+from typing import Any
+
+import numpy as np
+from scipy.special import expit
+
+from probe.errors import ProbeError
+from probe.probing.agreement import agreement, greedy_picks
+from probe.probing.leaderboard import Leaderboard, Row
+from probe.probing.protocol import ProbeResult
+from probe.reports.evidence import Evidence, load_evidence, telling
+from probe.reports.page import Figure, render, whiskers
+from probe.reports.svg import Dots, Line, Mark, histogram, plot
+
+LEADERBOARD_FILE, SCORES_FILE = "leaderboard.json", "scores.csv"
+BINS = 24  # of a histogram
+LEVELS = 10  # of the reliability curve
+LEAST_IN_LEVEL = 5
+FLAGS = {"class_index": "--class"}  # those that are not called as their option
+DIAGONAL = Line(np.array([[0, 0], [1, 1]]), "chance")
+SORTS = {
+    "caught": "Generated, and looks it most",
+    "passed": "Generated, and looks most real",
+    "accused": "Real, and most taken for generated",
+}
+
+
+@dataclass(frozen=True)
+class Scored:
+    """Held-out log-odds of one backbone.
+
+    Attributes:
+        image_logits: float64 (n,), reals first, positive for "generated"; NaN if never held out.
+        n_real: how many of them are real.
+    """
+
+    image_logits: np.ndarray
+    n_real: int
+
+
+def rank_page(folder: Path) -> str:
+    """Return the page of a ranking.
+
+    Args:
+        folder: of `probe rank --out`.
+
+    Raises:
+        ProbeError: the folder's files are damaged or of another version.
+    """
+    boards, captions, scored = _read(folder)
+    evidence = load_evidence(folder)
+    board = boards[0]
+    results: Any = scored[board.protocol]
+    picks = [row.name for row in board.rows if row.picked]
+    able = [row.name for row in board.ranked if row.role == "discriminator"]
+    order = [row.name for row in board.rows if row.name in results]
+    return render(
+        "rank.html",
+        title=f"{_name(board, 'real')} against {_name(board, 'fake')}",
+        answer=_answer(board),
+        boards=[(b, whiskers(b)) for b in boards],
+        picks=picks,
+        greedy=greedy_picks(results, able, len(picks)) if picks else [],
+        names=order,
+        agreement=agreement({name: results[name] for name in order}) if len(order) > 1 else None,
+        backbones=[
+            _backbone(_row(board, name), results[name], captions, evidence) for name in order
+        ],
+        command=_command(board),
+        config=json.dumps(board.config, indent=2, ensure_ascii=False),
+        has_pictures=evidence is not None,
+    )
+
+
+def _read(folder: Path) -> tuple[list[Leaderboard], list[str], dict[str, dict[str, Scored]]]:
+    """Return the leaderboards, the images' captions, and protocol → backbone → log-odds."""
+    try:
+        records = json.loads((folder / LEADERBOARD_FILE).read_text("utf-8"))
+        records = records if isinstance(records, list) else [records]
+        boards = [Leaderboard.from_dict(record) for record in records]
+        captions: list[str] = []
+        logits: dict[tuple[str, str], list[float]] = {}
+        with (folder / SCORES_FILE).open(encoding="utf-8", newline="") as f:
+            for line in csv.DictReader(f):
+                found = logits.setdefault((line["protocol"], line["backbone"]), [])
+                if len(logits) == 1:
+                    captions.append(line["image"])
+                found.append(float(line["logit"]))
+        if any(len(found) != len(captions) for found in logits.values()) or not boards:
+            raise ValueError(f"{SCORES_FILE} is cut off")
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ProbeError(
+            f"The files of the ranking in {folder} are damaged ({error}). Rank again with "
+            f"--out {folder}."
+        ) from error
+    scored: dict[str, dict[str, Scored]] = {board.protocol: {} for board in boards}
+    for (protocol, name), found in logits.items():
+        scored[protocol][name] = Scored(np.array(found), boards[0].n_real)
+    return boards, captions, scored
+
+
+def _name(board: Leaderboard, kind: str) -> str:
+    """Return what images are called in a heading: their file or folder, without its path."""
+    return PurePath(board.config[kind]["path"]).name or board.config[kind]["path"]
+
+
+def _row(board: Leaderboard, name: str) -> Row:
+    return next(row for row in board.rows if row.name == name)
+
+
+def _answer(board: Leaderboard) -> str:
+    """Return the page's first sentence."""
+    what = f"these {board.n_fake} generated images from {board.n_real} real ones"
+    if board.winner is None:
+        return (
+            f"No pretrained backbone tells {what} beyond luck. Either the generator is that good "
+            "in their eyes, or there are too few images."
+        )
+    tied = [row.name for row in board.ranked if row.rank == 1]
+    row = board.winner
+    numbers = f"held-out score {row.score:.3f} nats, accuracy {row.accuracy:.1%}"
+    if len(tied) > 1:
+        return f"{', '.join(tied)} tell {what} equally well ({row.name}: {numbers})."
+    return f"{row.name} tells {what} best ({numbers})."
+
+
+def _backbone(
+    row: Row, result: Scored | ProbeResult, captions: list[str], evidence: Evidence | None
+) -> Mapping[str, Any]:
+    """Return what the page shows of one backbone."""
+    logits, n_real = result.image_logits, result.n_real
+    known = np.isfinite(logits)
+    generated = np.arange(len(logits)) >= n_real
+    figures = [
+        _logits_figure(logits[known], generated[known]),
+        _roc_figure(logits[known], generated[known], row),
+        _reliability_figure(logits[known], generated[known]),
+    ]
+    if evidence is not None and row.name in evidence.heights:
+        figures.append(_map_figure(row.name, logits, n_real, evidence))
+    galleries = []
+    if evidence is not None:
+        for sort, positions in telling(logits, n_real).items():
+            shown = [
+                (base64.b64encode(evidence.pictures[p]).decode(), captions[p], float(logits[p]))
+                for p in positions
+                if p in evidence.pictures
+            ]
+            galleries.append((SORTS[sort], shown))
+    return {"row": row, "figures": figures, "galleries": galleries}
+
+
+def _logits_figure(logits: np.ndarray, generated: np.ndarray) -> Figure:
+    most = max(2.0, float(np.quantile(np.abs(logits), 0.99)))
+    edges = np.linspace(-most, most, BINS + 1)
+    areas = [
+        histogram(logits[~generated], edges, "real"),
+        histogram(logits[generated], edges, "fake"),
+    ]
+    top = max(float(area.high.max()) for area in areas) * 1.08
+    shares = [area.high[::2] for area in areas]
+    wrong = [float((logits[~generated] > 0).mean()), float((logits[generated] <= 0).mean())]
+    note = (
+        f"{wrong[0]:.1%} of the reals lie right of zero and {wrong[1]:.1%} of the generated images "
+        "left of it: these are taken for the other."
+    )
+    return Figure(
+        "Held-out log-odds",
+        plot(
+            [*areas, Mark(0.0)], x=(-most, most), y=(0, top), xlabel="log-odds of generated, nats",
+            ylabel="share of images", label=f"Histogram of log-odds. {note}",
+        ),
+        note,
+        ("from", "to", "reals", "generated"),
+        [
+            (f"{a:.2f}", f"{b:.2f}", f"{r:.3f}", f"{f:.3f}")
+            for a, b, r, f in zip(edges[:-1], edges[1:], *shares, strict=True)
+        ],
+        (("real", "real"), ("fake", "generated")),
+    )  # fmt: skip
+
+
+def _roc_figure(logits: np.ndarray, generated: np.ndarray, row: Row) -> Figure:
+    order = np.argsort(-logits, kind="stable")
+    ends = np.append(np.flatnonzero(np.diff(logits[order])), len(order) - 1)  # ties move as one
+    hits = np.append(0, np.cumsum(generated[order])[ends]) / max(1, generated.sum())
+    alarms = np.append(0, np.cumsum(~generated[order])[ends]) / max(1, (~generated).sum())
+    wanted = (0.01, 0.05, 0.1, 0.2, 0.5)
+    found = [float(hits[alarms <= w].max()) for w in wanted]
+    note = (
+        f"AUROC {row.auroc:.3f}: the chance that a generated image scores above a real one. At 5 % "
+        f"false alarms {found[1]:.0%} of the generated images are found."
+    )
+    return Figure(
+        "ROC curve",
+        plot(
+            [DIAGONAL, Line(np.stack([alarms, hits], axis=1), "c0")], x=(0, 1), y=(0, 1),
+            xlabel="false alarms (share of reals)", ylabel="found (share of generated)",
+            label=f"ROC curve. {note}",
+        ),
+        note,
+        ("false alarms at most", "found"),
+        [(f"{w:.0%}", f"{f:.1%}") for w, f in zip(wanted, found, strict=True)],
+    )  # fmt: skip
+
+
+def _reliability_figure(logits: np.ndarray, generated: np.ndarray) -> Figure:
+    said = expit(logits)
+    level = np.minimum((said * LEVELS).astype(int), LEVELS - 1)
+    weight = np.where(generated, 0.5 / max(1, generated.sum()), 0.5 / max(1, (~generated).sum()))
+    points, rows = [], []
+    for i in range(LEVELS):
+        part = level == i
+        if part.sum() >= LEAST_IN_LEVEL:
+            mean = float(np.average(said[part], weights=weight[part]))
+            share = float(np.average(generated[part], weights=weight[part]))
+            points.append((mean, share))
+            rows.append((f"{mean:.2f}", f"{share:.2f}", str(int(part.sum()))))
+    error = float(np.mean([abs(a - b) for a, b in points])) if points else 0.0
+    note = (
+        f"How often it is right when it says so: on the diagonal, always. Off by {error:.2f} on "
+        f"average over the {len(points)} levels with {LEAST_IN_LEVEL} images and more."
+    )
+    curve = np.array(points).reshape(-1, 2)
+    layers = [DIAGONAL, Line(curve, "c0"), Dots(curve, "c0")] if points else [DIAGONAL]
+    return Figure(
+        "Reliability",
+        plot(
+            layers, x=(0, 1), y=(0, 1), xlabel="probability of generated, as said",
+            ylabel="share that is generated", label=f"Reliability curve. {note}",
+        ),
+        note,
+        ("said", "is", "images"),
+        rows,
+    )  # fmt: skip
+
+
+def _map_figure(name: str, logits: np.ndarray, n_real: int, evidence: Evidence) -> Figure:
+    heights, mapped = evidence.heights[name], evidence.mapped
+    across = logits[mapped]
+    known = np.isfinite(across)
+    points = np.stack([across, heights], axis=1)[known]
+    real = mapped[known] < n_real
+    wide = max(2.0, float(np.quantile(np.abs(points[:, 0]), 0.99)))
+    high = max(1.0, float(np.abs(points[:, 1]).max()))
+    share = evidence.shares[name]
+    note = (
+        "Across: what the probe sees. Up: where the features vary most besides, which is content "
+        f"for the most part ({share:.0%} of their variance). Groups that lie apart upwards and not "
+        "across are alike in both sets."
+    )
+    rows = [
+        (kind, str(int(part.sum())), *(_spread(points[part, axis]) for axis in (0, 1)))
+        for kind, part in (("real", real), ("generated", ~real))
+    ]
+    return Figure(
+        "Map of features",
+        plot(
+            [Dots(points[real], "real"), Dots(points[~real], "fake", cross=True), Mark(0.0)],
+            x=(-wide, wide), y=(-high, high), xlabel="log-odds of generated, nats",
+            ylabel="main direction besides, sd", label=f"Map of {len(points)} images. {note}",
+        ),
+        note,
+        ("images", "count", "across: mean ± sd", "up: mean ± sd"),
+        rows,
+        (("real", "real"), ("fake cross", "generated")),
+    )  # fmt: skip
+
+
+def _spread(values: np.ndarray) -> str:
+    return f"{values.mean():.2f} ± {values.std():.2f}" if len(values) else ""
+
+
+def _command(board: Leaderboard) -> str | None:
+    """Return the command that ranks again, or None where the images came from Python."""
+    config = board.config
+    kinds = (config["real"]["kind"], config["fake"]["kind"])
+    if not set(kinds) <= {"folder", "zip", "generator"}:
+        return None
+    words = ["probe", "rank", "--real", config["real"]["path"], "--gen", config["fake"]["path"]]
+    chosen = {"bank": config.get("bank"), "backbones": ",".join(config.get("backbones") or [])}
+    if kinds[1] == "generator":
+        chosen |= config.get("sample", {})
+    for key, value in {**config["options"], **chosen}.items():
+        flag = FLAGS.get(key, f"--{key.replace('_', '-')}")
+        if value is True:
+            words.append(flag)
+        elif value not in (None, False, ""):
+            words += [flag, str(value)]
+    return shlex.join(words)

@@ -1,0 +1,38 @@
+"""Which page a run gets."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from probe.errors import ProbeError
+from probe.files import write_text
+from probe.reports.rank_page import LEADERBOARD_FILE, rank_page
+from probe.reports.train_page import OPTIONS_FILE, train_page
+
+REPORT_FILE = "report.html"
+PAGES: Mapping[str, Callable[[Path], str]] = {LEADERBOARD_FILE: rank_page, OPTIONS_FILE: train_page}
+
+
+def write_report(folder: Path, out: Path | None = None) -> Path:
+    """Write the page of a ranking or a training run, atomically.
+
+    Args:
+        folder: of `probe rank --out`, or a training run's directory.
+        out: the file; report.html in the folder unless given.
+
+    Returns:
+        The file's path.
+
+    Raises:
+        ProbeError: the folder holds neither, or its files are damaged.
+    """
+    page = next((page for name, page in PAGES.items() if (folder / name).is_file()), None)
+    if page is None:
+        runs = sorted(path.parent for path in folder.glob(f"*/{OPTIONS_FILE}"))
+        hint = f"Name one of its runs, for example {runs[-1]}." if runs else (
+            "Name the folder of `probe rank --out`, or a run directory of `probe train`."
+        )  # fmt: skip
+        what = "holds no run" if folder.is_dir() else "is no folder"
+        raise ProbeError(f"{folder} {what} ({' or '.join(PAGES)}). {hint}")
+    path = folder / REPORT_FILE if out is None else out
+    write_text(path, page(folder))
+    return path

@@ -1,0 +1,289 @@
+"""The page of a training run, from the files of its directory."""
+
+import base64
+import io
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path, PurePath
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from probe.errors import ProbeError
+from probe.probing.leaderboard import Leaderboard
+from probe.reports.page import COLOURS, Figure, render, whiskers
+from probe.reports.svg import Area, Dots, Layer, Line, Mark, plot
+
+OPTIONS_FILE = "training_options.json"
+SHEETS = 6  # grids shown besides that of the reals
+SHEET_SIDE = 768  # pixels
+TABLED = 12  # lines of a curve's table, evenly spread
+KINDS = {"train": "training images", "holdout": "held-out images", "fake": "generated images"}
+
+Series = Mapping[str, np.ndarray]  # what → points (n, 2): kimg, value
+
+
+def train_page(folder: Path) -> str:
+    """Return the page of a training run, finished or not.
+
+    Args:
+        folder: the run directory.
+
+    Raises:
+        ProbeError: a file of it is damaged.
+    """
+    try:
+        return _page(folder)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ProbeError(
+            f"The files of the run in {folder} are damaged ({error}). Restore them, or continue "
+            f"the run: probe train --resume {folder}."
+        ) from error
+
+
+def _page(folder: Path) -> str:
+    options = json.loads((folder / OPTIONS_FILE).read_text("utf-8"))
+    progress = _json(folder / "progress.json")
+    selections = [_json(path) for path in sorted(folder.glob("selection-stage*.json"))]
+    distances = {
+        path.stem.removeprefix("metric-"): _lines(path)
+        for path in sorted(folder.glob("metric-*.jsonl"))
+        if path.stem != "metric-accuracy"
+    }
+    stats = _lines(folder / "stats.jsonl")
+    marks = [
+        Mark(kimg, ", ".join(choice["added"]) or "nothing joins")
+        for kimg, choice in _joins(options, selections, stats)
+    ]
+    figures = [*_distance_figures(distances, marks), *_accuracy_figures(folder, marks)]
+    figures += _probe_figures(folder, marks)
+    figures += _stats_figures(stats, marks)
+    return render(
+        "train.html",
+        title=f"Training on {PurePath(options['real']['path']).name}",
+        answer=_answer(options, progress, distances),
+        options=options,
+        figures=[figure for figure in figures if figure is not None],
+        sheets=_sheets(folder),
+        selections=[_selection(choice) for choice in selections],
+        config=json.dumps(options, indent=2, ensure_ascii=False),
+    )
+
+
+def _json(path: Path) -> dict[str, Any]:
+    return json.loads(path.read_text("utf-8")) if path.exists() else {}
+
+
+def _lines(path: Path) -> list[dict[str, Any]]:
+    """Return the records of a .jsonl file; the last line of a run that goes on may be cut."""
+    records = []
+    for line in path.read_text("utf-8").splitlines() if path.exists() else []:
+        try:
+            records.append(json.loads(line))
+        except json.JSONDecodeError:
+            continue
+    return records
+
+
+def _answer(
+    options: Mapping[str, Any],
+    progress: Mapping[str, Any],
+    distances: Mapping[str, Sequence[Mapping[str, Any]]],
+) -> str:
+    """Return the page's first sentences: what ran, how far it came, and how good it got."""
+    real = options["real"]
+    text = f"Strategy “{options['options']['strategy']}” on {real['training']} images"
+    text += f" at {options['resolution']} px"
+    if progress:
+        ends = "finished" if progress["finished"] else f"of {progress['total_kimg']:g}"
+        text += f", {progress['kimg']:g} kimg ({ends})"
+        if names := progress["discriminators"]:
+            text += f", with {', '.join(names)}"
+    text += "."
+    frechet = next((v for k, v in distances.items() if k.startswith("frechet-") and v), None)
+    if frechet is not None:
+        values = [(line["results"][line["metric"]], line) for line in frechet]
+        least, best = min(values, key=lambda item: item[0])
+        evaluator = best["metric"].removeprefix("frechet-")
+        text += (
+            f" Least Fréchet distance in {evaluator}: {least:.1f} at {best['kimg']:g} kimg "
+            f"({best['snapshot']}); last: {values[-1][0]:.1f}."
+        )
+    return text
+
+
+def _joins(
+    options: Mapping[str, Any],
+    selections: Sequence[Mapping[str, Any]],
+    stats: Sequence[Mapping[str, Any]],
+) -> list[tuple[float, Mapping[str, Any]]]:
+    """Return when each selection took place, in kimg: by the log, or the schedule before it."""
+    began: dict[int, float] = {}
+    before = 0.0
+    for line in stats:
+        began.setdefault(int(line["Progress/stage"]["mean"]), before)
+        before = line["kimg"]
+    ends = options["stage_ends_kimg"]
+    return [(began.get(s["stage"], ends[s["stage"] - 1]), s) for s in selections]
+
+
+def _curves(
+    title: str,
+    series: Series,
+    marks: Sequence[Mark],
+    *,
+    ylabel: str,
+    note: str,
+    y: tuple[float | None, float | None] = (None, None),
+    bands: Mapping[str, tuple[np.ndarray, np.ndarray]] | None = None,
+) -> Figure | None:
+    """Return curves over kimg; None where nothing was recorded."""
+    finite = {name: p[np.isfinite(p[:, 1])] for name, p in series.items()}
+    finite = {name: points for name, points in finite.items() if len(points)}
+    if not finite:
+        return None
+    values = np.concatenate([points[:, 1] for points in finite.values()])
+    low = float(values.min()) if y[0] is None else y[0]
+    high = float(values.max()) if y[1] is None else y[1]
+    room = 0.06 * (high - low) or 0.5 * (abs(high) or 1)
+    low, high = low - room * (y[0] is None), high + room * (y[1] is None)
+    last = max(float(points[-1, 0]) for points in finite.values())
+    styles = {name: f"c{i % COLOURS}" for i, name in enumerate(finite)}
+    layers: list[Layer] = list(marks)
+    for name, (lower, upper) in (bands or {}).items():
+        layers.append(Area(finite[name][:, 0], lower, upper, styles[name]))
+    layers += [Line(points, styles[name]) for name, points in finite.items()]
+    layers += [
+        Dots(points, styles[name]) for name, points in finite.items() if len(points) <= TABLED
+    ]
+    rows = [
+        (name, f"{kimg:g}", f"{value:.4g}")
+        for name, points in finite.items()
+        for kimg, value in points[_spread(len(points))]
+    ]
+    summary = "; ".join(f"{n} from {p[0, 1]:.3g} to {p[-1, 1]:.3g}" for n, p in finite.items())
+    return Figure(
+        title,
+        plot(layers, x=(0, last or 1), y=(low, high), xlabel="thousands of images shown",
+             ylabel=ylabel, label=f"{title}: {summary}. {note}"),
+        note,
+        ("curve", "kimg", "value"),
+        rows,
+        [(styles[name], name) for name in finite] if len(finite) > 1 else (),
+    )  # fmt: skip
+
+
+def _spread(count: int) -> list[int]:
+    """Return at most `TABLED` indices, the first and the last among them."""
+    return sorted({round(i) for i in np.linspace(0, count - 1, min(count, TABLED))})
+
+
+def _distance_figures(
+    distances: Mapping[str, Sequence[Mapping[str, Any]]], marks: Sequence[Mark]
+) -> Iterable[Figure | None]:
+    for metric, lines in distances.items():
+        points = np.array([(line["kimg"], line["results"][metric]) for line in lines])
+        points = points.reshape(-1, 2)
+        kind, evaluator = metric.split("-", 1)
+        bands = {}
+        if kind == "kernel" and len(points):
+            ends = [[line["results"][f"{metric}-{e}"] for line in lines] for e in ("low", "high")]
+            bands = {"distance": (np.array(ends[0]), np.array(ends[1]))}
+        name = {"frechet": "Fréchet", "kernel": "Kernel"}.get(kind, kind)
+        note = f"In {evaluator}, on which no discriminator is built; lower is better."
+        yield _curves(f"{name} distance", {"distance": points}, marks, ylabel="distance",
+                      note=note, bands=bands)  # fmt: skip
+
+
+def _accuracy_figures(folder: Path, marks: Sequence[Mark]) -> Iterable[Figure | None]:
+    found: dict[str, dict[str, list[tuple[float, float]]]] = {}
+    for line in _lines(folder / "metric-accuracy.jsonl"):
+        for key, value in line["results"].items():
+            _, name, kind = key.split("/", 2)
+            found.setdefault(name, {}).setdefault(KINDS[kind], []).append((line["kimg"], value))
+    note = (
+        "Share that is called rightly, without augmentation. Training images far above held-out "
+        "ones: it knows them by heart. All at 1: the generator learns little from it."
+    )
+    for name, series in found.items():
+        title = "Own discriminator" if name == "D" else f"Discriminator on {name}"
+        arrays = {kind: np.array(points) for kind, points in series.items()}
+        yield _curves(title, arrays, marks, ylabel="accuracy", note=note, y=(0.0, 1.0))
+
+
+def _probe_figures(folder: Path, marks: Sequence[Mark]) -> Iterable[Figure | None]:
+    series: dict[str, list[tuple[float, float]]] = {}
+    for line in _lines(folder / "probes.jsonl"):
+        for name, score in line["scores"].items():
+            series.setdefault(name, []).append((line["kimg"], score))
+    yield _curves(
+        "Probe scores", {name: np.array(points) for name, points in series.items()}, marks,
+        ylabel="score, nats",
+        note="How well each backbone tells the snapshot from the reals; −0.693 is chance, and "
+        "where a good generator goes.",
+    )  # fmt: skip
+
+
+def _stats_figures(
+    stats: Sequence[Mapping[str, Any]], marks: Sequence[Mark]
+) -> Iterable[Figure | None]:
+    def series(prefix: str) -> dict[str, np.ndarray]:
+        names = sorted({name for line in stats for name in line if name.startswith(prefix)})
+        return {
+            (name.removeprefix(prefix).strip("/").removesuffix("loss") or "D"): np.array(
+                [(line["kimg"], line[name]["mean"]) for line in stats if name in line]
+            )
+            for name in names
+        }
+
+    yield _curves("Augmentation strength p", series("Progress/augment"), marks, ylabel="p",
+                  note="Of ADA, by discriminator. Above 0.8 augmentations leak into the images.",
+                  y=(0.0, None))  # fmt: skip
+    yield _curves("Generator's loss", series("Loss/G/"), marks, ylabel="loss, nats",
+                  note="By discriminator; D is its own. Far above 0.693: not fooled.")  # fmt: skip
+    speed = series("Timing/sec_per_kimg")
+    yield _curves("Time", speed, marks, ylabel="s per kimg",
+                  note="Of training steps, without evaluation.", y=(0.0, None))  # fmt: skip
+
+
+def _selection(choice: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return what the page shows of one selection: the deciding leaderboard, and why."""
+    boards = [("Leaderboard", Leaderboard.from_dict(choice["leaderboard"]))]
+    if choice["joint"] is not None:
+        boards.append(("Together with those in use", Leaderboard.from_dict(choice["joint"])))
+    return {
+        **choice,
+        "boards": [(heading, board, whiskers(board)) for heading, board in boards],
+    }
+
+
+def _sheets(folder: Path) -> list[tuple[str, str]]:
+    """Return (title, WebP in base64) of the reals and of grids evenly spread over the run."""
+    grids = sorted(path for path in folder.glob("fakes[0-9]*.png"))
+    first = folder / "fakes_init.png"
+    shown = [folder / "reals.png", first, *(grids[i] for i in _spread(len(grids)))]
+    if len(grids) > SHEETS:
+        picked = np.linspace(0, len(grids) - 1, SHEETS)
+        shown = [folder / "reals.png", *(grids[round(i)] for i in picked)]
+    return [(_title(path), _sheet(path)) for path in shown if path.exists()]
+
+
+def _title(path: Path) -> str:
+    if path.stem == "reals":
+        return "Training images"
+    kimg = path.stem.removeprefix("fakes").strip("_")
+    return "Before training" if kimg == "init" else f"{int(kimg)} kimg"
+
+
+def _sheet(path: Path) -> str:
+    with Image.open(path) as image:
+        picture = image.convert("RGB")
+    shrink = math.sqrt(SHEET_SIDE**2 / (picture.width * picture.height))
+    if shrink < 1:
+        size = (max(1, round(picture.width * shrink)), max(1, round(picture.height * shrink)))
+        picture = picture.resize(size, Image.Resampling.LANCZOS)
+    buffer = io.BytesIO()
+    picture.save(buffer, format="WEBP", quality=82, method=4)
+    return base64.b64encode(buffer.getvalue()).decode()
