@@ -24,8 +24,9 @@ ALLOWED: dict[str, set[str]] = {
     "reports": BASE | {"__init__", "probing", "metrics"},  # __init__: the version
 }
 ALLOWED["api"] = {*ALLOWED, "__init__"}
-ALLOWED["cli"] = {"__init__", "api", "errors", "memory", "registry", "reports", "bank"} | {
-    "generators.config", "generators.seeds", "metrics.config", "probing.config", "training.config"
+ALLOWED["cli"] = {"__init__", "api", "errors", "files", "memory", "registry", "reports", "bank"} | {
+    "features.contents", "generators.config", "generators.seeds", "metrics.config",
+    "probing.config", "training.config",
 }  # fmt: skip
 
 

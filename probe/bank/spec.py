@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, TypeAdapter, ValidationError
 
+from probe.bank.lock import held, read_lock
 from probe.bank.mistakes import explain, parse, repeats
 from probe.errors import BankError
 from probe.registry import lookup
@@ -236,17 +237,21 @@ class Bank:
 
 
 def find_bank() -> Path:
-    """Return ./modelbank.yaml, else the packaged one, else the checkout's.
+    """Return ./modelbank.yaml, else the packaged one.
 
     Raises:
         BankError: there is none.
     """
-    packaged = Path(__file__).parent.parent / FILE_NAME
-    places = (Path(FILE_NAME), packaged, packaged.parent.parent / FILE_NAME)
-    for place in places:
+    for place in (Path(FILE_NAME), packaged_bank()):
         if place.is_file():
             return place
     raise BankError(f"No {FILE_NAME} here or in the package. Name one with --bank.")
+
+
+def packaged_bank() -> Path:
+    """Return the bank that comes with probe: in the package, or at the top of a checkout."""
+    packaged = Path(__file__).resolve().parent.parent / FILE_NAME
+    return packaged if packaged.is_file() else packaged.parent.parent / FILE_NAME
 
 
 def load_bank(path: Path | None = None) -> Bank:
@@ -256,7 +261,7 @@ def load_bank(path: Path | None = None) -> Bank:
         path: the file; None finds one (see `find_bank`).
 
     Raises:
-        BankError: missing, not YAML, or wrong entries.
+        BankError: missing, not YAML, or wrong entries; or its lock file is wrong.
     """
     path = find_bank() if path is None else path
     root, entries = parse(path)
@@ -276,7 +281,8 @@ def load_bank(path: Path | None = None) -> Bank:
     if found:
         lines = (f"{path}:{line}: {text}" for line, text in sorted(set(found)))
         raise BankError("\n".join(line if line.endswith("?") else f"{line}." for line in lines))
-    return Bank(path, tuple(_anchor(spec, path) for spec in specs))
+    locked = read_lock(path)
+    return Bank(path, tuple(held(_anchor(spec, path), locked) for spec in specs))
 
 
 def _anchor(spec: BackboneSpec, path: Path) -> BackboneSpec:

@@ -1,5 +1,6 @@
 """Weights: found in caches, files and packages, verified, and fetched where that is allowed."""
 
+import contextlib
 import errno
 import functools
 import http.client
@@ -18,7 +19,7 @@ from urllib.parse import urlparse
 
 from probe.bank.spec import BackboneSpec, Weights
 from probe.errors import BackboneUnavailable, ProbeError
-from probe.files import atomic_path, digest_bytes, digest_file, digest_json
+from probe.files import digest_bytes, digest_file, digest_json
 
 if TYPE_CHECKING:
     import torch
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 DEFAULT_HUB_FILE = "model.safetensors"
 CALIBRATION_IMAGES = 192
 TIMEOUT_SECONDS = 10
+RANGE_NOT_SATISFIABLE = 416
 YES = ("1", "TRUE", "ON", "YES")
 DISTRIBUTIONS = {"open_clip": "open_clip_torch"}  # where it is not the source's own name
 
@@ -65,8 +67,8 @@ def verified_weights(spec: BackboneSpec, *, offline: bool) -> tuple[Path, str]:
     digest = _digest(path)
     if spec.sha256 is not None and digest != spec.sha256:
         raise BackboneUnavailable(
-            f"{path} is not the file the bank names (its sha256 is {digest}, expected is "
-            f"{spec.sha256})",
+            f"{path} is not the file the bank or its lock file names (its sha256 is {digest}, "
+            f"expected is {spec.sha256})",
             "remove it and fetch it again",
         )
     return path, digest
@@ -286,23 +288,56 @@ def _ask(address: str) -> None:
 def _fetch_url(url: str) -> Path:
     """Download a file to where torch.hub keeps it.
 
-    torch.hub's own function has no timeout and takes a connection that breaks for the end of the
-    file. PyTorch's addresses end in the first digits of the file's SHA-256, which are checked.
+    torch.hub's own function has no timeout, takes a connection that breaks for the end of the file,
+    and begins anew each time. PyTorch's addresses end in the first digits of the file's SHA-256,
+    which are checked. What came before a connection broke is kept as `.NAME.partial`, and the rest
+    asked for the next time.
     """
     path = torch_cache_path(url)
-    request = urllib.request.Request(url, headers={"User-Agent": "probe"})
-    with urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS) as answer:
-        length = answer.headers.get("Content-Length")
-        with atomic_path(path) as temporary:
-            with temporary.open("wb") as f:
-                try:
-                    shutil.copyfileobj(answer, f, 2**20)
-                except http.client.IncompleteRead as error:
-                    raise CutOff("the download was cut off") from error
-            got = temporary.stat().st_size
-            if length is not None and got != int(length):
-                raise CutOff(f"the download was cut off after {got} of {length} bytes")
-            prefix = re.search(r"-([0-9a-f]{8,64})\.\w+$", path.name)
-            if prefix and not digest_file(temporary).startswith(prefix[1]):
-                raise CutOff(f"the bytes are not those that {path.name} stands for")
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        length = _download(url, partial)
+        got = partial.stat().st_size
+        if length is not None and got < length:
+            raise CutOff(f"the download was cut off after {got} of {length} bytes")
+        prefix = re.search(r"-([0-9a-f]{8,64})\.\w+$", path.name)
+        if (length is not None and got > length) or (
+            prefix and not digest_file(partial).startswith(prefix[1])
+        ):
+            partial.unlink()
+            raise CutOff(f"the bytes are not those that {path.name} stands for")
+        partial.replace(path)
+    except OSError as error:
+        if error.filename is None or isinstance(error, urllib.error.URLError):
+            raise
+        raise ProbeError(f"Cannot write {path}: {error.strerror}.") from error
     return path
+
+
+def _download(url: str, partial: Path) -> int | None:
+    """Bring a file to `partial`, going on where an earlier download broke off.
+
+    Returns:
+        The whole file's length in bytes, where the server says.
+    """
+    have = partial.stat().st_size if partial.exists() else 0
+    headers = {"User-Agent": "probe"} | ({"Range": f"bytes={have}-"} if have else {})
+    try:
+        request = urllib.request.Request(url, headers=headers)
+        answer = urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS)
+    except urllib.error.HTTPError as error:
+        if error.code == RANGE_NOT_SATISFIABLE and have:  # there is no more, or it has changed
+            partial.unlink()
+            return _download(url, partial)
+        raise
+    with answer:
+        goes_on = answer.status == http.HTTPStatus.PARTIAL_CONTENT
+        length = answer.headers.get("Content-Length")
+        with partial.open("ab" if goes_on else "wb") as f:
+            # A connection that breaks ends the loop, and what came is kept.
+            with contextlib.suppress(http.client.IncompleteRead):
+                shutil.copyfileobj(answer, f, 2**20)
+            f.flush()
+            os.fsync(f.fileno())
+    return None if length is None else int(length) + (have if goes_on else 0)

@@ -15,7 +15,7 @@ from types import FrameType
 import typer
 
 from probe import __version__
-from probe.cli import bank, demo, generate, inspect, metrics, rank, report, score, train
+from probe.cli import bank, cache, demo, generate, inspect, metrics, rank, report, score, train
 from probe.errors import ProbeError
 from probe.metrics.config import MeasureOptions
 from probe.probing.config import RankOptions
@@ -44,6 +44,7 @@ app.command("generate")(generate.generate)
 app.command("inspect")(inspect.inspect)
 app.command("demo")(demo.demo)
 app.add_typer(bank.app, name="bank")
+app.add_typer(cache.app, name="cache")
 
 SWITCHES = {
     field.name.replace("_", "-")

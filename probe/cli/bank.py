@@ -92,21 +92,83 @@ def fetch(
     names: Annotated[list[str] | None, typer.Argument(help="Names or patterns; all.")] = None,
     bank: BankPath = None,
 ) -> None:
-    """Download weights into the hub's own cache, for later use offline."""
-    from probe.bank.spec import load_bank
+    """Download weights into the hub's own cache, for later use offline.
+
+    What was cut off goes on where it stopped. The lock file beside the bank gets every file's
+    checksum, and holds later loads to it.
+    """
+    from probe.bank.lock import lock_path, write_lock
+    from probe.bank.spec import load_bank, packaged_bank
     from probe.bank.weights import verified_weights
     from probe.errors import BackboneUnavailable
+    from probe.reports.text import text_table
 
-    failed = 0
-    for spec in load_bank(bank).select(names or None):
+    found = load_bank(bank)
+    rows, locked = [], []
+    for spec in found.select(names or None):
         if spec.role == "control":
             continue
+        before = _weights(spec)
         try:
-            path, _ = verified_weights(spec, offline=False)
-            typer.echo(f"{spec.name}: {path}")
+            path, digest = verified_weights(spec, offline=False)
         except BackboneUnavailable as error:
-            failed += 1
             # The remedy of a missing download is this very command.
             again = error.remedy.startswith("probe bank fetch")
-            typer.echo(f"{spec.name}: {error.reason if again else error}", err=True)
-    raise typer.Exit(3 if failed else 0)
+            rows.append((spec.name, "failed", "", error.reason if again else str(error)))
+            continue
+        size = path.stat().st_size
+        locked.append((spec, digest, size))
+        came = "was here" if before == "here" else "fetched"
+        rows.append((spec.name, came, f"{size / 1e6:.1f} MB", str(path)))
+        typer.echo(f"{spec.name}: {came}", err=True)
+    typer.echo(text_table(("backbone", "", "size", "file, or why not"), rows, kept=4), nl=False)
+    if found.path.resolve() == packaged_bank():
+        typer.echo(
+            f"No lock file is kept for the packaged bank; copy {found.path} to ./modelbank.yaml "
+            "for one.",
+            err=True,
+        )
+    elif locked:
+        write_lock(found.path, locked)
+        typer.echo(f"Checksums: {lock_path(found.path)}", err=True)
+    raise typer.Exit(3 if len(locked) < len(rows) else 0)
+
+
+@app.command()
+def add(
+    reference: Annotated[
+        str,
+        typer.Argument(
+            help="timm:MODEL.TAG or open_clip:MODEL/TAG, e.g. timm:convnext_tiny.fb_in22k.",
+            show_default=False,
+        ),
+    ],
+    bank: Annotated[
+        Path, typer.Option(help="Bank file to append to; made from the packaged one if need be.")
+    ] = Path("modelbank.yaml"),
+    name: Annotated[str | None, typer.Option(help="Name of the entry.")] = None,
+    task: Annotated[str | None, typer.Option(help="What the weights were trained for.")] = None,
+    data: Annotated[str | None, typer.Option(help="What they were trained on.")] = None,
+    license: Annotated[str | None, typer.Option(help="Licence of the weights.")] = None,
+) -> None:
+    """Append an entry for pretrained weights that timm or open_clip know.
+
+    Input size, mean, std and licence are the library's; the network is built once without its
+    weights to see that it gives features.
+    """
+    from probe.bank.add import add as append
+    from probe.bank.add import describe
+    from probe.bank.spec import packaged_bank
+    from probe.errors import UsageError
+    from probe.files import copy_file
+
+    if bank.resolve() == packaged_bank():
+        raise UsageError(f"--bank: {bank} comes with probe and is not changed. Name a copy.")
+    spec, backbone = describe(reference, name=name, task=task, data=data, license=license)
+    if not bank.exists():
+        copy_file(packaged_bank(), bank)
+        typer.echo(f"{bank} begins as a copy of the packaged bank.", err=True)
+    typer.echo(append(bank, spec, backbone), nl=False)
+    typer.echo(
+        f"Added to {bank}. Its weights: probe bank fetch {spec.name} --bank {bank}", err=True
+    )

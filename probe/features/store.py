@@ -19,6 +19,7 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
+from probe.errors import ProbeError
 from probe.files import digest_bytes, digest_json, write_bytes, write_json
 
 
@@ -42,6 +43,11 @@ def _read_shard(path: Path) -> dict[str, np.ndarray] | None:
         return load(data)
     except SafetensorError:
         return None
+
+
+def is_whole(path: Path) -> bool:
+    """Return whether a file of the store can be used; one that is gone is no damage."""
+    return _read_shard(path) is not None or not path.exists()
 
 
 def _write_shard(folder: Path, arrays: dict[str, np.ndarray]) -> Path:
@@ -92,9 +98,16 @@ class FeatureSpace:
 
         Raises:
             KeyError: a key has no row; ask `missing` first.
+            ProbeError: somebody removed the files meanwhile.
         """
         places = [self._index[_row_key(key)] for key in keys]
-        shards = {path: load(path.read_bytes())["features"] for path in {p for p, _ in places}}
+        try:
+            shards = {path: load(path.read_bytes())["features"] for path in {p for p, _ in places}}
+        except FileNotFoundError as error:  # pruned since
+            raise ProbeError(
+                f"{error.filename} was removed from the cache while it was in use. Repeat the "
+                "command."
+            ) from error
         return np.stack([shards[path][row] for path, row in places])
 
     def write(self, keys: Sequence[str], features: np.ndarray) -> None:

@@ -1,0 +1,191 @@
+"""New entries of a bank, from what timm and open_clip know of their pretrained weights."""
+
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from probe.bank.base import Backbone, no_such
+from probe.bank.load import load_backbone
+from probe.bank.spec import BackboneSpec, Weights, load_bank
+from probe.errors import BackboneUnavailable, BankError, UsageError
+from probe.files import write_text
+from probe.registry import lookup
+
+# The tags of timm's and open_clip's weights name what they were trained on.
+DATA = {
+    "in1k": "ImageNet-1k", "in12k": "ImageNet-12k", "in21k": "ImageNet-21k",
+    "in22k": "ImageNet-22k", "lvd142m": "LVD-142M", "lvd1689m": "LVD-1689M",
+    "openai": "OpenAI WIT-400M", "laion2b": "LAION-2B", "laion400m": "LAION-400M",
+    "datacomp": "DataComp", "webli": "WebLI", "ig1b": "Instagram", "yfcc15m": "YFCC-15M",
+    "cc12m": "CC-12M",
+}  # fmt: skip
+TASKS = {
+    "dino": "self-distillation", "mae": "masked image modelling", "fcmae": "masked image modelling",
+    "clip": "image-text contrast", "siglip": "image-text contrast",
+}  # fmt: skip
+UNKNOWN = "unknown, see the model card"
+OPEN_CLIP_FILE = "open_clip_model.safetensors"  # where the library names none
+
+
+def describe(
+    reference: str, *, name: str | None, task: str | None, data: str | None, license: str | None
+) -> tuple[BackboneSpec, Backbone]:
+    """Return an entry for pretrained weights, and its network, randomly initialised.
+
+    Args:
+        reference: "timm:MODEL.TAG" or "open_clip:MODEL/TAG".
+        name: of the entry; from the reference unless given.
+        task: of the weights; guessed from their tag unless given.
+        data: likewise.
+        license: of the weights; what the library says unless given.
+
+    Raises:
+        UsageError: not of that form, or the library knows no such weights; says which come near.
+        BackboneUnavailable: the network cannot be built, or gives no features.
+    """
+    source, colon, rest = reference.partition(":")
+    if not colon or not rest:
+        raise UsageError(
+            f"'{reference}' names no source. Write timm:MODEL.TAG or open_clip:MODEL/TAG."
+        )
+    known = lookup(SOURCES, source, "source")(rest)
+    words = set(re.split(r"[^a-z0-9]+", rest.lower()))
+    plain = re.sub(r"[^A-Za-z0-9._-]+", "-", rest)
+    guessed = [label for tag, label in DATA.items() if any(tag in word for word in words)]
+    trained = [label for tag, label in TASKS.items() if any(w.startswith(tag) for w in words)]
+    spec = BackboneSpec(
+        name=name or plain,
+        task=task or (trained[0] if trained else known.pop("task")),
+        data=data or ", ".join(guessed) or UNKNOWN,
+        license=license or known.pop("license") or UNKNOWN,
+        **{k: v for k, v in known.items() if k not in ("task", "license")},
+    )
+    return spec, _untrained(spec)
+
+
+def add(path: Path, spec: BackboneSpec, backbone: Backbone) -> str:
+    """Append an entry to a bank file, which keeps every word that is in it; made if need be.
+
+    Args:
+        path: the bank file.
+        spec: the entry.
+        backbone: its network, for the comment on its dims.
+
+    Returns:
+        The text that was added.
+
+    Raises:
+        BankError: the file is no bank, or the name is taken.
+    """
+    before = path.read_text("utf-8-sig") if path.exists() else ""
+    if path.exists() and spec.name in {s.name for s in load_bank(path).specs}:
+        raise BankError(f"{path}: the name '{spec.name}' is taken. Give another with --name.")
+    text = as_yaml(spec, backbone)
+    joint = "" if not before else "\n" if before.endswith("\n") else "\n\n"
+    write_text(path, before + joint + text)
+    return text
+
+
+def as_yaml(spec: BackboneSpec, backbone: Backbone) -> str:
+    """Return an entry as it is written by hand in a bank file."""
+    maps = ", ".join("x".join(map(str, shape)) for shape in backbone.map_shapes)
+    millions = sum(p.numel() for p in backbone.network.parameters()) / 1e6
+    weights = ", ".join(
+        f"{key}: {value}"
+        for key in ("hub", "file")
+        if (value := getattr(spec.weights, key)) is not None
+    )
+    lines = [
+        f"# {backbone.dim} features, last map {maps}, {millions:.1f} M parameters.",
+        f"- name: {spec.name}",
+        f"  source: {spec.source}",
+        f"  model: {spec.model}",
+        f"  weights: {{{weights}}}",
+        f"  input: {spec.input}",
+        f"  mean: {list(spec.mean or ())}",
+        f"  std: {list(spec.std or ())}",
+        f"  task: {_quoted(spec.task)}",
+        f"  data: {_quoted(spec.data)}",
+        f"  license: {_quoted(spec.license)}",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _quoted(text: str) -> str:
+    """Return a text as a YAML scalar; JSON's quotes are YAML's."""
+    return text if re.fullmatch(r"[A-Za-z][\w ,./+-]*", text) else json.dumps(text)
+
+
+def _untrained(spec: BackboneSpec) -> Backbone:
+    """Build the entry's network without its weights, to see that it works and what it gives."""
+    record = {field: getattr(spec, field) for field in ("name", "source", "model", "task", "data",
+              "license", "input", "mean", "std")}  # fmt: skip
+    return load_backbone(
+        BackboneSpec(**record, weights=Weights(random=0), role="control"), offline=True
+    )
+
+
+def _timm(model: str) -> dict[str, Any]:
+    import timm
+
+    architecture = model.partition(".")[0]
+    if not timm.is_model(architecture):
+        raise _wrong(f"timm {timm.__version__} has no model", architecture, timm.list_models())
+    known = timm.list_pretrained(f"{architecture}.*")
+    if model not in known:
+        raise _wrong(f"timm {timm.__version__} has no weights", model, known)
+    config = timm.get_pretrained_cfg(model)
+    if not config.hf_hub_id:
+        raise UsageError(f"timm knows no hub repository of {model}; write the entry by hand.")
+    return {
+        "source": "timm",
+        "model": model,
+        "weights": Weights(hub=config.hf_hub_id, file=config.hf_hub_filename),
+        "input": config.input_size[-1],
+        "mean": tuple(config.mean),
+        "std": tuple(config.std),
+        "license": config.license,
+        "task": "classification" if config.num_classes else UNKNOWN,
+    }
+
+
+def _open_clip(reference: str) -> dict[str, Any]:
+    import open_clip
+
+    model, _, tag = reference.partition("/")
+    if model not in open_clip.list_models():
+        what = f"open_clip {open_clip.__version__} has no model"
+        raise _wrong(what, model, open_clip.list_models())
+    tags = open_clip.list_pretrained_tags_by_model(model)
+    config = open_clip.get_pretrained_cfg(model, tag) if tag else {}
+    parts = config.get("hf_hub", "").strip("/").split("/")  # owner, repository, perhaps a file
+    if len(parts) < 2:
+        pairs = [f"{model}/{known}" for known in tags]
+        raise _wrong(f"open_clip {open_clip.__version__} has no hub weights", reference, pairs)
+    # The same weights under another activation are another network.
+    quick = config.get("quick_gelu") and not model.endswith("-quickgelu")
+    size = open_clip.get_model_config(model)["vision_cfg"]["image_size"]
+    return {
+        "source": "open_clip",
+        "model": f"{model}-quickgelu" if quick else model,
+        "weights": Weights(
+            hub="/".join(parts[:2]), file=parts[2] if len(parts) > 2 else OPEN_CLIP_FILE
+        ),
+        "input": size if isinstance(size, int) else size[-1],
+        "mean": tuple(config["mean"]),
+        "std": tuple(config["std"]),
+        "license": None,
+        "task": "image-text contrast",
+    }
+
+
+def _wrong(what: str, name: str, known: Any) -> UsageError:
+    """Return the error for a name that a library does not know, with the nearest."""
+    problem: BackboneUnavailable = no_such(what, name, list(known))
+    text = f"{problem.reason}; {problem.remedy}" if problem.remedy else problem.reason
+    return UsageError(text if text.endswith("?") else f"{text}.")
+
+
+SOURCES: Mapping[str, Any] = {"timm": _timm, "open_clip": _open_clip}

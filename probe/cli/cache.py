@@ -1,0 +1,144 @@
+"""`probe cache`: the features and results that are kept, so that nothing is computed twice."""
+
+import json
+import re
+import time
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from probe.features.contents import Part
+
+app = typer.Typer(help="The feature cache: what is in it, is it whole, make it smaller.")
+
+SIZES = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
+SPANS = {"h": 3600, "d": 86_400, "w": 7 * 86_400}
+
+
+@app.command("ls")
+def list_parts(
+    as_json: Annotated[bool, typer.Option("--json", help="As JSON, with every folder.")] = False,
+) -> None:
+    """List what is kept, the largest first."""
+    from probe.features.contents import parts
+    from probe.files import cache_root
+    from probe.reports.text import text_table
+
+    root = cache_root()
+    found = parts(root)
+    if as_json:
+        records = [
+            {"kind": p.kind, "what": p.what, "folder": str(p.folder), "images": p.rows,
+             "bytes": p.size, "written": p.written}
+            for p in found
+        ]  # fmt: skip
+        typer.echo(json.dumps({"root": str(root), "parts": records}, ensure_ascii=False))
+        return
+    now = time.time()
+    rows = [
+        (p.what, str(p.rows), _size(p.size), _age(now - p.written), p.folder.name)
+        for p in found
+        if p.kind == "features"
+    ]
+    typer.echo(text_table(("features", "images", "size", "age", "folder"), rows, kept=4), nl=False)
+    results = [p for p in found if p.kind == "result"]
+    typer.echo(f"{len(results)} probe results, {_size(sum(p.size for p in results))}")
+    typer.echo(f"{_size(sum(p.size for p in found))} in {root}")
+
+
+@app.command()
+def verify(
+    remove: Annotated[
+        bool, typer.Option("--remove", help="Remove what is damaged; it is computed again.")
+    ] = False,
+) -> None:
+    """Read every file and name those that are damaged. They are never used."""
+    from probe.features.contents import damaged, parts
+    from probe.files import cache_root
+
+    root = cache_root()
+    found = damaged(root)
+    for path in found:
+        if remove:
+            path.unlink(missing_ok=True)
+        typer.echo(f"{'removed' if remove else 'damaged'}: {path}")
+    total = _size(sum(p.size for p in parts(root)))
+    typer.echo(f"{total} in {root}: {len(found) or 'nothing'} damaged.", err=True)
+    raise typer.Exit(1 if found and not remove else 0)
+
+
+@app.command()
+def prune(
+    older_than: Annotated[
+        str | None, typer.Option(help="What nothing was added to for so long: 12h, 30d, 8w.")
+    ] = None,
+    larger_than: Annotated[
+        str | None, typer.Option(help="The oldest, until this much is left: 500MB, 20GB.")
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", "-n", help="Only say what.")] = False,
+) -> None:
+    """Remove old features and results; what was written within the last hour stays."""
+    from probe.errors import UsageError
+    from probe.features.contents import choose, leftovers, parts, remove
+    from probe.files import cache_root
+
+    if older_than is None and larger_than is None:
+        raise UsageError("Say what to remove: --older-than 30d, --larger-than 20GB, or both.")
+    root = cache_root()
+    chosen = choose(
+        parts(root),
+        older_than=None if older_than is None else _span(older_than),
+        larger_than=None if larger_than is None else _bytes(larger_than),
+        now=time.time(),
+    )
+    _show(chosen)
+    if not dry_run:
+        remove(chosen)
+        for path in list(leftovers(root)):
+            path.unlink(missing_ok=True)
+    total = _size(sum(part.size for part in chosen))
+    typer.echo(f"{total} {'would be' if dry_run else 'were'} removed from {root}.", err=True)
+
+
+def _show(chosen: "Sequence[Part]") -> None:
+    for part in chosen:
+        if part.kind == "features":
+            typer.echo(f"{part.what}: {part.rows} images, {_size(part.size)} ({part.folder.name})")
+    results = [part for part in chosen if part.kind == "result"]
+    if results:
+        typer.echo(f"{len(results)} probe results, {_size(sum(p.size for p in results))}")
+
+
+def _size(count: int) -> str:
+    for unit, length in (("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
+        if count >= length:
+            return f"{count / length:.1f} {unit}"
+    return f"{count} B"
+
+
+def _age(seconds: float) -> str:
+    for unit, length in (("d", 86_400), ("h", 3600), ("min", 60)):
+        if seconds >= length:
+            return f"{seconds / length:.0f} {unit}"
+    return "now"
+
+
+def _span(text: str) -> float:
+    from probe.errors import UsageError
+
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([hdw])", text.strip().lower())
+    if match is None:
+        raise UsageError(f"--older-than: '{text}' is no time. Write 12h, 30d or 8w.")
+    return float(match[1]) * SPANS[match[2]]
+
+
+def _bytes(text: str) -> int:
+    from probe.errors import UsageError
+
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]?)B?", text.strip().upper())
+    if match is None:
+        raise UsageError(f"--larger-than: '{text}' is no size. Write 500MB or 20GB.")
+    return int(float(match[1]) * SIZES[match[2]])

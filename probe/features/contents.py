@@ -1,0 +1,139 @@
+"""What is in the cache folder: listed, verified, made smaller. No torch here."""
+
+import json
+import os
+import shutil
+import struct
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from probe.features.store import is_whole
+
+FEATURES, RESULTS = "features", "results"
+IN_USE_SECONDS = 3600.0  # what is younger may belong to a process that runs
+
+
+@dataclass(frozen=True)
+class Part:
+    """One folder of the cache.
+
+    Attributes:
+        kind: "features" (of one backbone at one resolution and precision) or "result" (of a probe
+            on such features).
+        what: for people: "timm resnet18 at 64 px, fp32".
+        folder: where it is.
+        rows: images it has features of; 0 for a result.
+        size: bytes.
+        written: when something was last added, seconds since 1970.
+    """
+
+    kind: str
+    what: str
+    folder: Path
+    rows: int
+    size: int
+    written: float
+
+
+def parts(root: Path) -> list[Part]:
+    """Return what the cache holds, the largest first; other folders of the root are not looked at.
+
+    Args:
+        root: the cache folder; it may not exist.
+    """
+    found = []
+    for kind, name in ((FEATURES, "features"), (RESULTS, "result")):
+        for folder in sorted((root / kind).glob("*/")):
+            facts = [path.stat() for path in _files(folder)]
+            if not facts:
+                continue
+            rows = 0
+            if kind == FEATURES:
+                rows = sum(_rows(path) for path in folder.glob("*.safetensors"))
+            size, written = sum(f.st_size for f in facts), max(f.st_mtime for f in facts)
+            found.append(Part(name, _what(folder, kind), folder, rows, size, written))
+    return sorted(found, key=lambda part: (-part.size, str(part.folder)))
+
+
+def damaged(root: Path) -> list[Path]:
+    """Return the files whose bytes are not those they were named for; every file is read.
+
+    They are never used: what they held is computed again.
+    """
+    return [
+        path
+        for kind in (FEATURES, RESULTS)
+        for path in sorted((root / kind).glob("*/*.safetensors"))
+        if not is_whole(path)
+    ]
+
+
+def choose(
+    found: Sequence[Part], *, older_than: float | None, larger_than: int | None, now: float
+) -> list[Part]:
+    """Return what to remove, the oldest first; never what was written within the last hour.
+
+    Args:
+        found: what there is.
+        older_than: remove what nothing was added to for so many seconds.
+        larger_than: remove the oldest until no more than so many bytes are left.
+        now: seconds since 1970.
+    """
+    oldest = sorted(found, key=lambda part: part.written)
+    left = sum(part.size for part in found)
+    chosen = []
+    for part in oldest:
+        age = now - part.written
+        old = older_than is not None and age > older_than
+        too_large = larger_than is not None and left > larger_than
+        if (old or too_large) and age > IN_USE_SECONDS:
+            chosen.append(part)
+            left -= part.size
+    return chosen
+
+
+def remove(chosen: Sequence[Part]) -> None:
+    """Remove parts of the cache; what another process removed meanwhile is no error."""
+    for part in chosen:
+        # The record goes last: a folder that was cut in half still says what it is.
+        for path in sorted(_files(part.folder), key=lambda p: p.suffix == ".json"):
+            path.unlink(missing_ok=True)
+        shutil.rmtree(part.folder, ignore_errors=True)
+
+
+def leftovers(root: Path) -> Iterator[Path]:
+    """Yield files that a killed process left half written, an hour ago or earlier."""
+    for kind in (FEATURES, RESULTS):
+        for path in sorted((root / kind).glob("*/.*")):
+            if time.time() - path.stat().st_mtime > IN_USE_SECONDS:
+                yield path
+
+
+def _files(folder: Path) -> list[Path]:
+    return [path for path in folder.iterdir() if path.is_file()]
+
+
+def _rows(path: Path) -> int:
+    """Return how many rows a shard holds, from its header alone; 0 for a damaged one."""
+    try:
+        with path.open("rb") as f:
+            (length,) = struct.unpack("<Q", f.read(8))
+            header = json.loads(f.read(min(length, os.fstat(f.fileno()).st_size)))
+        return int(header["features"]["shape"][0])
+    except (OSError, ValueError, KeyError, TypeError, IndexError, struct.error):
+        return 0
+
+
+def _what(folder: Path, kind: str) -> str:
+    if kind == RESULTS:
+        return "probe"
+    try:
+        record = json.loads((folder / "space.json").read_text("utf-8"))
+        return (
+            f"{record['source']} {record['model']} at {record['resolution']} px, "
+            f"{record['precision']}, weights {record['weights'][:8]}"
+        )
+    except (OSError, ValueError, KeyError, TypeError):
+        return "unknown"

@@ -1,0 +1,157 @@
+"""`probe bank fetch` and `probe bank add`: what is fetched stays what it was; new entries work."""
+
+import functools
+import http.server
+import json
+import threading
+
+import pytest
+import torch
+
+from probe.bank import weights
+from probe.bank.spec import load_bank, packaged_bank
+from probe.errors import BackboneUnavailable
+
+ENTRY = """
+- name: {name}
+  source: timm
+  model: test_resnet
+  weights: {{url: '{url}'}}
+  input: 32
+  mean: [0.5, 0.5, 0.5]
+  std: [0.5, 0.5, 0.5]
+  task: none
+  data: none
+  license: none
+"""
+
+
+@pytest.fixture
+def served(tmp_path, monkeypatch):
+    """A folder behind an address, with the weights of a tiny network."""
+    import timm
+
+    monkeypatch.setattr(weights, "_unreachable", {})
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    folder = tmp_path / "served"
+    folder.mkdir()
+    torch.save(timm.create_model("test_resnet", num_classes=0).state_dict(), folder / "net.pth")
+
+    class Quiet(http.server.SimpleHTTPRequestHandler):
+        def log_message(self, *args):
+            pass
+
+    handler = functools.partial(Quiet, directory=folder)
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+        yield folder, f"http://127.0.0.1:{server.server_address[1]}"
+        server.shutdown()
+
+
+def test_fetch_says_what_came_and_locks_it(cli, served, tmp_path):
+    folder, address = served
+    bank = tmp_path / "mine.yaml"
+    bank.write_text(
+        ENTRY.format(name="net", url=f"{address}/net.pth")
+        + ENTRY.format(name="gone", url=f"{address}/gone.pth")
+    )
+    first = cli("bank", "fetch", "--bank", bank)
+    assert first.code == 3
+    assert "fetched" in first.out and "404" in first.out and "Traceback" not in first.err
+    locked = json.loads((tmp_path / "mine.lock").read_text())["entries"]
+    assert list(locked) == ["net"] and locked["net"]["bytes"] == (folder / "net.pth").stat().st_size
+    again = cli("bank", "fetch", "net", "--bank", bank)
+    assert again.code == 0 and "was here" in again.out
+    assert cli("bank", "check", "--bank", bank, "--backbones", "net").code == 0
+
+
+def test_other_bytes_than_the_locked_ones_are_refused(cli, served, tmp_path):
+    _, address = served
+    bank = tmp_path / "mine.yaml"
+    bank.write_text(ENTRY.format(name="net", url=f"{address}/net.pth"))
+    assert cli("bank", "fetch", "--bank", bank).code == 0
+    path = weights.torch_cache_path(f"{address}/net.pth")
+    path.write_bytes(path.read_bytes() + b" ")
+    for command in ("fetch", "check"):
+        result = cli("bank", command, "--bank", bank)
+        assert result.code == 3 and "lock file" in result.out + result.err
+    path.unlink()  # as the message says
+    assert cli("bank", "fetch", "--bank", bank).code == 0
+
+
+def test_a_lock_holds_only_for_the_place_it_was_made_for(cli, served, tmp_path):
+    _, address = served
+    bank = tmp_path / "mine.yaml"
+    bank.write_text(ENTRY.format(name="net", url=f"{address}/net.pth"))
+    assert cli("bank", "fetch", "--bank", bank).code == 0
+    assert load_bank(bank).specs[0].sha256 is not None
+    bank.write_text(ENTRY.format(name="net", url=f"{address}/other.pth"))
+    assert load_bank(bank).specs[0].sha256 is None
+    (tmp_path / "mine.lock").write_text("{")
+    result = cli("bank", "list", "--bank", bank)
+    assert result.code == 1 and "mine.lock" in result.err
+
+
+def test_the_packaged_bank_is_never_written_to(cli, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    before = packaged_bank().read_bytes()
+    result = cli("bank", "fetch", "efficientnet-lite*")
+    assert "No lock file is kept for the packaged bank" in result.err
+    assert cli("bank", "add", "timm:test_resnet.r160_in1k", "--bank", packaged_bank()).code == 2
+    assert packaged_bank().read_bytes() == before
+    assert not packaged_bank().with_suffix(".lock").exists()
+
+
+def test_an_added_entry_is_right_and_everything_else_stays(cli, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    result = cli("bank", "add", "timm:test_vit.r160_in1k")
+    assert result.code == 0, result.err
+    bank = tmp_path / "modelbank.yaml"
+    assert bank.read_text() == packaged_bank().read_text() + "\n" + result.out
+    entry = load_bank(bank).specs[-1]
+    assert entry.name == "test_vit.r160_in1k" and entry.weights.hub == "timm/test_vit.r160_in1k"
+    assert (entry.input, entry.data, entry.license) == (160, "ImageNet-1k", "apache-2.0")
+    assert "64 features, last map 64x10x10" in result.out
+    again = cli("bank", "add", "timm:test_vit.r160_in1k")
+    assert again.code == 1 and "is taken" in again.err
+    assert cli("bank", "add", "timm:test_vit.r160_in1k", "--name", "twin").code == 0
+    assert load_bank(bank).specs[-1].name == "twin"
+    assert cli("bank", "list").code == 0
+
+
+def test_an_added_clip_has_its_own_activation_and_words_of_ours(cli, tmp_path):
+    bank = tmp_path / "mine.yaml"
+    bank.write_text("# mine\n" + ENTRY.format(name="net", url="https://a.b/net.pth"))
+    result = cli("bank", "add", "open_clip:ViT-B-32/openai", "--bank", bank, "--license", "MIT: so",
+                 "--data", "it's \"quoted\"")  # fmt: skip
+    assert result.code == 0, result.err
+    entry = load_bank(bank).specs[-1]
+    assert entry.model == "ViT-B-32-quickgelu" and entry.input == 224
+    assert entry.weights.hub == "timm/vit_base_patch32_clip_224.openai"
+    assert entry.license == "MIT: so" and entry.data == 'it\'s "quoted"'
+    assert bank.read_text().startswith("# mine\n")
+
+
+@pytest.mark.parametrize(
+    ("reference", "words"),
+    [
+        ("convnext_tiny", "names no source"),
+        ("torch:x", "Unknown source 'torch'"),
+        ("timm:convnxt_tiny.fb_in22k", "did you mean 'convnext_tiny'?"),
+        ("timm:convnext_tiny.fb_in22", "did you mean 'convnext_tiny.fb_in22k'?"),
+        ("open_clip:ViT-B-32/opnai", "did you mean 'ViT-B-32/openai'?"),
+        ("timm:", "names no source"),
+    ],
+)
+def test_what_the_libraries_do_not_know_is_refused(cli, tmp_path, reference, words):
+    result = cli("bank", "add", reference, "--bank", tmp_path / "mine.yaml")
+    assert result.code == 2 and words in result.err
+    assert not (tmp_path / "mine.yaml").exists()
+
+
+def test_an_entry_without_its_weights_says_how_to_get_them(cli, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert cli("bank", "add", "timm:test_vit.r160_in1k").code == 0
+    spec = load_bank().specs[-1]
+    with pytest.raises(BackboneUnavailable, match=r"probe bank fetch test_vit\.r160_in1k"):
+        weights.find_weights(spec, offline=True)
