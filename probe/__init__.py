@@ -24,6 +24,7 @@ _PUBLIC = {
     "SampleOptions": "probe.generators.config",
     "Scores": "probe.probing.scoring",
     "TrainConfig": "probe.training.config",
+    "doctor": "probe.api",
     "generate": "probe.api",
     "inspect": "probe.api",
     "load_bank": "probe.bank.spec",

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +13,16 @@ import torch
 import probe
 from probe.bank.load import load_backbone
 from probe.bank.spec import load_bank
+from probe.checks.commands import next_commands
+from probe.checks.cost import SHOWN
+from probe.checks.cost import examine as examine_cost
+from probe.checks.data import compare as compare_images
+from probe.checks.data import examine as examine_images
+from probe.checks.findings import Examination
+from probe.checks.run import examine as examine_run
 from probe.errors import BackboneUnavailable, ImagesError, UsageError
 from probe.features.store import FeatureStore
-from probe.files import cache_root, digest_json, write_json
+from probe.files import cache_root
 from probe.generators.callables import CallableSource, SampleFunction
 from probe.generators.config import SampleOptions
 from probe.generators.inspection import Inspection, inspect_file
@@ -23,7 +30,6 @@ from probe.generators.lineage import trained_against
 from probe.generators.open import open_by_seed, open_fakes, what_runs
 from probe.images.archive import is_zip
 from probe.images.base import ImageSource
-from probe.images.decode import describe_broken
 from probe.images.grid import save_grid
 from probe.images.open import open_files, open_images
 from probe.images.tensors import TensorSource
@@ -41,16 +47,13 @@ from probe.probing.scoring import score as score_source
 from probe.reports.evidence import SIDE, Draw, Read, gather, save_evidence
 from probe.reports.files import save_ranking
 from probe.reports.run import REPORT_FILE, write_report
-from probe.runtime import choose_device, choose_precision, join_world, local_device
-from probe.training.availability import Estimate, estimate, require_backbones
+from probe.runtime import choose_device, ignore, join_world, local_device
+from probe.training.availability import Estimate, estimate
 from probe.training.config import TrainConfig
 from probe.training.evaluation import Candidates
-from probe.training.inherit import inherit
 from probe.training.loop import Run
 from probe.training.loop import train as train_loop
-from probe.training.presets import make_plan
-from probe.training.reals import open_reals
-from probe.training.runs import OPTIONS_FILE, choose_folder
+from probe.training.setup import set_up
 from probe.training.state import TrainState
 
 BUNDLED = Path(__file__).parent / "demo"
@@ -68,10 +71,6 @@ DEMO_BACKBONES = (
 
 Report = Callable[[dict[str, Any]], None]
 Images = Path | str | ImageSource | torch.Tensor | np.ndarray
-
-
-def ignore(record: dict[str, Any]) -> None:
-    """Report to nobody."""
 
 
 def _say_what_runs(gen: str, sample: SampleOptions, report: Report) -> None:
@@ -182,6 +181,71 @@ def rank(
         )
         write_report(Path(out))
     return ranking
+
+
+def doctor(
+    real: Images,
+    *,
+    gen: Images | SampleFunction | None = None,
+    run: Path | str | None = None,
+    bank: Path | str | None = None,
+    backbones: Sequence[str] | None = None,
+    strategy: str = "progressive",
+    resolution: int | None = None,
+    measure: bool = True,
+    device: str = "auto",
+) -> Examination:
+    """Look at images, weights and a run: what is wrong, what would it cost, what to set.
+
+    Downloads nothing, and writes nothing.
+
+    Args:
+        real: as of `rank`.
+        gen: as of `rank`: is any of it among the reals, does its encoding give it away?
+        run: a ranking's folder or a training run's directory.
+        bank: the bank file; ./modelbank.yaml or the packaged one unless given.
+        backbones: names or patterns of the entries; all unless given.
+        strategy: of the training that is estimated.
+        resolution: side in pixels; the images' own unless given.
+        measure: also run the backbones and a few steps of training, for their cost; takes minutes
+            where images are large.
+        device: "auto", "cpu" or "cuda".
+
+    Returns:
+        Findings, and the commands to run next.
+    """
+    whole = load_bank(None if bank is None else Path(bank))
+    reals = _open_images(real, "real")
+    place = local_device(choose_device(device))
+    fakes = None
+    if gen is not None:
+        count = min(SHOWN, len(reals))
+        fakes = _open_fakes(gen, reals, count, 0, SampleOptions(), place, ignore)
+    side = resolution or 2 ** max(3, reals.resolution.bit_length() - 1)
+    found = list(examine_images(reals, resolution=side))
+    if fakes is not None:
+        found += compare_images(reals, fakes)
+    commands: tuple[str, ...] = ()
+    if measure:
+        specs = whole.select(backbones)
+        candidates = Candidates(
+            specs=[s for s in specs if s.role == "discriminator"],
+            evaluator=whole.evaluator,
+            store=FeatureStore(cache_root()),
+            calibration=open_images(CALIBRATION),
+            offline=True,
+        )
+        settings, costs = examine_cost(
+            reals, fakes, specs, candidates, strategy=strategy, resolution=side, device=place
+        )
+        found += costs
+        if isinstance(real, str | Path) and settings is not None:
+            named = str(gen) if isinstance(gen, str | Path) else "G.pkl"
+            bank_file = None if bank is None else str(bank)
+            commands = next_commands(str(real), named, settings, bank_file)
+    if run is not None:
+        found += examine_run(Path(run), Path(real) if isinstance(real, str | Path) else None)
+    return Examination(findings=tuple(found), commands=commands)
 
 
 def report(run: Path | str, *, out: Path | str | None = None) -> Path:
@@ -453,21 +517,14 @@ def check_bank(
 def _training(
     real: Path | str | ImageSource,
     *,
-    outdir: Path | str | None,
-    config: TrainConfig | None,
     bank: Path | str | None,
     backbones: Sequence[str] | None,
-    init: Path | str | None,
-    resume: Path | str | None,
-    device: str,
-    precision: str,
     offline: bool,
-    report: Report,
+    device: str,
+    config: TrainConfig | None,
+    **settings: Any,
 ) -> Iterator[tuple[Run, TrainState]]:
-    """Check everything that a run needs and set it up; without `outdir`, write nothing."""
-    config = config or TrainConfig()
-    place = local_device(choose_device(device))
-    precision = choose_precision(precision, place)
+    """Open the images and the bank of a run, and set it up; see `probe.training.setup.set_up`."""
     whole = load_bank(None if bank is None else Path(bank))
     candidates = Candidates(
         specs=[s for s in whole.select(backbones) if s.role == "discriminator"],
@@ -477,92 +534,9 @@ def _training(
         offline=offline,
     )
     source = open_images(Path(real)) if isinstance(real, str | Path) else real
-    with join_world(place) as world:
-        reals = open_reals(
-            source,
-            resolution=config.resolution,
-            holdout=config.holdout,
-            cond=config.cond,
-            seed=config.seed,
-        )
-        inherited = None
-        if init is not None:
-            inherited = inherit(Path(init), resolution=reals.resolution, c_dim=reals.c_dim)
-            config = inherited.adapt(config)
-        plan = make_plan(
-            config,
-            resolution=reals.resolution,
-            images=len(reals.training),
-            processes=world.size,
-            inherited=inherited is not None,
-        )
-        notes = require_backbones(plan.config, candidates)
-        if notes and any("no distances" in note for note in notes):
-            candidates = replace(candidates, evaluator=None)
-        keys = [
-            reals.training.keys(range(len(reals.training))),
-            reals.holdout.keys(range(len(reals.holdout))),
-        ]
-        identity = {
-            **plan.config.record(),
-            "images": digest_json(keys),
-            "init": None if inherited is None else inherited.digest,
-            "bank": [spec.name for spec in candidates.specs],
-        }
-        record = {
-            "probe": probe.__version__,
-            "real": {
-                **source.identity(),
-                "training": len(reals.training),
-                "holdout": len(reals.holdout),
-            },
-            "resolution": reals.resolution,
-            "classes": reals.c_dim,
-            "stage_ends_kimg": [end / 1000 for end in plan.stage_ends],
-            "precision": precision,
-            "device": str(place),
-            "processes": world.size,
-            "init": None if init is None else str(init),
-            "options": asdict(plan.config),
-            "length": [config.kimg, config.stage_kimg],
-            "digest": digest_json(identity),
-        }
-        handle, folder = None, Path()
-        if outdir is not None and world.is_first:
-            folder, handle = choose_folder(Path(outdir), _run_name(source), record, resume)
-            write_json(folder / OPTIONS_FILE, record)
-        folder = Path(world.broadcast(str(folder)))
-        if world.is_first:
-            report({"event": "plan", "folder": str(folder), "plan": plan, "notes": notes, **record})
-            if reals.broken:
-                report({"event": "note", "text": describe_broken(reals.broken)})
-        networks = {}
-        if inherited is not None:
-            networks = {
-                "generator": inherited.generator,
-                "average": inherited.average,
-                "discriminator": inherited.discriminator,
-            }
-        state = TrainState(
-            plan.config, reals.resolution, place, record["digest"], c_dim=reals.c_dim, **networks
-        )
-        metadata = {"options": asdict(plan.config), "images_digest": identity["images"]}
-        run = Run(
-            reals=reals,
-            plan=plan,
-            candidates=candidates,
-            folder=folder,
-            device=place,
-            precision=precision,
-            world=world,
-            metadata=metadata if init is None else {**metadata, "init": str(init)},
-            report=report if world.is_first else ignore,
-        )
-        try:
-            yield run, state
-        finally:
-            if handle is not None:
-                handle.close()
+    place = local_device(choose_device(device))
+    with set_up(source, candidates, config or TrainConfig(), device=place, **settings) as ready:
+        yield ready
 
 
 def train(
@@ -650,8 +624,3 @@ def plan_training(
         report=report,
     ) as (run, state):
         return estimate(run, state)
-
-
-def _run_name(source: ImageSource) -> str:
-    """Return what a run directory is called after its number: the images' folder or file."""
-    return Path(source.name).resolve().stem or "images"

@@ -89,6 +89,22 @@ def write_text(path: Path, text: str) -> None:
     write_bytes(path, text.encode())
 
 
+def read_json(path: Path) -> dict[str, Any]:
+    """Return a file's record, empty where there is no file."""
+    return json.loads(path.read_text("utf-8")) if path.exists() else {}
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """Return the records of a .jsonl file; the last line of a run that goes on may be cut."""
+    records = []
+    for line in path.read_text("utf-8").splitlines() if path.exists() else []:
+        try:
+            records.append(json.loads(line))
+        except json.JSONDecodeError:
+            continue
+    return records
+
+
 def write_json(path: Path, value: Any) -> None:
     """Write a plain value as indented JSON, atomically."""
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")

@@ -190,3 +190,7 @@ def local_device(device: torch.device) -> torch.device:
         device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
         torch.cuda.set_device(device)
     return device
+
+
+def ignore(record: dict[str, Any]) -> None:
+    """Report progress to nobody."""

@@ -20,8 +20,10 @@ ALLOWED: dict[str, set[str]] = {
     "features": BASE | {"images", "bank"},
     "probing": BASE | {"images", "bank", "features"},
     "metrics": BASE | {"images", "bank", "features"},
-    "training": BASE | {"images", "generators", "bank", "features", "probing", "metrics"},
-    "reports": BASE | {"__init__", "probing", "metrics"},  # __init__: the version
+    "training": BASE
+    | {"__init__", "images", "generators", "bank", "features", "probing", "metrics"},
+    "checks": BASE | {"images", "bank", "features", "probing", "training"},
+    "reports": BASE | {"__init__", "probing", "metrics", "checks"},  # __init__: the version
 }
 ALLOWED["api"] = {*ALLOWED, "__init__"}
 ALLOWED["cli"] = {"__init__", "api", "errors", "files", "memory", "registry", "reports", "bank"} | {

@@ -15,7 +15,19 @@ from types import FrameType
 import typer
 
 from probe import __version__
-from probe.cli import bank, cache, demo, generate, inspect, metrics, rank, report, score, train
+from probe.cli import (
+    bank,
+    cache,
+    demo,
+    doctor,
+    generate,
+    inspect,
+    metrics,
+    rank,
+    report,
+    score,
+    train,
+)
 from probe.errors import ProbeError
 from probe.metrics.config import MeasureOptions
 from probe.probing.config import RankOptions
@@ -40,6 +52,7 @@ app.command("metrics")(metrics.metrics)
 app.command("score")(score.score)
 app.command("train")(train.train)
 app.command("report")(report.report)
+app.command("doctor")(doctor.doctor)
 app.command("generate")(generate.generate)
 app.command("inspect")(inspect.inspect)
 app.command("demo")(demo.demo)

@@ -169,8 +169,7 @@ class TrainLog:
     def show_estimate(self, estimate: Any) -> None:
         """Say what a run would cost: a `probe.training.availability.Estimate`."""
         config, ends = self.plan.config, self.plan.stage_ends
-        k = {"none": [0], "fixed": [0, config.k]}.get(config.strategy, list(range(config.k + 1)))
-        low, high = estimate.hours(ends, k)
+        low, high = estimate.hours(ends, config.members_by_stage)
         self.say(f"Measured here: {estimate.own:.1f} s/kimg for the GAN alone")
         for name, seconds in estimate.each.items():
             self.say(f"  + {seconds:.1f} s/kimg with {name}")

@@ -12,6 +12,7 @@ import numpy as np
 from PIL import Image
 
 from probe.errors import ProbeError
+from probe.files import read_json, read_lines
 from probe.probing.leaderboard import Leaderboard
 from probe.reports.page import COLOURS, Figure, render, whiskers
 from probe.reports.svg import Area, Dots, Layer, Line, Mark, plot
@@ -45,14 +46,14 @@ def train_page(folder: Path) -> str:
 
 def _page(folder: Path) -> str:
     options = json.loads((folder / OPTIONS_FILE).read_text("utf-8"))
-    progress = _json(folder / "progress.json")
-    selections = [_json(path) for path in sorted(folder.glob("selection-stage*.json"))]
+    progress = read_json(folder / "progress.json")
+    selections = [read_json(path) for path in sorted(folder.glob("selection-stage*.json"))]
     distances = {
-        path.stem.removeprefix("metric-"): _lines(path)
+        path.stem.removeprefix("metric-"): read_lines(path)
         for path in sorted(folder.glob("metric-*.jsonl"))
         if path.stem != "metric-accuracy"
     }
-    stats = _lines(folder / "stats.jsonl")
+    stats = read_lines(folder / "stats.jsonl")
     marks = [
         Mark(kimg, ", ".join(choice["added"]) or "nothing joins")
         for kimg, choice in _joins(options, selections, stats)
@@ -70,21 +71,6 @@ def _page(folder: Path) -> str:
         selections=[_selection(choice) for choice in selections],
         config=json.dumps(options, indent=2, ensure_ascii=False),
     )
-
-
-def _json(path: Path) -> dict[str, Any]:
-    return json.loads(path.read_text("utf-8")) if path.exists() else {}
-
-
-def _lines(path: Path) -> list[dict[str, Any]]:
-    """Return the records of a .jsonl file; the last line of a run that goes on may be cut."""
-    records = []
-    for line in path.read_text("utf-8").splitlines() if path.exists() else []:
-        try:
-            records.append(json.loads(line))
-        except json.JSONDecodeError:
-            continue
-    return records
 
 
 def _answer(
@@ -199,7 +185,7 @@ def _distance_figures(
 
 def _accuracy_figures(folder: Path, marks: Sequence[Mark]) -> Iterable[Figure | None]:
     found: dict[str, dict[str, list[tuple[float, float]]]] = {}
-    for line in _lines(folder / "metric-accuracy.jsonl"):
+    for line in read_lines(folder / "metric-accuracy.jsonl"):
         for key, value in line["results"].items():
             _, name, kind = key.split("/", 2)
             found.setdefault(name, {}).setdefault(KINDS[kind], []).append((line["kimg"], value))
@@ -215,7 +201,7 @@ def _accuracy_figures(folder: Path, marks: Sequence[Mark]) -> Iterable[Figure | 
 
 def _probe_figures(folder: Path, marks: Sequence[Mark]) -> Iterable[Figure | None]:
     series: dict[str, list[tuple[float, float]]] = {}
-    for line in _lines(folder / "probes.jsonl"):
+    for line in read_lines(folder / "probes.jsonl"):
         for name, score in line["scores"].items():
             series.setdefault(name, []).append((line["kimg"], score))
     yield _curves(

@@ -151,6 +151,12 @@ class TrainConfig:
         """How many stages the strategy has, the warm-up among them."""
         return {"none": 1, "fixed": 2}.get(self.strategy, 1 + self.k)
 
+    @property
+    def members_by_stage(self) -> list[int]:
+        """How many backbones are in use in each stage."""
+        known = {"none": [0], "fixed": [0, self.k]}
+        return known.get(self.strategy, list(range(self.k + 1)))
+
     def record(self) -> dict[str, Any]:
         """Return the options that decide a run's numbers; its length may be changed on the way."""
         from dataclasses import asdict

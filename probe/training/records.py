@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from probe.files import write_text
+from probe.files import read_lines, write_text
 
 STATS_FILE = "stats.jsonl"
 PROBES_FILE = "probes.jsonl"
@@ -45,7 +45,7 @@ class RunRecords:
     def __init__(self, folder: Path, images: int) -> None:
         self.folder, self.images = folder, images
         for path in folder.glob("*.jsonl"):
-            lines = [line for line in _records(path) if line["kimg"] <= images / 1000]
+            lines = [line for line in read_lines(path) if line["kimg"] <= images / 1000]
             write_text(path, "".join(json.dumps(line) + "\n" for line in lines))
         self._board = None
         if importlib.util.find_spec("tensorboard") is not None:
@@ -95,14 +95,3 @@ class RunRecords:
             for name, value in values.items():
                 self._board.add_scalar(name, value, global_step=images)
             self._board.flush()
-
-
-def _records(path: Path) -> list[dict[str, Any]]:
-    """Return the whole lines of a file; a kill may have cut the last one."""
-    records = []
-    for line in path.read_text().splitlines():
-        try:
-            records.append(json.loads(line))
-        except json.JSONDecodeError:
-            continue
-    return records

