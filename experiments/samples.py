@@ -14,38 +14,50 @@ from records import last_snapshot
 from probe.files import atomic_path
 from probe.generators.config import SampleOptions
 from probe.generators.open import open_by_seed
+from probe.images.grid import save_grid
 
 COLUMNS, ROWS, ZOOM, GAP, TEXT = 16, 2, 2, 8, 16
 FIRST_SEED = 10_000_000  # no run draws these
 
 
-def draw_samples(study: Study, out: Path, results: list[dict[str, Any]], path: Path) -> bool:
+def draw_samples(
+    study: Study, out: Path, results: list[dict[str, Any]], path: Path, *, tiles: Path
+) -> None:
     """Write one PNG with reals and each arm's samples, of the first seed and most images.
 
-    Returns:
-        Whether there was anything to draw.
+    Args:
+        study: the configuration.
+        out: folder of the runs.
+        results: finished runs.
+        path: where to write; nothing is written where there is nothing to draw.
+        tiles: folder of each run's samples, which stay when its snapshots are gone.
     """
     if not results:
-        return False
+        return
     images = max(r["images"] for r in results)
     seed = min(r["seed"] for r in results if r["images"] == images)
     chosen = [r for r in results if (r["images"], r["seed"]) == (images, seed)]
     chosen.sort(key=lambda r: list(study.arms).index(r["arm"]))
     blocks = [("training images", _reals(study.run(chosen[0]["run"])))]
     for result in chosen:
-        run = study.run(result["run"])
-        snapshot = last_snapshot(_trained(out, run), run.kimg)
-        distance = result["judged"]["last"][study.evaluators[0]]["all"]["frechet"]
-        blocks.append((f"{run.arm}  (distance {distance:.3g})", _fakes(snapshot)))
+        run, tile = study.run(result["run"]), tiles / f"{result['run']}.png"
+        trained = finished_training(run, run_folder(out, run))
+        if trained is not None:
+            samples = _fakes(last_snapshot(trained, run.kimg))
+            save_grid(tile, torch.from_numpy(samples), columns=COLUMNS)
+        if tile.exists():
+            distance = result["judged"]["last"][study.evaluators[0]]["all"]["frechet"]
+            blocks.append((f"{run.arm}  (distance {distance:.3g})", _untile(tile)))
     with atomic_path(path) as temporary:
         _compose(blocks).save(temporary, format="PNG", optimize=True)
-    return True
 
 
-def _trained(out: Path, run: Run) -> Path:
-    found = finished_training(run, run_folder(out, run))
-    assert found is not None
-    return found
+def _untile(path: Path) -> np.ndarray:
+    """Return the images (N, 3, R, R) of a grid with `COLUMNS` columns and `ROWS` rows."""
+    pixels = np.array(Image.open(path).convert("RGB"))
+    side = pixels.shape[1] // COLUMNS
+    grid = pixels.reshape(ROWS, side, COLUMNS, side, 3)
+    return grid.transpose(0, 2, 4, 1, 3).reshape(ROWS * COLUMNS, 3, side, side)
 
 
 def _reals(run: Run) -> np.ndarray:

@@ -5,8 +5,9 @@
     python experiments/study.py --status               # what is done, what is left
     python experiments/study.py --report               # the page from what is done, no training
 
-Finished runs are skipped, unfinished ones go on. Runs and features go to --out, results to
-experiments/results/, the page to docs/study.md with its figures in docs/study/.
+Finished runs are skipped, also those that experiments/results/ holds from another machine;
+unfinished ones go on. Runs and features go to --out, results to experiments/results/, the page to
+docs/study.md with its figures in docs/study/.
 """
 
 import argparse
@@ -19,7 +20,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from execute import BANK, FEATURES, finished_result, run_folder
+from execute import BANK, FEATURES, RESULT, finished_result, identity, run_folder
 from jobs import Stopped, run_all
 from plan import HERE, Run, Study, read_json, read_study
 
@@ -84,6 +85,26 @@ def run_missing(study: Study, runs: Sequence[Run], out: Path, *, jobs: int) -> l
     )  # fmt: skip
 
 
+def restore(study: Study, out: Path, results_folder: Path) -> None:
+    """Put results that were written elsewhere into the folders of their runs.
+
+    So a study can be gone on with on another machine, or where its runs were removed. Results of
+    other options than the configuration's are left out.
+    """
+    record = read_json(results_folder / f"{study.path.stem}.json")
+    if record is None or record["schema"] != SCHEMA:
+        return
+    runs = {run.name: run for run in study.runs}
+    known = [r for r in record["runs"] if r["run"] in runs]
+    for result in known:
+        run = runs[result["run"]]
+        path = run_folder(out, run) / RESULT
+        if result["identity"] == identity(study, run) and not path.exists():
+            write_json(path, result)
+    if not (out / INTERVALS).exists():
+        write_json(out / INTERVALS, record["intervals"])
+
+
 def collect(study: Study, out: Path) -> dict[str, Any]:
     """Return all results as one record: the configuration, the runs, intervals over images."""
     found = {run.name: finished_result(out, study, run) for run in study.runs}
@@ -117,19 +138,23 @@ def image_intervals(
         base = name.replace("-progressive-", "-none-")
         if "-progressive-" not in name or base not in by_name:
             continue
-        judged = [by_name[n]["judged"]["last"][study.evaluators[0]] for n in (base, name)]
-        distances = [measured["all"]["frechet"] for measured in judged]
-        if kept.get(name, {}).get("of") == distances:
+        distances = [_distance(study, by_name[n]) for n in (base, name)]
+        features = [run_folder(out, study.run(n)) / FEATURES for n in (base, name)]
+        if kept.get(name, {}).get("of") == distances or not all(f.exists() for f in features):
             continue
         if reals is None:
             say("computing intervals over images")
             reals = open_judge(
                 out / BANK, study.evaluators[0], resolution=study.train["resolution"]
             ).reals
-        tables = [np.load(run_folder(out, study.run(n)) / FEATURES) for n in (base, name)]
+        tables = [np.load(path) for path in features]
         kept[name] = {**asdict(image_interval(reals, *tables)), "of": distances}
         write_json(out / INTERVALS, kept)
-    return {name: kept[name] for name in by_name if name in kept}
+    return {
+        name: kept[name]
+        for name in by_name
+        if name in kept and kept[name]["of"][1] == _distance(study, by_name[name])
+    }
 
 
 def report(study: Study, out: Path, *, results_folder: Path, page: Path) -> None:
@@ -142,7 +167,8 @@ def report(study: Study, out: Path, *, results_folder: Path, page: Path) -> None
     name = study.path.stem
     write_json(results_folder / f"{name}.json", record)
     write_text(results_folder / f"{name}.csv", to_frame(record["runs"]).to_csv(index=False))
-    draw_samples(study, out, record["runs"], page.with_suffix("") / "samples.png")
+    tiles = results_folder / f"{name}-samples"
+    draw_samples(study, out, record["runs"], page.with_suffix("") / "samples.png", tiles=tiles)
     render_page(record, page, config=study.path)
     say(f"wrote {results_folder / name}.json, {results_folder / name}.csv and {page}")
 
@@ -172,7 +198,7 @@ def show_status(study: Study, out: Path, *, jobs: int) -> None:
     for run in study.runs:
         result = results[run.name]
         if result:
-            distance = result["judged"]["last"][study.evaluators[0]]["all"]["frechet"]
+            distance = _distance(study, result)
             text = f"done      {spent[run.name] / 60:4.0f} min  Fréchet {distance:.1f}"
         else:
             alike = [s for n, s in spent.items() if study.run(n).arm == run.arm]
@@ -185,6 +211,11 @@ def show_status(study: Study, out: Path, *, jobs: int) -> None:
         print(f"{run.group:10} {run.name:34} {text}")
     if left:
         print(f"About {left / jobs / 3600:.1f} h left with --jobs {jobs}.")
+
+
+def _distance(study: Study, result: dict[str, Any]) -> float:
+    """Return what decides: the last snapshot's distance to all bundled images."""
+    return result["judged"]["last"][study.evaluators[0]]["all"]["frechet"]
 
 
 def _seconds(result: dict[str, Any]) -> float:
@@ -220,6 +251,7 @@ def main() -> None:
         study = read_study(given.config)
         out = given.out or HERE / "runs" / study.path.stem
         runs = study.select(given.only)
+        restore(study, out, given.results)
         if given.status:
             show_status(study, out, jobs=given.jobs)
             return

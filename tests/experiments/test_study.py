@@ -15,17 +15,20 @@ import intervals
 import jobs
 import numpy as np
 import pytest
+import samples
+import study
+import torch
 import yaml
 from page import render
 from plan import HERE, read_study
 from records import read_training, to_frame
 from scipy import stats
-from study import render_page
 from weights import prepare_bank
 
 from probe.bank.load import load_backbone
 from probe.bank.spec import load_bank
 from probe.errors import UsageError
+from probe.images.grid import save_grid
 from probe.images.open import open_images
 from probe.metrics.frechet import FrechetReference
 
@@ -403,6 +406,28 @@ def test_a_result_of_other_options_is_refused_and_one_judged_otherwise_is_judged
         execute.finished_result(tmp_path, STUDY, run)
 
 
+def test_results_from_another_machine_are_gone_on_with(tmp_path):
+    here, other = STUDY.runs[:2]
+    results = [
+        {"run": here.name, "identity": execute.identity(STUDY, here)},
+        {"run": other.name, "identity": {**execute.identity(STUDY, other), "fakes": 17}},
+        {"run": "500-gone-s0", "identity": {}},
+    ]
+    record = {"schema": 1, "runs": results, "intervals": {"a": {"of": [1, 2]}}}
+    (tmp_path / "study.json").write_text(json.dumps(record))
+    out = tmp_path / "runs"
+    study.restore(STUDY, out, tmp_path)
+    assert execute.finished_result(out, STUDY, here) == results[0]
+    assert execute.finished_result(out, STUDY, other) is None
+    assert json.loads((out / "intervals.json").read_text()) == record["intervals"]
+
+
+def test_tiles_of_samples_are_read_as_they_were_written(tmp_path):
+    images = torch.randint(0, 256, (32, 3, 8, 8), dtype=torch.uint8)
+    save_grid(tmp_path / "tile.png", images, columns=samples.COLUMNS)
+    assert (samples._untile(tmp_path / "tile.png") == images.numpy()).all()
+
+
 def test_the_page_in_the_docs_is_that_of_the_results(tmp_path):
     results, page = HERE / "results" / "study.json", HERE.parent / "docs" / "study.md"
     if not results.exists():
@@ -412,7 +437,7 @@ def test_the_page_in_the_docs_is_that_of_the_results(tmp_path):
     (tmp_path / "study").mkdir()
     if (page.with_suffix("") / "samples.png").exists():
         (tmp_path / "study" / "samples.png").touch()
-    render_page(json.loads(results.read_text()), tmp_path / "study.md", config=STUDY.path)
+    study.render_page(json.loads(results.read_text()), tmp_path / "study.md", config=STUDY.path)
     assert (tmp_path / "study.md").read_text() == page.read_text()
 
 
