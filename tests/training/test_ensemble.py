@@ -10,7 +10,8 @@ from torch import nn
 from probe.bank.base import Backbone, InputSpec
 from probe.bank.load import wrap
 from probe.bank.spec import load_bank
-from probe.runtime import World
+from probe.runtime import World, autocast
+from probe.training import ensemble
 from probe.training.config import TrainConfig
 from probe.training.discriminator import Discriminator, minibatch_std
 from probe.training.ensemble import (
@@ -92,6 +93,50 @@ def test_the_gradient_to_the_image_is_exact(resize):
         numeric = (logit(moved) - logit(images)).item() / 1e-5
         assert x.grad[place].item() == pytest.approx(numeric, abs=1e-4, rel=1e-3)
     assert (x.grad != 0).all()
+
+
+class Depthwise(nn.Module):
+    """A strided depthwise convolution in bf16, whose gradient on a CPU is our own."""
+
+    def __init__(self, kernel, stride, padding):
+        super().__init__()
+        torch.manual_seed(0)
+        self.spread = nn.Conv2d(3, 8, 1)
+        self.thin = nn.Conv2d(8, 8, kernel, stride, padding, groups=8)
+
+    def levels(self, x):
+        x = self.thin(torch.tanh(self.spread(x)))
+        return [x], x.mean(dim=(2, 3))
+
+
+@pytest.mark.parametrize(
+    ("side", "kernel", "stride", "padding"),
+    [(16, 3, 2, 1), (15, 3, 2, 1), (17, 5, 2, 0), (16, 5, 3, 2), (16, (3, 5), (1, 2), (0, 1))],
+)
+def test_the_quick_gradient_of_a_strided_depthwise_convolution(
+    side, kernel, stride, padding, monkeypatch
+):
+    net = Depthwise(kernel, stride, padding)
+    shape = tuple(net.levels(torch.zeros(1, 3, side, side))[0][0].shape[1:])
+    fed = InputSpec(side, (0.5,) * 3, (0.5,) * 3)
+    network = member(base=Backbone("net", net, fed, dim=8, map_shapes=[shape])).network
+    images, weights = torch.rand(2, 3, side, side) * 2 - 1, torch.randn(shape)
+    found, slow = [], ensemble._is_slow
+    monkeypatch.setattr(ensemble, "_is_slow", lambda *args: found.append(slow(*args)) or found[-1])
+
+    def gradient(precision, features):
+        x = images.clone().requires_grad_()
+        with autocast(CPU, precision):
+            (features(x)[0][0] * weights).sum().backward()
+        return x.grad
+
+    quick = gradient("bf16", network.features)
+    assert found == [False, True]
+    exact = gradient("fp32", lambda x: network.backbone.levels((x / 2 + 0.5 - 0.5) / 0.5))
+    assert (quick - exact).abs().max() < 0.02 * exact.abs().max()
+    assert torch.equal(quick, gradient("bf16", network.features))
+    assert torch.allclose(gradient("fp32", network.features), exact, atol=1e-5)
+    assert not any(found[-2:])
 
 
 def test_the_sum_of_losses_has_the_sum_of_gradients():
