@@ -117,6 +117,7 @@ def misfits_refused() -> Iterator[None]:
         yield
     except MISFITS as error:
         what = str(error).partition("\n")[0]  # torch adds lines for its developers
+        what = what.removesuffix(".")
         raise CheckpointError(f"its generator cannot be built: {what}") from error
 
 

@@ -20,6 +20,7 @@ READERS: Mapping[str, Callable[[Path], Checkpoint]] = {
     "pickle": read_pickled,
     "torch": read_pickled,
 }
+BOM = b"\xef\xbb\xbf"
 # First bytes of files that are often taken for a checkpoint.
 OTHER_FILES = {
     b"<": "a web page, not a checkpoint. Download it again",
@@ -63,7 +64,7 @@ def format_of(path: Path) -> str:
     if kind := zip_kind(path):
         return kind
     for start, what in OTHER_FILES.items():
-        if head.lstrip().startswith(start):
+        if head.removeprefix(BOM).lstrip().startswith(start):
             raise CheckpointError(f"it is {what}")
     if _is_pickle(head):
         return "pickle"
@@ -106,3 +107,5 @@ def load_generator(
         raise type(error)(f"{path}: {printable(str(error), 500)}.") from error
     except OSError as error:
         raise CheckpointError(f"{path}: cannot be read ({error.strerror}).") from error
+    except MemoryError as error:
+        raise CheckpointError(f"{path}: needs more memory than there is.") from error

@@ -9,9 +9,8 @@ from probe.generators.families import FAMILIES
 from probe.generators.formats import format_of, load_generator
 from probe.generators.listing import globals_in, globals_in_zip
 from probe.generators.programs import TITLES
-from probe.generators.run_folder import checkpoint_file
-
-LARGEST = 2 * 2**30  # bytes of a pickle whose globals are listed
+from probe.generators.run_folder import checkpoint_file, kimg_in_name
+from probe.generators.unpickle import pickle_file
 
 
 @dataclass(frozen=True)
@@ -28,7 +27,7 @@ class Inspection:
         z_dim: width of the latent.
         classes: number of classes, 0 for none.
         parameters: number of scalar parameters.
-        kimg: images seen in training, in thousands, where the file says so.
+        kimg: images seen in training, in thousands, where the file or its name says so.
         ignored: what else the file holds.
         globals: every global a pickle refers to; those that would have run code say so.
     """
@@ -58,7 +57,7 @@ def inspect_file(path: Path) -> Inspection:
     try:
         size, digest = path.stat().st_size, digest_file(path)
         kind = _format(path)
-        names = _globals(path, kind) if size <= LARGEST else []
+        names = _globals(path, kind)
     except OSError as error:
         raise CheckpointError(f"{path}: cannot be read ({error.strerror}).") from error
     known = {"path": str(path), "bytes": size, "sha256": digest, "globals": names}
@@ -77,7 +76,7 @@ def inspect_file(path: Path) -> Inspection:
         z_dim=network.z_dim,
         classes=network.c_dim,
         parameters=sum(p.numel() for p in network.parameters()),
-        kimg=checkpoint.kimg,
+        kimg=kimg_in_name(path) if checkpoint.kimg is None else checkpoint.kimg,
         ignored=checkpoint.ignored,
     )
 
@@ -91,5 +90,6 @@ def _format(path: Path) -> str | None:
 
 def _globals(path: Path, kind: str | None) -> list[str]:
     if kind == "pickle":
-        return globals_in(path.read_bytes())
+        with pickle_file(path) as data:
+            return globals_in(data)
     return globals_in_zip(path) if kind == "torch" else []

@@ -15,8 +15,12 @@ from probe.generators.unpickle import (
     MARK,
     MOST_GLOBALS,
     MOST_OPCODES,
+    Pickle,
+    Stream,
     dict_key,
     is_allowed,
+    is_harmless,
+    stream_of,
 )
 
 
@@ -30,47 +34,53 @@ def globals_in_zip(path: Path) -> list[str]:
     return globals_in(data, depth=1)
 
 
-def globals_in(data: bytes, depth: int = 0) -> list[str]:
+def globals_in(data: Pickle, depth: int = 0) -> list[str]:
     """List every global a pickle refers to, for inspection; unlike reading, refuses nothing.
 
     The stack is only simulated: names and bytes are kept, everything else is a placeholder. Torch
     files passed to `_load_from_bytes` are listed too, since their pickles would be run as well.
 
     Args:
-        data: the whole pickle.
+        data: the whole pickle, or the file that it is in.
         depth: 1 for a torch file's, which refers to storages outside it.
 
     Returns:
         Each name once, in the order of appearance. One off the allow-list is followed by
-        " (not allowed: would have been called)", or "… imported)" where nothing calls it. A last
+        " (not allowed: would have been called)", or "… imported)" where nothing calls it. Names
+        that genuine files hold are marked as well where their own programs would have run something
+        by them: " (would have run source text of the file)", " (would have been called)". A last
         entry in parentheses says where the listing had to stop, if it is not complete: pickles
         run up to the byte at which they are damaged.
     """
     lister = _Lister(2 * len(data) + FREE_BYTES)
-    stopped = ""
+    stopped, stream = "", stream_of(data)
     try:
-        stream = io.BytesIO(data)
         lister.scan(stream, depth)
         if left := len(data) - stream.tell():
             stopped = f"({left} bytes after the pickle's end are not listed)"
     except (CheckpointError, *MALFORMED) as error:
         stopped = f"(the listing stops at byte {stream.tell()}: {printable(str(error), 100)})"
-    marks = {True: " (not allowed: would have been called)", False: " (not allowed: imported)"}
-    names = [
-        printable(name, 100) + ("" if is_allowed(name) else marks[called])
-        for name, called in lister.found.items()
-    ]
+    names = [printable(name, 100) + mark for name, mark in lister.found.items()]
     return names + ([stopped] if stopped else [])
+
+
+# Names whose own programs take source text out of the file and run it.
+RUN_SOURCE = {
+    "torch_utils.persistence._reconstruct_persistent_obj",
+    "dnnlib.tflib.network.Network",
+}
+IMPORTED = " (not allowed: imported)"
+CALLED = " (not allowed: would have been called)"
 
 
 class _Lister:
     """Follows what each opcode takes from the stack and leaves there, and nothing more."""
 
     def __init__(self, budget: int) -> None:
-        self.found: dict[str, bool] = {}  # name → whether something calls it
+        self.found: dict[str, str] = {}  # name → what marks it
         self.opcodes, self.budget = 0, budget
 
-    def scan(self, stream: io.BytesIO, depth: int) -> None:
+    def scan(self, stream: Stream, depth: int) -> None:
         stack: list[Any] = []
         memo: dict[int, Any] = {}
         for opcode, arg, _ in pickletools.genops(stream):
@@ -115,24 +125,34 @@ class _Lister:
         if name in ("GLOBAL", "INST", "STACK_GLOBAL"):
             words = taken if name == "STACK_GLOBAL" else arg.split(" ", 1)
             found = Global(*words)
-            self.found.setdefault(str(found), False)
+            self.found.setdefault(str(found), "" if is_allowed(found) else IMPORTED)
             if name == "INST":
-                self.found[str(found)] = True
+                self._mark(found, reduce=True)
             return found
         if name in ("REDUCE", "NEWOBJ", "NEWOBJ_EX", "OBJ") and taken:
             if isinstance(taken[0], Global):
-                self.found[str(taken[0])] = True
+                self._mark(taken[0], reduce=name in ("REDUCE", "OBJ"))
                 if name == "REDUCE" and isinstance(taken[1], tuple) and taken[1]:
                     return self._call(str(taken[0]), taken[1][0], depth)
         elif name == "BINPERSID" and depth:
             pass  # in an embedded torch file: how it refers to its storage
         elif name.startswith("EXT") or name in ("PERSID", "BINPERSID"):
-            self.found[f"opcode {name}"] = True
+            self.found[f"opcode {name}"] = CALLED
         elif name in LITERALS and isinstance(arg, str | bytes | bytearray):
             return arg
         elif name.startswith("TUPLE"):
             return tuple(taken) if len(taken) < 8 else None
         return None
+
+    def _mark(self, found: Global, *, reduce: bool) -> None:
+        """Note that something calls a global; `reduce`, by a function or constructor."""
+        name = str(found)
+        if not is_allowed(found, called=reduce):
+            self.found[name] = CALLED
+        elif name in RUN_SOURCE:
+            self.found[name] = " (would have run source text of the file)"
+        elif reduce and not is_harmless(name):
+            self.found[name] = " (would have been called)"
 
     def _call(self, name: str, argument: Any, depth: int) -> Any:
         """Follow the two calls that matter here: bytes written as text, and files in bytes."""

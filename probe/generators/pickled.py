@@ -1,5 +1,6 @@
 """Generators in pickles and torch files: the NVlabs family, TensorFlow's, and plain tensors."""
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,17 +13,27 @@ from probe.generators import tensorflow
 from probe.generators.checkpoint import Checkpoint, build_network, misfits_refused
 from probe.generators.described import describe, described_beside
 from probe.generators.families import FAMILIES, family_of, without_prefix
-from probe.generators.records import LazyTensor, Record, make_tensors, module_state, plain
+from probe.generators.records import (
+    Array,
+    LazyTensor,
+    Record,
+    make_tensors,
+    module_state,
+    plain,
+)
 from probe.generators.run_folder import checkpoint_file
 from probe.generators.torch_file import read_torch_file, zip_kind
-from probe.generators.unpickle import read_pickle
+from probe.generators.unpickle import pickle_file, read_pickle
 
 # What the constructor's positional arguments are called.
 DISCRIMINATOR_ARGUMENTS = ("c_dim", "img_resolution", "img_channels")
 
 
 def _content(path: Path) -> tuple[Any, list[str]]:
-    return read_torch_file(path) if zip_kind(path) else read_pickle(path.read_bytes())
+    if zip_kind(path):
+        return read_torch_file(path)
+    with pickle_file(path) as data:
+        return read_pickle(data)
 
 
 def read_pickled(path: Path) -> Checkpoint:
@@ -52,6 +63,7 @@ def read_pickled(path: Path) -> Checkpoint:
         architecture=architecture,
         digest=digest_file(path),
         init=init,
+        kimg=_kimg(content),
         globals=names,
         ignored=ignored,
     )
@@ -65,9 +77,24 @@ def _network(content: Any) -> tuple[Record | dict[str, LazyTensor], list[str]]:
         raise CheckpointError(f"it holds a {_kind(content)}, not a dict with G_ema")
     network = content.get("G_ema")
     if not isinstance(network, Record) and not _are_tensors(network):
-        held = ", ".join(_key(key) for key in list(content)[:8]) or "nothing"
-        raise CheckpointError(f"it holds no generator under 'G_ema', only {held}")
+        held = ", ".join(_key(key) for key in list(content)[:8])
+        only = f"only {held}" if held else "nor anything else"
+        raise CheckpointError(f"it holds no generator under 'G_ema', {only}")
     return network, [_key(key) for key in content if key != "G_ema"]
+
+
+def _kimg(content: Any) -> float | None:
+    """Return the thousands of images seen in training, None where a snapshot does not count them.
+
+    Projected GAN's and R3GAN's have `cur_nimg`, as a number or a tensor of one, some in `progress`.
+    """
+    found = content.get("progress", content) if isinstance(content, dict) else None
+    count = found.get("cur_nimg") if isinstance(found, dict) else None
+    if isinstance(count, LazyTensor) and math.prod(count.size) == 1:
+        count = count.tensor().item()
+    elif isinstance(count, Array) and count.value is not None and count.value.size == 1:
+        count = count.value.item()
+    return count / 1000 if type(count) in (int, float) and 0 <= count < 2**53 else None
 
 
 def _key(key: Any) -> str:

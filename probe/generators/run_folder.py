@@ -10,7 +10,12 @@ from pathlib import Path
 from probe.errors import CheckpointError, printable
 
 BEST = "network-snapshot-best.safetensors"
-SNAPSHOT = re.compile(r"network-snapshot-(\d+)\.(safetensors|pkl)")
+# Projected GAN keeps its best under another name, and writes over one file without a number.
+ITS_BEST, ITS_LAST = "best_model.pkl", "network-snapshot.pkl"
+# The number is of thousands of images.
+SNAPSHOT = re.compile(r"network-snapshot(?:-([0-9]{1,12}))?\.(?:safetensors|pkl)")
+LARGEST = 2**33  # bytes of a checkpoint
+LARGEST_LOG = 2**24  # bytes of a metric's log that are read: some hundred thousand lines
 # Metrics of which less is better, the most trusted first: their names begin so.
 METRICS = ("frechet", "fid50k_full", "fid", "kernel", "kid")
 
@@ -25,7 +30,8 @@ def checkpoint_file(path: Path) -> Path:
     try:
         if is_run_folder(path):
             path = best_snapshot(path)
-        mode = path.stat().st_mode
+        found = path.stat()
+        mode, size = found.st_mode, found.st_size
     except OSError as error:
         raise CheckpointError(f"{path}: cannot be read ({error.strerror}).") from error
     except ValueError as error:  # a zero byte in its name
@@ -36,38 +42,51 @@ def checkpoint_file(path: Path) -> Path:
         )
     if not stat.S_ISREG(mode):
         raise CheckpointError(f"{path}: is not a regular file.")
+    if size > LARGEST:
+        raise CheckpointError(
+            f"{path}: has {size / 2**30:.0f} GiB; up to {LARGEST >> 30} GiB are read."
+        )
     return path
+
+
+def kimg_in_name(path: Path) -> float | None:
+    """Return the thousands of images that a snapshot's name says, None where it says nothing."""
+    named = SNAPSHOT.fullmatch(path.name)
+    return float(named[1]) if named and named[1] else None
 
 
 def is_run_folder(path: Path) -> bool:
     """Return whether a folder is a training run's: ours, or one of the StyleGAN family."""
     return path.is_dir() and (
-        (path / "training_options.json").exists() or any(path.glob("network-snapshot-*"))
+        (path / "training_options.json").exists()
+        or (path / ITS_LAST).exists()
+        or any(path.glob("network-snapshot-*"))
     )
 
 
 def best_snapshot(folder: Path) -> Path:
     """Return the snapshot that the run itself found best.
 
-    Our runs keep it under its own name; of others it is the one with the least value in a
-    `metric-*.jsonl`, and without metrics the last.
+    Our runs, and Projected GAN's, keep it under a name of its own; of others it is the one with the
+    least value in a `metric-*.jsonl`, and without metrics the last.
 
     Raises:
         CheckpointError: the folder holds no snapshot.
     """
-    if (folder / BEST).exists():
-        return folder / BEST
-    files = [p for p in folder.glob("network-snapshot-*") if SNAPSHOT.fullmatch(p.name)]
-    if not files:
+    files = {p.name: p for p in folder.iterdir() if p.is_file()}
+    for name in (BEST, ITS_BEST):
+        if name in files:
+            return files[name]
+    snapshots = {name: named for name in files if (named := SNAPSHOT.fullmatch(name))}
+    if not snapshots:
         raise CheckpointError(
             f"{folder}: is a training run without a snapshot yet (network-snapshot-*). Wait for "
             "the first, or name a checkpoint."
         )
-    measured = _measured(folder)
-    present = {name: value for name, value in measured.items() if (folder / name).exists()}
-    if present:
-        return folder / min(present, key=lambda name: (present[name], name))
-    return max(files, key=lambda p: (int(SNAPSHOT.fullmatch(p.name)[1]), p.name))  # type: ignore[index]
+    measured = {n: value for n, value in _measured(folder).items() if n in snapshots}
+    if measured:
+        return files[min(measured, key=lambda name: (measured[name], name))]
+    return files[max(snapshots, key=lambda name: (int(snapshots[name][1] or 0), name))]
 
 
 def _measured(folder: Path) -> dict[str, float]:
@@ -83,12 +102,14 @@ def _values(path: Path) -> Iterator[tuple[str, float]]:
     """Yield snapshot and value of each line that has both."""
     if not path.is_file():
         return
-    for line in path.read_text(errors="replace").splitlines():
+    with path.open("rb") as file:
+        text = file.read(LARGEST_LOG).decode(errors="replace")
+    for line in text.splitlines():
         try:
             record = json.loads(line)
             name = Path(record["snapshot_pkl"]).name
             value = next(iter(record["results"].values()), math.nan)
-            is_number = isinstance(value, int | float) and math.isfinite(value)
+            is_number = type(value) in (int, float) and math.isfinite(value)
         except (ValueError, TypeError, AttributeError, LookupError, OverflowError, RecursionError):
             continue  # a kill may have cut the last line
         if is_number and SNAPSHOT.fullmatch(name):

@@ -17,6 +17,7 @@ from probe.files import atomic_path, digest_file
 from probe.generators.checkpoint import MISFITS, Checkpoint, build_network
 from probe.generators.described import describe, described_beside, described_in
 from probe.generators.families import FAMILIES, without_prefix
+from probe.generators.records import MOST_TENSORS
 
 FORMAT, VERSION = "probe-generator", 1
 DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)  # of stored tensors
@@ -66,7 +67,10 @@ def read_safetensors(path: Path) -> Checkpoint:
     try:
         with safe_open(path, framework="pt") as f:
             metadata = f.metadata() or {}
-            state = {name: f.get_tensor(name) for name in f.keys()}
+            names = f.keys()
+            if len(names) > MOST_TENSORS:
+                raise CheckpointError(f"it holds {len(names)} tensors, more than any network has")
+            state = {name: f.get_tensor(name) for name in names}
     except (SafetensorError, OSError, *MISFITS) as error:
         what = str(error).partition("\n")[0]  # torch adds lines for its developers
         raise CheckpointError(f"it is damaged ({what})") from error

@@ -267,6 +267,8 @@ class Synthesis(nn.Module):
             raise UsageError(
                 f"Unknown synthesis architecture {shown(architecture)}: one of {ARCHITECTURES}."
             )
+        if channel_base < img_resolution:
+            raise UsageError(f"channel_base is {channel_base}: a layer would have no channels.")
         self.resolutions = [2**i for i in range(2, int(math.log2(img_resolution)) + 1)]
         self.num_ws = 2 * len(self.resolutions)
         in_channels = 0

@@ -27,6 +27,7 @@ from probe.generators.layers import (
 from probe.generators.stylegan2 import NoiseStreams
 
 LRELU_SLOPE = 0.2
+MOST_SAMPLES = 2**13  # per side: what an image of 4096 px is up-sampled to
 PIECE = 2**22  # up-sampled values that are worked on at a time on a CPU
 
 
@@ -98,6 +99,8 @@ def design(
                 ),
             )
         )
+    if min(stage.rate for stage in stages) < 1:
+        raise UsageError("A StyleGAN3 layer has a stopband of at least half a sample a side.")
     if not all(stage.channels for stage in stages):
         raise UsageError(f"channel_base is {channel_base}: a layer would have no channels.")
     return stages
@@ -110,8 +113,13 @@ def resampling(
 
     The non-linearity works at `oversampling` times the higher of the two rates. A factor of 1
     needs no filter, which is one of a single tap.
+
+    Raises:
+        UsageError: a rate that would take absurd memory.
     """
     rate = max(source.rate, target.rate) * oversampling
+    if rate > MOST_SAMPLES:
+        raise UsageError(f"A StyleGAN3 layer has up to {MOST_SAMPLES} samples a side, not {rate}.")
     up, down = rate // source.rate, rate // target.rate
     return (
         up,

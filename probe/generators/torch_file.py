@@ -17,6 +17,7 @@ from probe.generators.unpickle import read_pickle, storage_dtype
 from probe.images.archive import DAMAGED
 
 MOST_MEMBERS = 100_000
+LARGEST_DIRECTORY = 2**24  # bytes of a zip's list of members, which is read whole
 
 
 def zip_kind(path: Path) -> str | None:
@@ -34,7 +35,7 @@ def zip_kind(path: Path) -> str | None:
         with path.open("rb") as file:
             if file.read(2) != b"PK":
                 return None
-        with zipfile.ZipFile(path) as archive:
+        with _zip(path) as archive:
             names = {name.partition("/")[2] for name in archive.namelist()}
     except (*DAMAGED, OSError):
         return None
@@ -45,6 +46,19 @@ def zip_kind(path: Path) -> str | None:
     return "torch" if "data.pkl" in names else None
 
 
+def _zip(path: Path) -> zipfile.ZipFile:
+    """Open a zip, whose members are listed by that, at some hundred bytes each.
+
+    Raises:
+        zipfile.BadZipFile: it lists more than any network has.
+    """
+    with path.open("rb") as file:
+        end = zipfile._EndRecData(file)  # type: ignore[attr-defined]
+    if end and end[zipfile._ECD_SIZE] > LARGEST_DIRECTORY:  # type: ignore[attr-defined]
+        raise zipfile.BadZipFile("far too many members")
+    return zipfile.ZipFile(path)
+
+
 @contextmanager
 def opened(path: Path) -> Iterator[Callable[[str], bytes]]:
     """Yield how to read a member by its name below the archive's one folder.
@@ -53,7 +67,7 @@ def opened(path: Path) -> Iterator[Callable[[str], bytes]]:
         CheckpointError: damaged, without a member that is read, or holding more than the file.
     """
     try:
-        with zipfile.ZipFile(path) as archive:
+        with _zip(path) as archive:
             members = archive.infolist()
             if len(members) > MOST_MEMBERS:
                 raise damaged("a zip of more members than any network")

@@ -11,13 +11,15 @@ budget that grows with the file, since a memo lets one payload be passed to many
 are bounded where they become shapes or keys; files within the file may hold data and no calls.
 """
 
-import io
 import math
 import pickletools
 import re
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from io import BytesIO
+from pathlib import Path
+from typing import Any, BinaryIO, ClassVar
 
 import numpy as np
 import torch
@@ -33,11 +35,59 @@ from probe.generators.records import (
     damaged,
 )
 
-MOST_OPCODES = 2_000_000  # a 1024 px StyleGAN2 pickle has about 20 000
+MOST_OPCODES = 1_000_000  # a 1024 px StyleGAN2 pickle has about 20 000
+LARGEST_LITERAL = 2**31  # bytes of one; the largest tensor of a backbone has a tenth
 MOST_GLOBALS = 10_000  # different ones
 FREE_BYTES = 2**20  # that calls may copy beyond what the file itself holds
 LARGEST_COUNT = 2**48  # elements of a tensor; keeps the products of sizes small
 LARGEST_AXIS = 2**31  # also of a tensor without elements, whose shape no storage bounds
+
+
+class PickleFile:
+    """A pickle in a file, read no further than it makes sense, and no more than there is."""
+
+    def __init__(self, file: BinaryIO, length: int) -> None:
+        self.file, self.length = file, length
+        self.tell = file.tell
+
+    def __len__(self) -> int:
+        """Return the bytes of the file."""
+        return self.length
+
+    def read(self, count: int) -> bytes:
+        """Return the next bytes, fewer where the file ends.
+
+        Raises:
+            CheckpointError: so many that no tensor has them.
+        """
+        count = min(count, self.length - self.file.tell())  # before memory is taken for them
+        if count > LARGEST_LITERAL:
+            raise damaged(f"a value of {count} bytes")
+        return self.file.read(count)
+
+    def readline(self) -> bytes:
+        """Return the rest of a line, or the first of it."""
+        return self.file.readline(LARGEST_LITERAL)
+
+
+@contextmanager
+def pickle_file(path: Path) -> Iterator[PickleFile]:
+    """Yield the pickle in a file.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    with path.open("rb") as file:
+        yield PickleFile(file, path.stat().st_size)
+
+
+Pickle = bytes | PickleFile
+Stream = BytesIO | PickleFile
+
+
+def stream_of(data: Pickle) -> Stream:
+    """Return what a pickle's opcodes are read from."""
+    return BytesIO(data) if isinstance(data, bytes) else data
 
 
 @dataclass(eq=False)
@@ -55,8 +105,8 @@ MARK = _Mark()
 # Names whose objects are kept as inert records: modules of the known families, of torch.nn (whose
 # hooks keep spectral norms), and of the libraries whose backbones stand beside a vision-aided GAN.
 INERT = re.compile(
-    r"(torch\.nn\.(modules|utils|parameter)\.|torch_utils\.|training\.|dnnlib\.|pg_modules\.|R3GAN\."
-    r"|networks\.|vision_aided_loss\.|timm\.|torchvision\.|open_clip\.|clip\.|lpips\."
+    r"(torch\.nn\.(modules|utils|parameter)\.|torch_utils\.|training\.|dnnlib\.tflib\.|pg_modules\."
+    r"|R3GAN\.|networks\.|vision_aided_loss\.|timm\.|torchvision\.|open_clip\.|clip\.|lpips\."
     r"|antialiased_cnns\.)[\w.]*\w|functools\.partial"
     r"|torch\.(device|Size|dtype|float16|float32|float64|bfloat16|int32|int64|uint8|bool)"
 )
@@ -71,17 +121,37 @@ STORAGES = {
     "torch.ByteStorage": torch.uint8,
     "torch.BoolStorage": torch.bool,
 }
+# Of the inert ones, what a call runs nothing by. Of the others only classes may be called, as those
+# of enumerations are: functions of these libraries write files, fetch addresses, call by name.
+HARMLESS = {"functools.partial", "torch.device", "torch.Size"}
+CLASS = re.compile(r"_*[A-Z]\w*")
 NUMPY_DTYPES = re.compile(r"[<>|=]?[biuf][1248]")
 
 
-def is_allowed(name: str) -> bool:
-    """Return whether a global has a meaning to this reader."""
-    return name in CALLS or name in DICTS or name in STORAGES or bool(INERT.fullmatch(name))
+def is_harmless(name: str) -> bool:
+    """Return whether to call a global is to make a container, a tensor or the like."""
+    return name in CALLS or name in DICTS or name in STORAGES or name in HARMLESS
+
+
+def is_allowed(found: Global, *, called: bool = False) -> bool:
+    """Return whether a global has a meaning to this reader.
+
+    Args:
+        found: the global.
+        called: by REDUCE, which would have run a function or a class's constructor.
+    """
+    name = str(found)
+    if is_harmless(name):
+        return True
+    # Dots in the name itself reach through attributes: from a module to all that it imports.
+    path = found.name.split(".")
+    is_class = all(map(CLASS.fullmatch, path))
+    return bool(INERT.fullmatch(name)) and (is_class or (len(path) == 1 and not called))
 
 
 def _refuse(name: object) -> UnsafeCheckpoint:
     return UnsafeCheckpoint(
-        f"the pickle refers to {printable(str(name), 100)}, which is not on the list of what a "
+        f"the pickle refers to {printable(str(name), 120)}, which is not on the list of what a "
         "generator needs. Nothing of it was run"
     )
 
@@ -164,7 +234,7 @@ CALLS: dict[str, Callable[[tuple[Any, ...]], Any]] = {
 }
 
 
-def _call(function: Any, args: Any) -> Any:
+def _call(function: Any, args: Any, *, reduce: bool) -> Any:
     """Give a REDUCE or NEWOBJ its meaning."""
     if not isinstance(function, Global):
         raise _refuse(f"a call of a {kind_of(function)}")
@@ -175,9 +245,9 @@ def _call(function: Any, args: Any) -> Any:
         return dict(_pairs(args[0])) if args else {}
     if name in CALLS:
         return CALLS[name](args)
-    if INERT.fullmatch(name):
+    if is_allowed(function, called=reduce) and name not in STORAGES:
         return Record(function, args)
-    raise _refuse(name)
+    raise _refuse(f"a call of {name}")
 
 
 def _pairs(items: Any) -> Iterator[tuple[Any, Any]]:
@@ -230,7 +300,7 @@ class _Machine:
     """The stack machine of one pickle."""
 
     def __init__(
-        self, stream: io.BytesIO, length: int, persistent: Callable[[Any], Any] | None, calls: bool
+        self, stream: Stream, length: int, persistent: Callable[[Any], Any] | None, calls: bool
     ) -> None:
         self.stream, self.length, self.persistent, self.calls = stream, length, persistent, calls
         self.stack: list[Any] = []
@@ -294,7 +364,7 @@ class _Machine:
         elif name in ("REDUCE", "NEWOBJ") and self.calls:
             args = stack.pop()
             self._charge(args)
-            stack.append(_call(stack.pop(), args))
+            stack.append(_call(stack.pop(), args, reduce=name == "REDUCE"))
         elif name == "BUILD" and self.calls:
             state = stack.pop()
             if isinstance(state, tuple):
@@ -342,7 +412,7 @@ class _Machine:
         self.globals[str(found)] = None
         if len(self.globals) > MOST_GLOBALS:
             raise damaged("it refers to more names than any network")
-        if not is_allowed(str(found)):
+        if not is_allowed(found):
             raise _refuse(found)
         self.stack.append(found)
 
@@ -379,7 +449,7 @@ MALFORMED = (
 
 
 def _run(
-    stream: io.BytesIO,
+    stream: Stream,
     length: int,
     persistent: Callable[[Any], Any] | None = None,
     *,
@@ -396,12 +466,12 @@ def _run(
 
 
 def read_pickle(
-    data: bytes, persistent: Callable[[Any], Any] | None = None
+    data: Pickle, persistent: Callable[[Any], Any] | None = None
 ) -> tuple[Any, list[str]]:
     """Read a pickle without running anything of it.
 
     Args:
-        data: the whole pickle.
+        data: the whole pickle, or the file that it is in.
         persistent: gives what lies outside the pickle for its persistent ids; None refuses them.
 
     Returns:
@@ -411,7 +481,7 @@ def read_pickle(
         UnsafeCheckpoint: it refers to something outside the allow-list, named.
         CheckpointError: it is damaged, or something follows it.
     """
-    stream = io.BytesIO(data)
+    stream = stream_of(data)
     machine = _run(stream, len(data), persistent, calls=True)
     if stream.tell() != len(data):
         raise UnsafeCheckpoint("more data follows the pickle's end. Nothing of it was run")
@@ -441,7 +511,7 @@ def read_legacy_storage(data: bytes) -> Storage:
     Raises:
         CheckpointError: another form, or damaged.
     """
-    stream = io.BytesIO(data)
+    stream = BytesIO(data)
     described: list[tuple[torch.dtype, int]] = []
 
     def persistent(pid: Any) -> str:

@@ -1,6 +1,7 @@
 """Small files that would cost much, and what inspection says of a pickle without running it."""
 
 import json
+import os
 import pickle
 import struct
 import tracemalloc
@@ -28,14 +29,14 @@ from generators.test_hostile import (
 from inputs import tiny_generator
 
 from probe.errors import CheckpointError, UnsafeCheckpoint, UsageError, shown
-from probe.generators.checkpoint import Checkpoint
+from probe.generators.checkpoint import Checkpoint, build_network
 from probe.generators.formats import load_generator
 from probe.generators.listing import globals_in, globals_in_zip
 from probe.generators.records import Global, LazyTensor, Storage, make_tensors
 from probe.generators.sampler import GeneratorSource
 from probe.generators.snapshot import save_snapshot
 from probe.generators.stylegan2 import Generator
-from probe.generators.unpickle import read_pickle
+from probe.generators.unpickle import pickle_file, read_pickle
 
 LOAD = stack_global("torch.storage", "_load_from_bytes")
 ENCODE = stack_global("_codecs", "encode")
@@ -251,6 +252,78 @@ def test_small_files_take_little_memory(tmp_path, name):
         tracemalloc.stop()
 
 
+def sparse(path, data: bytes, size: int):
+    """Write a file that ends in zeros which no disk holds."""
+    path.write_bytes(data)
+    os.truncate(path, size)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("data", "size", "words"),
+    [
+        (b"\x80\x04", 2**32, "makes no sense at byte"),
+        (proto(b"\x8e" + struct.pack("<Q", 3 * 2**30)), 2**32, "a value of 3221225472 bytes"),
+        (b"\x80\x04", 2**34, "has 16 GiB; up to 8 GiB are read"),
+        (b"PK\x03\x04", 2**34, "has 16 GiB"),
+        (struct.pack("<Q", 100) + b"{", 2**34, "has 16 GiB"),
+    ],
+)
+def test_files_of_gigabytes_that_hold_nothing(tmp_path, data, size, words):
+    assert words in str(load_error(sparse(tmp_path / "x.pkl", data, size)))
+
+
+def load_error(path) -> CheckpointError:
+    """Return why a file is not read; it must not take memory to find out."""
+    tracemalloc.start()
+    try:
+        with pytest.raises(CheckpointError) as caught:
+            load_generator(path)
+        assert tracemalloc.get_traced_memory()[1] < 2**24
+    finally:
+        tracemalloc.stop()
+    return caught.value
+
+
+def test_inspection_of_gigabytes_lists_what_there_is(tmp_path):
+    with pickle_file(sparse(tmp_path / "x.pkl", pickle.dumps(SYSTEM)[:-1], 2**32)) as data:
+        listed = globals_in(data)
+    assert listed[0].startswith("posix.system (not allowed: would") and "stops" in listed[-1]
+
+
+def test_a_zip_that_lists_a_million_members(tmp_path):
+    path = tmp_path / "x.pt"
+    entry = struct.pack("<4s6H3L5H2L", b"PK\1\2", *[20] * 2, *[0] * 14) + b"g/data.pkl"
+    entry = entry[:28] + struct.pack("<H", 10) + entry[30:]
+    directory = entry * 400_000
+    end = struct.pack("<4s4H2LH", b"PK\5\6", 0, 0, 0xFFFF, 0xFFFF, len(directory), 4, 0)
+    path.write_bytes(b"PK\3\4" + directory + end)
+    assert "a zip, damaged" in str(load_error(path))
+    assert "far too many members" in globals_in_zip(path)[0]
+
+
+def test_safetensors_of_more_tensors_than_any_network(tmp_path):
+    empty = '{"dtype":"F32","shape":[0],"data_offsets":[0,0]}'
+    header = ("{" + ",".join(f'"{i}":{empty}' for i in range(30_000)) + "}").encode()
+    path = tmp_path / "x.safetensors"
+    path.write_bytes(struct.pack("<Q", len(header)) + header)
+    assert "holds 30000 tensors" in str(load_error(path))
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"img_resolution": 4096, "lrelu_upsampling": 8}, "8192 samples a side, not 32768"),
+        ({"img_resolution": 16, "first_stopband": 1e-3}, "at least half a sample"),
+        ({"img_resolution": 16, "last_stopband_rel": 1e-6}, "at least half a sample"),
+    ],
+)
+def test_stylegan3_networks_that_would_take_memory_to_run(options, words):
+    init = {"z_dim": 4, "c_dim": 0, "w_dim": 4, "img_channels": 3, "num_layers": 3, **options}
+    with pytest.raises(CheckpointError, match=words):
+        build_network("stylegan3", init, {})
+
+
 def test_inspection_joins_no_long_names():
     data = SMALL["a long module's name"][0]()
     assert "stops at byte" in globals_in(data)[-1] and "10000 characters" in globals_in(data)[-1]
@@ -382,8 +455,16 @@ def test_other_kinds_are_called_by_their_name(tmp_path):
 
 def test_inspection_of_a_genuine_snapshot():
     data = stylegan2_pickle(tiny_generator(c_dim=2))
+    listed = globals_in(data)
     # Reading does not list the storage types that the embedded files name.
-    assert set(globals_in(data)) == {*read_pickle(data)[1], "torch.FloatStorage"}
+    names = {name.partition(" ")[0] for name in listed}
+    assert names == {*read_pickle(data)[1], "torch.FloatStorage"}
+    # The family's own loader runs the source text that its files hold.
+    marked = [name for name in listed if " " in name]
+    assert marked == [
+        "torch_utils.persistence._reconstruct_persistent_obj (would have run source text of the "
+        "file)"
+    ]
     assert "BINPERSID" in globals_in(proto(short("x"), b"Q."))[0]
 
 
@@ -392,6 +473,22 @@ def test_inspection_names_what_would_run(protocol):
     listed = globals_in(pickle.dumps({"a": SYSTEM, "b": dict, "c": np.load}, protocol))
     assert "posix.system (not allowed: would have been called)" in listed
     assert any(name.endswith("load (not allowed: imported)") for name in listed)
+
+
+@pytest.mark.parametrize(
+    ("module", "name", "mark"),
+    [
+        ("torch.nn.modules.module", "torch.os.system", "(not allowed: would have been called)"),
+        ("torchvision.io", "write_file", "(not allowed: would have been called)"),
+        ("dnnlib.util", "call_func_by_name", "(not allowed: would have been called)"),
+        ("torchvision.datasets", "MNIST", "(would have been called)"),
+        ("dnnlib.tflib.network", "Network", "(would have run source text of the file)"),
+        ("functools", "partial", ""),
+    ],
+)
+def test_calls_within_known_libraries_are_marked(module, name, mark):
+    data = proto(stack_global(module, name), short("x"), b"\x85R.")
+    assert globals_in(data) == [f"{module}.{name} {mark}".rstrip()]
 
 
 def test_inspection_looks_into_embedded_files():

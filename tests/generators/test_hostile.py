@@ -143,6 +143,24 @@ RAW = {
     "INST of an allowed name": inst("collections", "OrderedDict", "x"),
     "dotted attribute": proto(stack_global("collections", "OrderedDict.fromkeys"), b"."),
     "torch attribute": proto(stack_global("torch", "hub.load"), b"."),
+    "what a torch module imports": proto(
+        stack_global("torch.nn.modules.module", "torch.os.system"), short(TOUCH), b"\x85R."
+    ),
+    "a class reached through a module": proto(
+        stack_global("torch.nn.modules.module", "torch.subprocess.Popen"), short("true"), b"\x85R."
+    ),
+    "a call by name": proto(
+        stack_global("dnnlib.util", "call_func_by_name"), b")R", b"."
+    ),
+    "a function that writes files": proto(
+        stack_global("torchvision.io", "write_file"), short(CANARY), short("x"), b"\x86R."
+    ),
+    "a function that fetches": proto(
+        stack_global("torchvision.datasets.utils", "download_url"), short("file:///x"), b"\x85R."
+    ),
+    "a function of the user's trainer": proto(
+        stack_global("training.misc", "run"), short(TOUCH), b"\x85R."
+    ),
     "lookalike module": proto(stack_global("torch.nn.modules.", "os.system;x"), b"."),
     "newline in a name": proto(stack_global("training.x\nos", "system"), b"."),
     "EXT1": proto(b"\x82\x01."),
@@ -201,10 +219,10 @@ def canary():
 def refused(path, data) -> CheckpointError:
     path.write_bytes(data)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    started = time.monotonic()
+    started = time.process_time()  # of this process: a busy machine is not the file's doing
     with pytest.raises(CheckpointError) as caught:
         load_generator(path)
-    assert time.monotonic() - started < 5
+    assert time.process_time() - started < 5
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 400_000  # KiB
     assert str(path) in str(caught.value)
     return caught.value

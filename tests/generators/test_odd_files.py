@@ -5,6 +5,7 @@ import os
 import pickle
 import struct
 
+import numpy as np
 import pytest
 import torch
 from generators.pickles import Persistent, dumps, stylegan2_pickle
@@ -86,6 +87,72 @@ def test_metrics_that_are_none_are_passed_over(run, line):
 def test_metrics_that_are_no_file_are_passed_over(run, make):
     make(run / "metric-fid.jsonl")
     assert load_generator(run).generator.c_dim == 2
+
+
+@pytest.mark.parametrize("number", ["0" * 5000, "\u0663" * 6, "000002/../../x"])
+def test_metrics_of_snapshots_that_cannot_be_are_passed_over(run, number):
+    line = {"snapshot_pkl": f"network-snapshot-{number}.pkl", "results": {"fid": 0}}
+    (run / "metric-fid.jsonl").write_text(json.dumps(line))
+    assert load_generator(run).generator.c_dim == 2
+
+
+@pytest.mark.parametrize("value", ["true", "-Infinity", "[]", "null"])
+def test_values_that_are_no_number_are_passed_over(run, value):
+    line = '{"snapshot_pkl": "network-snapshot-000002.pkl", "results": {"fid": %s}}'
+    (run / "metric-fid.jsonl").write_text(line % value)
+    assert load_generator(run).generator.c_dim == 2
+
+
+def test_an_endless_metric_is_read_in_part(run):
+    (run / "metric-fid.jsonl").touch()
+    os.truncate(run / "metric-fid.jsonl", 2**36)
+    assert load_generator(run).generator.c_dim == 2
+
+
+@pytest.mark.parametrize("target", ["nowhere", "/dev/zero", "network-snapshot-best.safetensors"])
+def test_links_that_lead_nowhere_are_passed_over(run, target):
+    (run / "network-snapshot-best.safetensors").symlink_to(target)
+    (run / "network-snapshot-000009.pkl").symlink_to(target)
+    (run / "network-snapshot-000010.pkl").mkdir()
+    assert load_generator(run).generator.c_dim == 2
+
+
+def test_a_run_of_projected_gan(tmp_path):
+    (tmp_path / "network-snapshot.pkl").write_bytes(stylegan2_pickle(tiny_generator(2)))
+    assert load_generator(tmp_path).generator.c_dim == 2
+    (tmp_path / "best_model.pkl").write_bytes(stylegan2_pickle(tiny_generator(3)))
+    assert load_generator(tmp_path).generator.c_dim == 3
+
+
+@pytest.mark.parametrize(
+    ("others", "name", "kimg"),
+    [
+        ({"cur_nimg": 1_500_000}, "network-snapshot-000200.pkl", 1500),
+        ({"progress": {"cur_nimg": torch.tensor([2500])}}, "best_model.pkl", 2.5),
+        ({"cur_nimg": np.int64(4000)}, "x.pkl", 4),
+        ({"cur_nimg": -1}, "network-snapshot-000200.pkl", 200),
+        ({"cur_nimg": torch.zeros(3), "progress": "x"}, "x.pkl", None),
+        ({}, "network-snapshot-000200.pkl", 200),
+        ({}, "network-snapshot.pkl", None),
+    ],
+)
+def test_images_seen_in_training(tmp_path, others, name, kimg):
+    path = tmp_path / name
+    path.write_bytes(stylegan2_pickle(tiny_generator(), **others))
+    assert inspect_file(path).kimg == kimg
+
+
+def test_a_web_page_with_a_byte_order_mark(tmp_path):
+    assert "web page" in str(refused(tmp_path / "x.pkl", b"\xef\xbb\xbf <!DOCTYPE html>"))
+
+
+def test_a_sentence_ends_once(tmp_path):
+    network = tiny_generator()
+    network.init_kwargs["img_resolution"] = 48
+    assert str(refused(tmp_path / "x.pkl", stylegan2_pickle(network))).endswith("not 48.")
+    network.init_kwargs |= {"img_resolution": 32, "synthesis_kwargs": {"channel_base": 16}}
+    assert "no channels" in str(refused(tmp_path / "x.pkl", stylegan2_pickle(network)))
+    assert "nor anything else" in str(refused(tmp_path / "x.pkl", proto(b"}.")))
 
 
 def test_what_a_runs_snapshot_holds_besides(run):
