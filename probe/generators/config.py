@@ -1,5 +1,6 @@
 """How images are drawn from a generator. No torch here: the command line reads this."""
 
+import math
 from dataclasses import dataclass
 
 from probe.errors import UsageError
@@ -29,6 +30,8 @@ class SampleOptions:
         Raises:
             UsageError: names the flag.
         """
+        if not math.isfinite(self.trunc):
+            raise UsageError(f"--trunc: must be a number, not {self.trunc}.")
         if self.noise not in NOISE_MODES:
             raise UsageError(f"--noise: '{self.noise}' is unknown. Use random, const or none.")
         if self.class_index is not None and self.class_index < 0:

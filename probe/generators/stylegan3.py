@@ -28,6 +28,7 @@ from probe.generators.stylegan2 import NoiseStreams
 
 LRELU_SLOPE = 0.2
 MOST_SAMPLES = 2**13  # per side: what an image of 4096 px is up-sampled to
+MOST_TAPS = 128  # of a filter, radial ones having their square; published networks have 24
 PIECE = 2**22  # up-sampled values that are worked on at a time on a CPU
 
 
@@ -115,12 +116,16 @@ def resampling(
     needs no filter, which is one of a single tap.
 
     Raises:
-        UsageError: a rate that would take absurd memory.
+        UsageError: a rate or filters that would take absurd memory or time.
     """
     rate = max(source.rate, target.rate) * oversampling
     if rate > MOST_SAMPLES:
         raise UsageError(f"A StyleGAN3 layer has up to {MOST_SAMPLES} samples a side, not {rate}.")
     up, down = rate // source.rate, rate // target.rate
+    if max(up, down) * filter_size > MOST_TAPS:
+        raise UsageError(
+            f"A StyleGAN3 filter has up to {MOST_TAPS} taps, not {max(up, down) * filter_size}."
+        )
     return (
         up,
         down,

@@ -88,6 +88,8 @@ def test_classes_are_written_down(cli, conditional, tmp_path):
         (("--seeds", "-1"), 2, "no seed"),
         (("--class", "1"), 2, "is unconditional"),
         (("--noise", "loud"), 2, "--noise"),
+        (("--trunc", "nan"), 2, "--trunc: must be a number"),
+        (("--trunc", "-inf"), 2, "--trunc: must be a number"),
     ],
 )
 def test_nothing_is_written_when_something_is_wrong(
