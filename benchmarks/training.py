@@ -47,8 +47,6 @@ from probe.training.step import Samples, train_step
 BACKBONES = ("efficientnet-lite0", "mobilenetv2")
 TARGET = 2.5
 REFERENCE, FACTORED = "reference", "reference, our convolutions"
-# The reference sums the losses' gradients as they are; ours may hold the backbones' back.
-PLAIN_SUM = (("balance", 0.0),) if hasattr(TrainConfig, "balance") else ()
 P = 0.3  # fixed, so that every step augments alike
 OPERATORS = 12  # shown of the profiler's list
 FINITE = 1e5  # what the reference puts in place of an infinite gradient
@@ -446,7 +444,7 @@ def train_curves(args: argparse.Namespace) -> Curves:
         futures = {
             (side, seed): pool.submit(
                 curve,
-                replace(base, side=side, options=(("seed", seed), *PLAIN_SUM)),
+                replace(base, side=side, options=(("seed", seed),)),
                 args.curve_steps,
             )
             for side, seed in keys

@@ -11,7 +11,7 @@ from probe.bank.base import Backbone, InputSpec
 from probe.bank.load import wrap
 from probe.bank.spec import load_bank
 from probe.runtime import World, autocast
-from probe.training import ensemble
+from probe.training import depthwise
 from probe.training.config import TrainConfig
 from probe.training.discriminator import Discriminator, minibatch_std
 from probe.training.ensemble import (
@@ -121,8 +121,8 @@ def test_the_quick_gradient_of_a_strided_depthwise_convolution(
     fed = InputSpec(side, (0.5,) * 3, (0.5,) * 3)
     network = member(base=Backbone("net", net, fed, dim=8, map_shapes=[shape])).network
     images, weights = torch.rand(2, 3, side, side) * 2 - 1, torch.randn(shape)
-    found, slow = [], ensemble._is_slow
-    monkeypatch.setattr(ensemble, "_is_slow", lambda *args: found.append(slow(*args)) or found[-1])
+    found, slow = [], depthwise.is_slow
+    monkeypatch.setattr(depthwise, "is_slow", lambda *args: found.append(slow(*args)) or found[-1])
 
     def gradient(precision, features):
         x = images.clone().requires_grad_()

@@ -1,0 +1,75 @@
+"""The gradient of strided depthwise convolutions in bf16 on a CPU: torch has no kernel for it."""
+
+from typing import Any
+
+import torch
+from torch.nn import functional as F
+from torch.overrides import TorchFunctionMode
+
+
+class QuickDepthwiseGradients(TorchFunctionMode):
+    """Gives strided depthwise convolutions of frozen networks a quicker gradient in bf16.
+
+    On a CPU torch's own was measured to be fifteen to sixty times slower (one core of an EPYC, 16
+    maps of 144x56x56: 98 ms against 4 ms). In float32 it is the quicker one.
+    """
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> torch.Tensor:
+        """Call `func`, or the substitute for such a convolution."""
+        # How torch.nn, torchvision and timm write it: the arguments by position.
+        if func is torch.conv2d and len(args) == 7 and not kwargs and is_slow(*args):
+            return _DepthwiseConvolution.apply(*args[:5])
+        return func(*args, **(kwargs or {}))
+
+
+def is_slow(
+    x: torch.Tensor, weight: torch.Tensor, bias: Any, stride: Any, padding: Any, dilation: Any,
+    groups: int,
+) -> bool:  # fmt: skip
+    """Return whether this is a strided depthwise convolution whose gradient is wanted in bf16."""
+    strided = max(stride) > 1 and tuple(dilation) == (1, 1)
+    usual = not isinstance(padding, str) and max(padding) < min(weight.shape[2:])
+    depthwise = groups == weight.shape[0] == x.shape[1]
+    frozen = x.requires_grad and torch.is_grad_enabled() and not weight.requires_grad
+    half = torch.is_autocast_enabled("cpu") and torch.get_autocast_dtype("cpu") == torch.bfloat16
+    return x.device.type == "cpu" and strided and usual and depthwise and frozen and half
+
+
+class _DepthwiseConvolution(torch.autograd.Function):
+    """A depthwise convolution by constant weights; its gradient is one without a stride.
+
+    Between the rows and columns of the incoming gradient zeros are put, and the result is
+    convolved by the flipped weights.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: torch.Tensor,
+        weight: torch.Tensor,
+        bias: torch.Tensor | None,
+        stride: tuple[int, int],
+        padding: tuple[int, int],
+    ) -> torch.Tensor:
+        """Convolve (N, C, H, W) with (C, 1, h, w)."""
+        ctx.save_for_backward(weight)
+        ctx.shape, ctx.dtype, ctx.stride, ctx.padding = x.shape, x.dtype, stride, padding
+        return F.conv2d(x, weight, bias, stride, padding, groups=len(weight))
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        """Return the gradient with respect to x."""
+        (gradient,), (weight,) = gradients, ctx.saved_tensors
+        n, channels, *sides = ctx.shape
+        kernel = weight.shape[2:]
+        full = [s + 2 * p - k + 1 for s, p, k in zip(sides, ctx.padding, kernel, strict=True)]
+        spread = torch.empty(
+            (n, channels, *full), dtype=gradient.dtype, memory_format=torch.channels_last
+        ).zero_()
+        spread[:, :, :: ctx.stride[0], :: ctx.stride[1]] = gradient
+        rest = [k - 1 - p for p, k in zip(ctx.padding, kernel, strict=True)]
+        flipped = weight.flip(2, 3).to(gradient.dtype)
+        x = F.conv2d(spread, flipped, padding=rest, groups=channels).to(ctx.dtype)
+        return x, None, None, None, None
