@@ -47,8 +47,8 @@ def parse() -> argparse.Namespace:
     parser.add_argument(
         "--modulation",
         choices=("factored", "grouped"),
-        default="factored",
-        help="how the reference's generator convolves: as ours, or with a weight per sample",
+        default="grouped",
+        help="how the reference's generator convolves: with a weight per sample, or as ours",
     )
     args = parser.parse_args()
     usual = {"images": 512, "repeats": 3, "warm_runs": 5, "resolution": 64, "channel_base": 16384}
