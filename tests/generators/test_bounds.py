@@ -314,7 +314,7 @@ def test_safetensors_of_more_tensors_than_any_network(tmp_path):
     ("options", "words"),
     [
         ({"img_resolution": 4096, "lrelu_upsampling": 8}, "8192 samples a side, not 32768"),
-        ({"img_resolution": 256, "filter_size": 64}, "up to 128 taps, not 256"),
+        ({"img_resolution": 256, "filter_size": 64}, "up to 128 taps, not 2048"),
         ({"img_resolution": 16, "first_stopband": 1e-3}, "at least half a sample"),
         ({"img_resolution": 16, "last_stopband_rel": 1e-6}, "at least half a sample"),
     ],
