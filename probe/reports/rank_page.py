@@ -2,9 +2,10 @@
 
 import base64
 import csv
+import itertools
 import json
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Any
@@ -62,6 +63,8 @@ def rank_page(folder: Path) -> str:
     picks = [row.name for row in board.rows if row.picked]
     able = [row.name for row in board.ranked if row.role == "discriminator"]
     order = [row.name for row in board.rows if row.name in results]
+    alike = agreement({name: results[name] for name in order}) if len(order) > 1 else None
+    ranked = [row.name for row in board.ranked if row.name in results]
     return render(
         "rank.html",
         title=f"{_name(board, 'real')} against {_name(board, 'fake')}",
@@ -70,7 +73,9 @@ def rank_page(folder: Path) -> str:
         picks=picks,
         greedy=greedy_picks(results, able, len(picks)) if picks else [],
         names=order,
-        agreement=agreement({name: results[name] for name in order}) if len(order) > 1 else None,
+        agreement=alike,
+        extremes=None if alike is None else extremes(alike, order, ranked),
+        audited=_from_files(board),
         backbones=[
             _backbone(_row(board, name), results[name], captions, evidence) for name in order
         ],
@@ -130,6 +135,26 @@ def _answer(board: Leaderboard) -> str:
     if len(tied) > 1:
         return f"{', '.join(tied)} tell {what} equally well ({row.name}: {numbers})."
     return f"{row.name} tells {what} best ({numbers})."
+
+
+def extremes(
+    alike: np.ndarray, names: Sequence[str], ranked: Sequence[str]
+) -> tuple[tuple[str, str, float], tuple[str, str, float]] | None:
+    """Return the two backbones that agree least and the two that agree most, of those ranked.
+
+    Args:
+        alike: float (B, B), NaN where it is not known.
+        names: of its rows.
+        ranked: those to compare; with fewer than three there is nothing to choose from.
+    """
+    pairs = [
+        (one, other, float(alike[names.index(one), names.index(other)]))
+        for one, other in itertools.combinations(ranked, 2)
+    ]
+    known = [pair for pair in pairs if np.isfinite(pair[2])]
+    if len(known) < 2:
+        return None
+    return min(known, key=lambda pair: pair[2]), max(known, key=lambda pair: pair[2])
 
 
 def _backbone(
@@ -271,7 +296,7 @@ def _map_figure(name: str, logits: np.ndarray, n_real: int, evidence: Evidence) 
         note,
         ("images", "count", "across: mean ± sd", "up: mean ± sd"),
         rows,
-        (("real", "real"), ("fake cross", "generated")),
+        (("real dot", "real"), ("fake cross", "generated")),
     )  # fmt: skip
 
 
@@ -279,15 +304,20 @@ def _spread(values: np.ndarray) -> str:
     return f"{values.mean():.2f} ± {values.std():.2f}" if len(values) else ""
 
 
+def _from_files(board: Leaderboard) -> bool:
+    """Return whether both sets came from files, so that encodings were compared."""
+    kinds = {board.config["real"]["kind"], board.config["fake"]["kind"]}
+    return kinds <= {"folder", "zip", "generator"}
+
+
 def _command(board: Leaderboard) -> str | None:
     """Return the command that ranks again, or None where the images came from Python."""
     config = board.config
-    kinds = (config["real"]["kind"], config["fake"]["kind"])
-    if not set(kinds) <= {"folder", "zip", "generator"}:
+    if not _from_files(board):
         return None
     words = ["probe", "rank", "--real", config["real"]["path"], "--gen", config["fake"]["path"]]
     chosen = {"bank": config.get("bank"), "backbones": ",".join(config.get("backbones") or [])}
-    if kinds[1] == "generator":
+    if config["fake"]["kind"] == "generator":
         chosen |= config.get("sample", {})
     for key, value in {**config["options"], **chosen}.items():
         flag = FLAGS.get(key, f"--{key.replace('_', '-')}")

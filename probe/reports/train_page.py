@@ -5,6 +5,7 @@ import io
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -54,18 +55,20 @@ def _page(folder: Path) -> str:
         if path.stem != "metric-accuracy"
     }
     stats = read_lines(folder / "stats.jsonl")
-    marks = [
-        Mark(kimg, ", ".join(choice["added"]) or "nothing joins")
-        for kimg, choice in _joins(options, selections, stats)
-    ]
+    joins = _joins(options, selections, stats)
+    marks = [Mark(kimg, str(choice["stage"])) for kimg, choice in joins]
+    styles = _styles([name for choice in selections for name in choice["added"]])
     figures = [*_distance_figures(distances, marks), *_accuracy_figures(folder, marks)]
-    figures += _probe_figures(folder, marks)
-    figures += _stats_figures(stats, marks)
+    figures += _probe_figures(folder, marks, styles)
+    figures += _stats_figures(stats, marks, styles)
     return render(
         "train.html",
         title=f"Training on {PurePath(options['real']['path']).name}",
         answer=_answer(options, progress, distances),
         options=options,
+        joins=[
+            (choice["stage"], f"{kimg:g}", ", ".join(choice["added"])) for kimg, choice in joins
+        ],
         figures=[figure for figure in figures if figure is not None],
         sheets=_sheets(folder),
         selections=[_selection(choice) for choice in selections],
@@ -115,6 +118,11 @@ def _joins(
     return [(began.get(s["stage"], ends[s["stage"] - 1]), s) for s in selections]
 
 
+def _styles(joined: Sequence[str]) -> dict[str, str]:
+    """Return the line style of each discriminator, the same in every plot; D is the GAN's own."""
+    return {name: f"c{i % COLOURS}" for i, name in enumerate(["D", *joined])}
+
+
 def _curves(
     title: str,
     series: Series,
@@ -124,8 +132,9 @@ def _curves(
     note: str,
     y: tuple[float | None, float | None] = (None, None),
     bands: Mapping[str, tuple[np.ndarray, np.ndarray]] | None = None,
+    known: Mapping[str, str] | None = None,
 ) -> Figure | None:
-    """Return curves over kimg; None where nothing was recorded."""
+    """Return curves over kimg, in the known styles or others; None where nothing was recorded."""
     finite = {name: p[np.isfinite(p[:, 1])] for name, p in series.items()}
     finite = {name: points for name, points in finite.items() if len(points)}
     if not finite:
@@ -136,7 +145,9 @@ def _curves(
     room = 0.06 * (high - low) or 0.5 * (abs(high) or 1)
     low, high = low - room * (y[0] is None), high + room * (y[1] is None)
     last = max(float(points[-1, 0]) for points in finite.values())
-    styles = {name: f"c{i % COLOURS}" for i, name in enumerate(finite)}
+    styles = dict(known or {})
+    for name in finite:
+        styles.setdefault(name, f"c{len(styles) % COLOURS}")
     layers: list[Layer] = list(marks)
     for name, (lower, upper) in (bands or {}).items():
         layers.append(Area(finite[name][:, 0], lower, upper, styles[name]))
@@ -144,10 +155,11 @@ def _curves(
     layers += [
         Dots(points, styles[name]) for name, points in finite.items() if len(points) <= TABLED
     ]
+    values_at = {name: {f"{k:g}": f"{v:.4g}" for k, v in p} for name, p in finite.items()}
+    times = sorted({k for at in values_at.values() for k in at}, key=float)
     rows = [
-        (name, f"{kimg:g}", f"{value:.4g}")
-        for name, points in finite.items()
-        for kimg, value in points[_spread(len(points))]
+        (times[i], *(at.get(times[i], "") for at in values_at.values()))
+        for i in _spread(len(times))
     ]
     summary = "; ".join(f"{n} from {p[0, 1]:.3g} to {p[-1, 1]:.3g}" for n, p in finite.items())
     return Figure(
@@ -155,7 +167,7 @@ def _curves(
         plot(layers, x=(0, last or 1), y=(low, high), xlabel="thousands of images shown",
              ylabel=ylabel, label=f"{title}: {summary}. {note}"),
         note,
-        ("curve", "kimg", "value"),
+        ("kimg", *finite),
         rows,
         [(styles[name], name) for name in finite] if len(finite) > 1 else (),
     )  # fmt: skip
@@ -199,21 +211,23 @@ def _accuracy_figures(folder: Path, marks: Sequence[Mark]) -> Iterable[Figure | 
         yield _curves(title, arrays, marks, ylabel="accuracy", note=note, y=(0.0, 1.0))
 
 
-def _probe_figures(folder: Path, marks: Sequence[Mark]) -> Iterable[Figure | None]:
+def _probe_figures(
+    folder: Path, marks: Sequence[Mark], styles: Mapping[str, str]
+) -> Iterable[Figure | None]:
     series: dict[str, list[tuple[float, float]]] = {}
     for line in read_lines(folder / "probes.jsonl"):
         for name, score in line["scores"].items():
             series.setdefault(name, []).append((line["kimg"], score))
     yield _curves(
         "Probe scores", {name: np.array(points) for name, points in series.items()}, marks,
-        ylabel="score, nats",
+        ylabel="score, nats", known=styles,
         note="How well each backbone tells the snapshot from the reals; −0.693 is chance, and "
         "where a good generator goes.",
     )  # fmt: skip
 
 
 def _stats_figures(
-    stats: Sequence[Mapping[str, Any]], marks: Sequence[Mark]
+    stats: Sequence[Mapping[str, Any]], marks: Sequence[Mark], styles: Mapping[str, str]
 ) -> Iterable[Figure | None]:
     def series(prefix: str) -> dict[str, np.ndarray]:
         names = sorted({name for line in stats for name in line if name.startswith(prefix)})
@@ -226,23 +240,28 @@ def _stats_figures(
 
     yield _curves("Augmentation strength p", series("Progress/augment"), marks, ylabel="p",
                   note="Of ADA, by discriminator. Above 0.8 augmentations leak into the images.",
-                  y=(0.0, None))  # fmt: skip
+                  y=(0.0, None), known=styles)  # fmt: skip
     yield _curves("Generator's loss", series("Loss/G/"), marks, ylabel="loss, nats",
-                  note="By discriminator; D is its own. Far above 0.693: not fooled.")  # fmt: skip
-    speed = series("Timing/sec_per_kimg")
+                  note="By discriminator; D is its own. Far above 0.693: not fooled.",
+                  known=styles)  # fmt: skip
+    speed = dict(zip(["steps"], series("Timing/sec_per_kimg").values(), strict=False))
     yield _curves("Time", speed, marks, ylabel="s per kimg",
                   note="Of training steps, without evaluation.", y=(0.0, None))  # fmt: skip
 
 
 def _selection(choice: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return what the page shows of one selection: the deciding leaderboard, and why."""
+    """Return what the page shows of one selection: the deciding leaderboard, and why.
+
+    A star marks what joined, which need not be what K-fixed would take.
+    """
     boards = [("Leaderboard", Leaderboard.from_dict(choice["leaderboard"]))]
     if choice["joint"] is not None:
         boards.append(("Together with those in use", Leaderboard.from_dict(choice["joint"])))
-    return {
-        **choice,
-        "boards": [(heading, board, whiskers(board)) for heading, board in boards],
-    }
+    drawn = []
+    for heading, board in boards:
+        rows = [replace(row, picked=row.name in choice["added"]) for row in board.rows]
+        drawn.append((heading, replace(board, rows=rows), whiskers(board)))
+    return {**choice, "boards": drawn}
 
 
 def _sheets(folder: Path) -> list[tuple[str, str]]:

@@ -12,6 +12,7 @@ from inputs import write_images
 
 from probe.probing.leaderboard import Leaderboard
 from probe.reports.evidence import telling
+from probe.reports.rank_page import extremes
 from probe.reports.svg import ticks
 
 NASTY = '<img src=x onerror=alert(1)> & "quoted".png'
@@ -71,6 +72,7 @@ def test_it_shows_every_backbone_with_pictures_and_words(ranking):
     found = read(page)
     text = " ".join(found.words)
     assert "colour tells these 60 generated images from 60 real ones best" in text
+    assert "Checked: file formats" in text and not board.audit
     for row in board.rows:
         assert row.name in text and f"{row.score:.3f}" in text
     assert found.tags.count("details") >= 3 * 5  # a table for every figure
@@ -159,6 +161,14 @@ def test_no_difference_is_no_advice(cli, bank, tmp_path):
     cli("rank", "--real", one, "--gen", other, "--bank", bank, "--offline", "--out", out)
     text = " ".join(read((out / "report.html").read_text("utf-8")).words)
     assert "No pretrained backbone tells" in text and "would be a lottery" in text
+
+
+def test_it_names_who_sees_the_most_different_things():
+    alike = np.array([[1, 0.8, 0.2, 0.0], [0.8, 1, 0.5, 0.0], [0.2, 0.5, 1, 0.0], [0, 0, 0, 1]])
+    names = ["a", "b", "c", "control"]
+    assert extremes(alike, names, names[:3]) == (("a", "c", 0.2), ("a", "b", 0.8))
+    assert extremes(alike, names, names[:2]) is None
+    assert extremes(np.full((4, 4), np.nan), names, names[:3]) is None
 
 
 def test_the_telling_images_are_the_extreme_ones():

@@ -1,5 +1,6 @@
 """The page of a training run, finished or cut off."""
 
+import html
 import json
 
 import pytest
@@ -24,12 +25,12 @@ def run(cli, reals, bank, tmp_path):
 
 
 def test_it_has_curves_images_and_what_was_chosen(run):
-    page = (run / "report.html").read_text("utf-8")
+    page = html.unescape((run / "report.html").read_text("utf-8"))
     added = json.loads((run / "selection-stage1.json").read_text())["added"]
     for words in ("Own discriminator", f"Discriminator on {added[0]}", "held-out images",
                   "Probe scores", "Augmentation strength p", "Generator's loss",
                   "Training images", "Before training", f"Stage 1: {added[0]}", "0.08 kimg",
-                  "finished"):  # fmt: skip
+                  "finished", f"1, at 0.04 kimg: {added[0]} joins."):  # fmt: skip
         assert words in page, words
     assert page.count('class="mark"') >= 5  # the stage, in every figure
     assert "https://" not in page and "default-src 'none'" in page
