@@ -179,7 +179,7 @@ def test_weight_files_that_cannot_be_used(tmp_path):
     file = tmp_path / "w.pth"
     torch.save(model.state_dict(), file)
     entry = spec(weights=Weights(file=str(file)))
-    with pytest.raises(BackboneUnavailable, match="is not the file the bank or its lock file names"):
+    with pytest.raises(BackboneUnavailable, match="is not the file the bank or its lock"):
         load_backbone(dataclasses.replace(entry, sha256="0" * 64), offline=True)
     with pytest.raises(BackboneUnavailable, match="test_vit"):
         load_backbone(dataclasses.replace(entry, model="test_vit"), offline=True)
