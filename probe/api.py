@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import probe
 from probe.bank.load import load_backbone
 from probe.bank.spec import load_bank
 from probe.checks.commands import next_commands
-from probe.checks.cost import SHOWN
+from probe.checks.cost import SHOWN, choose_settings
 from probe.checks.cost import examine as examine_cost
 from probe.checks.data import compare as compare_images
 from probe.checks.data import examine as examine_images
@@ -194,6 +195,7 @@ def doctor(
     resolution: int | None = None,
     measure: bool = True,
     device: str = "auto",
+    report: Report = ignore,
 ) -> Examination:
     """Look at images, weights and a run: what is wrong, what would it cost, what to set.
 
@@ -207,44 +209,47 @@ def doctor(
         backbones: names or patterns of the entries; all unless given.
         strategy: of the training that is estimated.
         resolution: side in pixels; the images' own unless given.
-        measure: also run the backbones and a few steps of training, for their cost; takes minutes
+        measure: run the backbones and a few steps of training for what they cost; takes minutes
             where images are large.
         device: "auto", "cpu" or "cuda".
+        report: is given each finding as soon as it is there.
 
     Returns:
         Findings, and the commands to run next.
     """
     whole = load_bank(None if bank is None else Path(bank))
+    specs = whole.select(backbones)
     reals = _open_images(real, "real")
     place = local_device(choose_device(device))
+    side = resolution or 2 ** max(3, reals.resolution.bit_length() - 1)
+    candidates = Candidates(
+        specs=[s for s in specs if s.role == "discriminator"],
+        evaluator=whole.evaluator,
+        store=FeatureStore(cache_root()),
+        calibration=open_images(CALIBRATION),
+        offline=True,
+    )
+    config = choose_settings(candidates, strategy=strategy, resolution=side)
     fakes = None
+    parts = [examine_images(reals, resolution=side)]
     if gen is not None:
         count = min(SHOWN, len(reals))
-        fakes = _open_fakes(gen, reals, count, 0, SampleOptions(), place, ignore)
-    side = resolution or 2 ** max(3, reals.resolution.bit_length() - 1)
-    found = list(examine_images(reals, resolution=side))
-    if fakes is not None:
-        found += compare_images(reals, fakes)
-    commands: tuple[str, ...] = ()
-    if measure:
-        specs = whole.select(backbones)
-        candidates = Candidates(
-            specs=[s for s in specs if s.role == "discriminator"],
-            evaluator=whole.evaluator,
-            store=FeatureStore(cache_root()),
-            calibration=open_images(CALIBRATION),
-            offline=True,
-        )
-        settings, costs = examine_cost(
-            reals, fakes, specs, candidates, strategy=strategy, resolution=side, device=place
-        )
-        found += costs
-        if isinstance(real, str | Path) and settings is not None:
-            named = str(gen) if isinstance(gen, str | Path) else "G.pkl"
-            bank_file = None if bank is None else str(bank)
-            commands = next_commands(str(real), named, settings, bank_file)
+        fakes = _open_fakes(gen, reals, count, 0, SampleOptions(), place, report)
+        parts.append(compare_images(reals, fakes))
     if run is not None:
-        found += examine_run(Path(run), Path(real) if isinstance(real, str | Path) else None)
+        parts.append(examine_run(Path(run), Path(real) if isinstance(real, str | Path) else None))
+    parts.append(
+        examine_cost(reals, fakes, specs, candidates, config, measured=measure, device=place)
+    )
+    found = []
+    for finding in chain(*parts):
+        found.append(finding)
+        report({"event": "finding", "finding": finding})
+    commands: tuple[str, ...] = ()
+    possible = not any(f.level == "problem" and f.topic != "run" for f in found)
+    if isinstance(real, str | Path) and possible:
+        named = str(gen) if isinstance(gen, str | Path) else "G.pkl"
+        commands = next_commands(str(real), named, config, None if bank is None else str(bank))
     return Examination(findings=tuple(found), commands=commands)
 
 

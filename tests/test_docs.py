@@ -14,7 +14,8 @@ from probe.cli import app
 from probe.generators.snapshot import save_snapshot
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "experiments/README.md"]
+WRITTEN = [p for p in sorted((ROOT / "docs").glob("*.md")) if p.name != "commands.md"]
+PAGES = [ROOT / "README.md", *WRITTEN, ROOT / "experiments/README.md"]  # commands.md is generated
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
 

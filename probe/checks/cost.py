@@ -16,7 +16,7 @@ from probe.images.base import ImageSource
 from probe.images.subset import Subset
 from probe.probing.config import LEAST_IMAGES, RankOptions
 from probe.runtime import ignore
-from probe.training.availability import Estimate, estimate
+from probe.training.availability import Estimate, estimate, missing
 from probe.training.config import TrainConfig
 from probe.training.evaluation import Candidates
 from probe.training.presets import Plan, make_plan
@@ -42,61 +42,81 @@ class Speed:
     failures: Mapping[str, str]
 
 
+def unavailable(specs: Sequence[BackboneSpec]) -> dict[str, str]:
+    """Return name → why, of the entries whose weights are not here."""
+    return missing([s for s in specs if s.weights.random is None], offline=True)
+
+
+def choose_settings(candidates: Candidates, *, strategy: str, resolution: int) -> TrainConfig:
+    """Return the options of a training that the weights here allow.
+
+    Args:
+        candidates: what it may use.
+        strategy: what it should be; "none" where no backbone is here.
+        resolution: side in pixels.
+    """
+    judges = [] if candidates.evaluator is None else [candidates.evaluator]
+    able = len(candidates.specs) - len(unavailable(candidates.specs))
+    return TrainConfig(
+        strategy=strategy if able else "none",
+        k=min(TrainConfig().k, max(1, able)),
+        resolution=resolution,
+        eval_num=TrainConfig().eval_num if judges and not unavailable(judges) else 0,
+    )
+
+
 def examine(
     reals: ImageSource,
     fakes: ImageSource | None,
     specs: Sequence[BackboneSpec],
     candidates: Candidates,
+    config: TrainConfig,
     *,
-    strategy: str,
-    resolution: int,
+    measured: bool,
     device: torch.device,
-) -> tuple[TrainConfig | None, list[Finding]]:
-    """Measure what ranking and training would cost here, and choose settings.
+) -> Iterator[Finding]:
+    """Yield which weights are here, what ranking and training would cost, and the settings.
 
     Args:
         reals: the images.
         fakes: what would be ranked, or None.
         specs: the bank's entries.
         candidates: of those, what training may use.
-        strategy: of the training.
-        resolution: side in pixels.
+        config: of the training, with its resolution.
+        measured: whether to run backbones and a few steps of training for the cost.
         device: where to compute.
-
-    Returns:
-        The options of a training that is possible here, None where there is none; what was found.
     """
-    speed = measure(
-        specs,
-        fakes if fakes is not None and fakes.identity()["kind"] == "generator" else None,
-        resolution=resolution,
-        precision="auto",
-        device=device,
-        offline=candidates.offline,
-        calibration=candidates.calibration,
-    )
-    found = [*_weights(speed), *_ranking(speed, min(len(reals), RankOptions().num))]
+    assert config.resolution is not None
+    absent = unavailable(specs)
+    here = [spec for spec in specs if spec.name not in absent]
+    yield from _weights([spec.name for spec in here], absent)
+    if measured and here:
+        drawn = fakes is not None and fakes.identity()["kind"] == "generator"
+        speed = measure(
+            here,
+            fakes if drawn else None,
+            resolution=config.resolution,
+            device=device,
+            calibration=candidates.calibration,
+        )
+        yield from _failures(speed.failures)
+        yield from _ranking(speed, min(len(reals), RankOptions().num))
     if len(reals) < LEAST_IMAGES:
-        return None, found
-    able = [spec for spec in candidates.specs if spec.name in speed.backbones]
-    judged = candidates.evaluator is not None and candidates.evaluator.name in speed.backbones
-    config = TrainConfig(
-        strategy=strategy if able else "none",
-        k=min(TrainConfig().k, max(1, len(able))),
-        resolution=resolution,
-        eval_num=TrainConfig().eval_num if judged else 0,
-    )
+        return
+    able = [spec for spec in candidates.specs if spec.name not in absent]
     shown = Subset(reals, range(min(len(reals), SHOWN)))
     try:
-        with set_up(
-            shown, replace(candidates, specs=able), config, outdir=None, init=None, resume=None,
-            device=device, precision="auto", report=ignore,
-        ) as (trial, state):  # fmt: skip
-            plan = make_plan(config, resolution=resolution, images=len(reals))
-            found += _training(plan, estimate(trial, state))
+        plan = make_plan(config, resolution=config.resolution, images=len(reals))
+        if measured:
+            with set_up(
+                shown, replace(candidates, specs=able), config, outdir=None, init=None, resume=None,
+                device=device, precision="auto", report=ignore,
+            ) as (trial, state):  # fmt: skip
+                yield _training(plan, estimate(trial, state))
     except ProbeError as error:
-        return None, [*found, Finding(topic="settings", level="problem", text=str(error))]
-    return config, found
+        yield Finding(topic="settings", level="problem", text=str(error))
+        return
+    yield from _settings(plan)
 
 
 def measure(
@@ -104,33 +124,29 @@ def measure(
     fake: ImageSource | None,
     *,
     resolution: int,
-    precision: str,
     device: torch.device,
-    offline: bool,
     calibration: ImageSource,
 ) -> Speed:
-    """Time the backbones that are here, and the generator, on a few images.
+    """Time backbones, and the generator, on a few images.
 
     Args:
-        specs: the bank's entries.
+        specs: entries whose weights are here.
         fake: the generator's images, drawn as they are asked for; or None.
         resolution: side at which images meet.
-        precision: "auto", "fp32" or "bf16".
         device: where to compute.
-        offline: never download weights.
         calibration: any images: the content makes no difference.
     """
     pixels = calibration.load(range(min(MEASURED, len(calibration))), resolution).images
     found, failures = {}, {}
     for spec in specs:
         try:
-            backbone = load_backbone(
-                spec, offline=offline, calibration=calibration, device=device
-            ).to(memory_format=torch.channels_last)
+            backbone = load_backbone(spec, offline=True, calibration=calibration, device=device).to(
+                memory_format=torch.channels_last
+            )
         except BackboneUnavailable as error:
             failures[spec.name] = str(error)
             continue
-        chosen = precision_for(spec, precision, device)
+        chosen = precision_for(spec, "auto", device)
         pooled_features(backbone, pixels, device=device, precision=chosen)
         started = time.monotonic()
         pooled_features(backbone, pixels, device=device, precision=chosen)  # waits for the result
@@ -144,9 +160,8 @@ def measure(
     return Speed(found, generator, failures)
 
 
-def _weights(speed: Speed) -> Iterator[Finding]:
+def _weights(here: Sequence[str], absent: Mapping[str, str]) -> Iterator[Finding]:
     """Yield which backbones are here, and which are not and why."""
-    here = list(speed.backbones)
     if not here:
         yield Finding(
             topic="weights", level="problem", text="No backbone of the bank can run here.",
@@ -157,16 +172,19 @@ def _weights(speed: Speed) -> Iterator[Finding]:
             topic="weights", level="ok", text=f"{len(here)} backbones are here: {some(here, 8)}.",
             names=tuple(here),
         )  # fmt: skip
-    fetchable = tuple(n for n, why in speed.failures.items() if f"probe bank fetch {n}" in why)
+    fetchable = tuple(n for n, why in absent.items() if f"probe bank fetch {n}" in why)
     if fetchable:
         yield Finding(
             topic="weights", level="note",
             text=f"{len(fetchable)} have no weights here: {some(fetchable, 6)}.",
             advice="Download them: probe bank fetch, all or by name.", names=fetchable,
         )  # fmt: skip
-    for name, why in speed.failures.items():
-        if name not in fetchable:
-            yield Finding(topic="weights", level="note", text=f"{name}: {why}.", names=(name,))
+    yield from _failures({n: why for n, why in absent.items() if n not in fetchable})
+
+
+def _failures(reasons: Mapping[str, str]) -> Iterator[Finding]:
+    for name, why in reasons.items():
+        yield Finding(topic="weights", level="note", text=f"{name}: {why}.", names=(name,))
 
 
 def _ranking(speed: Speed, count: int) -> Iterator[Finding]:
@@ -185,21 +203,25 @@ def _ranking(speed: Speed, count: int) -> Iterator[Finding]:
     )  # fmt: skip
 
 
-def _training(plan: Plan, cost: Estimate) -> Iterator[Finding]:
-    """Yield what training would take, and which settings were chosen for it and why."""
+def _training(plan: Plan, cost: Estimate) -> Finding:
+    """Return what training would take."""
     config, ends = plan.config, plan.stage_ends
     low, high = cost.hours(ends, config.members_by_stage)
     span = duration(low * 3600)
     if high > 1.1 * low:
         span += f" to {duration(high * 3600)}"
     added = ", ".join(f"{name} + {s:.0f}" for name, s in cost.each.items())
-    yield Finding(
+    return Finding(
         topic="cost", level="ok",
         text=f"Training by strategy {config.strategy} for {ends[-1] / 1000:g} kimg takes about "
         f"{span} here, evaluation and ranking not counted ({cost.own:.0f} s/kimg for the GAN "
         f"alone{'; ' + added if added else ''}), and {cost.peak_gib:.1f} GiB.",
         advice="--kimg makes it shorter." if low > 48 else "",
     )  # fmt: skip
+
+
+def _settings(plan: Plan) -> Iterator[Finding]:
+    """Yield which settings training would take, and why."""
     for name in ("batch", "gamma", "stage_kimg"):
         if name in plan.reasons:
             value, why = plan.reasons[name]

@@ -55,7 +55,8 @@ def examine(source: ImageSource, *, resolution: int | None, seed: int = 0) -> It
         yield Finding(topic="data", level="ok", text=f"{looked}{_of(kept, n)}.")
     yield from _duplicates(source, read, names, partly)
     if len(kept) >= 2:
-        yield from _alike(pixels, [names[i] for i in kept], _of(kept, n))
+        keys = source.keys(kept)
+        yield from _alike(pixels, [names[i] for i in kept], keys, _of(kept, n))
         yield from _flat(pixels, [names[i] for i in kept])
 
 
@@ -208,7 +209,14 @@ def _duplicates(
     )  # fmt: skip
 
 
-def _alike(pixels: np.ndarray, names: Sequence[str], partly: str) -> Iterator[Finding]:
+def _alike(
+    pixels: np.ndarray, names: Sequence[str], keys: Sequence[str], partly: str
+) -> Iterator[Finding]:
+    first = {key: i for i, key in reversed(list(enumerate(keys)))}
+    once = sorted(first.values())  # copies byte by byte are told apart from these
+    pixels, names = pixels[once], [names[i] for i in once]
+    if len(once) < 2:
+        return
     nearest, distance = _nearest(pixels, None)
     pairs = {tuple(sorted((i, int(nearest[i])))) for i in np.flatnonzero(distance < NEAR).tolist()}
     if not pairs:
@@ -219,8 +227,8 @@ def _alike(pixels: np.ndarray, names: Sequence[str], partly: str) -> Iterator[Fi
         topic="data", level="warning" if share > 0.02 else "note",
         text=f"{share:.1%} of the images look like another one, mirrored ones included{partly}: "
         f"{some(found)}.",
-        advice="Frames of one film, other crops or sizes of one picture, or exact copies: keep one "
-        "of each, or scores are too good.",
+        advice="Frames of one film, other sizes or crops of one picture: keep one of each, or "
+        "scores are too good.",
         names=tuple(found),
     )  # fmt: skip
 

@@ -77,7 +77,7 @@ def _ranking(folder: Path, real: Path | None) -> Iterator[Finding]:
     absent = [row.name for row in board.rows if row.status != "ok"]
     if absent:
         yield _finding("note", f"Not ranked: {some(absent, 8)}.", "See the leaderboard for why.")
-    yield _finding("ok", f"Look at it: probe report {folder}")
+    yield _finding("note", f"Its page: probe report {folder}")
 
 
 def _training(folder: Path, real: Path | None) -> Iterator[Finding]:

@@ -64,7 +64,7 @@ SWITCHES = {
     for options in (RankOptions, MeasureOptions, TrainConfig)
     for field in fields(options)
     if field.type is bool
-} | {"offline", "quiet", "dry-run"}
+} | {"offline", "quiet", "dry-run", "measure"}
 TRUE, FALSE = ("1", "true", "yes", "on"), ("0", "false", "no", "off")
 
 

@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -42,13 +42,23 @@ def doctor(
     Downloads nothing. Exit code 1 where there is a problem.
     """
     from probe import api
-    from probe.reports.examination import as_text
+    from probe.reports.examination import ExaminationText
+
+    text = ExaminationText()
+
+    def show(record: dict[str, Any]) -> None:
+        if record["event"] == "note":
+            typer.echo(record["text"], err=True)
+        elif not as_json:
+            typer.echo(text.finding(record["finding"]))
 
     names = [name.strip() for name in backbones.split(",")] if backbones else None
     found = api.doctor(
         real, gen=gen, run=run, bank=bank, backbones=names, strategy=strategy,
-        resolution=resolution, measure=measure, device=device,
+        resolution=resolution, measure=measure, device=device, report=show,
     )  # fmt: skip
-    text = json.dumps(found.to_dict(), ensure_ascii=False) if as_json else as_text(found)
-    typer.echo(text)
+    if as_json:
+        typer.echo(json.dumps(found.to_dict(), ensure_ascii=False))
+    elif found.commands:
+        typer.echo(text.commands(found.commands))
     raise typer.Exit(found.exit_code)

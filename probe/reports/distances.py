@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 
 from probe.metrics.record import Distances, Measurement
 from probe.registry import lookup
-from probe.reports.text import missing_row, text_table
+from probe.reports.text import missing_rows, text_table
 
 # The leading columns are kept on narrow terminals.
 COLUMNS: tuple[tuple[str, Callable[[Distances], str]], ...] = (
@@ -44,11 +44,7 @@ def _title(found: Measurement) -> str:
 
 
 def _remarks(found: Measurement) -> list[str]:
-    missing = [row for row in found.rows if row.status != "ok"]
-    return [
-        *found.notes,
-        *(missing_row(row) for row in missing),
-    ]
+    return [*found.notes, *missing_rows(found.rows)]
 
 
 def as_table(found: Measurement) -> str:

@@ -1,11 +1,12 @@
 """What the doctor found, as text."""
 
 import io
+from collections.abc import Sequence
 
 from rich.console import Console
 from rich.text import Text
 
-from probe.checks.findings import Examination
+from probe.checks.findings import Finding
 from probe.reports.text import output_width
 
 MARKS = {"ok": ("✓", "green"), "note": ("·", "cyan"), "warning": ("!", "yellow"),
@@ -13,25 +14,37 @@ MARKS = {"ok": ("✓", "green"), "note": ("·", "cyan"), "warning": ("!", "yello
 MOST = 100  # characters of a line
 
 
-def as_text(found: Examination) -> str:
-    """Return the findings by topic, each with its level and advice, and the commands to run."""
-    terminal, width = output_width()
-    buffer = io.StringIO()
-    console = Console(file=buffer, width=min(width, MOST), force_terminal=terminal, highlight=False)
-    topic = ""
-    for finding in found.findings:
-        if finding.topic != topic:
-            topic = finding.topic
-            console.print(Text(topic.capitalize(), style="bold"))
-        mark, colour = MARKS[finding.level]
-        word = f"{finding.level}: " if finding.level in ("warning", "problem") else ""
+class ExaminationText:
+    """Renders findings one by one, under a heading where a topic begins."""
+
+    def __init__(self) -> None:
+        self.terminal, width = output_width()
+        self.width, self.topic = min(width, MOST), ""
+
+    def finding(self, found: Finding) -> str:
+        """Return a finding with its level and advice."""
+        lines = []
+        if found.topic != self.topic:
+            self.topic = found.topic
+            lines.append(Text(found.topic.capitalize(), style="bold"))
+        mark, colour = MARKS[found.level]
+        word = f"{found.level}: " if found.level in ("warning", "problem") else ""
         line = Text(f"  {mark} ", style=colour).append(word, style=colour)
-        line.append(finding.text, style="default")
-        console.print(line, soft_wrap=not terminal)
-        if finding.advice:
-            console.print(Text(f"      {finding.advice}", style="dim"), soft_wrap=not terminal)
-    if found.commands:
-        console.print(Text("Next", style="bold"))
-        for command in found.commands:
-            console.print(Text(f"  $ {command}"), soft_wrap=True)
-    return buffer.getvalue().rstrip("\n")
+        lines.append(line.append(found.text, style="default"))
+        if found.advice:
+            lines.append(Text(f"      {found.advice}", style="dim"))
+        return self._render(lines, soft_wrap=not self.terminal)
+
+    def commands(self, commands: Sequence[str]) -> str:
+        """Return the commands to run next; they are never broken into lines."""
+        lines = [Text("Next", style="bold"), *(Text(f"  $ {command}") for command in commands)]
+        return self._render(lines, soft_wrap=True)
+
+    def _render(self, lines: Sequence[Text], *, soft_wrap: bool) -> str:
+        buffer = io.StringIO()
+        console = Console(
+            file=buffer, width=self.width, force_terminal=self.terminal, highlight=False
+        )
+        for line in lines:
+            console.print(line, soft_wrap=soft_wrap)
+        return buffer.getvalue().rstrip("\n")

@@ -9,7 +9,7 @@ from rich.text import Text
 
 from probe.probing.leaderboard import Leaderboard, Row
 from probe.registry import lookup
-from probe.reports.text import missing_row, output_width, plain_table
+from probe.reports.text import missing_rows, output_width, plain_table
 
 # (heading, cell, justify): the leading columns are kept on narrow terminals.
 COLUMNS: tuple[tuple[str, Callable[[Row], str], str], ...] = (
@@ -65,7 +65,7 @@ def _remarks(board: Leaderboard) -> list[str]:
         lines.append(f"* K-fixed, K = {len(picked)}: {', '.join(picked)}")
     lines += [f"Warning: {finding['message']}" for finding in board.audit]
     lines += board.notes
-    lines += [missing_row(row) for row in board.rows if row.status != "ok"]
+    lines += missing_rows(board.rows)
     return lines
 
 

@@ -3,7 +3,7 @@
 import io
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from rich.console import Console
@@ -25,9 +25,23 @@ def plain_table() -> Table:
     return Table(box=None, pad_edge=False, header_style="bold")
 
 
-def missing_row(row: Any) -> str:
-    """Return why a row has no numbers: of what has name, status, reason and remedy."""
-    return f"{row.status}: {row.name}: {row.reason}{f'; {row.remedy}' if row.remedy else ''}"
+def missing_rows(rows: Iterable[Any]) -> list[str]:
+    """Return why rows have no numbers; those with the same reason share a line.
+
+    Args:
+        rows: what has name, status, reason and remedy; rows of status "ok" are passed over.
+    """
+    names: dict[tuple[str, str, str], list[str]] = {}
+    for row in rows:
+        if row.status != "ok":
+            remedy = row.remedy.replace(row.name, "NAME") if row.remedy else ""
+            names.setdefault((row.status, row.reason, remedy), []).append(row.name)
+    lines = []
+    for (status, reason, remedy), found in names.items():
+        if len(found) == 1:
+            remedy = remedy.replace("NAME", found[0])
+        lines.append(f"{status}: {', '.join(found)}: {reason}{f'; {remedy}' if remedy else ''}")
+    return lines
 
 
 def text_table(headings: Sequence[str], rows: Sequence[Sequence[str]], *, kept: int) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from probe.probing.calibration import ErrorRate
 from probe.probing.scoring import Scores, Verdicts
 from probe.registry import lookup
-from probe.reports.text import missing_row, text_table
+from probe.reports.text import missing_rows, text_table
 
 SHOWN = 4  # columns on a narrow terminal: the image and three backbones
 
@@ -25,8 +25,7 @@ def _promise(verdicts: Verdicts) -> str:
 
 def remarks(scores: Scores) -> list[str]:
     """Return what must be read beside the numbers, a sentence each."""
-    missing = [missing_row(v) for v in scores.backbones if v.status != "ok"]
-    return [scores.valid_for, *scores.notes, *missing]
+    return [scores.valid_for, *scores.notes, *missing_rows(scores.backbones)]
 
 
 def as_table(scores: Scores) -> str:

@@ -78,6 +78,7 @@ def test_what_is_broken_is_named(doctor, tmp_path):
     (alike,) = [f for f in found["findings"] if "look like another" in f["text"]]
     pairs = " ".join(alike["names"])
     assert "002.png ~ flip.png" in pairs and "003.png ~ larger.png" in pairs
+    assert "copy.png" not in pairs, "a copy byte by byte is named once"
     assert "1 CMYK, 1 grey" in lines(found)
 
 
@@ -117,7 +118,10 @@ def test_too_few_images_and_no_weights_are_problems(doctor, cli, tmp_path):
 def test_a_ranking_is_looked_at(doctor, cli, bank, reals, fakes, tmp_path):
     out = tmp_path / "ranking"
     cli("rank", "--real", reals, "--gen", fakes, "--bank", bank, "--offline", "--out", out)
-    assert "colour tells them apart best" in lines(doctor(reals, "--run", out, "--no-measure")[1])
+    text = lines(doctor(reals, "--run", out, "--no-measure")[1])
+    assert "colour tells them apart best" in text
+    assert "backbones are here" in text and "--batch 32" in text
+    assert "takes about" not in text, "nothing was measured"
     other = write_images(tmp_path / "other", 30, seed=4)
     assert f"about {reals}, not about {other}" in lines(
         doctor(other, "--run", out, "--no-measure")[1], "warning"
