@@ -34,14 +34,15 @@ def missing_rows(rows: Iterable[Any]) -> list[str]:
     names: dict[tuple[str, str, str], list[str]] = {}
     for row in rows:
         if row.status != "ok":
-            remedy = row.remedy.replace(row.name, "NAME") if row.remedy else ""
+            remedy = f"; {row.remedy}" if row.remedy else ""
+            if remedy.endswith(f" {row.name}"):
+                remedy = f"{remedy.removesuffix(row.name)}NAME"
             names.setdefault((row.status, row.reason, remedy), []).append(row.name)
-    lines = []
-    for (status, reason, remedy), found in names.items():
-        if len(found) == 1:
-            remedy = remedy.replace("NAME", found[0])
-        lines.append(f"{status}: {', '.join(found)}: {reason}{f'; {remedy}' if remedy else ''}")
-    return lines
+    return [
+        f"{status}: {', '.join(found)}: {reason}"
+        + (remedy if len(found) > 1 else remedy.replace("NAME", found[0]))
+        for (status, reason, remedy), found in names.items()
+    ]
 
 
 def text_table(headings: Sequence[str], rows: Sequence[Sequence[str]], *, kept: int) -> str:
