@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import resource
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
@@ -190,6 +191,13 @@ def local_device(device: torch.device) -> torch.device:
         device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
         torch.cuda.set_device(device)
     return device
+
+
+def peak_gib(device: torch.device) -> float:
+    """Return the most memory this process has used so far, of the GPU where it computes on one."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated() / 2**30
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
 
 
 def ignore(record: dict[str, Any]) -> None:

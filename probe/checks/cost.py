@@ -15,7 +15,7 @@ from probe.features.space import precision_for
 from probe.images.base import ImageSource
 from probe.images.subset import Subset
 from probe.probing.config import LEAST_IMAGES, RankOptions
-from probe.runtime import ignore
+from probe.runtime import ignore, peak_gib
 from probe.training.availability import Estimate, estimate, missing
 from probe.training.config import TrainConfig
 from probe.training.evaluation import Candidates
@@ -34,11 +34,13 @@ class Speed:
     Attributes:
         backbones: name → seconds per image.
         generator: seconds per image; None where no generator was given.
+        peak_gib: memory that this took.
         failures: name → why there is no figure.
     """
 
     backbones: Mapping[str, float]
     generator: float | None
+    peak_gib: float
     failures: Mapping[str, str]
 
 
@@ -157,7 +159,7 @@ def measure(
         started = time.monotonic()
         fake.load(range(1, 1 + GENERATED), resolution)
         generator = (time.monotonic() - started) / GENERATED
-    return Speed(found, generator, failures)
+    return Speed(found, generator, peak_gib(device), failures)
 
 
 def _weights(here: Sequence[str], absent: Mapping[str, str]) -> Iterator[Finding]:
@@ -196,7 +198,8 @@ def _ranking(speed: Speed, count: int) -> Iterator[Finding]:
     drawn = "" if speed.generator is None else f", the generator {1 / speed.generator:.1f} images/s"
     yield Finding(
         topic="cost", level="ok",
-        text=f"A ranking of {count} images of each class takes about {duration(seconds)} here"
+        text=f"A ranking of {count} images of each class takes about {duration(seconds)} here,"
+        f" loading not counted, and {speed.peak_gib:.1f} GiB"
         f" (slowest: {slowest} with {1 / speed.backbones[slowest]:.1f} images/s{drawn}). What is "
         "cached is not computed again.",
         advice="--num takes fewer images, --backbones fewer networks." if seconds > 3600 else "",

@@ -1,6 +1,5 @@
 """Whether a run can be done here, found out before it costs hours."""
 
-import resource
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,7 +9,7 @@ import torch
 from probe.bank.spec import BackboneSpec
 from probe.bank.weights import find_weights
 from probe.errors import BackboneUnavailable, UsageError
-from probe.runtime import World
+from probe.runtime import World, peak_gib
 from probe.training.clock import Clock
 from probe.training.config import TrainConfig
 from probe.training.ensemble import discriminator_step, generator_gradient
@@ -153,7 +152,4 @@ def estimate(run: Run, state: TrainState) -> Estimate:
             discriminator_step(member, reals, c, reals, c, **step)
         each[spec.name] = (synchronise() - started) * 1000 / config.batch
         del member
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    if run.device.type == "cuda":
-        peak = torch.cuda.max_memory_allocated()
-    return Estimate(own, each, peak / 2**30)
+    return Estimate(own, each, peak_gib(run.device))
