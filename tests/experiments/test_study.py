@@ -378,8 +378,9 @@ def test_a_run_directory_becomes_a_record(tmp_path):
            "score_high": 0.0, "accuracy": 0.98}  # fmt: skip
     selection = {"stage": 1, "added": ["b"], "snapshot": "s", "leaderboard": {"rows": [row]}}
     (tmp_path / "selection-stage1.json").write_text(json.dumps(selection))
-    found = read_training(tmp_path, STUDY.run("500-progressive-s0"))
-    assert found["joined"] == [{"kimg": 8.0, "name": "b"}]
+    run = STUDY.run("500-progressive-s0")
+    found = read_training(tmp_path, run)
+    assert found["joined"] == [{"kimg": run.warmup, "name": "b"}]
     assert found["best_kimg"] == 24.0
     assert found["snapshots"][0] == {
         "kimg": 8.0, "frechet": 200.0, "kernel": 0.2, "accuracy": {"D/train": 0.9}
