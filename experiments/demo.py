@@ -15,13 +15,14 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from execute import BANK, finished_result, finished_training, run_folder
+from execute import BANK, finished_result, run_folder
 from findings import Results
 from jobs import Stopped
 from judge import open_judge
 from plan import BUNDLED, HERE, Run, Study, read_json, read_study
 from records import last_snapshot
 from study import arguments, locked, run_missing
+from warmup import finished_training
 
 from probe.api import DEMO_GENERATOR
 from probe.errors import ProbeError, UsageError

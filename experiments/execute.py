@@ -3,8 +3,9 @@
     python experiments/execute.py --config experiments/study.yaml --out experiments/runs/study \
         --run 500-none-s0
 
-Goes on where it was stopped. What it leaves: train/ (the trainer's own run directory), result.json
-(everything the page needs) and features.npy (of the judged samples, for intervals).
+Goes on where it was stopped, or from the end of the warm-up that it shares. What it leaves: train/
+(the trainer's own run directory), result.json (everything the page needs) and features.npy (of the
+judged samples, for intervals).
 """
 
 import argparse
@@ -18,7 +19,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from plan import HERE, Run, Study, read_json, read_study
+from plan import HERE, WARMUP, Run, Study, read_json, read_study
+from warmup import finished_training, go_on_from
 
 from probe.errors import ProbeError, UsageError
 from probe.memory import keep_freed_memory
@@ -44,7 +46,7 @@ def finished_result(out: Path, study: Study, run: Run) -> dict[str, Any] | None:
     if result is None:
         return None
     ours, theirs = identity(study, run), result["identity"]
-    if any(ours[key] != theirs[key] for key in ("options", "backbones", "threads")):
+    if any(ours[key] != theirs.get(key) for key in ("options", "backbones", "bank", "threads")):
         raise UsageError(
             f"{folder.name} was made with other options. Remove its folder, or choose another "
             "--out."
@@ -54,9 +56,12 @@ def finished_result(out: Path, study: Study, run: Run) -> dict[str, Any] | None:
 
 def identity(study: Study, run: Run) -> dict[str, Any]:
     """Return what decides a run's numbers, as plain values."""
+    from weights import bank_digest
+
     record = {
         "options": dict(run.options),
         "backbones": list(run.backbones),
+        "bank": bank_digest(),
         "threads": study.threads,
         "evaluators": study.evaluators,
         "fakes": study.fakes,
@@ -75,7 +80,7 @@ def execute(study: Study, run: Run, out: Path) -> dict[str, Any]:
     if done is not None:
         return done
     folder, started = run_folder(out, run), time.monotonic()
-    trained = _train(run, folder, out / BANK)
+    trained = train(study, run, out)
     trained_seconds = time.monotonic() - started
     from judge import open_judge, split_reals
     from records import last_snapshot, read_training
@@ -135,39 +140,40 @@ def execute(study: Study, run: Run, out: Path) -> dict[str, Any]:
     return result
 
 
-def _train(run: Run, folder: Path, bank: Path) -> Path:
-    """Return the finished run directory, training first where there is none."""
+def train(study: Study, run: Run, out: Path) -> Path:
+    """Return the finished run directory, training first where there is none.
+
+    A run whose warm-up is there goes on from its end.
+    """
     import probe
     from probe.api import DEMO_REALS
 
+    folder = run_folder(out, run)
     found = finished_training(run, folder)
-    if found is None:
-        probe.train(
-            DEMO_REALS,
-            outdir=folder / "train",
-            config=run.config,
-            bank=bank,
-            backbones=run.backbones,
-            device="cpu",
-            offline=True,
-            report=_report,
-        )
-        found = finished_training(run, folder)
+    if found is not None:
+        return found
+    shared = study.warmup_of(run)
+    warmup = finished_training(shared, run_folder(out, shared)) if shared else None
+
+    def report(record: dict[str, Any]) -> None:
+        if record["event"] == "plan" and warmup and go_on_from(warmup, run, record):
+            _say(f"goes on from {shared.name}")
+        _report(record)
+
+    probe.train(
+        DEMO_REALS,
+        outdir=folder / "train",
+        config=run.config,
+        bank=out / BANK,
+        backbones=run.backbones,
+        device="cpu",
+        offline=True,
+        report=report,
+    )
+    found = finished_training(run, folder)
     if found is None:
         raise ProbeError(f"{run.name}: training ended without being finished.")
     return found
-
-
-def finished_training(run: Run, folder: Path) -> Path | None:
-    """Return the trainer's directory of this very run, where it has come to its end."""
-    for trained in sorted((folder / "train").glob("[0-9]*-*"), reverse=True):
-        progress = read_json(trained / "progress.json")
-        if progress is None or not progress["finished"]:
-            continue
-        theirs = read_json(trained / "training_options.json")["options"]
-        if all(theirs[name] == value for name, value in run.options.items()):
-            return trained
-    return None
 
 
 def _report(record: dict[str, Any]) -> None:
@@ -245,7 +251,11 @@ def main() -> None:
     arguments = parser.parse_args()
     try:
         study = read_study(arguments.config)
-        execute(study, study.run(arguments.run), arguments.out)
+        run = study.run(arguments.run)
+        if run.arm == WARMUP:
+            train(study, run, arguments.out)
+        else:
+            execute(study, run, arguments.out)
     except ProbeError as error:
         sys.exit(f"error: {error}")
 

@@ -14,6 +14,7 @@ from probe.training.config import TrainConfig
 
 HERE = Path(__file__).resolve().parent
 BUNDLED = 1000  # images in the bundled zip
+WARMUP = "warmup"
 OWN_KEYS = {"seed", "holdout", "track_probes"}  # set by the study itself
 
 
@@ -85,8 +86,33 @@ class Study:
     groups: list[dict[str, Any]]
     runs: tuple[Run, ...] = field(default=(), compare=False)
 
+    def warmup_of(self, run: Run) -> Run | None:
+        """Return the warm-up of a run as a run without backbones; None where it shares none.
+
+        It is shared where all arms have one of the same length, at whose end a snapshot is taken
+        anyway.
+        """
+        config = run.config
+        with_stages = [r.warmup for r in self.runs if r.config.strategy != "none"]
+        if not with_stages or len({*with_stages}) > 1:
+            return None
+        kimg = with_stages[0]
+        if kimg % (config.tick * config.snap) or run.kimg <= kimg:
+            return None
+        alone = {"strategy": "none", "kimg": kimg, "track_probes": run.seed in self.probe_seeds}
+        options = {k: v for k, v in run.options.items() if k not in ("k", "stage_kimg")}
+        return Run(
+            name=f"{run.images}-{WARMUP}-s{run.seed}",
+            arm=WARMUP,
+            images=run.images,
+            seed=run.seed,
+            group=run.group,
+            options={**options, **alone},
+            backbones=max((r.backbones for r in self.runs), key=len),  # for tracked probes
+        )
+
     def run(self, name: str) -> Run:
-        """Return the run of a name.
+        """Return the run of a name, or the warm-up.
 
         Raises:
             UsageError: there is none.
@@ -94,6 +120,10 @@ class Study:
         for run in self.runs:
             if run.name == name:
                 return run
+        for run in self.runs:
+            warmup = self.warmup_of(run)
+            if warmup is not None and warmup.name == name:
+                return warmup
         raise UsageError(f"{self.path.name} has no run '{name}'.")
 
     def select(self, patterns: Sequence[str]) -> list[Run]:

@@ -5,11 +5,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from execute import finished_training, run_folder
+from execute import run_folder
 from judge import split_reals
 from PIL import Image, ImageDraw, ImageFont
 from plan import Run, Study
 from records import last_snapshot
+from warmup import finished_training
 
 from probe.files import atomic_path
 from probe.generators.config import SampleOptions

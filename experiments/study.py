@@ -23,6 +23,7 @@ from typing import Any
 from execute import BANK, FEATURES, RESULT, finished_result, identity, run_folder
 from jobs import Stopped, run_all
 from plan import HERE, Run, Study, read_json, read_study
+from warmup import finished_training, shared_warmups
 
 from probe.errors import ProbeError, UsageError
 from probe.files import write_json, write_text
@@ -66,23 +67,32 @@ def run_missing(study: Study, runs: Sequence[Run], out: Path, *, jobs: int) -> l
         return []
     os.environ.setdefault("PROBE_CACHE_DIR", str((out / "cache").resolve()))
     prepare_bank(out, study.evaluators)
+    untrained = [r for r in missing if finished_training(r, run_folder(out, r)) is None]
+    warmups = [
+        warmup
+        for warmup in shared_warmups(study, untrained)
+        if finished_training(warmup, run_folder(out, warmup)) is None
+    ]
     say(
-        f"{len(missing)} runs to do, {jobs} at a time with {study.threads} thread(s) each; logs "
-        f"are in {out}/runs/*/log.txt"
+        f"{len(missing)} runs to do, {jobs} at a time with {study.threads} thread(s) each, "
+        f"{len(warmups)} warm-ups before them; logs are in {out}/runs/*/log.txt"
     )
-    return run_all(
-        {
-            run.name: [
-                str(HERE / "execute.py"), "--config", str(study.path), "--out", str(out),
-                "--run", run.name,
-            ]
-            for run in missing
-        },
-        {run.name: run_folder(out, run) / "log.txt" for run in missing},
-        jobs=jobs,
-        threads=study.threads,
-        say=say,
-    )  # fmt: skip
+    failed = []
+    for part in (warmups, missing):
+        failed += run_all(
+            {
+                run.name: [
+                    str(HERE / "execute.py"), "--config", str(study.path), "--out", str(out),
+                    "--run", run.name,
+                ]
+                for run in part
+            },
+            {run.name: run_folder(out, run) / "log.txt" for run in part},
+            jobs=jobs,
+            threads=study.threads,
+            say=say,
+        )  # fmt: skip
+    return failed
 
 
 def restore(study: Study, out: Path, results_folder: Path) -> None:

@@ -18,7 +18,7 @@ from probe.bank.calibrate import calibrate, calibration_images
 from probe.bank.load import SOURCES, input_spec
 from probe.bank.spec import BackboneSpec, load_bank
 from probe.errors import UsageError
-from probe.files import atomic_path, digest_file, write_text
+from probe.files import atomic_path, digest_file, digest_json, write_text
 from probe.images.open import open_images
 from probe.runtime import stream_seed
 
@@ -27,7 +27,7 @@ HED = {
     "source": "torchvision",
     "model": "vgg16",
     "taps": ["features.29"],
-    "input": 96,
+    "input": 32,  # that of the images
     # Caffe's input: 0 to 255 less a mean; its BGR order is folded into the first layer's weights.
     "mean": [122.67892 / 255, 116.66877 / 255, 104.00699 / 255],
     "std": [1 / 255, 1 / 255, 1 / 255],
@@ -75,6 +75,11 @@ def prepare_bank(out: Path, evaluators: list[str]) -> Path:
     if not path.exists() or path.read_text() != text:
         write_text(path, text)
     return path
+
+
+def bank_digest() -> str:
+    """Return a digest of what backbones and judges are, as far as it is written in this folder."""
+    return digest_json([yaml.safe_load((HERE / "bank.yaml").read_text()), HED])[:16]
 
 
 def random_state(spec: BackboneSpec) -> dict[str, torch.Tensor]:

@@ -22,7 +22,9 @@ import yaml
 from page import render
 from plan import HERE, read_study
 from records import read_training, to_frame
+from runs import differences, saved
 from scipy import stats
+from warmup import go_on_from, shared_warmups
 from weights import prepare_bank
 
 from probe.bank.load import load_backbone
@@ -405,6 +407,82 @@ def test_a_result_of_other_options_is_refused_and_one_judged_otherwise_is_judged
     write(threads=17)
     with pytest.raises(UsageError, match="other options"):
         execute.finished_result(tmp_path, STUDY, run)
+
+
+@pytest.fixture
+def tiny_study(tmp_path, bank):
+    """Two arms on the bundled images that share a warm-up of sixteen images, and their folder."""
+    record = yaml.safe_load((HERE / "quick.yaml").read_text())
+    record["train"] |= {
+        "batch": 4, "channel_base": 128, "channel_max": 8, "z_dim": 8, "w_dim": 8, "map_layers": 2,
+        "eval_num": 0, "rank_num": 40, "tick": 0.008, "snap": 2,
+    }  # fmt: skip
+    record["evaluators"], record["probe_seeds"] = [], [0]
+    record["arms"] = {
+        "none": {"strategy": "none", "kimg": 0.032, "backbones": ["colour", "edges"]},
+        "colour": {
+            "strategy": "fixed", "k": 1, "stage_kimg": "0.016,0.016", "backbones": ["colour"],
+        },
+    }  # fmt: skip
+    record["groups"] = [{"name": "all", "images": 500, "arms": ["none", "colour"], "seeds": [0]}]
+    path = tmp_path / "tiny.yaml"
+    path.write_text(yaml.safe_dump(record))
+    out = tmp_path / "out"
+    out.mkdir()
+    bank.rename(out / "bank.yaml")
+    for weights in tmp_path.glob("*.pt"):
+        weights.rename(out / weights.name)
+    return read_study(path), out
+
+
+def test_runs_that_share_a_warmup_are_those_that_each_make_their_own(tiny_study, tmp_path):
+    study, out = tiny_study
+    alone = {run.name: execute.train(study, run, out) for run in study.runs}
+    (tmp_path / "out" / "runs").rename(tmp_path / "alone")
+    (warmup,) = shared_warmups(study, study.runs)
+    execute.train(study, study.run(warmup.name), out)
+    for run in study.runs:
+        theirs = tmp_path / "alone" / run.name / "train" / alone[run.name].name
+        ours = execute.train(study, run, out)
+        log = (ours / "training_options.json").read_text()
+        assert json.loads(log)["options"]["strategy"] == run.config.strategy
+        assert differences(saved(theirs), saved(ours)) == []
+        for name in ("metric-accuracy.jsonl", "probes.jsonl"):
+            assert (theirs / name).exists() == (ours / name).exists()
+            if (ours / name).exists():
+                assert _results(ours / name) == _results(theirs / name)
+        losses = [
+            [{k: v for k, v in r.items() if k.startswith(("Loss/", "kimg"))} for r in
+             map(json.loads, (folder / "stats.jsonl").read_text().splitlines())]
+            for folder in (theirs, ours)
+        ]  # fmt: skip
+        assert losses[0] == losses[1]
+
+
+def _results(path):
+    records = [json.loads(line) for line in path.read_text().splitlines()]
+    return [{k: v for k, v in r.items() if k in ("kimg", "results", "scores")} for r in records]
+
+
+def test_a_run_goes_on_from_the_warmup_once(tiny_study):
+    study, out = tiny_study
+    (warmup,) = shared_warmups(study, study.runs)
+    finished = execute.train(study, warmup, out)
+    run = study.runs[0]
+    folder = out / "mine"
+    folder.mkdir()
+    plan = {"folder": str(folder), "digest": "mine"}
+    assert go_on_from(finished, run, plan)
+    assert saved(folder)["digest"] == "mine"
+    assert saved(folder)["images"] == 16
+    assert not (folder / "progress.json").exists()
+    assert not go_on_from(finished, run, plan), "a state of its own was overwritten"
+
+
+def test_only_what_is_shared_is_made_first():
+    names = {w.name for w in shared_warmups(STUDY, STUDY.runs)}
+    assert names == {f"{n}-warmup-s{s}" for n in (100, 500) for s in (0, 1, 2)}
+    assert shared_warmups(STUDY, STUDY.runs[:1]) == []
 
 
 def test_results_from_another_machine_are_gone_on_with(tmp_path):

@@ -1,0 +1,68 @@
+"""Runs of one seed begin alike: their warm-up is trained once, and each goes on from its end.
+
+Until the first backbone joins, all arms do the same (the page checks it), so that what a run takes
+over is bit for bit what it would have made.
+"""
+
+import shutil
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from plan import Run, Study, read_json
+
+from probe.files import atomic_path
+from probe.training.loop import PROGRESS_FILE
+from probe.training.runs import LOCK_FILE, OPTIONS_FILE
+from probe.training.state import STATE_FILE
+
+# Those of a run alone. Without progress.json a run counts as one that has not ended.
+OWN_FILES = {LOCK_FILE, OPTIONS_FILE, PROGRESS_FILE, STATE_FILE}
+PROBES_FILE = "probes.jsonl"
+
+
+def shared_warmups(study: Study, runs: Sequence[Run]) -> list[Run]:
+    """Return the warm-ups, as runs without backbones, that more than one of `runs` begins with."""
+    found = {run.name: study.warmup_of(run) for run in runs}
+    counts = Counter(warmup.name for warmup in found.values() if warmup)
+    unique = {warmup.name: warmup for warmup in found.values() if warmup}
+    return [warmup for name, warmup in unique.items() if counts[name] > 1]
+
+
+def finished_training(run: Run, folder: Path) -> Path | None:
+    """Return the trainer's directory of this very run, where it has come to its end."""
+    for trained in sorted((folder / "train").glob("[0-9]*-*"), reverse=True):
+        progress = read_json(trained / PROGRESS_FILE)
+        if progress is None or not progress["finished"]:
+            continue
+        theirs = read_json(trained / OPTIONS_FILE)["options"]
+        if all(theirs[name] == value for name, value in run.options.items()):
+            return trained
+    return None
+
+
+def go_on_from(warmup: Path, run: Run, plan: dict[str, Any]) -> bool:
+    """Give a run directory that is about to be trained in the end of a warm-up.
+
+    Args:
+        warmup: the finished run directory of the warm-up.
+        run: which run.
+        plan: the trainer's "plan" event: its directory and the digest of its options.
+
+    Returns:
+        Whether it began at the warm-up's end; False where it has a state of its own.
+    """
+    folder = Path(plan["folder"])
+    if (folder / STATE_FILE).exists():
+        return False
+    for file in warmup.iterdir():
+        if file.name in OWN_FILES or (file.name == PROBES_FILE and not run.options["track_probes"]):
+            continue
+        shutil.copyfile(file, folder / file.name)
+    state = torch.load(warmup / STATE_FILE, weights_only=True)
+    state["digest"] = plan["digest"]
+    with atomic_path(folder / STATE_FILE) as temporary:  # last: with it the directory is begun
+        torch.save(state, temporary)
+    return True
