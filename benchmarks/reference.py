@@ -72,13 +72,14 @@ def grouped_modulated_conv2d(
     *,
     demodulate: bool = True,
     up_filter: torch.Tensor | None = None,
+    gain: float = 1,
 ) -> torch.Tensor:
     """Convolve every sample with a weight of its own: the definition, as a grouped convolution."""
     n, _, h, w = x.shape
     out, inner, k, _ = weight.shape
     own = weight * styles[:, None, :, None, None]
     if demodulate:
-        own = own * (own.square().sum(dim=(2, 3, 4), keepdim=True) + 1e-8).rsqrt()
+        own = own * ((own.square().sum(dim=(2, 3, 4), keepdim=True) + 1e-8).rsqrt() * gain)
     x = x.reshape(1, n * inner, h, w)
     if up_filter is None:
         x = F.conv2d(x, own.reshape(n * out, inner, k, k), padding=k // 2, groups=n)

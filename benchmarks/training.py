@@ -177,8 +177,8 @@ class Reference(Trainer):
     go through reals and fakes one after the other. Each backbone resizes and normalises for itself,
     with its BatchNorm as trained. In the warm-up the backbones run as ever and their losses are
     multiplied by 0. In steps with R1 they run on the reals once more, times 0, and the heads'
-    optimizers step. Gradients that are not finite are replaced. Freed memory goes back to the
-    system.
+    optimizers step. Gradients that are not finite are replaced. Adam is PyTorch's as it comes. Freed
+    memory goes back to the system.
 
     What is ours: the networks, the images, the augmentations, the random numbers (a generator of
     noise per sample), and R1 with respect to the augmented images.
@@ -190,6 +190,9 @@ class Reference(Trainer):
         self.to_layout(torch.contiguous_format)
         if setting.side == REFERENCE:  # in a process of its own: for good
             stylegan2.modulated_conv2d = grouped_modulated_conv2d
+        for optimizer in (self.state.generator_optimizer, *(m.optimizer for m in self.members)):
+            for group in optimizer.param_groups:
+                group["fused"] = None  # PyTorch's own choice
 
     def backbone(self, spec: BackboneSpec) -> Backbone:
         """Return a network as its library builds it."""

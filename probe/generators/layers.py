@@ -146,12 +146,19 @@ def _winograd_matrices() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     return tile, kernel, image
 
 
-def activate(x: torch.Tensor, kind: str, gain: float = 1, clamp: float | None = None):
-    """Apply a non-linearity, its own gain times `gain`, then clamp to ±clamp·gain."""
-    function, own_gain = ACTIVATIONS[kind]
-    # The functions are homogeneous: on the scaled copy they can work in place.
-    x = function(x * (own_gain * gain))
-    return x if clamp is None else x.clamp(-clamp * gain, clamp * gain)
+def activation_gain(kind: str) -> float:
+    """Return what a non-linearity's input is to be multiplied by.
+
+    All of them are homogeneous: the gain that keeps the variance can be applied before them, to
+    weights and biases, which are smaller than what they make.
+    """
+    return ACTIVATIONS[kind][1]
+
+
+def activate(x: torch.Tensor, kind: str, clamp: float | None = None) -> torch.Tensor:
+    """Apply a non-linearity in place to what has its gain already, then clamp to ±clamp."""
+    x = ACTIVATIONS[kind][0](x)
+    return x if clamp is None else x.clamp(-clamp, clamp)
 
 
 def second_moment_normalise(x: torch.Tensor) -> torch.Tensor:
@@ -180,9 +187,10 @@ class FullyConnected(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Apply the layer to (N, in), always in float32: it is cheap and steers everything."""
+        gain = activation_gain(self.activation)
+        weight, bias = self.weight * (self.weight_gain * gain), self.bias * (self.bias_gain * gain)
         with torch.autocast(x.device.type, enabled=False):
-            x = F.linear(x.float(), self.weight * self.weight_gain, self.bias * self.bias_gain)
-            return activate(x, self.activation)
+            return activate(F.linear(x.float(), weight, bias), self.activation)
 
 
 class Mapping(nn.Module):

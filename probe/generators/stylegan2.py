@@ -18,6 +18,7 @@ from probe.generators.layers import (
     FullyConnected,
     Mapping,
     activate,
+    activation_gain,
     convolve,
     filter2d,
     low_pass,
@@ -37,6 +38,7 @@ def modulated_conv2d(
     *,
     demodulate: bool = True,
     up_filter: torch.Tensor | None = None,
+    gain: float = 1,
 ) -> torch.Tensor:
     """Convolve every sample with its own style-scaled weight.
 
@@ -47,6 +49,7 @@ def modulated_conv2d(
         demodulate: divide each output channel by the norm of its scaled weight, eps 1e-8.
         up_filter: (T, T) low-pass; given, the result is twice the size. The stored weight is then
             used as a true convolution (flipped), without it as a correlation.
+        gain: multiplies the demodulated result.
 
     Returns:
         (N, O, H, W), or (N, O, 2H, 2W) when up-sampling, in the dtype of the convolution.
@@ -69,7 +72,7 @@ def modulated_conv2d(
         )
     if demodulate:
         norm = styles.float().square() @ weight.float().square().sum(dim=(2, 3)).T
-        x = x * (norm + 1e-8).rsqrt().to(x.dtype)[:, :, None, None]
+        x = x * ((norm + 1e-8).rsqrt() * gain).to(x.dtype)[:, :, None, None]
     return x
 
 
@@ -110,13 +113,14 @@ class SynthesisLayer(nn.Module):
         gain: float = 1,
     ) -> torch.Tensor:
         """Map x (N, I, h, h) with w (N, w_dim) to (N, O, R, R)."""
-        x = modulated_conv2d(
-            x, self.weight, self.affine(w), up_filter=self.resample_filter if self.up else None
-        )
+        scale = activation_gain(self.activation) * gain
+        up_filter = self.resample_filter if self.up else None
+        x = modulated_conv2d(x, self.weight, self.affine(w), up_filter=up_filter, gain=scale)
         if self.use_noise and noise_mode != "none":
-            x += (self._noise(len(x), noise_mode, noise_rng) * self.noise_strength).to(x)
-        x += self.bias.to(x.dtype)[:, None, None]
-        return activate(x, self.activation, gain, self.conv_clamp)
+            strength = self.noise_strength * scale
+            x += (self._noise(len(x), noise_mode, noise_rng) * strength).to(x)
+        x += (self.bias * scale).to(x.dtype)[:, None, None]
+        return activate(x, self.activation, self.conv_clamp and self.conv_clamp * gain)
 
     def _noise(self, n: int, mode: str, rng: NoiseStreams) -> torch.Tensor:
         if mode == "const":
@@ -145,7 +149,7 @@ class ToRGB(nn.Module):
         """Map x (N, I, R, R) with w (N, w_dim) to (N, img_channels, R, R)."""
         x = modulated_conv2d(x, self.weight, self.affine(w) * self.weight_gain, demodulate=False)
         x = x + self.bias.to(x.dtype)[:, None, None]
-        return activate(x, "linear", 1, self.conv_clamp)
+        return activate(x, "linear", self.conv_clamp)
 
 
 class Skip(nn.Module):

@@ -123,11 +123,15 @@ def _angle(draw: Draw) -> torch.Tensor:
 
 def _affine(*rows: tuple[torch.Tensor | float, ...]) -> torch.Tensor:
     """Stack the upper rows of affine matrices, entries (N,) or numbers, to (N, n + 1, n + 1)."""
-    entries = [entry for row in rows for entry in row]
-    like = next(entry for entry in entries if isinstance(entry, torch.Tensor))
-    last = (*[0.0] * len(rows), 1.0)
-    columns = [torch.as_tensor(entry).to(like).expand_as(like) for entry in (*entries, *last)]
-    return torch.stack(columns, dim=-1).reshape(-1, len(rows) + 1, len(rows) + 1)
+    drawn = [e for row in rows for e in row if isinstance(e, torch.Tensor)]
+    fixed = [[0.0 if isinstance(e, torch.Tensor) else e for e in row] for row in rows]
+    last = [*[0.0] * len(rows), 1.0]
+    matrix = torch.tensor([*fixed, last], dtype=drawn[0].dtype).repeat(len(drawn[0]), 1, 1)
+    for i, row in enumerate(rows):
+        for j, entry in enumerate(row):
+            if isinstance(entry, torch.Tensor):
+                matrix[:, i, j] = entry
+    return matrix
 
 
 def translation(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:

@@ -10,7 +10,14 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from probe.generators.layers import FullyConnected, Mapping, activate, filter2d, low_pass
+from probe.generators.layers import (
+    FullyConnected,
+    Mapping,
+    activate,
+    activation_gain,
+    filter2d,
+    low_pass,
+)
 
 TAPS = (1, 3, 3, 1)
 
@@ -39,22 +46,22 @@ class ConvLayer(nn.Module):
 
     def forward(self, x: torch.Tensor, gain: float = 1) -> torch.Tensor:
         """Apply the layer; `gain` multiplies the activation's own gain."""
-        weight = self.weight * self.weight_gain
+        scale = activation_gain(self.activation) * gain
+        weight = self.weight * (self.weight_gain * scale)
+        bias = None if self.bias is None else self.bias * scale
         pad = self.kernel // 2
         if not self.down:
-            x = F.conv2d(x, weight, padding=pad)
+            x = F.conv2d(x, weight, bias, padding=pad)
         elif self.kernel == 1:
             # Decimating before the 1x1 convolution does a quarter of its work. The low-pass runs
             # at full rate all the same: the gradient of a strided depthwise convolution was
             # measured to be seven times slower on CPUs.
             x = low_pass(x, self.resample_filter, before=1, after=1)[:, :, ::2, ::2]
-            x = F.conv2d(x, weight)
+            x = F.conv2d(x, weight, bias)
         else:
             x = low_pass(x, self.resample_filter, before=1 + pad, after=1 + pad)
-            x = F.conv2d(x, weight, stride=2)
-        if self.bias is not None:
-            x = x + self.bias.to(x.dtype)[:, None, None]
-        return activate(x, self.activation, gain, self.conv_clamp)
+            x = F.conv2d(x, weight, bias, stride=2)
+        return activate(x, self.activation, self.conv_clamp and self.conv_clamp * gain)
 
 
 class ResidualBlock(nn.Module):
@@ -101,7 +108,9 @@ def minibatch_std(x: torch.Tensor, group_size: int) -> torch.Tensor:
     n, c, h, w = x.shape
     group = min(group_size, n)
     grouped = x.float().reshape(group, -1, c, h, w)
-    std = (grouped.var(dim=0, correction=0) + 1e-8).sqrt().mean(dim=(1, 2, 3))
+    # Written out: `var` along the first axis takes ten times as long on a CPU.
+    variance = (grouped - grouped.mean(dim=0)).square().mean(dim=0)
+    std = (variance + 1e-8).sqrt().mean(dim=(1, 2, 3))
     return torch.cat([x, std.repeat(group).to(x.dtype)[:, None, None, None].expand(n, 1, h, w)], 1)
 
 

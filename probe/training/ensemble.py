@@ -160,7 +160,7 @@ def make_adam(config: TrainConfig, network: nn.Module, interval: int = 0) -> tor
     assert config.lr is not None
     share = interval / (interval + 1) if interval else 1.0
     return torch.optim.Adam(
-        network.parameters(), lr=config.lr * share, betas=(0.0, 0.99**share), eps=1e-8
+        network.parameters(), lr=config.lr * share, betas=(0.0, 0.99**share), eps=1e-8, fused=True
     )
 
 

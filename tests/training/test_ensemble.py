@@ -12,6 +12,7 @@ from probe.bank.load import wrap
 from probe.bank.spec import load_bank
 from probe.runtime import World, autocast
 from probe.training import depthwise
+from probe.training.clock import Clock
 from probe.training.config import TrainConfig
 from probe.training.discriminator import Discriminator, minibatch_std
 from probe.training.ensemble import (
@@ -22,6 +23,8 @@ from probe.training.ensemble import (
     vision_member,
 )
 from probe.training.presets import make_plan
+from probe.training.state import TrainState
+from probe.training.step import train_step
 
 CPU = torch.device("cpu")
 
@@ -280,3 +283,20 @@ def test_discriminator_shape_and_gradient(c_dim):
     assert logits.shape == (4,)
     logits.sum().backward()
     assert images.grad.abs().sum() > 0
+
+
+def test_gradients_lie_in_memory_like_their_weights():
+    # The optimizer goes through both as they lie in memory; another layout would mix up weights.
+    made = make_plan(TrainConfig(batch=4, pl_weight=2.0), resolution=16, images=100).config
+    state = TrainState(made, 16, CPU, "digest")
+    reals = torch.rand(4, 3, 16, 16).mul(2).sub(1)
+    train_step(
+        state, reals, None, made, labels=None, world=World(), precision="fp32", clock=Clock(CPU)
+    )
+    for network in (state.generator, state.members[0].network):
+        for name, parameter in network.named_parameters():
+            if parameter.grad is not None:
+                assert parameter.grad.stride() == parameter.stride(), name
+    for optimizer in (state.generator_optimizer, state.members[0].optimizer):
+        for parameter, moments in optimizer.state.items():
+            assert moments["exp_avg"].stride() == parameter.stride()
