@@ -138,7 +138,7 @@ def measure(args: argparse.Namespace) -> tuple[dict[str, float], float, float]:
         Seconds of each phase, of the whole ranking, and of the imports before it.
     """
     started = time.perf_counter()
-    from probe import api
+    from probe import RankOptions, api
 
     imported = time.perf_counter() - started
     clock = Clock()
@@ -152,7 +152,7 @@ def measure(args: argparse.Namespace) -> tuple[dict[str, float], float, float]:
                 folder / "reals",
                 folder / "g.safetensors",
                 backbones=args.backbones.split(","),
-                options=api.RankOptions(num=args.images),
+                options=RankOptions(num=args.images),
                 offline=True,
             )
             end = time.perf_counter()

@@ -21,10 +21,10 @@ from common import PACKAGED, Ratio, Record, arguments, interleave, matmul_peak, 
 from reference import load_network
 from torch import nn
 
-from probe.api import CALIBRATION
 from probe.bank.base import Backbone, InputSpec
 from probe.bank.load import load_backbone
 from probe.bank.spec import BackboneSpec, load_bank
+from probe.bundled import CALIBRATION
 from probe.features.extract import BackbonePool, measure, pooled_features
 from probe.images.open import open_images
 from probe.runtime import choose_device, choose_precision

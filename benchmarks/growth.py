@@ -53,7 +53,7 @@ def write_classes(folder: Path, count: int, side: int, suffix: str) -> None:
 
 def time_rank(folder: Path, images: int, backbones: int) -> float:
     """Return the seconds of one cold ranking in this process."""
-    from probe import api
+    from probe import RankOptions, api
 
     with scratch() as cache, patch.dict("os.environ", PROBE_CACHE_DIR=str(cache)):
         return stopwatch(
@@ -62,7 +62,7 @@ def time_rank(folder: Path, images: int, backbones: int) -> float:
                 folder / "fake",
                 bank=BANK,
                 backbones=[f"toy-{i}" for i in range(backbones)],
-                options=api.RankOptions(num=images),
+                options=RankOptions(num=images),
                 offline=True,
             )
         )

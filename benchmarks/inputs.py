@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from probe.api import DEMO_REALS
+from probe.bundled import DEMO_REALS
 from probe.generators.snapshot import save_snapshot
 from probe.generators.stylegan2 import Generator
 from probe.images.open import open_images

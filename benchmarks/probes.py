@@ -17,9 +17,9 @@ from common import PACKAGED, Record, arguments, stopwatch
 from inputs import synthetic_features
 from torch.nn import functional as F
 
-from probe.api import DEMO_REALS
 from probe.bank.load import load_backbone
 from probe.bank.spec import load_bank
+from probe.bundled import DEMO_REALS
 from probe.features.extract import BackbonePool, pooled_features
 from probe.images.open import open_images
 from probe.probing.evaluate import evaluate

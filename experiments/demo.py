@@ -24,7 +24,7 @@ from records import last_snapshot
 from study import arguments, locked, run_missing
 from warmup import finished_training
 
-from probe.api import DEMO_GENERATOR
+from probe.bundled import DEMO_GENERATOR
 from probe.errors import ProbeError, UsageError
 from probe.files import write_text
 

@@ -146,7 +146,7 @@ def train(study: Study, run: Run, out: Path) -> Path:
     A run whose warm-up is there goes on from its end.
     """
     import probe
-    from probe.api import DEMO_REALS
+    from probe.bundled import DEMO_REALS
 
     folder = run_folder(out, run)
     found = finished_training(run, folder)

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from probe.api import CALIBRATION, DEMO_REALS
 from probe.bank.load import load_backbone
 from probe.bank.spec import BackboneSpec, load_bank
+from probe.bundled import CALIBRATION, DEMO_REALS
 from probe.features.extract import BackbonePool, extract, pooled_features
 from probe.features.space import open_space
 from probe.features.store import FeatureStore

@@ -45,7 +45,8 @@ def main() -> None:
     study = read_study(given.config)
     from weights import prepare_bank
 
-    from probe.api import DEMO_REALS, plan_training
+    from probe.api import plan_training
+    from probe.bundled import DEMO_REALS
 
     names = sorted({name for run in study.runs for name in run.backbones})
     with tempfile.TemporaryDirectory() as folder:

@@ -13,10 +13,10 @@ import yaml
 from plan import HERE
 from safetensors.torch import save_file
 
-from probe.api import CALIBRATION
 from probe.bank.calibrate import calibrate, calibration_images
 from probe.bank.load import SOURCES, input_spec
 from probe.bank.spec import BackboneSpec, load_bank
+from probe.bundled import CALIBRATION
 from probe.errors import UsageError
 from probe.files import atomic_path, digest_file, digest_json, write_text
 from probe.images.open import open_images

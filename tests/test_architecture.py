@@ -10,6 +10,7 @@ BASE = {"errors", "memory", "registry", "files", "runtime", "options"}
 ALLOWED: dict[str, set[str]] = {
     "errors": set(),
     "options": set(),
+    "bundled": set(),
     "memory": set(),
     "registry": {"errors"},
     "files": {"errors"},

@@ -13,12 +13,12 @@ import torchvision
 from PIL import Image
 from safetensors.torch import save_file
 
-from probe.api import CALIBRATION
 from probe.bank.keys import map_keys
 from probe.bank.load import SOURCES, load_backbone, wrap
 from probe.bank.spec import BackboneSpec, Rename, Weights, load_bank
 from probe.bank.state import read_state
 from probe.bank.weights import find_weights, weights_digest
+from probe.bundled import CALIBRATION
 from probe.errors import BackboneUnavailable
 from probe.images.open import open_images
 

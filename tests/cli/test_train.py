@@ -15,9 +15,9 @@ import torch
 from inputs import ENTRY, write_images
 from runs import differences, saved
 
-from probe.api import DEMO_REALS
 from probe.bank.spec import load_bank
 from probe.bank.weights import find_weights
+from probe.bundled import DEMO_REALS
 from probe.errors import BackboneUnavailable
 
 TINY = ("--batch", "4", "--tick", "0.02", "--snap", "1", "--channel-base", "128",

@@ -99,7 +99,7 @@ def test_runs_are_chosen_by_group_and_pattern():
 def test_a_control_as_a_file_is_the_products_control(tmp_path):
     import torch
 
-    from probe.api import CALIBRATION
+    from probe.bundled import CALIBRATION
 
     bank = {spec.name: spec for spec in load_bank(prepare_bank(tmp_path, [])).specs}
     images = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))

@@ -8,8 +8,8 @@ import torch
 from PIL import Image
 
 import probe
-from probe.api import DEMO_REALS
 from probe.bank.spec import load_bank
+from probe.bundled import DEMO_REALS
 from probe.features.space import precision_for
 from probe.images.open import open_images
 from probe.runtime import has_fast_bf16

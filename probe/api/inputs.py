@@ -1,0 +1,74 @@
+"""Whatever a caller gives becomes an image source here, once."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from probe.errors import ImagesError, UsageError
+from probe.generators.callables import CallableSource, SampleFunction
+from probe.generators.config import SampleOptions
+from probe.generators.open import open_fakes, what_runs
+from probe.images.archive import is_zip
+from probe.images.base import ImageSource
+from probe.images.open import open_files, open_images
+from probe.images.tensors import TensorSource
+
+Report = Callable[[dict[str, Any]], None]
+Images = Path | str | ImageSource | torch.Tensor | np.ndarray
+
+
+def say_what_runs(gen: str, sample: SampleOptions, report: Report) -> None:
+    """Report whose code a generator is about to run, where it is not ours."""
+    if text := what_runs(gen, sample):
+        report({"event": "note", "text": text})
+
+
+def open_given(images: Images, name: str) -> ImageSource:
+    """Return images, whatever they are given as."""
+    if isinstance(images, str | Path):
+        return open_images(images)
+    if isinstance(images, torch.Tensor | np.ndarray):
+        return TensorSource(images, name=name)
+    return images
+
+
+def open_fakes_given(
+    gen: Images | SampleFunction,
+    reals: ImageSource,
+    count: int,
+    seed: int,
+    sample: SampleOptions,
+    device: torch.device,
+    report: Report,
+) -> ImageSource:
+    """Return generated images, whatever they come from; a generator is asked for `count`."""
+    if isinstance(gen, str | Path):
+        say_what_runs(str(gen), sample, report)
+        return open_fakes(
+            str(gen), real=reals, count=count, seed=seed, sample=sample, device=device
+        )
+    if hasattr(gen, "load") or not callable(gen):
+        return open_given(gen, "gen")
+    name = getattr(gen, "__name__", type(gen).__name__)
+    return CallableSource(gen, name=name, count=count, seed=seed)
+
+
+def open_files_given(images: Images | Sequence[Path | str]) -> ImageSource:
+    """Open a folder, a zip, image files, or what is open already."""
+    if isinstance(images, str | Path):
+        images = [images]
+    if not isinstance(images, list | tuple):
+        return open_given(images, "images")
+    paths = [Path(path) for path in images]
+    if missing := [path for path in paths if not path.exists()]:
+        raise ImagesError(f"{missing[0]}: no such file or folder. Check the path.")
+    whole = [path for path in paths if path.is_dir() or (path.is_file() and is_zip(path))]
+    if len(paths) == 1 and whole:
+        return open_images(paths[0])
+    if whole or not paths:
+        what = f"{whole[0]} is no image file" if whole else "no images are named"
+        raise UsageError(f"{what}: give one folder or zip, or image files.")
+    return open_files(paths)

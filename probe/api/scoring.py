@@ -1,0 +1,65 @@
+"""Single images, by the probes of a ranking."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from probe.api.inputs import Images, Report, open_files_given
+from probe.bank.spec import load_bank
+from probe.bundled import CALIBRATION
+from probe.errors import UsageError
+from probe.features.store import FeatureStore
+from probe.files import cache_root
+from probe.images.open import open_images
+from probe.probing.fitted import THRESHOLD, load_probes
+from probe.probing.fitted import choose as choose_probes
+from probe.probing.scoring import Scores
+from probe.probing.scoring import score as score_source
+from probe.runtime import choose_device, ignore
+
+
+def score(
+    images: Images | Sequence[Path | str],
+    run: Path | str,
+    *,
+    bank: Path | str | None = None,
+    backbones: Sequence[str] | None = None,
+    threshold: float = THRESHOLD,
+    device: str = "auto",
+    offline: bool = False,
+    report: Report = ignore,
+) -> Scores:
+    """Say how likely each image was generated, by the probes that a ranking left.
+
+    Valid for that ranking's generator and its kind of reals alone.
+
+    Args:
+        images: a folder or zip, one or several image files, an `ImageSource`, or uint8
+            (N, 3, H, W).
+        run: the folder that `rank` was given as `out`.
+        bank: the bank file; ./modelbank.yaml or the packaged one unless given. Backbones that are
+            not the ranking's any more are refused.
+        backbones: names or patterns; all with a probe but the controls unless given.
+        threshold: probability above which an image is called generated.
+        device: "auto", "cpu" or "cuda".
+        offline: never download weights.
+        report: is given progress records.
+
+    Raises:
+        UsageError: a threshold outside (0, 1), or a folder among several files.
+        ProbeError: see the subclasses in `probe.errors`.
+    """
+    if not 0 < threshold < 1:
+        raise UsageError(f"--threshold: must lie between 0 and 1, not {threshold:g}.")
+    probes = load_probes(Path(run))
+    return score_source(
+        open_files_given(images),
+        probes,
+        choose_probes(probes.probes, backbones),
+        load_bank(None if bank is None else Path(bank)),
+        threshold=threshold,
+        store=FeatureStore(cache_root()),
+        device=choose_device(device),
+        offline=offline,
+        calibration=open_images(CALIBRATION),
+        report=report,
+    )
