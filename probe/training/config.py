@@ -69,6 +69,10 @@ class TrainConfig:
     aug_p: float | None = option(None, "Fixed augmentation probability instead of adapting it.")
     head_loss: str = option("sigmoid", "Loss of the backbones' discriminators: sigmoid or hinge.")
     head_norm: str = option("equalised", "Weights of their heads: equalised or spectral.")
+    gamma_heads: float = option(
+        0.0,
+        "R1 weight of their heads, taken at the backbone's features; 0, as the reference: none.",
+    )
     head_cond: bool = option(True, "With --cond, let the heads see the classes, by projection.")
     smooth: str = option(
         "auto",
@@ -103,8 +107,8 @@ class TrainConfig:
         above_zero = ("k", "kimg", "batch", "channel_base", "channel_max", "z_dim", "w_dim",
                       "map_layers", "lr", "r1_interval", "pl_interval", "mbstd_group", "tick",
                       "snap")  # fmt: skip
-        from_zero = ("patience", "gamma", "pl_weight", "ema_kimg", "ema_rampup", "holdout",
-                     "eval_num", "seed")  # fmt: skip
+        from_zero = ("patience", "gamma", "gamma_heads", "pl_weight", "ema_kimg", "ema_rampup",
+                     "holdout", "eval_num", "seed")  # fmt: skip
         for names, least in ((above_zero, "above zero"), (from_zero, "zero or above")):
             for name in names:
                 value = getattr(self, name)

@@ -176,6 +176,11 @@ def _begin_stage(run: Run, state: TrainState) -> None:
     for choice in choices:
         smooth = is_smoothed(config, choice.accuracy)
         state.members.append(run.member(choice.name, smooth=smooth))
+    if choices:
+        # Its gradient grows twenty times and more when a backbone joins. Moments of the smaller one
+        # would let Adam take steps ten times too long until it has forgotten them, and the
+        # generator loses its variety in these. The reference begins anew as well (method 3.4).
+        state.generator_optimizer.state.clear()
     state.stage += 1
     state.stale = (0, float("inf"))
     run.report(

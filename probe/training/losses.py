@@ -74,6 +74,23 @@ def r1_penalty(real_images: torch.Tensor, real_logits: torch.Tensor) -> torch.Te
     return gradient.float().square().sum(dim=(1, 2, 3)).mean()
 
 
+def feature_penalty(features: Sequence[torch.Tensor], levels: Levels) -> torch.Tensor:
+    """R1 of a head: mean squared norm of its gradient at the features of reals, a scalar.
+
+    As `r1_penalty`, with a frozen backbone's features in place of images; a level of several logits
+    counts with their mean, as in its loss.
+
+    Args:
+        features: (N, …) each, requiring gradient; those that the head does not use count nothing.
+        levels: (N,) or (N, h, w) each, computed from `features`.
+    """
+    total = torch.stack([logits.flatten(1).mean(1).sum() if logits.ndim > 1 else logits.sum()
+                         for logits in levels]).sum()  # fmt: skip
+    gradients = torch.autograd.grad(total, features, create_graph=True, allow_unused=True)
+    squares = [g.float().square().flatten(1).sum(1) for g in gradients if g is not None]
+    return torch.stack(squares).sum(0).mean()
+
+
 def path_lengths(images: torch.Tensor, ws: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
     """Return how far each image moves per step in its latents, along a random image direction.
 

@@ -4,9 +4,6 @@ Every random number of a step is a function of (seed, purpose, number of the sam
 so a run can be continued exactly, and does not depend on how many processes share a batch.
 """
 
-import math
-from collections.abc import Sequence
-
 import torch
 
 from probe.generators.stylegan2 import Generator
@@ -16,11 +13,12 @@ from probe.training.config import TrainConfig
 from probe.training.ensemble import (
     P_INTERVAL,
     Member,
+    VisionNetwork,
     discriminator_step,
     generator_gradient,
     take_step,
 )
-from probe.training.losses import path_lengths, r1_penalty
+from probe.training.losses import feature_penalty, path_lengths, r1_penalty
 from probe.training.state import TrainState
 
 PL_DECAY = 0.01
@@ -150,6 +148,9 @@ def train_step(
         )  # fmt: skip
     if config.gamma and step % config.r1_interval == 0:
         stats |= _r1_step(state.members[0], reals, c_real, config, world, seen, precision, clock)
+    if config.gamma_heads and step % config.r1_interval == 0:
+        for member in state.members[1:]:
+            stats |= _head_r1_step(member, reals, c_real, config, world, seen, precision, clock)
 
     state.images += config.batch
     with clock.span("average"):
@@ -238,16 +239,28 @@ def _r1_step(
     return {"Loss/r1_penalty": penalty.detach()}
 
 
-def broken_statistics(stats: dict[str, Sequence[torch.Tensor]]) -> list[str]:
-    """Return the names of the statistics that hold NaN or infinite values."""
-    return [
-        name for name, values in stats.items() if not torch.stack(list(values)).isfinite().all()
-    ]
+def _head_r1_step(
+    member: Member,
+    reals: torch.Tensor,
+    c_real: torch.Tensor | None,
+    config: TrainConfig,
+    world: World,
+    seen: int,
+    precision: str,
+    clock: Clock,
+) -> dict[str, torch.Tensor]:
+    """Flatten a backbone's head at the features of the reals it sees.
 
-
-def mean_and_deviation(values: Sequence[torch.Tensor]) -> tuple[float, float]:
-    """Return mean and standard deviation of scalars on the device."""
-    stacked = torch.stack(list(values)).float()
-    mean = float(stacked.mean())
-    deviation = float(stacked.std(correction=0)) if len(stacked) > 1 else 0.0
-    return mean, 0.0 if math.isnan(deviation) else deviation
+    The backbone is a fixed map: its own derivative is no part of this, and costs nothing.
+    """
+    assert isinstance(member.network, VisionNetwork)
+    with clock.span("r1"):
+        with torch.no_grad(), autocast(reals.device, precision):
+            maps, pooled = member.network.features(member.augment(reals, world, "r1", seen))
+        features = [x.float().requires_grad_() for x in (*maps, pooled)]
+        levels = member.network.head(features[:-1], features[-1], c_real)
+        penalty = feature_penalty(features, levels)
+        member.optimizer.zero_grad(set_to_none=True)
+        (penalty * (config.gamma_heads / 2 * config.r1_interval)).backward()
+        take_step(member.optimizer, world)
+    return {f"Loss/r1_penalty/{member.label}": penalty.detach()}

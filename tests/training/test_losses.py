@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from probe.training.losses import LOSSES, path_lengths, r1_penalty
+from probe.training.losses import LOSSES, feature_penalty, path_lengths, r1_penalty
 
 SIGMOID, HINGE = LOSSES["sigmoid"], LOSSES["hinge"]
 LN2 = math.log(2)
@@ -85,3 +85,21 @@ def test_path_length_gradient_reaches_the_weights():
     found, matrix.grad = matrix.grad.clone(), None
     (noise.reshape(3, -1) @ matrix / 2).square().sum().backward()
     torch.testing.assert_close(found, matrix.grad, rtol=1e-4, atol=1e-4)
+
+
+def test_the_penalty_at_features_of_linear_heads_is_their_squared_weights():
+    a, b = torch.randn(3, 4), torch.randn(5)
+    maps = torch.randn(2, 3, 2, 2, requires_grad=True)
+    pooled = torch.randn(2, 5, requires_grad=True)
+    unused = torch.randn(2, 7, requires_grad=True)
+    level = torch.einsum("nchw,c->nhw", maps, a[:, 0])  # each of four logits counts a quarter
+    penalty = feature_penalty([maps, pooled, unused], [level, pooled @ b])
+    expected = 4 * (a[:, 0] / 4).square().sum() + b.square().sum()
+    assert penalty.item() == pytest.approx(expected.item(), rel=1e-5)
+
+
+def test_the_penalty_at_features_can_be_differentiated_once_more():
+    weight = torch.randn(5, requires_grad=True)
+    pooled = torch.randn(2, 5, requires_grad=True)
+    feature_penalty([pooled], [pooled @ weight]).backward()
+    torch.testing.assert_close(weight.grad, 2 * weight.detach())

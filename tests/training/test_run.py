@@ -35,6 +35,25 @@ def test_progressive_adds_the_best_unused_backbone_stage_by_stage(fit):
     assert [r["stage"] for r in records if r["event"] == "stage"] == [1, 2]
 
 
+def test_the_generators_optimizer_begins_anew_when_a_backbone_joins(fit):
+    folder, _ = fit(**STAGES)
+    state = saved(folder)  # three stages of two steps
+    steps = {name: {int(s["step"]) for s in optimizer["state"].values()}
+             for name, optimizer in [("G", state["generator_optimizer"]),
+                                     ("D", state["members"]["D"]["optimizer"])]}  # fmt: skip
+    assert steps["G"] == {2}
+    assert max(steps["D"]) == 7  # and one of R1
+
+
+def test_heads_can_be_regularised_at_their_features(fit):
+    plain, _ = fit("plain", **STAGES)
+    flat, _ = fit("flat", **STAGES, gamma_heads=10.0, r1_interval=2)
+    record = lines(flat / "stats.jsonl")[-1]
+    names = [name for name in saved(flat)["members"] if name != "D"]
+    assert all(record[f"Loss/r1_penalty/{name}"]["mean"] >= 0 for name in names)
+    assert not any("r1_penalty/" in name for name in lines(plain / "stats.jsonl")[-1])
+
+
 def test_fixed_takes_k_at_once_and_never_again(fit):
     folder, _ = fit(strategy="fixed", stage_kimg="0.008,0.016")
     selection = json.loads((folder / "selection-stage1.json").read_text())
