@@ -15,6 +15,11 @@ from probe.training.config import TrainConfig
 HERE = Path(__file__).resolve().parent
 BUNDLED = 1000  # images in the bundled zip
 WARMUP = "warmup"
+# What an arm may set for itself and still begin as the others do.
+AFTER_WARMUP = {
+    "strategy", "k", "kimg", "stage_kimg", "gamma_heads", "aug_heads", "target_heads", "head_loss",
+    "head_norm", "smooth", "smooth_generator",
+}  # fmt: skip
 OWN_KEYS = {"seed", "holdout", "track_probes"}  # set by the study itself
 
 
@@ -89,8 +94,8 @@ class Study:
     def warmup_of(self, run: Run) -> Run | None:
         """Return the warm-up of a run as a run without backbones; None where it shares none.
 
-        It is shared where all arms have one of the same length, at whose end a snapshot is taken
-        anyway.
+        It is shared by arms that set nothing for themselves but what follows it, where all have one
+        of the same length, at whose end a snapshot is taken anyway.
         """
         config = run.config
         with_stages = [r.warmup for r in self.runs if r.config.strategy != "none"]
@@ -99,15 +104,18 @@ class Study:
         kimg = with_stages[0]
         if kimg % (config.tick * config.snap) or run.kimg <= kimg:
             return None
-        alone = {"strategy": "none", "kimg": kimg, "track_probes": run.seed in self.probe_seeds}
-        options = {k: v for k, v in run.options.items() if k not in ("k", "stage_kimg")}
+        options = {k: v for k, v in run.options.items() if k not in AFTER_WARMUP}
+        if any(self.train.get(k) != v for k, v in options.items() if k not in OWN_KEYS):
+            return None
+        options |= {"strategy": "none", "kimg": kimg}
+        options["track_probes"] = run.seed in self.probe_seeds
         return Run(
             name=f"{run.images}-{WARMUP}-s{run.seed}",
             arm=WARMUP,
             images=run.images,
             seed=run.seed,
             group=run.group,
-            options={**options, **alone},
+            options=options,
             backbones=max((r.backbones for r in self.runs), key=len),  # for tracked probes
         )
 
