@@ -137,6 +137,7 @@ def _setting(results: Results) -> str:
         ("network", f"StyleGAN2, channel base {train['channel_base']}, at most "
          f"{train['channel_max']}, latent {train['z_dim']}; batch {train['batch']}, mirrored, ADA; "
          "all else by the preset"),
+        ("heads", _heads(arms)),
         ("length", "; ".join(_length(name, arm) for name, arm in _lengths(arms).items())),
         ("judges", f"{_list(f'`{e}`' for e in study['evaluators'])}; the first decides. No run "
          f"trained against them. {study['fakes']} samples of the last snapshot, latents that no "
@@ -153,6 +154,18 @@ def _setting(results: Results) -> str:
             ("check", f"runs of one seed share the warm-up: their first snapshots are {text}")
         )
     return _table(["", ""], rows)
+
+
+def _heads(arms: dict[str, Any]) -> str:
+    """Say what the arms with backbones set for them."""
+    known = {"strategy", "k", "kimg", "stage_kimg", "backbones"}
+    found = {
+        f"`--{key.replace('_', '-')} {value}`"
+        for arm in arms.values()
+        for key, value in arm.items()
+        if key not in known
+    }
+    return f"{_list(sorted(found))}; all else as given" if found else "as given"
 
 
 def _lengths(arms: dict[str, Any]) -> dict[str, dict[str, Any]]:

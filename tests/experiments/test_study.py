@@ -479,6 +479,19 @@ def test_a_run_goes_on_from_the_warmup_once(tiny_study):
     assert not go_on_from(finished, run, plan), "a state of its own was overwritten"
 
 
+def test_arms_that_begin_otherwise_share_no_warmup(tiny_study):
+    study, _ = tiny_study
+    record = yaml.safe_load(study.path.read_text())
+    record["arms"]["colour"]["gamma_heads"] = 5.0  # of no weight before the first backbone
+    study.path.write_text(yaml.safe_dump(record))
+    assert len(shared_warmups(read_study(study.path), read_study(study.path).runs)) == 1
+    record["arms"]["colour"]["gamma"] = 5.0
+    study.path.write_text(yaml.safe_dump(record))
+    changed = read_study(study.path)
+    assert changed.warmup_of(changed.run("500-colour-s0")) is None
+    assert shared_warmups(changed, changed.runs) == []
+
+
 def test_only_what_is_shared_is_made_first():
     names = {w.name for w in shared_warmups(STUDY, STUDY.runs)}
     assert names == {f"{n}-warmup-s{s}" for n in (100, 500) for s in (0, 1, 2)}
