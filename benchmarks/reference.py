@@ -79,7 +79,8 @@ def grouped_modulated_conv2d(
     out, inner, k, _ = weight.shape
     own = weight * styles[:, None, :, None, None]
     if demodulate:
-        own = own * ((own.square().sum(dim=(2, 3, 4), keepdim=True) + 1e-8).rsqrt() * gain)
+        own = own * (own.square().sum(dim=(2, 3, 4), keepdim=True) + 1e-8).rsqrt()
+    own = own * gain
     x = x.reshape(1, n * inner, h, w)
     if up_filter is None:
         x = F.conv2d(x, own.reshape(n * out, inner, k, k), padding=k // 2, groups=n)

@@ -15,14 +15,13 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from execute import BANK, finished_result, run_folder
+from execute import BANK, finished_result, finished_training
 from findings import Results
 from jobs import Stopped
 from judge import open_judge
 from plan import BUNDLED, HERE, Run, Study, read_json, read_study
 from records import last_snapshot
 from study import arguments, locked, run_missing
-from warmup import finished_training
 
 from probe.bundled import DEMO_GENERATOR
 from probe.errors import ProbeError, UsageError
@@ -115,7 +114,7 @@ def replace_generator(study: Study, out: Path) -> str:
     """
     (run,) = study.runs
     result = finished_result(out, study, run)
-    trained = finished_training(run, run_folder(out, run))
+    trained = finished_training(out, study, run)
     assert result is not None and trained is not None
     # The best by the judge of the whole run, not by the trainer's small samples alone.
     kimg = {"last": run.kimg, "best": result["training"]["best_kimg"]}

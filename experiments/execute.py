@@ -20,12 +20,15 @@ from pathlib import Path
 from typing import Any
 
 from plan import HERE, WARMUP, Run, Study, read_json, read_study
-from warmup import finished_training, go_on_from
+from warmup import go_on_from
 
 from probe.errors import ProbeError, UsageError
+from probe.files import write_json
 from probe.memory import keep_freed_memory
+from probe.training.loop import PROGRESS_FILE
 
-RESULT, FEATURES, BANK = "result.json", "features.npy", "bank.yaml"
+RESULT, FEATURES, BANK, IDENTITY = "result.json", "features.npy", "bank.yaml", "identity.json"
+OTHERWISE = "{} was made with other options. Remove it, or choose another --out."
 SCHEMA = 1
 LIBRARIES = ("torch", "torchvision", "timm", "scikit-learn", "numpy", "scipy", "pillow")
 
@@ -46,16 +49,27 @@ def finished_result(out: Path, study: Study, run: Run) -> dict[str, Any] | None:
     if result is None:
         return None
     ours, theirs = identity(study, run), result["identity"]
-    if any(ours[key] != theirs.get(key) for key in ("options", "backbones", "bank", "threads")):
-        raise UsageError(
-            f"{folder.name} was made with other options. Remove its folder, or choose another "
-            "--out."
-        )
+    if any(theirs.get(key) != value for key, value in training_identity(study, run).items()):
+        raise UsageError(OTHERWISE.format(folder))
     return result if ours == theirs else None  # what was trained is judged again
 
 
 def identity(study: Study, run: Run) -> dict[str, Any]:
     """Return what decides a run's numbers, as plain values."""
+    from weights import judge_digest
+
+    record = {
+        **training_identity(study, run),
+        "evaluators": study.evaluators,
+        "judges": judge_digest(),
+        "fakes": study.fakes,
+        "judge_seed": study.judge_seed,
+    }
+    return json.loads(json.dumps(record))
+
+
+def training_identity(study: Study, run: Run) -> dict[str, Any]:
+    """Return the part of a run's identity on which its training depends."""
     from weights import bank_digest
 
     record = {
@@ -63,11 +77,25 @@ def identity(study: Study, run: Run) -> dict[str, Any]:
         "backbones": list(run.backbones),
         "bank": bank_digest(),
         "threads": study.threads,
-        "evaluators": study.evaluators,
-        "fakes": study.fakes,
-        "judge_seed": study.judge_seed,
     }
     return json.loads(json.dumps(record))
+
+
+def finished_training(out: Path, study: Study, run: Run) -> Path | None:
+    """Return the trainer's directory of a run that has come to its end.
+
+    Raises:
+        UsageError: what is in its folder was begun with other options.
+    """
+    folder = run_folder(out, run)
+    theirs = read_json(folder / IDENTITY)
+    if theirs not in (None, training_identity(study, run)):
+        raise UsageError(OTHERWISE.format(folder))
+    for trained in sorted((folder / "train").glob("[0-9]*-*"), reverse=True):
+        progress = read_json(trained / PROGRESS_FILE)
+        if progress is not None and progress["finished"]:
+            return trained
+    return None
 
 
 def execute(study: Study, run: Run, out: Path) -> dict[str, Any]:
@@ -85,7 +113,7 @@ def execute(study: Study, run: Run, out: Path) -> dict[str, Any]:
     from judge import open_judge, split_reals
     from records import last_snapshot, read_training
 
-    from probe.files import atomic_path, write_json
+    from probe.files import atomic_path
 
     training = read_training(trained, run)
     reals = split_reals(
@@ -149,11 +177,12 @@ def train(study: Study, run: Run, out: Path) -> Path:
     from probe.bundled import DEMO_REALS
 
     folder = run_folder(out, run)
-    found = finished_training(run, folder)
+    found = finished_training(out, study, run)
     if found is not None:
         return found
+    write_json(folder / IDENTITY, training_identity(study, run))
     shared = study.warmup_of(run)
-    warmup = finished_training(shared, run_folder(out, shared)) if shared else None
+    warmup = finished_training(out, study, shared) if shared else None
 
     def report(record: dict[str, Any]) -> None:
         if record["event"] == "plan" and warmup and go_on_from(warmup, run, record):
@@ -170,7 +199,7 @@ def train(study: Study, run: Run, out: Path) -> Path:
         offline=True,
         report=report,
     )
-    found = finished_training(run, folder)
+    found = finished_training(out, study, run)
     if found is None:
         raise ProbeError(f"{run.name}: training ended without being finished.")
     return found

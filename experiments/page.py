@@ -137,7 +137,6 @@ def _setting(results: Results) -> str:
         ("network", f"StyleGAN2, channel base {train['channel_base']}, at most "
          f"{train['channel_max']}, latent {train['z_dim']}; batch {train['batch']}, mirrored, ADA; "
          "all else by the preset"),
-        ("heads", _heads(arms)),
         ("length", "; ".join(_length(name, arm) for name, arm in _lengths(arms).items())),
         ("judges", f"{_list(f'`{e}`' for e in study['evaluators'])}; the first decides. No run "
          f"trained against them. {study['fakes']} samples of the last snapshot, latents that no "
@@ -148,16 +147,19 @@ def _setting(results: Results) -> str:
         ("versions", ", ".join(f"{k} {v}" for k, v in first["versions"].items() if k != "commit")
          + f"; commit {', '.join(commits)}"),
     ]  # fmt: skip
-    if spread is not None:
-        text = "identical" if spread == 0 else f"alike to {spread:.1%}"
+    if text := _heads(arms):
+        rows.insert(2, ("heads", text))
+    if spread == 0:
+        rows.append(("warm-up", "runs of one seed go on from one and the same"))
+    elif spread is not None:
         rows.append(
-            ("check", f"runs of one seed share the warm-up: their first snapshots are {text}")
+            ("warm-up", f"made more than once for one seed: first snapshots differ by {spread:.1%}")
         )
     return _table(["", ""], rows)
 
 
 def _heads(arms: dict[str, Any]) -> str:
-    """Say what the arms with backbones set for them."""
+    """Say what the arms with backbones set for them; nothing where they set nothing."""
     known = {"strategy", "k", "kimg", "stage_kimg", "backbones"}
     found = {
         f"`--{key.replace('_', '-')} {value}`"
@@ -165,7 +167,7 @@ def _heads(arms: dict[str, Any]) -> str:
         for key, value in arm.items()
         if key not in known
     }
-    return f"{_list(sorted(found))}; all else as given" if found else "as given"
+    return _list(sorted(found)) if found else ""
 
 
 def _lengths(arms: dict[str, Any]) -> dict[str, dict[str, Any]]:

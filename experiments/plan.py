@@ -102,7 +102,10 @@ class Study:
         if not with_stages or len({*with_stages}) > 1:
             return None
         kimg = with_stages[0]
-        if kimg % (config.tick * config.snap) or run.kimg <= kimg:
+        if config.patience or kimg % (config.tick * config.snap) or run.kimg <= kimg:
+            return None
+        tracked = {tuple(r.backbones) for r in self.runs if r.options["track_probes"]}
+        if len(tracked) > 1:
             return None
         options = {k: v for k, v in run.options.items() if k not in AFTER_WARMUP}
         if any(self.train.get(k) != v for k, v in options.items() if k not in OWN_KEYS):
@@ -116,7 +119,7 @@ class Study:
             seed=run.seed,
             group=run.group,
             options=options,
-            backbones=max((r.backbones for r in self.runs), key=len),  # for tracked probes
+            backbones=list(*tracked) or run.backbones,
         )
 
     def run(self, name: str) -> Run:
@@ -181,6 +184,8 @@ def read_study(path: Path) -> Study:
 def _runs_of(study: Study, group: Mapping[str, Any]) -> Iterator[Run]:
     for seed in group["seeds"]:
         for arm in _flat(group["arms"]):
+            if arm == WARMUP:
+                raise UsageError(f"{study.path}: no arm can be called '{WARMUP}'.")
             if arm not in study.arms:
                 raise UsageError(f"{study.path}: group '{group['name']}' has no arm '{arm}'.")
             options = {**study.train, **study.arms[arm]}

@@ -5,12 +5,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from execute import run_folder
+from execute import finished_training
 from judge import split_reals
 from PIL import Image, ImageDraw, ImageFont
 from plan import Run, Study
 from records import last_snapshot
-from warmup import finished_training
 
 from probe.files import atomic_path
 from probe.generators.config import SampleOptions
@@ -42,7 +41,7 @@ def draw_samples(
     blocks = [("training images", _reals(study.run(chosen[0]["run"])))]
     for result in chosen:
         run, tile = study.run(result["run"]), tiles / f"{result['run']}.png"
-        trained = finished_training(run, run_folder(out, run))
+        trained = finished_training(out, study, run)
         if trained is not None:
             samples = _fakes(last_snapshot(trained, run.kimg))
             save_grid(tile, torch.from_numpy(samples), columns=COLUMNS)

@@ -1,6 +1,6 @@
 """The study, from one command: train what is missing, judge it, write the page.
 
-    python experiments/study.py                        # ten hours on two cores; may be stopped
+    python experiments/study.py                        # three hours on two cores; may be stopped
     python experiments/study.py --only first --jobs 1  # a group or a run: --only '500-none-*'
     python experiments/study.py --status               # what is done, what is left
     python experiments/study.py --report               # the page from what is done, no training
@@ -17,13 +17,22 @@ import sys
 from collections.abc import Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from execute import BANK, FEATURES, RESULT, finished_result, identity, run_folder
+from execute import (
+    BANK,
+    FEATURES,
+    RESULT,
+    finished_result,
+    finished_training,
+    identity,
+    run_folder,
+)
 from jobs import Stopped, run_all
 from plan import HERE, Run, Study, read_json, read_study
-from warmup import finished_training, shared_warmups
+from warmup import shared_warmups
 
 from probe.errors import ProbeError, UsageError
 from probe.files import write_json, write_text
@@ -67,11 +76,11 @@ def run_missing(study: Study, runs: Sequence[Run], out: Path, *, jobs: int) -> l
         return []
     os.environ.setdefault("PROBE_CACHE_DIR", str((out / "cache").resolve()))
     prepare_bank(out, study.evaluators)
-    untrained = [r for r in missing if finished_training(r, run_folder(out, r)) is None]
+    untrained = [run for run in missing if finished_training(out, study, run) is None]
     warmups = [
         warmup
         for warmup in shared_warmups(study, untrained)
-        if finished_training(warmup, run_folder(out, warmup)) is None
+        if finished_training(out, study, warmup) is None
     ]
     say(
         f"{len(missing)} runs to do, {jobs} at a time with {study.threads} thread(s) each, "
@@ -203,7 +212,7 @@ def render_page(record: dict[str, Any], page: Path, *, config: Path) -> None:
 def show_status(study: Study, out: Path, *, jobs: int) -> None:
     """Print a line per run, and about how long the rest will take."""
     results = {run.name: finished_result(out, study, run) for run in study.runs}
-    spent = {name: _seconds(result) for name, result in results.items() if result}
+    spent = {name: _seconds(study, result) for name, result in results.items() if result}
     left = 0.0
     for run in study.runs:
         result = results[run.name]
@@ -228,8 +237,15 @@ def _distance(study: Study, result: dict[str, Any]) -> float:
     return result["judged"]["last"][study.evaluators[0]]["all"]["frechet"]
 
 
-def _seconds(result: dict[str, Any]) -> float:
-    return result["seconds"]["steps"] + result["seconds"]["judging"]
+def _seconds(study: Study, result: dict[str, Any]) -> float:
+    """Return what a run took, without the warm-up that others share."""
+    shared = study.warmup_of(study.run(result["run"]))
+    before, steps = (shared.kimg if shared else 0.0), 0.0
+    series = [{"kimg": 0.0}, *result["training"]["series"]]
+    for last, tick in pairwise(series):
+        if tick["kimg"] > before:
+            steps += (tick["kimg"] - last["kimg"]) * tick["Timing/sec_per_kimg"]
+    return steps + result["seconds"]["judging"]
 
 
 def _progress(out: Path, run: Run) -> float:

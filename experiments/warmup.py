@@ -1,7 +1,7 @@
 """Runs of one seed begin alike: their warm-up is trained once, and each goes on from its end.
 
-Until the first backbone joins, all arms do the same (the page checks it), so that what a run takes
-over is bit for bit what it would have made.
+Until the first backbone joins, all arms do the same, so that what a run takes over is bit for bit
+what it would have made (tests/experiments shows it).
 """
 
 import shutil
@@ -11,16 +11,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from plan import Run, Study, read_json
+from plan import Run, Study
 
 from probe.files import atomic_path
+from probe.reports.run import REPORT_FILE
 from probe.training.loop import PROGRESS_FILE
+from probe.training.records import PROBES_FILE
 from probe.training.runs import LOCK_FILE, OPTIONS_FILE
 from probe.training.state import STATE_FILE
 
 # Those of a run alone. Without progress.json a run counts as one that has not ended.
-OWN_FILES = {LOCK_FILE, OPTIONS_FILE, PROGRESS_FILE, STATE_FILE}
-PROBES_FILE = "probes.jsonl"
+OWN_FILES = {LOCK_FILE, OPTIONS_FILE, PROGRESS_FILE, STATE_FILE, REPORT_FILE}
 
 
 def shared_warmups(study: Study, runs: Sequence[Run]) -> list[Run]:
@@ -29,18 +30,6 @@ def shared_warmups(study: Study, runs: Sequence[Run]) -> list[Run]:
     counts = Counter(warmup.name for warmup in found.values() if warmup)
     unique = {warmup.name: warmup for warmup in found.values() if warmup}
     return [warmup for name, warmup in unique.items() if counts[name] > 1]
-
-
-def finished_training(run: Run, folder: Path) -> Path | None:
-    """Return the trainer's directory of this very run, where it has come to its end."""
-    for trained in sorted((folder / "train").glob("[0-9]*-*"), reverse=True):
-        progress = read_json(trained / PROGRESS_FILE)
-        if progress is None or not progress["finished"]:
-            continue
-        theirs = read_json(trained / OPTIONS_FILE)["options"]
-        if all(theirs[name] == value for name, value in run.options.items()):
-            return trained
-    return None
 
 
 def go_on_from(warmup: Path, run: Run, plan: dict[str, Any]) -> bool:

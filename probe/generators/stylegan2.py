@@ -49,7 +49,7 @@ def modulated_conv2d(
         demodulate: divide each output channel by the norm of its scaled weight, eps 1e-8.
         up_filter: (T, T) low-pass; given, the result is twice the size. The stored weight is then
             used as a true convolution (flipped), without it as a correlation.
-        gain: multiplies the demodulated result.
+        gain: multiplies the result.
 
     Returns:
         (N, O, H, W), or (N, O, 2H, 2W) when up-sampling, in the dtype of the convolution.
@@ -70,10 +70,10 @@ def modulated_conv2d(
             after=(taps - 2) // 2 + k // 2 - (k - 1) + 1,
             gain=4,
         )
-    if demodulate:
-        norm = styles.float().square() @ weight.float().square().sum(dim=(2, 3)).T
-        x = x * ((norm + 1e-8).rsqrt() * gain).to(x.dtype)[:, :, None, None]
-    return x
+    if not demodulate:
+        return x if gain == 1 else x * gain
+    norm = styles.float().square() @ weight.float().square().sum(dim=(2, 3)).T
+    return x * ((norm + 1e-8).rsqrt() * gain).to(x.dtype)[:, :, None, None]
 
 
 class SynthesisLayer(nn.Module):

@@ -184,8 +184,8 @@ def vision_member(
     """Return a new discriminator on a backbone.
 
     Its head's weights are a function of the run's seed and the backbone's name, and the global
-    random state stays as it was. The learning rate is scaled as the reference does, although
-    heads have no regulariser (method 4.1).
+    random state stays as it was. The learning rate is scaled as the reference does, also
+    where heads have no regulariser (method 4.1; `gamma_heads` 0).
 
     Args:
         config: the resolved options.

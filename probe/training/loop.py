@@ -2,7 +2,8 @@
 
 Warm-up with the GAN's own discriminator alone, then stages: at the beginning of each, backbones are
 ranked on the best snapshot so far and those that a strategy takes join the ensemble (method 3).
-One process and one set of optimizers from the first image to the last.
+One process and one set of optimizers from the first image to the last; the generator's forgets its
+moments when a backbone joins.
 """
 
 import time

@@ -150,7 +150,7 @@ def train_step(
         stats |= _r1_step(state.members[0], reals, c_real, config, world, seen, precision, clock)
     if config.gamma_heads and step % config.r1_interval == 0:
         for member in state.members[1:]:
-            stats |= _head_r1_step(member, reals, c_real, config, world, seen, precision, clock)
+            stats |= head_r1_step(member, reals, c_real, config, world, seen, precision, clock)
 
     state.images += config.batch
     with clock.span("average"):
@@ -239,7 +239,7 @@ def _r1_step(
     return {"Loss/r1_penalty": penalty.detach()}
 
 
-def _head_r1_step(
+def head_r1_step(
     member: Member,
     reals: torch.Tensor,
     c_real: torch.Tensor | None,

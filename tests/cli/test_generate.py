@@ -65,6 +65,12 @@ def test_a_contact_sheet_holds_every_image(cli, checkpoint, tmp_path):
     assert (sheet[32:, 64:] == 255).all()
 
 
+def test_quiet_says_nothing(cli, checkpoint, tmp_path):
+    outdir = tmp_path / "o"
+    found = cli("generate", "--gen", checkpoint, "--seeds", "0", "--outdir", outdir, "--quiet")
+    assert (found.code, found.out, found.err) == (0, "", "")
+
+
 def test_classes_are_written_down(cli, conditional, tmp_path):
     archive = tmp_path / "out.zip"
     assert cli("generate", "--gen", conditional, "--seeds", "3-9", "--outdir", archive).code == 0

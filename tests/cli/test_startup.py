@@ -13,6 +13,7 @@ ROOT = Path(__file__).parents[2]
 LIBRARIES = ("timm", "sklearn", "pandas", "open_clip", "torchvision")
 HEAVY = ("torch", "numpy", "PIL", "pydantic", *LIBRARIES)
 COMPILER = ("sympy", "torch._dynamo")
+TRAINER = ("probe.training.loop", "probe.checks.run")
 
 
 @pytest.mark.parametrize(
@@ -66,7 +67,7 @@ def test_a_ranking_that_has_everything_loads_no_library_of_networks_or_fits(
         "from probe.cli import main\n"
         "try: main()\n"
         "except SystemExit as end: assert not end.code\n"
-        f"print([m for m in {LIBRARIES + COMPILER} if m in sys.modules], file=sys.stderr)"
+        f"print([m for m in {LIBRARIES + COMPILER + TRAINER} if m in sys.modules], file=sys.stderr)"
     )
     done = subprocess.run(
         [sys.executable, "-c", code, *arguments], cwd=ROOT, capture_output=True, text=True

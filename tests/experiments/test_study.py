@@ -402,8 +402,9 @@ def test_a_result_of_other_options_is_refused_and_one_judged_otherwise_is_judged
     assert execute.finished_result(tmp_path, STUDY, run) is None
     write()
     assert execute.finished_result(tmp_path, STUDY, run) is not None
-    write(fakes=17)
-    assert execute.finished_result(tmp_path, STUDY, run) is None
+    for key in ("fakes", "judges"):
+        write(**{key: 17})
+        assert execute.finished_result(tmp_path, STUDY, run) is None
     write(threads=17)
     with pytest.raises(UsageError, match="other options"):
         execute.finished_result(tmp_path, STUDY, run)
@@ -490,6 +491,17 @@ def test_arms_that_begin_otherwise_share_no_warmup(tiny_study):
     changed = read_study(study.path)
     assert changed.warmup_of(changed.run("500-colour-s0")) is None
     assert shared_warmups(changed, changed.runs) == []
+
+
+def test_a_warmup_of_other_options_is_refused(tiny_study):
+    study, out = tiny_study
+    (warmup,) = shared_warmups(study, study.runs)
+    execute.train(study, warmup, out)
+    record = yaml.safe_load(study.path.read_text())
+    study.path.write_text(yaml.safe_dump({**record, "threads": 17}))
+    changed = read_study(study.path)
+    with pytest.raises(UsageError, match="other options"):
+        execute.train(changed, changed.runs[0], out)
 
 
 def test_only_what_is_shared_is_made_first():

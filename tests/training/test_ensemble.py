@@ -24,7 +24,7 @@ from probe.training.ensemble import (
 )
 from probe.training.presets import make_plan
 from probe.training.state import TrainState
-from probe.training.step import train_step
+from probe.training.step import head_r1_step, train_step
 
 CPU = torch.device("cpu")
 
@@ -300,3 +300,24 @@ def test_gradients_lie_in_memory_like_their_weights():
     for optimizer in (state.generator_optimizer, state.members[0].optimizer):
         for parameter, moments in optimizer.state.items():
             assert moments["exp_avg"].stride() == parameter.stride()
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("c_dim", [0, 3])
+@pytest.mark.parametrize("norm", ["equalised", "spectral"])
+def test_a_head_becomes_flatter_where_reals_lie(norm, c_dim, precision):
+    made = config(head_norm=norm, gamma_heads=100.0)
+    trained = vision_member(made, backbone(), c_dim=c_dim, smooth=False, device=CPU)
+    frozen = {k: v.clone() for k, v in trained.network.backbone.network.state_dict().items()}
+    rng = torch.Generator().manual_seed(0)
+    reals = torch.rand(4, 3, 16, 16, generator=rng).mul(2).sub(1)
+    classes = torch.eye(c_dim)[torch.arange(4) % c_dim] if c_dim else None
+
+    def penalty():
+        found = head_r1_step(trained, reals, classes, made, World(), 0, precision, Clock(CPU))
+        return found["Loss/r1_penalty/net"].item()
+
+    values = [penalty() for _ in range(12)]
+    assert values[-1] < 0.8 * values[0]
+    for name, value in trained.network.backbone.network.state_dict().items():
+        assert torch.equal(value, frozen[name])
