@@ -241,7 +241,7 @@ class Reference(Trainer):
         with torch.no_grad():
             images = self._augment(own, reals, "r1")
         images = images.detach().requires_grad_()
-        penalty = r1_penalty(images, own.network(images, None)[-1])
+        penalty = r1_penalty([images], own.network(images, None))
         total = penalty * (self.config.gamma / 2 * self.config.r1_interval)
         for member in others:
             levels = self._levels(member, reals, "r1")

@@ -9,7 +9,6 @@ judged samples, for intervals).
 """
 
 import argparse
-import json
 import os
 import platform
 import subprocess
@@ -21,9 +20,10 @@ from typing import Any
 
 from plan import HERE, WARMUP, Run, Study, read_json, read_study
 from warmup import go_on_from
+from weights import bank_digest, judge_digest
 
 from probe.errors import ProbeError, UsageError
-from probe.files import write_json
+from probe.files import atomic_path, write_json
 from probe.memory import keep_freed_memory
 from probe.training.loop import PROGRESS_FILE
 
@@ -56,29 +56,23 @@ def finished_result(out: Path, study: Study, run: Run) -> dict[str, Any] | None:
 
 def identity(study: Study, run: Run) -> dict[str, Any]:
     """Return what decides a run's numbers, as plain values."""
-    from weights import judge_digest
-
-    record = {
+    return {
         **training_identity(study, run),
         "evaluators": study.evaluators,
         "judges": judge_digest(),
         "fakes": study.fakes,
         "judge_seed": study.judge_seed,
     }
-    return json.loads(json.dumps(record))
 
 
 def training_identity(study: Study, run: Run) -> dict[str, Any]:
     """Return the part of a run's identity on which its training depends."""
-    from weights import bank_digest
-
-    record = {
+    return {
         "options": dict(run.options),
         "backbones": list(run.backbones),
         "bank": bank_digest(),
         "threads": study.threads,
     }
-    return json.loads(json.dumps(record))
 
 
 def finished_training(out: Path, study: Study, run: Run) -> Path | None:
@@ -112,8 +106,6 @@ def execute(study: Study, run: Run, out: Path) -> dict[str, Any]:
     trained_seconds = time.monotonic() - started
     from judge import open_judge, split_reals
     from records import last_snapshot, read_training
-
-    from probe.files import atomic_path
 
     training = read_training(trained, run)
     reals = split_reals(

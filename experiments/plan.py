@@ -94,8 +94,8 @@ class Study:
     def warmup_of(self, run: Run) -> Run | None:
         """Return the warm-up of a run as a run without backbones; None where it shares none.
 
-        It is shared by arms that set nothing for themselves but what follows it, where all have one
-        of the same length, at whose end a snapshot is taken anyway.
+        It is shared where all arms warm up for the same length, at whose end a snapshot is taken
+        anyway, and where this run's arm sets nothing that would change it.
         """
         config = run.config
         with_stages = [r.warmup for r in self.runs if r.config.strategy != "none"]
@@ -111,7 +111,7 @@ class Study:
         if any(self.train.get(k) != v for k, v in options.items() if k not in OWN_KEYS):
             return None
         options |= {"strategy": "none", "kimg": kimg}
-        options["track_probes"] = run.seed in self.probe_seeds
+        options["track_probes"] = bool(tracked) and run.seed in self.probe_seeds
         return Run(
             name=f"{run.images}-{WARMUP}-s{run.seed}",
             arm=WARMUP,

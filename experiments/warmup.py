@@ -26,10 +26,9 @@ OWN_FILES = {LOCK_FILE, OPTIONS_FILE, PROGRESS_FILE, STATE_FILE, REPORT_FILE}
 
 def shared_warmups(study: Study, runs: Sequence[Run]) -> list[Run]:
     """Return the warm-ups, as runs without backbones, that more than one of `runs` begins with."""
-    found = {run.name: study.warmup_of(run) for run in runs}
-    counts = Counter(warmup.name for warmup in found.values() if warmup)
-    unique = {warmup.name: warmup for warmup in found.values() if warmup}
-    return [warmup for name, warmup in unique.items() if counts[name] > 1]
+    found = [warmup for run in runs if (warmup := study.warmup_of(run))]
+    counts = Counter(warmup.name for warmup in found)
+    return [w for w in {w.name: w for w in found}.values() if counts[w.name] > 1]
 
 
 def go_on_from(warmup: Path, run: Run, plan: dict[str, Any]) -> bool:

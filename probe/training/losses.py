@@ -61,34 +61,21 @@ LOSSES: Mapping[str, AdversarialLoss] = {
 }
 
 
-def r1_penalty(real_images: torch.Tensor, real_logits: torch.Tensor) -> torch.Tensor:
-    """R1: mean squared norm of the discriminator's gradient at real images, a scalar.
+def r1_penalty(inputs: Sequence[torch.Tensor], levels: Levels) -> torch.Tensor:
+    """R1: mean squared norm of a discriminator's gradient at what it sees of reals, a scalar.
 
-    Mescheder et al. 2018, equation 9, without the factor gamma/2.
-
-    Args:
-        real_images: (N, C, R, R), requiring gradient.
-        real_logits: (N,), computed from `real_images`.
-    """
-    (gradient,) = torch.autograd.grad(real_logits.sum(), real_images, create_graph=True)
-    return gradient.float().square().sum(dim=(1, 2, 3)).mean()
-
-
-def feature_penalty(features: Sequence[torch.Tensor], levels: Levels) -> torch.Tensor:
-    """R1 of a head: mean squared norm of its gradient at the features of reals, a scalar.
-
-    As `r1_penalty`, with a frozen backbone's features in place of images; a level of several logits
-    counts with their mean, as in its loss.
+    Mescheder et al. 2018, equation 9, without the factor gamma/2. A level of several logits counts
+    with their mean, as in its loss.
 
     Args:
-        features: (N, …) each, requiring gradient; those that the head does not use count nothing.
-        levels: (N,) or (N, h, w) each, computed from `features`.
+        inputs: images (N, C, R, R), or a frozen backbone's features (N, …) each, requiring
+            gradient; those that no logit depends on count nothing.
+        levels: (N,) or (N, h, w) each, computed from `inputs`.
     """
-    total = torch.stack([logits.flatten(1).mean(1).sum() if logits.ndim > 1 else logits.sum()
-                         for logits in levels]).sum()  # fmt: skip
-    gradients = torch.autograd.grad(total, features, create_graph=True, allow_unused=True)
-    squares = [g.float().square().flatten(1).sum(1) for g in gradients if g is not None]
-    return torch.stack(squares).sum(0).mean()
+    total = len(levels[0]) * _over_levels(levels, lambda logits: logits)
+    gradients = torch.autograd.grad(total, inputs, create_graph=True, allow_unused=True)
+    squares = [g.float().square().flatten(1).sum(dim=1) for g in gradients if g is not None]
+    return torch.stack(squares).sum(dim=0).mean()
 
 
 def path_lengths(images: torch.Tensor, ws: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:

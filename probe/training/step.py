@@ -18,7 +18,7 @@ from probe.training.ensemble import (
     generator_gradient,
     take_step,
 )
-from probe.training.losses import feature_penalty, path_lengths, r1_penalty
+from probe.training.losses import path_lengths, r1_penalty
 from probe.training.state import TrainState
 
 PL_DECAY = 0.01
@@ -231,7 +231,7 @@ def _r1_step(
         with torch.no_grad():
             images = member.augment(reals, world, "r1", seen)
         images = images.detach().requires_grad_()
-        penalty = r1_penalty(images, member.network(images, c_real)[-1])
+        penalty = r1_penalty([images], member.network(images, c_real))
         assert config.gamma is not None
         member.optimizer.zero_grad(set_to_none=True)
         (penalty * (config.gamma / 2 * config.r1_interval)).backward()
@@ -259,7 +259,7 @@ def head_r1_step(
             maps, pooled = member.network.features(member.augment(reals, world, "r1", seen))
         features = [x.float().requires_grad_() for x in (*maps, pooled)]
         levels = member.network.head(features[:-1], features[-1], c_real)
-        penalty = feature_penalty(features, levels)
+        penalty = r1_penalty(features, levels)
         member.optimizer.zero_grad(set_to_none=True)
         (penalty * (config.gamma_heads / 2 * config.r1_interval)).backward()
         take_step(member.optimizer, world)

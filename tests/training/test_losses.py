@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from probe.training.losses import LOSSES, feature_penalty, path_lengths, r1_penalty
+from probe.training.losses import LOSSES, path_lengths, r1_penalty
 
 SIGMOID, HINGE = LOSSES["sigmoid"], LOSSES["hinge"]
 LN2 = math.log(2)
@@ -58,7 +58,7 @@ def test_hinge_at_known_logits():
 def test_r1_of_a_linear_discriminator_is_its_squared_weight():
     weight = torch.randn(3, 4, 4, requires_grad=True)
     images = torch.randn(5, 3, 4, 4, requires_grad=True)
-    penalty = r1_penalty(images, (images * weight).sum(dim=(1, 2, 3)))
+    penalty = r1_penalty([images], [(images * weight).sum(dim=(1, 2, 3))])
     assert penalty.item() == pytest.approx(weight.square().sum().item(), rel=1e-5)
     penalty.backward()
     torch.testing.assert_close(weight.grad, 2 * weight.detach())
@@ -93,7 +93,7 @@ def test_the_penalty_at_features_of_linear_heads_is_their_squared_weights():
     pooled = torch.randn(2, 5, requires_grad=True)
     unused = torch.randn(2, 7, requires_grad=True)
     level = torch.einsum("nchw,c->nhw", maps, a[:, 0])  # each of four logits counts a quarter
-    penalty = feature_penalty([maps, pooled, unused], [level, pooled @ b])
+    penalty = r1_penalty([maps, pooled, unused], [level, pooled @ b])
     expected = 4 * (a[:, 0] / 4).square().sum() + b.square().sum()
     assert penalty.item() == pytest.approx(expected.item(), rel=1e-5)
 
@@ -101,5 +101,5 @@ def test_the_penalty_at_features_of_linear_heads_is_their_squared_weights():
 def test_the_penalty_at_features_can_be_differentiated_once_more():
     weight = torch.randn(5, requires_grad=True)
     pooled = torch.randn(2, 5, requires_grad=True)
-    feature_penalty([pooled], [pooled @ weight]).backward()
+    r1_penalty([pooled], [pooled @ weight]).backward()
     torch.testing.assert_close(weight.grad, 2 * weight.detach())
