@@ -100,15 +100,24 @@ class FeatureSpace:
             KeyError: a key has no row; ask `missing` first.
             ProbeError: somebody removed the files meanwhile.
         """
-        places = [self._index[_row_key(key)] for key in keys]
-        try:
-            shards = {path: load(path.read_bytes())["features"] for path in {p for p, _ in places}}
-        except FileNotFoundError as error:  # pruned since
-            raise ProbeError(
-                f"{error.filename} was removed from the cache while it was in use. Repeat the "
-                "command."
-            ) from error
-        return np.stack([shards[path][row] for path, row in places])
+        wanted: dict[Path, list[tuple[int, int]]] = {}
+        for position, key in enumerate(keys):
+            path, row = self._index[_row_key(key)]
+            wanted.setdefault(path, []).append((position, row))
+        found = np.empty((len(keys), 0), np.float32)
+        for path, places in wanted.items():  # one file in memory at a time
+            try:
+                shard = load(path.read_bytes())["features"]
+            except FileNotFoundError as error:  # pruned since
+                raise ProbeError(
+                    f"{error.filename} was removed from the cache while it was in use. Repeat the "
+                    "command."
+                ) from error
+            if not found.shape[1]:
+                found = np.empty((len(keys), shard.shape[1]), np.float32)
+            positions, rows = map(list, zip(*places, strict=True))
+            found[positions] = shard[rows]
+        return found
 
     def write(self, keys: Sequence[str], features: np.ndarray) -> None:
         """Store rows: features float32 (n, d), one per key. On return they are on disk."""

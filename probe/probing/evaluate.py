@@ -21,10 +21,10 @@ from probe.errors import ImagesError, ProbeError
 from probe.probing.config import LEAST_IMAGES
 from probe.probing.probes import PROBES
 from probe.probing.protocol import ProbeResult, Protocol, splits
-from probe.probing.strength import choose_strength
+from probe.probing.strength import PIECE_BYTES, choose_strength
 from probe.runtime import numpy_stream
 
-MOST_WORKERS = 3  # each holds a standardised copy of the features, in double precision
+MOST_WORKERS = 3  # each holds a standardised copy of a training half, in double precision
 # Fewer features are fitted faster by one thread: many products of microseconds each wait for
 # Python's lock (2 000 x 1 280 took 1.4 s in two threads and 1.0 s in one).
 THREADS_FROM_BYTES = 16 * 2**20
@@ -43,22 +43,25 @@ def evaluate(real: np.ndarray, fake: np.ndarray, *, protocol: Protocol, seed: in
         ImagesError: fewer than 16 of a class.
         ProbeError: features of different widths, or not finite.
     """
-    x, y = _stack(real, fake)
+    real, fake = _check(real, fake)
+    y = np.repeat([0, 1], [len(real), len(fake)])
     pairs = splits(len(real), len(fake), protocol, seed)
 
     def score(number: int) -> tuple[float, np.ndarray, np.ndarray]:
         """Return the strength, the held-out log-odds and the weights of one split."""
         train, test = pairs[number]
-        fit_x, held_x, raw = _prepare(x[train], x[test], protocol)
+        fit_x, raw = _prepare(_rows(real, fake, train), protocol)
         strength = protocol.strengths[0]
         if len(protocol.strengths) > 1:
             rng = numpy_stream(seed, "folds", number)
             strength = choose_strength(fit_x, y[train], protocol, rng)
         with sklearn.config_context(assume_finite=True):  # contexts do not reach into threads
             probe = PROBES[protocol.probe](strength).fit(fit_x, y[train])
-            return strength, probe.decision_function(held_x), raw(probe.coef_[0], probe.intercept_)
+        weights = raw(probe.coef_[0].astype(np.float64), probe.intercept_.astype(np.float64))
+        return strength, _decide(real, fake, test, weights), weights
 
-    workers = min(MOST_WORKERS, os.cpu_count() or 1) if x.nbytes >= THREADS_FROM_BYTES else 1
+    large = real.nbytes + fake.nbytes >= THREADS_FROM_BYTES
+    workers = min(MOST_WORKERS, os.cpu_count() or 1) if large else 1
     # Products with one matrix row at a time gain nothing from BLAS threads, and where other
     # programs run these threads wait for each other (60 times slower was measured). Warnings
     # belong to the process: they are caught once, around all threads.
@@ -95,8 +98,8 @@ def evaluate(real: np.ndarray, fake: np.ndarray, *, protocol: Protocol, seed: in
     )
 
 
-def _stack(real: np.ndarray, fake: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return checked features (N + M, d), reals first, and labels: 1 for fakes."""
+def _check(real: np.ndarray, fake: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return features that a probe can be fitted to, float32."""
     if min(len(real), len(fake)) < LEAST_IMAGES:
         raise ImagesError(
             f"{len(real)} real and {len(fake)} generated images are too few for a probe; at least "
@@ -108,14 +111,23 @@ def _stack(real: np.ndarray, fake: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
             "tables of the same width are needed."
         )
     with np.errstate(over="ignore"):  # found just below
-        x = np.concatenate([real, fake]).astype(np.float32, copy=False)
-    broken = int((~np.isfinite(x)).any(axis=1).sum())
+        real, fake = (x.astype(np.float32, copy=False) for x in (real, fake))
+    broken = sum(int((~np.isfinite(x)).any(axis=1).sum()) for x in (real, fake))
     if broken:
         raise ProbeError(
-            f"The features of {broken} of {len(x)} images hold NaN or infinite values; run the "
-            "backbone with --precision fp32, or leave it out."
+            f"The features of {broken} of {len(real) + len(fake)} images hold NaN or infinite "
+            "values; run the backbone with --precision fp32, or leave it out."
         )
-    return x, np.repeat([0, 1], [len(real), len(fake)])
+    return real, fake
+
+
+def _rows(real: np.ndarray, fake: np.ndarray, indices: np.ndarray) -> np.ndarray:
+    """Return rows by their numbers, fakes counted on from the reals; one table would be a copy."""
+    x = np.empty((len(indices), real.shape[1]), np.float32)
+    is_fake = indices >= len(real)
+    x[~is_fake] = real[indices[~is_fake]]
+    x[is_fake] = fake[indices[is_fake] - len(real)]
+    return x
 
 
 def _log_likelihood(logits: np.ndarray, y: np.ndarray) -> np.ndarray:
@@ -123,68 +135,74 @@ def _log_likelihood(logits: np.ndarray, y: np.ndarray) -> np.ndarray:
     return log_expit(np.where(y == 1, logits, -logits))
 
 
+def _decide(
+    real: np.ndarray, fake: np.ndarray, indices: np.ndarray, weights: np.ndarray
+) -> np.ndarray:
+    """Return log-odds, float64, of some rows by weights (d + 1,), the last the intercept.
+
+    In pieces: in double precision the rows would be the largest table of a fit.
+    """
+    step = max(1, PIECE_BYTES // (8 * real.shape[1]))
+    parts = [indices[start : start + step] for start in range(0, len(indices), step)]
+    return np.concatenate([_rows(real, fake, p) @ weights[:-1] for p in parts]) + weights[-1]
+
+
 def _prepare(
-    train: np.ndarray, test: np.ndarray, protocol: Protocol
-) -> tuple[np.ndarray, np.ndarray, Callable[[np.ndarray, np.ndarray], np.ndarray]]:
-    """Return both halves as the probe sees them: float64 when standardised, else untouched.
+    train: np.ndarray, protocol: Protocol
+) -> tuple[np.ndarray, Callable[[np.ndarray, np.ndarray], np.ndarray]]:
+    """Return a training half as the probe sees it: float64 when standardised, else untouched.
 
     And a function that takes a probe's weights and intercept back to features as they come.
     """
     if not protocol.standardise:
-        return train, test, lambda weights, intercept: np.append(weights, intercept)
-    train, test, mean, scale = standardise(train, test)
-    train, test, basis = reduce(train, test)
+        return train, lambda weights, intercept: np.append(weights, intercept)
+    train, mean, scale = standardise(train)
+    train, basis = reduce(train)
 
     def raw(weights: np.ndarray, intercept: np.ndarray) -> np.ndarray:
         weights = scale * (weights if basis is None else basis @ weights)
         return np.append(weights, intercept - weights @ mean)
 
-    return train, test, raw
+    return train, raw
 
 
-def standardise(
-    train: np.ndarray, test: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Centre and scale by the training half's statistics, so that feature scale cannot matter.
+def standardise(x: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Centre and scale, so that feature scale cannot matter.
 
-    A column whose deviation is lost in float32 rounding is constant and becomes zero in both
-    halves: the training half can say nothing about it.
+    A column whose deviation is lost in float32 rounding is constant and becomes zero: a probe can
+    learn nothing from it.
 
     Args:
-        train: float (n, d).
-        test: float (m, d).
+        x: float (n, d).
 
     Returns:
-        float64 copies, what was subtracted and what was multiplied by, (d,).
+        A float64 copy, what was subtracted and what was multiplied by, (d,).
     """
-    train, test = train.astype(np.float64), test.astype(np.float64)
-    largest = np.maximum(train.max(axis=0), -train.min(axis=0))
-    mean = train.mean(axis=0)
-    train -= mean
-    test -= mean
-    deviation = np.sqrt(np.einsum("ij,ij->j", train, train) / len(train))
+    x = x.astype(np.float64)
+    largest = np.maximum(x.max(axis=0), -x.min(axis=0))
+    mean = x.mean(axis=0)
+    x -= mean
+    deviation = np.sqrt(np.einsum("ij,ij->j", x, x) / len(x))
     constant = deviation <= 1e-7 * largest
     scale = np.where(constant, 0.0, 1 / np.where(constant, 1.0, deviation))
-    train *= scale
-    test *= scale
-    return train, test, mean, scale
+    x *= scale
+    return x, mean, scale
 
 
-def reduce(train: np.ndarray, test: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
-    """Rotate wide features into the row space of the training half: n coordinates instead of d.
+def reduce(x: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+    """Rotate wide features into the space of their rows: n coordinates instead of d.
 
     Exact: the weights of an L2-regularised linear probe lie in the span of its training rows, and
     neither loss nor penalty changes under rotation. Done where d > 2 n; below, the rotation costs
     more than it saves.
 
     Args:
-        train: float64 (n, d).
-        test: float64 (m, d).
+        x: float64 (n, d).
 
     Returns:
-        Both halves, and the basis (d, n) of the new coordinates, None where nothing was rotated.
+        The rows, and the basis (d, n) of the new coordinates, None where nothing was rotated.
     """
-    if train.shape[1] <= 2 * len(train):
-        return train, test, None
-    basis, coordinates = scipy.linalg.qr(train.T, mode="economic", check_finite=False)
-    return np.ascontiguousarray(coordinates.T), test @ basis, basis
+    if x.shape[1] <= 2 * len(x):
+        return x, None
+    basis, coordinates = scipy.linalg.qr(x.T, mode="economic", check_finite=False)
+    return np.ascontiguousarray(coordinates.T), basis

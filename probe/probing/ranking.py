@@ -27,7 +27,7 @@ from probe.probing.standing import build_leaderboard
 from probe.runtime import World, choose_precision, numpy_stream
 
 AUDIT_IMAGES = 2000
-SOLVER = 3  # raised whenever the probe's grid, tolerance, search or result changes
+SOLVER = 4  # raised whenever the probe's grid, tolerance, search or result changes
 
 Report = Callable[[dict[str, Any]], None]
 
@@ -218,13 +218,17 @@ def _probe(
     if arrays is None:
         from probe.probing.evaluate import evaluate  # scikit-learn is slow to import
 
-        x_real, x_fake = (
-            np.concatenate([space.read(keys) for space in spaces], axis=1) for keys in (real, fake)
-        )
+        x_real, x_fake = (_side_by_side(spaces, keys) for keys in (real, fake))
         result = evaluate(x_real, x_fake, protocol=PROTOCOLS[protocol], seed=seed)
         store.remember(record, result.to_arrays())
         return result
     return ProbeResult.from_arrays(arrays)
+
+
+def _side_by_side(spaces: Sequence[FeatureSpace], keys: Sequence[str]) -> np.ndarray:
+    """Return the rows of all keys, the columns of one space after those of another."""
+    tables = [space.read(keys) for space in spaces]
+    return tables[0] if len(tables) == 1 else np.concatenate(tables, axis=1)
 
 
 def _null(

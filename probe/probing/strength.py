@@ -66,13 +66,15 @@ class Folds:
 
     def __init__(self, x: np.ndarray, y: np.ndarray, fold: np.ndarray) -> None:
         order = np.argsort(fold, kind="stable")
-        self.x = x.astype(np.float32)[order]
+        self.x = np.empty(x.shape, np.float32)
+        step = max(1, PIECE_BYTES // self.x[0].nbytes)
+        for start in range(0, len(x), step):  # at once, they would be held once more
+            self.x[start : start + step] = x[order[start : start + step]]
         self.sign = np.where(y == 1, 1, -1).astype(np.float32)[order]
         sizes = np.bincount(fold)
         self.rows = len(y) - sizes  # that each regression is fitted to
         ends = np.cumsum(sizes)
         self.held = [slice(*bounds) for bounds in zip(ends - sizes, ends, strict=True)]
-        step = max(1, PIECE_BYTES // self.x[0].nbytes)
         self.pieces = [
             (slice(start, min(start + step, held.stop)), [i for i in range(len(sizes)) if i != out])
             for out, held in enumerate(self.held)
