@@ -5,8 +5,9 @@ from typing import Any
 
 import torch
 from reference import grouped_modulated_conv2d, load_network
+from torch.nn import functional as F
 
-from probe.bank.base import Backbone, normalise, resize
+from probe.bank.base import Backbone, normalise, resize_unclamped
 from probe.bank.load import load_backbone, wrap
 from probe.bank.spec import BackboneSpec, load_bank
 from probe.bundled import DEMO_REALS
@@ -276,9 +277,16 @@ def logits(member: Member, images: torch.Tensor, *, frozen: bool = False) -> lis
     backbone = member.network.backbone
     fed = backbone.input
     with torch.set_grad_enabled(not frozen):
-        x = resize(images / 2 + 0.5, fed.size, fed.resize, clamp=False)
+        x = resize_plainly(images / 2 + 0.5, fed.size, fed.resize)
         maps, pooled = backbone.levels(normalise(x, fed))
     return member.network.head(maps, pooled)
+
+
+def resize_plainly(images: torch.Tensor, size: int, mode: str) -> torch.Tensor:
+    """Return images (N, 3, R, R) at the backbone's side: by area as the reference, or our way."""
+    if mode == "area":
+        return F.interpolate(images, size=(size, size), mode="area")
+    return resize_unclamped(images, size, mode)
 
 
 def finite_step(optimizer: torch.optim.Optimizer) -> None:

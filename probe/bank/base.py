@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Protocol
 
 import torch
@@ -29,11 +30,10 @@ class InputSpec:
     resize: str = "bicubic"
 
 
-def resize(images: torch.Tensor, size: int, mode: str, *, clamp: bool = True) -> torch.Tensor:
-    """Resize float images (N, 3, R, R) in [0, 1] to (N, 3, size, size), differentiably.
+def resize(images: torch.Tensor, size: int, mode: str) -> torch.Tensor:
+    """Resize float images (N, 3, R, R) in [0, 1] to (N, 3, size, size).
 
-    The result is clamped to [0, 1], since bicubic overshoots at edges; in training it is not,
-    since no gradient passes a clamp.
+    The result is clamped to [0, 1], since bicubic overshoots at edges.
     """
     if images.shape[-1] == size and images.shape[-2] == size:
         return images
@@ -44,7 +44,37 @@ def resize(images: torch.Tensor, size: int, mode: str, *, clamp: bool = True) ->
     resized = F.interpolate(
         images, size=(size, size), mode=mode, antialias=True, align_corners=False
     )
-    return resized.clamp(0, 1) if clamp else resized
+    return resized.clamp(0, 1)
+
+
+def resize_unclamped(images: torch.Tensor, size: int, mode: str) -> torch.Tensor:
+    """Resize float images (N, 3, R, R) to (N, 3, size, size) for training; not clamped.
+
+    No gradient passes a clamp. As products with one matrix per axis, since the gradient of torch's
+    antialiased resize is slow: 16 images, 64 to 224 px, forward and backward, one core of an EPYC,
+    34 ms and 11 ms.
+    """
+    if images.shape[-1] == size and images.shape[-2] == size:
+        return images
+    matrix = _resize_matrix(images.shape[-1], size, mode).to(images)
+    with torch.autocast(images.device.type, enabled=False):  # in bf16 pixels would be rounded twice
+        return matrix @ images @ matrix.T
+
+
+@lru_cache(maxsize=16)
+@torch.inference_mode(False)  # what is kept must serve graphs too
+def _resize_matrix(old: int, new: int, mode: str) -> torch.Tensor:
+    """Return what a resize multiplies an axis with, float32 (new, old)."""
+    axis = torch.eye(old).view(1, 1, old, old)
+    if mode == "area":
+        matrix = F.interpolate(axis, size=(old, new), mode="area")
+    elif mode == "tf1-bilinear":
+        matrix = _bilinear_tf1(axis, new)
+    else:
+        matrix = F.interpolate(
+            axis, size=(old, new), mode=mode, antialias=True, align_corners=False
+        )
+    return matrix[0, 0].T.contiguous()
 
 
 def _bilinear_tf1(images: torch.Tensor, size: int) -> torch.Tensor:

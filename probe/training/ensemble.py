@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import torch
 from torch import nn
 
-from probe.bank.base import Backbone, normalise, resize
+from probe.bank.base import Backbone, normalise, resize_unclamped
 from probe.runtime import World, autocast, stream_seed, torch_stream
 from probe.training.adaptive import AdaptiveAugment
 from probe.training.augment import AUGMENTATIONS
@@ -75,7 +75,7 @@ class VisionNetwork(nn.Module):
         Nothing is clamped on the way, since no gradient passes a clamp (method 1.1).
         """
         fed = self.backbone.input
-        x = resize(images.float() / 2 + 0.5, fed.size, fed.resize, clamp=False)
+        x = resize_unclamped(images.float() / 2 + 0.5, fed.size, fed.resize)
         x = normalise(x, fed).contiguous(memory_format=torch.channels_last)
         with QuickDepthwiseGradients():
             return self.backbone.levels(x)

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from probe.bank.base import Backbone, InputSpec
+from probe.bank.base import Backbone, InputSpec, normalise, resize_unclamped
 from probe.bank.load import wrap
 from probe.bank.spec import load_bank
 from probe.runtime import World, autocast
@@ -80,11 +80,8 @@ def test_the_gradient_to_the_image_is_exact(resize):
         return sum(head(m).square().sum() for head, m in heads) + pooled.square().sum()
 
     def prepared(x):
-        from probe.bank.base import normalise
-        from probe.bank.base import resize as resize_images
-
         fed = network.backbone.input
-        return normalise(resize_images(x / 2 + 0.5, fed.size, fed.resize, clamp=False), fed)
+        return normalise(resize_unclamped(x / 2 + 0.5, fed.size, fed.resize), fed)
 
     x = images.clone().requires_grad_()
     logit(x).backward()
