@@ -56,16 +56,16 @@ def resize_unclamped(images: torch.Tensor, size: int, mode: str) -> torch.Tensor
     """
     if images.shape[-1] == size and images.shape[-2] == size:
         return images
-    matrix = _resize_matrix(images.shape[-1], size, mode).to(images)
+    matrix = _resize_matrix(images.shape[-1], size, mode, images.device).to(images.dtype)
     with torch.autocast(images.device.type, enabled=False):  # in bf16 pixels would be rounded twice
         return matrix @ images @ matrix.T
 
 
 @lru_cache(maxsize=16)
 @torch.inference_mode(False)  # what is kept must serve graphs too
-def _resize_matrix(old: int, new: int, mode: str) -> torch.Tensor:
-    """Return what a resize multiplies an axis with, float32 (new, old)."""
-    axis = torch.eye(old).view(1, 1, old, old)
+def _resize_matrix(old: int, new: int, mode: str, device: torch.device) -> torch.Tensor:
+    """Return what a resize multiplies an axis with, float32 (new, old) on the device."""
+    axis = torch.eye(old, dtype=torch.float32, device="cpu").view(1, 1, old, old)
     if mode == "area":
         matrix = F.interpolate(axis, size=(old, new), mode="area")
     elif mode == "tf1-bilinear":
@@ -74,7 +74,7 @@ def _resize_matrix(old: int, new: int, mode: str) -> torch.Tensor:
         matrix = F.interpolate(
             axis, size=(old, new), mode=mode, antialias=True, align_corners=False
         )
-    return matrix[0, 0].T.contiguous()
+    return matrix[0, 0].T.contiguous().to(device)
 
 
 def _bilinear_tf1(images: torch.Tensor, size: int) -> torch.Tensor:

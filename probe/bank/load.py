@@ -10,6 +10,7 @@ from torch import nn
 from probe.bank.base import Backbone, InputSpec
 from probe.bank.calibrate import Uncalibrated, calibrate, calibration_images, has_batchnorm
 from probe.bank.fold import fold_batchnorm
+from probe.bank.fuse import fuse_activations
 from probe.bank.spec import BackboneSpec
 from probe.bank.weights import verified_weights
 from probe.errors import BackboneUnavailable, ProbeError
@@ -100,6 +101,7 @@ def load_backbone(
         backbone.network = Uncalibrated(network, spec.name)
     else:
         fold_batchnorm(network, fed.size)
+        fuse_activations(network, fed.size)
     return backbone.to(device)
 
 

@@ -105,7 +105,7 @@ class FeatureSpace:
             path, row = self._index[_row_key(key)]
             wanted.setdefault(path, []).append((position, row))
         found = np.empty((len(keys), 0), np.float32)
-        for path, places in wanted.items():  # one file in memory at a time
+        for path, places in wanted.items():  # not all files in memory at once
             try:
                 shard = load(path.read_bytes())["features"]
             except FileNotFoundError as error:  # pruned since

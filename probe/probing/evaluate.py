@@ -24,7 +24,7 @@ from probe.probing.protocol import ProbeResult, Protocol, splits
 from probe.probing.strength import PIECE_BYTES, choose_strength
 from probe.runtime import numpy_stream
 
-MOST_WORKERS = 3  # each holds a standardised copy of a training half, in double precision
+MOST_WORKERS = 3  # each holds a standardised training half, in double and in single precision
 # Fewer features are fitted faster by one thread: many products of microseconds each wait for
 # Python's lock (2 000 x 1 280 took 1.4 s in two threads and 1.0 s in one).
 THREADS_FROM_BYTES = 16 * 2**20

@@ -196,6 +196,13 @@ def test_the_weights_that_are_kept_are_the_probes_own(protocol, d):
     np.testing.assert_allclose(other[~held], logits[~held], atol=1e-3)
 
 
+def test_images_are_judged_in_pieces(monkeypatch):
+    one = evaluate(*features(40, 30, shift=1.0), protocol=FAIR, seed=0)
+    monkeypatch.setattr("probe.probing.evaluate.PIECE_BYTES", 1000)  # four rows
+    many = evaluate(*features(40, 30, shift=1.0), protocol=FAIR, seed=0)
+    np.testing.assert_allclose(many.image_logits, one.image_logits, atol=1e-12)
+
+
 @pytest.mark.parametrize("shift", [1.5, 8.0])  # overlapping, and separable in training
 def test_tolerance_costs_less_than_a_thousandth(shift):
     train, test, y, held_y = halves(200, 300, shift)
