@@ -1,7 +1,7 @@
 """All results become the numbers that the page shows: means, ratios, correlations."""
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -72,8 +72,11 @@ class Results:
     def ratio(
         self, images: int, arm: str, *, base: str = "none", evaluator: str | None = None,
         part: str = "all", which: str = "last", metric: str = "frechet",
+        seeds: Collection[int] | None = None,
     ) -> dict[str, Any] | None:  # fmt: skip
-        """Return how many times the base's distance is an arm's, over the seeds that both have.
+        """Return how many times the base's distance is an arm's.
+
+        Over the seeds that both have, of those that are named; all unless given.
 
         Returns:
             value, low, high and n of the geometric mean, `each` by seed, and `images`: for a
@@ -82,7 +85,8 @@ class Results:
         options = {"evaluator": evaluator, "part": part, "which": which}
         ours = self.measured(images, arm, metric, **options)
         theirs = self.measured(images, base, metric, **options)
-        each = {s: theirs[s] / ours[s] for s in ours if s in theirs}
+        wanted = ours.keys() & theirs.keys() & set(ours if seeds is None else seeds)
+        each = {s: theirs[s] / ours[s] for s in sorted(wanted)}
         if not each or min(each.values()) <= 0:
             return None
         found = {**asdict(mean_interval(list(each.values()), geometric=True)), "each": each}

@@ -301,7 +301,7 @@ def _selection(results: Results) -> str:
         return "Not yet: it needs finished runs with a single backbone."
     rows = []
     for point in sorted(points, key=lambda p: -p["score"]):
-        ratio = results.ratio(images, point["arm"])
+        ratio = results.ratio(images, point["arm"], seeds=point["seeds"])
         rows.append(
             (f"`{point['arm']}`", "random" if point["control"] else "pretrained",
              len(point["seeds"]), f"{point['score']:.4f}", f"{point['accuracy']:.3f}",
