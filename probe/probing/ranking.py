@@ -20,6 +20,7 @@ from probe.images.audit import audit, jpeg_quality_for
 from probe.images.base import Broken, ImageSource
 from probe.images.decode import describe_broken
 from probe.images.jpeg import JpegMatched
+from probe.memory import give_back_freed_memory
 from probe.probing.config import LEAST_IMAGES, RankOptions
 from probe.probing.leaderboard import Leaderboard
 from probe.probing.protocol import PROTOCOLS, ProbeResult
@@ -135,6 +136,7 @@ def rank(
     )
     if found is None:
         return None
+    give_back_freed_memory()
     if not found.spaces:
         no_backbone(found.failures)
     spaces, failures, keys, used = found.spaces, found.failures, found.keys, found.indices
