@@ -1,6 +1,6 @@
 """The study, from one command: train what is missing, judge it, write the page.
 
-    python experiments/study.py                        # three hours on two cores; may be stopped
+    python experiments/study.py                        # 2.5 hours on two cores; may be stopped
     python experiments/study.py --only first --jobs 1  # a group or a run: --only '500-none-*'
     python experiments/study.py --status               # what is done, what is left
     python experiments/study.py --report               # the page from what is done, no training

@@ -19,7 +19,7 @@ from probe.bank.base import Backbone
 from probe.errors import BackboneUnavailable, BrokenImageError
 from probe.features.store import FeatureSpace
 from probe.images.base import Broken, ImageSource
-from probe.memory import is_out_of_memory
+from probe.memory import give_back_freed_memory, is_out_of_memory
 from probe.runtime import World, autocast
 
 UNIT_BYTES = 128 * 2**20  # of decoded pixels; two units are in memory at a time
@@ -27,6 +27,9 @@ UNIT_MOST = 512
 # What a CPU's caches hold, and memory that is not cleared anew for every layer: 16 images at a time
 # were up to 1.7 times as fast as 64. A GPU wants many; one that cannot hold them halves the batch.
 CPU_BATCH, GPU_BATCH = 16, 256
+# Threads that decode and networks that run leave holes between each other's blocks, which piled up
+# with the number of images; after every unit, clearing them would take longer than it is worth.
+UNITS_TO_CLEAR = 4
 POOL_BYTES = 1 * 2**30  # of loaded backbones that are kept between units
 
 Report = Callable[[dict[str, Any]], None]
@@ -223,7 +226,10 @@ def extract(
     def lacking(keys: list[str]) -> set[int]:
         return {i for space in list(alive.values()) for i in space.missing(keys)}
 
-    for unit in _units(source, order, extraction, count, resolution, lacking):
+    units = _units(source, order, extraction, count, resolution, lacking)
+    for number, unit in enumerate(units, start=1):
+        if number % UNITS_TO_CLEAR == 0:
+            give_back_freed_memory()
         if strict and unit.broken:
             first = next(iter(unit.broken.values()))
             raise BrokenImageError(
