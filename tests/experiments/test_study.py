@@ -302,7 +302,8 @@ def test_ratios_and_correlations_are_those_of_the_results():
     assert results.ratio(500, "progressive", part="training")["value"] == pytest.approx(2)
     assert results.warmup_spread() == 0
     points = {p["arm"]: p for p in results.points(500)}
-    assert len(points) == 6 and points["mobilenetv2"]["seeds"] == [0, 1, 2]
+    assert len(points) == 6 and points["mobilenetv2"]["seeds"] == [0, 1]
+    assert results.ratio(500, "mobilenetv2", seeds=[1])["n"] == 1
     # Scores fall and distances grow down the list of arms: the claim's own order.
     assert results.correlations(500)[0]["rho"] == pytest.approx(-1)
     assert results.correlations(500)[1]["n"] == 4
