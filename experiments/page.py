@@ -349,7 +349,7 @@ def _selection(results: Results) -> str:
                         r["n"],
                         f"{r['rho']:+.2f}",
                         "" if r["low"] is None else f"{r['low']:+.2f} to {r['high']:+.2f}",
-                        f"{r['p']:.2f}",
+                        f"{r['p']:.3f}",
                     )
                     for r in found
                 ],
@@ -367,7 +367,7 @@ def _correlation_sentence(row: dict[str, Any]) -> str:
     )
     if row["low"] is None:
         return f"{start}; so few points give no interval."
-    start += f" (95 % interval {row['low']:+.2f} to {row['high']:+.2f}, p = {row['p']:.2f})"
+    start += f" (95 % interval {row['low']:+.2f} to {row['high']:+.2f}, p = {row['p']:.3f})"
     sure = row["p"] < 0.05
     if sure and row["high"] < 0:
         return f"{start}: a higher score went with a smaller distance."
