@@ -5,7 +5,7 @@
 Runs `probe.rank` in this process with an empty cache, with timers put around the package's
 functions from outside. Threads work side by side: each instant is shared out evenly among the
 innermost timed functions that run at that instant, in whatever thread; where none runs it is
-"the rest". So the shares add up to the wall time.
+"the rest". So the shares add up to the wall time. On a GPU every forward is waited for.
 """
 
 import argparse
@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from typing import Any
 from unittest.mock import patch
 
-from common import PACKAGED, Record, arguments, scratch
+from common import PACKAGED, Record, arguments, scratch, wait_for_gpu
 from inputs import build_generator, save_generator, write_demo_reals
 
 from probe.memory import keep_freed_memory
@@ -49,7 +49,10 @@ class Clock:
             stack.append(phase)
             self._note(phase, +1)
             try:
-                return function(*args, **kwargs)
+                found = function(*args, **kwargs)
+                if phase in FORWARDS:
+                    wait_for_gpu()
+                return found
             finally:
                 self._note(stack.pop(), -1)
                 if stack:

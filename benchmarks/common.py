@@ -129,14 +129,15 @@ def _git(*command: str) -> str:
 
 def stopwatch(work: Callable[[], Any]) -> float:
     """Return the seconds that one call takes; work on a GPU is waited for."""
-    _wait_for_gpu()
+    wait_for_gpu()
     started = time.perf_counter()
     work()
-    _wait_for_gpu()
+    wait_for_gpu()
     return time.perf_counter() - started
 
 
-def _wait_for_gpu() -> None:
+def wait_for_gpu() -> None:
+    """Wait until a GPU, where there is one, has done what it was given."""
     if torch.cuda.is_available():
         torch.cuda.synchronize()
 
@@ -195,15 +196,15 @@ def speedup(slow: Sequence[float], fast: Sequence[float]) -> Ratio:
     return Ratio(median(slow) / median(fast), min(each), max(each))
 
 
-def matmul_peak(precision: str, *, seconds: float = 2.0, sizes: Sequence[int] = (1024, 2048)):
+def matmul_peak(precision: str, *, seconds: float = 2.0):
     """Return the best GFLOP/s of square matrix products in a precision, on all torch threads.
 
     Args:
         precision: "fp32" or "bf16".
         seconds: to spend on each size.
-        sizes: sides of the matrices.
     """
     device = "cuda" if torch.cuda.is_available() else "cpu"
+    sizes = (4096, 8192) if device == "cuda" else (1024, 2048)
     best = 0.0
     for n in sizes:
         a, b = (torch.randn(n, n, device=device).to(DTYPES[precision]) for _ in range(2))

@@ -19,7 +19,7 @@ WIDTH = 512  # of z and w, as in the presets of the StyleGAN2-ADA family
 CALIBRATION_SEEDS = range(16)
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def build_generator(
     resolution: int = 64, channel_base: int = 16384, *, seed: int = 0, mapping_layers: int = 8
 ) -> Generator:
