@@ -21,18 +21,58 @@ PRECISIONS = ("auto", "fp32", "bf16")
 def choose_device(name: str = "auto") -> torch.device:
     """Return the device to compute on: a CUDA GPU where there is one, else the CPU.
 
+    Convolutions in float32 are to be in float32 from here on: by itself PyTorch lets a GPU round
+    what goes into them to the 10 bits of TF32, which moves scores.
+
     Raises:
         UsageError: the named device is not on this machine.
     """
+    torch.backends.cudnn.allow_tf32 = False
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         device = torch.device(name)
     except RuntimeError as error:
         raise UsageError(f"--device: '{name}' is not a device. Use auto, cpu or cuda.") from error
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise UsageError("--device: there is no usable CUDA GPU here. Use --device cpu.")
+    if device.type == "cuda":
+        _use_gpu(device)
     return device
+
+
+def _use_gpu(device: torch.device) -> None:
+    """Make a named GPU the one that is meant from here on.
+
+    Raises:
+        UsageError: it is not on this machine.
+    """
+    if not torch.cuda.is_available():
+        raise UsageError("--device: there is no usable CUDA GPU here. Use --device cpu.")
+    if device.index is None:
+        return
+    count = torch.cuda.device_count()
+    if device.index >= count:
+        raise UsageError(f"--device: there is no {device} here, only cuda:0 to cuda:{count - 1}.")
+    torch.cuda.set_device(device)
+
+
+def pin(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """Return a CPU tensor in memory from which a GPU copies by itself; for a CPU, as it is."""
+    if device.type == "cuda" and tensor.device.type == "cpu":
+        return tensor.contiguous().pin_memory()
+    return tensor
+
+
+def send(tensor: torch.Tensor, like: torch.Tensor | torch.device) -> torch.Tensor:
+    """Return a tensor on a device, without waiting for a GPU that is at work.
+
+    Args:
+        tensor: on the CPU, or where it is wanted already.
+        like: the device, or a tensor whose device and dtype are wanted.
+    """
+    device = like if isinstance(like, torch.device) else like.device
+    if isinstance(like, torch.Tensor):
+        tensor = tensor.to(like.dtype)
+    return pin(tensor, device).to(device, non_blocking=True)
 
 
 def has_fast_bf16(device: torch.device) -> bool:
@@ -176,6 +216,20 @@ def join_world(device: torch.device) -> Iterator[World]:
         distributed.destroy_process_group()
 
 
+def check_gpus(processes: int) -> None:
+    """Check that as many processes have a GPU each on this machine.
+
+    Raises:
+        UsageError: they do not.
+    """
+    count = torch.cuda.device_count()
+    if processes > count:
+        raise UsageError(
+            f"--gpus: {processes} processes need a GPU each, and this machine has {count}. Ask for "
+            "fewer, or use --device cpu."
+        )
+
+
 def local_device(device: torch.device) -> torch.device:
     """Return this process's own GPU where torchrun started several processes on one machine.
 
@@ -183,12 +237,9 @@ def local_device(device: torch.device) -> torch.device:
         UsageError: there are more processes than GPUs.
     """
     if device.type == "cuda" and "LOCAL_RANK" in os.environ:
-        if int(os.environ["LOCAL_RANK"]) >= torch.cuda.device_count():
-            raise UsageError(
-                f"--gpus: this machine has {torch.cuda.device_count()} GPUs, and more processes "
-                "were started."
-            )
-        device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
+        local = int(os.environ["LOCAL_RANK"])
+        check_gpus(local + 1)
+        device = torch.device("cuda", local)
         torch.cuda.set_device(device)
     return device
 

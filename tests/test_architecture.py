@@ -29,7 +29,7 @@ ALLOWED: dict[str, set[str]] = {
 ALLOWED["api"] = {*ALLOWED, "__init__"}
 ALLOWED["cli"] = {"__init__", "api", "errors", "files", "memory", "registry", "reports", "bank"} | {
     "features.contents", "generators.config", "generators.seeds", "metrics.config",
-    "probing.config", "training.config",
+    "probing.config", "runtime", "training.config",
 }  # fmt: skip
 
 

@@ -91,9 +91,21 @@ def _bilinear_tf1(images: torch.Tensor, size: int) -> torch.Tensor:
 
 def normalise(images: torch.Tensor, spec: InputSpec) -> torch.Tensor:
     """Subtract `spec.mean` and divide by `spec.std` per channel; (N, 3, S, S) in and out."""
-    mean = images.new_tensor(spec.mean).view(1, 3, 1, 1)
-    std = images.new_tensor(spec.std).view(1, 3, 1, 1)
+    mean, std = _statistics(spec, images.dtype, images.device)
     return (images - mean) / std
+
+
+@lru_cache(maxsize=64)
+@torch.inference_mode(False)
+def _statistics(
+    spec: InputSpec, dtype: torch.dtype, device: torch.device
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return mean and deviation, (1, 3, 1, 1) each, on the device: sending them makes it wait."""
+    mean, std = (
+        torch.tensor(values, dtype=dtype, device=device).view(1, 3, 1, 1)
+        for values in (spec.mean, spec.std)
+    )
+    return mean, std
 
 
 class FeatureNetwork(Protocol):

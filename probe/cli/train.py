@@ -54,7 +54,7 @@ def train(
 ) -> None:
     """Train a StyleGAN2 generator against discriminators chosen by probes."""
     if gpus > 1 and "WORLD_SIZE" not in os.environ:
-        _start_processes(gpus)
+        _start_processes(gpus, device)
     keep_freed_memory()
     from probe import api
     from probe.cli.training import TrainLog
@@ -71,8 +71,16 @@ def train(
         typer.echo(snapshot)
 
 
-def _start_processes(count: int) -> None:
-    """Become torchrun, which starts this very command `count` times."""
+def _start_processes(count: int, device: str) -> None:
+    """Become torchrun, which starts this very command `count` times.
+
+    Raises:
+        UsageError: there are not as many GPUs.
+    """
+    from probe.runtime import check_gpus, choose_device
+
+    if choose_device(device).type == "cuda":
+        check_gpus(count)
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
     # After "--" torchrun takes none of our flags for an abbreviation of its own.
     command = [*launcher, f"--nproc-per-node={count}", "-m", "--", "probe", *sys.argv[1:]]

@@ -20,17 +20,19 @@ from probe.errors import BackboneUnavailable, BrokenImageError
 from probe.features.store import FeatureSpace
 from probe.images.base import Broken, ImageSource
 from probe.memory import give_back_freed_memory, is_out_of_memory
-from probe.runtime import World, autocast
+from probe.runtime import World, autocast, pin, send
 
 UNIT_BYTES = 128 * 2**20  # of decoded pixels; two units are in memory at a time
 UNIT_MOST = 512
 # What a CPU's caches hold, and memory that is not cleared anew for every layer: 16 images at a time
-# were up to 1.7 times as fast as 64. A GPU wants many; one that cannot hold them halves the batch.
+# were up to 1.7 times as fast as 64. A GPU wants as many as its memory holds.
 CPU_BATCH, GPU_BATCH = 16, 256
+GPU_BYTES = 1024  # per pixel of a backbone's input: more than VGG-16 needs in float32
 # Threads that decode and networks that run leave holes between each other's blocks, which piled up
 # with the number of images; after every unit, clearing them would take longer than it is worth.
 UNITS_TO_CLEAR = 4
-POOL_BYTES = 1 * 2**30  # of loaded backbones that are kept between units
+POOL_BYTES = 1 * 2**30  # of loaded backbones that are kept between units, on a CPU
+POOL_SHARE = 0.5  # the same of a GPU's memory
 
 Report = Callable[[dict[str, Any]], None]
 
@@ -82,13 +84,16 @@ class BackbonePool:
     def __init__(self, load: Callable[[str], Backbone], device: torch.device) -> None:
         self._load, self._device = load, device
         self._kept: dict[str, Backbone] = {}
+        self._most = POOL_BYTES
+        if device.type == "cuda":
+            self._most = int(POOL_SHARE * torch.cuda.mem_get_info(device)[1])
 
     def get(self, name: str) -> Backbone:
         """Return the backbone on the device, channels_last."""
         if name not in self._kept:
             backbone = self._load(name).to(self._device, memory_format=torch.channels_last)
             size = 4 * backbone.parameter_count
-            while self._kept and size + self._bytes() > POOL_BYTES:
+            while self._kept and size + self._bytes() > self._most:
                 del self._kept[next(iter(self._kept))]
             self._kept[name] = backbone
         return self._kept[name]
@@ -112,16 +117,16 @@ def pooled_features(
 ) -> np.ndarray:
     """Run uint8 images (N, 3, R, R) through a backbone; float32 (N, d).
 
-    Out of memory halves the batch, by default that of the device, and goes on.
+    Out of memory halves the batch, by default the device's (`usual_batch`), and goes on.
 
     Raises:
         MemoryError: not even one image fits.
     """
-    batch = batch or (CPU_BATCH if device.type == "cpu" else GPU_BATCH)
+    batch = batch or usual_batch(device, backbone.input.size)
     rows, start = [], 0
     while start < len(images):
-        part = images[start : start + batch].to(device, non_blocking=True)
         try:
+            part = send(images[start : start + batch], device)
             x = backbone.prepare(part.float() / 255)
             x = x.contiguous(memory_format=torch.channels_last)
             with autocast(device, precision):
@@ -135,6 +140,16 @@ def pooled_features(
             continue
         start += batch
     return torch.cat(rows).float().cpu().numpy()
+
+
+def usual_batch(device: torch.device, side: int) -> int:
+    """Return how many images of a side a device takes at a time; a GPU, a power of two."""
+    if device.type != "cuda":
+        return CPU_BATCH
+    unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    free = torch.cuda.mem_get_info(device)[0] + unused
+    fitting = min(GPU_BATCH, free // (GPU_BYTES * side**2))
+    return 2 ** max(0, fitting.bit_length() - 1)
 
 
 def measure(backbone: Backbone, device: torch.device) -> dict[str, Any]:
@@ -157,6 +172,7 @@ def _units(
     count: int,
     resolution: int,
     lacking: Callable[[list[str]], set[int]],
+    device: torch.device,
 ) -> Iterator[_Unit]:
     """Yield units until enough images were accepted; the next one is prepared meanwhile."""
     size = max(1, min(UNIT_MOST, UNIT_BYTES // (3 * resolution**2)))
@@ -169,7 +185,7 @@ def _units(
         batch = source.load([indices[i] for i in wanted], resolution)
         row = {index: r for r, index in enumerate(batch.indices)}
         decoded = {i: row[indices[i]] for i in wanted if indices[i] in row}
-        return _Unit(indices, keys, batch.images, decoded, batch.broken)
+        return _Unit(indices, keys, pin(batch.images, device), decoded, batch.broken)
 
     with ThreadPoolExecutor(1) as background:
         position = 0
@@ -226,7 +242,7 @@ def extract(
     def lacking(keys: list[str]) -> set[int]:
         return {i for space in list(alive.values()) for i in space.missing(keys)}
 
-    units = _units(source, order, extraction, count, resolution, lacking)
+    units = _units(source, order, extraction, count, resolution, lacking, device)
     for number, unit in enumerate(units, start=1):
         if number % UNITS_TO_CLEAR == 0:
             give_back_freed_memory()

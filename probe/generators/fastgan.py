@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from probe.errors import CheckpointError, UsageError, printable
 from probe.generators.layers import normal, second_moment_normalise
+from probe.runtime import send
 
 NoiseStreams = Sequence[torch.Generator] | None
 
@@ -59,11 +60,11 @@ class Noise(nn.Module):
         shape = (1, *x.shape[2:])
         if mode == "const":
             fixed = torch.Generator().manual_seed(self.stream)
-            return torch.randn(shape, generator=fixed).to(x.device)
+            return send(torch.randn(shape, generator=fixed), x.device)
         if rng is None:
             return torch.randn(len(x), *shape, device=x.device)
         noise = [torch.randn(shape, generator=g, device=g.device) for g in rng]
-        return torch.stack(noise).to(x.device)
+        return send(torch.stack(noise), x.device)
 
 
 class Norm(nn.Module):

@@ -14,7 +14,7 @@ from probe.generators.checkpoint import Checkpoint
 from probe.images.base import Batch, Header
 from probe.images.resize import squares
 from probe.memory import is_out_of_memory
-from probe.runtime import numpy_stream, torch_stream
+from probe.runtime import numpy_stream, send, torch_stream
 
 SEEDS_PER_RUN = 1_000_000
 BATCH = 32
@@ -39,7 +39,7 @@ def draw_images(
     """Return the images of some seeds, each a function of its own seed alone.
 
     The latent of seed s is numpy's RandomState(s).randn(1, z_dim), as in the tools of the StyleGAN
-    family.
+    family. Out of memory halves the number of images at a time and goes on.
 
     Args:
         generator: on `device`.
@@ -54,20 +54,23 @@ def draw_images(
         uint8 (N, 3, R, R) on the CPU.
 
     Raises:
-        CheckpointError: NaN or infinite pixels, or not enough memory.
+        CheckpointError: NaN or infinite pixels, or not even one image fits into memory.
     """
     side = generator.img_resolution
     batch = max(1, min(BATCH, BATCH_PIXELS // side**2))
-    drawn = torch.empty(len(seeds), 3, side, side, dtype=torch.uint8)
-    for start in range(0, len(seeds), batch):
+    # What is found stays on the device until the end: nothing waits for a GPU before.
+    drawn = torch.empty(len(seeds), 3, side, side, dtype=torch.uint8, device=device)
+    finite = torch.empty(len(seeds), dtype=torch.bool, device=device)
+    start = 0
+    while start < len(seeds):
         part = slice(start, start + batch)
         z = [np.random.RandomState(s).randn(1, generator.z_dim) for s in seeds[part]]
         c = None
         if classes is not None:
-            c = F.one_hot(torch.tensor(classes[part]), generator.c_dim).float().to(device)
+            c = send(F.one_hot(torch.tensor(classes[part]), generator.c_dim).float(), device)
         try:
             images = generator(
-                torch.from_numpy(np.concatenate(z)).float().to(device),
+                send(torch.from_numpy(np.concatenate(z)).float(), device),
                 c,
                 truncation_psi=psi,
                 noise_mode=noise,
@@ -76,15 +79,19 @@ def draw_images(
         except Exception as error:
             if not is_out_of_memory(error):
                 raise
-            raise CheckpointError(
-                f"{name}: {len(z)} images of {side} px at a time need more memory than there is."
-            ) from error
-        finite = images.isfinite().flatten(1).all(dim=1)
-        if not finite.all():
-            bad = seeds[start + int((~finite).nonzero()[0])]
-            raise CheckpointError(f"{name}: seed {bad} gives NaN or infinite pixels.")
-        drawn[part] = to_uint8(images).cpu()
-    return drawn
+            if batch == 1:
+                raise CheckpointError(
+                    f"{name}: a single image of {side} px needs more memory than there is."
+                ) from error
+            batch //= 2
+            continue
+        finite[part] = images.isfinite().flatten(1).all(dim=1)
+        drawn[part] = to_uint8(images)
+        start += batch
+    if not finite.all():
+        bad = seeds[int((~finite).nonzero()[0])]
+        raise CheckpointError(f"{name}: seed {bad} gives NaN or infinite pixels.")
+    return drawn.cpu()
 
 
 def check_class(generator: Generator, class_index: int | None, name: str) -> None:

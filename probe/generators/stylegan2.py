@@ -26,6 +26,7 @@ from probe.generators.layers import (
     truncate,
     upsample,
 )
+from probe.runtime import send
 
 NoiseStreams = Sequence[torch.Generator] | None
 ARCHITECTURES = ("skip", "orig", "resnet")
@@ -129,7 +130,7 @@ class SynthesisLayer(nn.Module):
         if rng is None:
             return torch.randn(n, *shape, device=self.weight.device)
         noise = [torch.randn(shape, generator=g, device=g.device) for g in rng]
-        return torch.stack(noise).to(self.weight.device)
+        return send(torch.stack(noise), self.weight.device)
 
 
 class ToRGB(nn.Module):

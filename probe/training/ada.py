@@ -2,10 +2,12 @@
 
 import math
 from collections.abc import Callable
+from functools import lru_cache
 
 import torch
 from torch.nn import functional as F
 
+from probe.runtime import send
 from probe.training.draws import Draw, as_float, check_rows
 
 # Low-pass filter of the sym6 wavelet (the least asymmetric one of Daubechies 1992 with six
@@ -197,7 +199,7 @@ def _transform_rows(
     rows = (matrices != identity).flatten(1).any(1).nonzero().squeeze(1)
     if len(rows) == 0:
         return images
-    index = rows.to(images.device)
+    index = send(rows, images.device)
     return images.index_copy(0, index, transform(images[index], matrices[rows]))
 
 
@@ -217,14 +219,15 @@ def warp(images: torch.Tensor, matrices: torch.Tensor) -> torch.Tensor:
     n, channels, side, _ = images.shape
     inverse = torch.linalg.inv(matrices)
     margin = _margin(inverse, side)
-    up = _upsampler(side, margin).to(images)
-    down = _downsampler(side).to(images)
+    up, down = _resamplers(side, images.dtype, images.device)
+    inner = 2 * (side - 1 - margin)
+    up = up[inner : len(up) - inner]
     # Filters as products with banded matrices: on two cores and 64 px, an order of magnitude
     # faster, forward and backward, than convolutions with a single channel.
     x = up @ (images @ up.T)
     theta = _sampling(inverse, side, wide=x.shape[-1], out=down.shape[1])
     size = [n, channels, down.shape[1], down.shape[1]]
-    grid = F.affine_grid(theta[:, :2].to(images), size, align_corners=False)
+    grid = F.affine_grid(send(theta[:, :2], images), size, align_corners=False)
     x = F.grid_sample(x, grid, padding_mode="reflection", align_corners=False)
     return down @ (x @ down.T)
 
@@ -245,16 +248,29 @@ def _margin(inverse: torch.Tensor, side: int) -> int:
     return min(max(math.ceil(reach - half + CENTRE / 2), 0), side - 1)
 
 
-def _upsampler(side: int, margin: int) -> torch.Tensor:
-    """Return the matrix that pads by reflection and upsamples by 2 along one axis.
+@lru_cache(maxsize=8)
+@torch.inference_mode(False)
+def _resamplers(
+    side: int, dtype: torch.dtype, device: torch.device
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return what multiplies an axis to upsample it, with the widest padding, and to downsample it.
+
+    A narrower padding's matrix is made of the inner rows of the widest one's: two per pixel.
+    """
+    up, down = (matrix.to(device, dtype) for matrix in (_upsampler(side), _downsampler(side)))
+    return up, down
+
+
+def _upsampler(side: int) -> torch.Tensor:
+    """Return the matrix that pads by side - 1 pixels of reflection and upsamples by 2.
 
     Half-pixels next to the padded border that lack a tap are left out. Row s stands for the
-    position (s + CENTRE) / 2 - margin.
+    position (s + CENTRE) / 2 - (side - 1).
 
     Returns:
-        (2 (side + 2 margin) - 10, side).
+        (2 (3 side - 2) - 10, side).
     """
-    taps = _filter()
+    taps, margin = _filter(), side - 1
     padded = F.pad(torch.eye(side, dtype=taps.dtype)[:, None], (margin, margin), mode="reflect")
     # y[2 j + e] = sum over i of x[j - i] taps[2 i + e]
     phases = taps.reshape(-1, 2).T.flip(1)[:, None]
@@ -320,5 +336,5 @@ def recolour(images: torch.Tensor, matrices: torch.Tensor) -> torch.Tensor:
     if images.shape[1] == 1:
         weights = weights.sum(dim=2, keepdim=True).mean(dim=1, keepdim=True)
         bias = bias.mean(dim=1, keepdim=True)
-    weights, bias = weights.to(images), bias.to(images)
+    weights, bias = send(weights, images), send(bias, images)
     return torch.baddbmm(bias, weights, images.flatten(2)).reshape(images.shape)

@@ -4,6 +4,8 @@ from collections.abc import Callable, Mapping
 
 import torch
 
+from probe.runtime import send
+
 
 class AdaptiveAugment:
     """The probability p, steered by how often the discriminator calls real images real.
@@ -35,7 +37,7 @@ class AdaptiveAugment:
     def observe(self, real_logits_sign_sum: torch.Tensor | float, count: int) -> None:
         """Add the sum of the signs of `count` logits of real images; waits for no device."""
         signs = torch.as_tensor(real_logits_sign_sum).detach().double()
-        self._signs = self._signs.to(signs.device) + signs
+        self._signs = send(self._signs, signs.device) + signs
         self._count += count
 
     def update(

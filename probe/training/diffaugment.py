@@ -2,6 +2,7 @@
 
 import torch
 
+from probe.runtime import send
 from probe.training.draws import Draw, as_float, check_rows
 
 
@@ -30,7 +31,7 @@ def diffaugment(
 
 def _jitter(images: torch.Tensor, draw: Draw) -> torch.Tensor:
     """Change brightness, then saturation, then contrast."""
-    light, chroma, spread = draw.uniform(3, 1, 1, 1).to(images).unbind(1)
+    light, chroma, spread = send(draw.uniform(3, 1, 1, 1), images).unbind(1)
     images = images + (light - 0.5)
     grey = images.mean(dim=1, keepdim=True)
     images = grey + (images - grey) * (2 * chroma)
@@ -42,7 +43,7 @@ def _translate(images: torch.Tensor, draw: Draw) -> torch.Tensor:
     """Shift by whole pixels, up to an eighth of the side along each axis, and fill with 0."""
     side = images.shape[-1]
     reach = int(side / 8 + 0.5)
-    shift = (draw.integers(2 * reach + 1, 2, 1) - reach).to(images.device)
+    shift = send(draw.integers(2 * reach + 1, 2, 1) - reach, images.device)
     source = torch.arange(side, device=images.device) - shift  # (N, 2, R): rows, columns
     inside = (source >= 0) & (source < side)
     rows, columns = source.clamp(0, side - 1).unbind(1)
@@ -70,7 +71,7 @@ def cutout(images: torch.Tensor, draw: Draw, size: float = 0.5) -> torch.Tensor:
     side = images.shape[-1]
     length = int(size * side + 0.5)
     places = side + 1 - length % 2
-    first = (draw.integers(places, 2, 1) - length // 2).to(images.device)
+    first = send(draw.integers(places, 2, 1) - length // 2, images.device)
     pixels = torch.arange(side, device=images.device)
     hit = (pixels >= first) & (pixels < first + length)  # (N, 2, R): rows, columns
     return images.masked_fill((hit[:, 0, :, None] & hit[:, 1, None, :])[:, None], 0)

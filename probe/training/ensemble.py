@@ -6,7 +6,7 @@ gradients, each runs forward and backward by itself, and only one graph is in me
 """
 
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Protocol
 
 import torch
@@ -77,7 +77,7 @@ class VisionNetwork(nn.Module):
         fed = self.backbone.input
         x = resize_unclamped(images.float() / 2 + 0.5, fed.size, fed.resize)
         x = normalise(x, fed).contiguous(memory_format=torch.channels_last)
-        with QuickDepthwiseGradients():
+        with QuickDepthwiseGradients() if x.device.type == "cpu" else nullcontext():
             return self.backbone.levels(x)
 
 

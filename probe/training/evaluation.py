@@ -19,7 +19,7 @@ from probe.generators.stylegan2 import Generator
 from probe.images.base import ImageSource
 from probe.metrics.frechet import FrechetReference
 from probe.metrics.kernel import kernel_distance
-from probe.runtime import World, autocast
+from probe.runtime import World, autocast, send
 from probe.training.ensemble import Member, OwnNetwork
 from probe.training.reals import Reals, one_hot
 
@@ -188,18 +188,18 @@ def accuracies(
     found = {}
     for kind, source in groups.items():
         indices = list(range(min(WATCHED, len(source))))
-        right = {member.name: 0 for member in members}
+        right = {member.name: torch.zeros([], device=device) for member in members}
         for start in range(0, len(indices), PART):
             part = indices[start : start + PART]
-            images = source.load(part, reals.resolution).images.to(device).float() / 127.5 - 1
+            images = send(source.load(part, reals.resolution).images, device).float() / 127.5 - 1
             labels = [source.labels[i] for i in part] if reals.c_dim and source.labels else None
             c = one_hot(reals, labels)
-            c = None if c is None else c.to(device)
+            c = None if c is None else send(c, device)
             for member in members:
                 with autocast(device, precision):
                     logits = _in_groups(member, images, c)
-                right[member.name] += int(((logits > 0) == (kind != "fake")).sum())
-        found |= {f"Accuracy/{name}/{kind}": n / len(indices) for name, n in right.items()}
+                right[member.name] += ((logits > 0) == (kind != "fake")).sum()
+        found |= {f"Accuracy/{name}/{kind}": n.item() / len(indices) for name, n in right.items()}
     return found
 
 

@@ -13,7 +13,7 @@ from probe.images.base import Broken, ImageSource
 from probe.images.decode import describe_broken
 from probe.images.subset import Subset
 from probe.probing.config import LEAST_IMAGES
-from probe.runtime import World, numpy_stream
+from probe.runtime import World, numpy_stream, pin, send
 
 MEMORY = 1 * 2**30  # of decoded images that are kept
 PART = 256
@@ -165,9 +165,9 @@ class RealStream:
             images, labels = self._decode(start)
         following = start + self.batch
         self._ahead = (following, self._background.submit(self._decode, following))
-        images = images.to(self.device, non_blocking=True).float() / 127.5 - 1
+        images = send(images, self.device).float() / 127.5 - 1
         images = images.contiguous(memory_format=torch.channels_last)
-        return images, None if labels is None else labels.to(self.device)
+        return images, None if labels is None else send(labels, self.device)
 
     def _decode(self, start: int) -> tuple[torch.Tensor, torch.Tensor | None]:
         positions = self.world.share(range(start, start + self.batch))
@@ -177,8 +177,9 @@ class RealStream:
             flips = [numpy_stream(self.seed, "flip", p).random() < 0.5 for p in positions]
             images = images.clone()
             images[flips] = images[flips].flip(3)
-        return images, one_hot(self.reals, [self.reals.training.labels[i] for i in indices]
-                               if self.reals.c_dim else None)  # fmt: skip
+        labels = self.reals.training.labels if self.reals.c_dim else None
+        c = one_hot(self.reals, None if labels is None else [labels[i] for i in indices])
+        return pin(images, self.device), c
 
     def order(self, positions: Sequence[int]) -> list[int]:
         """Return which images stand at these positions of the stream."""

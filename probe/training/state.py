@@ -34,7 +34,7 @@ class TrainState:
         tick: ticks so far.
         stage: the current stage; 0 is the warm-up.
         shift: images by which stages that ended early shorten the schedule.
-        path_mean: running mean of path lengths, float64 on the CPU.
+        path_mean: running mean of path lengths, float64.
         best: kimg and evaluator distance of the best snapshot so far, or None.
         stale: snapshots since the distance last improved within this stage, and the least one.
         digest: digest of the training data and the options; a state continues only its own run.

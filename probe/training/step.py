@@ -7,7 +7,7 @@ so a run can be continued exactly, and does not depend on how many processes sha
 import torch
 
 from probe.generators.stylegan2 import Generator
-from probe.runtime import World, autocast, stream_seed, torch_stream
+from probe.runtime import World, autocast, send, stream_seed, torch_stream
 from probe.training.clock import Clock
 from probe.training.config import TrainConfig
 from probe.training.ensemble import (
@@ -55,7 +55,7 @@ class Samples:
         rng = torch_stream(config.seed, "latents", purpose, seen)
 
         def mine(drawn: torch.Tensor) -> torch.Tensor:
-            return drawn[world.rank :: world.size].to(device)
+            return send(drawn[world.rank :: world.size], device)
 
         self.z = mine(torch.randn(count, config.z_dim, generator=rng))
         self.other_z = mine(torch.randn(count, config.z_dim, generator=rng))
@@ -203,8 +203,8 @@ def _path_length_step(
         lengths = path_lengths(images, ws, noise)
         mean = lengths.detach().mean().double()
         mean = world.sum(mean) / world.size
-        state.path_mean += PL_DECAY * (mean.cpu() - state.path_mean)
-        penalty = (lengths - state.path_mean.to(lengths)).square().mean()
+        state.path_mean = send(state.path_mean, mean.device).lerp(mean, PL_DECAY)
+        penalty = (lengths - state.path_mean.to(lengths.dtype)).square().mean()
         assert config.pl_weight is not None
         state.generator_optimizer.zero_grad(set_to_none=True)
         (penalty * (config.pl_weight * config.pl_interval)).backward()

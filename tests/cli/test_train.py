@@ -118,7 +118,8 @@ def command(real: Path, outdir: Path, *more: str) -> list[str]:
         "--strategy", "progressive", "--k", "2", "--backbones", "mobilenetv2,efficientnet-lite0",
         "--stage-kimg", "0.016,0.016,0.016", "--batch", "4", "--tick", "0.008", "--snap", "1",
         "--eval-num", "32", "--rank-num", "64", "--channel-base", "256", "--channel-max", "16",
-        "--z-dim", "16", "--w-dim", "16", "--precision", "fp32", "--offline", *more,
+        "--z-dim", "16", "--w-dim", "16", "--precision", "fp32", "--device", "cpu", "--offline",
+        *more,
     ]  # fmt: skip
 
 
@@ -179,8 +180,8 @@ def test_two_processes_train_the_same_weights_as_one(reals, tmp_path):
         done = run_processes(
             count,
             ["train", "--real", reals, "--outdir", outdir, "--precision", "fp32", *TINY,
-             "--batch", "8", "--kimg", "0.16", "--tick", "0.16", "--pl-weight", "2",
-             "--style-mixing", "0.9", "--aug-p", "0.5"],
+             "--device", "cpu", "--batch", "8", "--kimg", "0.16", "--tick", "0.16",
+             "--pl-weight", "2", "--style-mixing", "0.9", "--aug-p", "0.5"],
         )  # fmt: skip
         assert done.returncode == 0, done.stderr
         assert done.stdout.count("network-snapshot") == 1
@@ -205,7 +206,7 @@ def test_ranking_by_two_processes_gives_the_same_table(reals, fakes, bank, tmp_p
         done = run_processes(
             count,
             ["rank", "--real", reals, "--gen", fakes, "--bank", bank, "--format", "csv",
-             "--precision", "fp32", "--offline"],
+             "--precision", "fp32", "--device", "cpu", "--offline"],
         )  # fmt: skip
         assert done.returncode == 0, done.stderr
         lines = [line.split(",") for line in done.stdout.splitlines()]
@@ -226,6 +227,8 @@ def test_gpus_starts_processes(reals, tmp_path):
             "train",
             "--gpus",
             "2",
+            "--device",
+            "cpu",
             "--p",
             "0.2",
             "--real",
@@ -243,7 +246,8 @@ def test_gpus_starts_processes(reals, tmp_path):
 def test_a_full_disk_is_one_sentence_and_loses_nothing(reals, tmp_path):
     """A limit on the size of files stands for the disk."""
     arguments = [sys.executable, "-m", "probe", "train", "--real", str(reals), "--outdir",
-                 str(tmp_path / "runs"), *SHORT, "--precision", "fp32"]  # fmt: skip
+                 str(tmp_path / "runs"), *SHORT, "--precision", "fp32", "--device",
+                 "cpu"]  # fmt: skip
     limit = {"preexec_fn": lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, 60_000))}
     done = subprocess.run(arguments, capture_output=True, text=True, **limit)
     assert done.returncode == 1 and "Traceback" not in done.stderr, done.stderr

@@ -106,5 +106,11 @@ def test_large_images_are_drawn_in_smaller_batches():
     g = Hungry(4)
     assert len(source(g).load(range(10), 1024).images) == 10
     assert g.batches == [4, 4, 2]
-    with pytest.raises(CheckpointError, match=r"g.pkl: 4 images of 1024 px .* more memory"):
-        source(Hungry(3)).load(range(10), 1024)
+
+
+def test_out_of_memory_halves_the_batch():
+    g = Hungry(3)
+    assert len(source(g).load(range(5), 1024).images) == 5
+    assert g.batches == [4, 2, 2, 1]
+    with pytest.raises(CheckpointError, match=r"g.pkl: a single image of 1024 px .* more memory"):
+        source(Hungry(0)).load(range(10), 1024)

@@ -49,7 +49,7 @@ TINY = {
 def fit(small, judged_bank, tmp_path):
     """Train on forty 16 px images; returns the run directory and the records."""
 
-    def run(outdir="runs", *, resume=None, init=None, backbones=None, **options):
+    def run(outdir="runs", *, resume=None, init=None, backbones=None, device="auto", **options):
         records = []
         config = probe.TrainConfig(**{**TINY, **options})
         path = probe.train(
@@ -61,6 +61,7 @@ def fit(small, judged_bank, tmp_path):
             resume=resume,
             init=init,
             precision="fp32",
+            device=device,
             report=records.append,
         )
         return path.parent, records

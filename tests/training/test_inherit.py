@@ -120,5 +120,5 @@ def test_a_run_goes_on_from_a_pickle(fit, pickled):
     assert plan["plan"].config.channel_base == 128
     state = saved(folder)
     assert state["images"] == 16 and len(state["members"]) == 3
-    assert not torch.equal(state["generator"]["synthesis.b16.conv1.weight"],
+    assert not torch.equal(state["generator"]["synthesis.b16.conv1.weight"].cpu(),
                            g.synthesis.b16.conv1.weight)  # fmt: skip

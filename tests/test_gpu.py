@@ -1,0 +1,219 @@
+"""What holds on a GPU alone; the rest of the suite runs there too, with the GPU as its device."""
+
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from inputs import tiny_generator
+from torchvision.models import vgg16
+
+from probe import RankOptions, api
+from probe.bank.load import load_backbone
+from probe.bank.spec import load_bank
+from probe.bundled import DEMO_GENERATOR, DEMO_REALS
+from probe.features import extract
+from probe.features.extract import BackbonePool, pooled_features, usual_batch
+from probe.generators.sampler import draw_images
+from probe.images.open import open_images
+from probe.runtime import World, choose_device
+from probe.training.clock import Clock
+from probe.training.config import TrainConfig
+from probe.training.ensemble import P_INTERVAL, vision_member
+from probe.training.presets import make_plan
+from probe.training.reals import RealStream, open_reals
+from probe.training.state import TrainState
+from probe.training.step import train_step
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA GPU"),
+]
+choose_device()  # after which float32 is float32
+CPU, GPU = torch.device("cpu"), torch.device("cuda")
+PACKAGED = ["efficientnet-lite0", "efficientnet-lite1", "mobilenetv2"]
+
+
+def backbone(name="mobilenetv2", device=GPU):
+    (spec,) = load_bank(None).select([name])
+    return BackbonePool(lambda _: load_backbone(spec, offline=True), device).get(name)
+
+
+def pictures(count, side=64):
+    return open_images(DEMO_REALS).load(range(count), side).images
+
+
+def waits(work):
+    """Return how often the program waits for the GPU."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        torch.cuda.set_sync_debug_mode("warn")
+        try:
+            work()
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+    return sum("called a synchronizing" in str(w.message) for w in caught)
+
+
+def cosines(a, b):
+    lengths = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
+    return (a * b).sum(axis=1) / lengths
+
+
+def test_a_wait_is_noticed():
+    assert waits(lambda: torch.ones(3, device=GPU).sum().item()) == 1
+
+
+@pytest.mark.parametrize("name", PACKAGED)
+def test_features_are_those_of_the_cpu(name):
+    images = pictures(40)
+    exact = pooled_features(backbone(name, CPU), images, device=CPU, precision="fp32")
+    same = pooled_features(backbone(name), images, device=GPU, precision="fp32")
+    assert np.allclose(same, exact, rtol=1e-3, atol=1e-3)
+    rounded = pooled_features(backbone(name), images, device=GPU, precision="bf16")
+    assert cosines(rounded, exact).min() > 0.99
+    assert not np.array_equal(rounded, same)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_extraction_waits_once_for_all_batches(precision):
+    network, images = backbone(), pictures(64)
+
+    def run(batch):
+        pooled_features(network, images, device=GPU, precision=precision, batch=batch)
+
+    run(64)
+    assert waits(lambda: run(64)) == waits(lambda: run(4)) == 1
+
+
+def test_the_batch_follows_the_free_memory():
+    assert usual_batch(GPU, 224) == extract.GPU_BATCH
+    torch.cuda.empty_cache()
+    free, _ = torch.cuda.mem_get_info()
+    taken = torch.empty(free - 2 * 2**30, dtype=torch.uint8, device=GPU)
+    few = usual_batch(GPU, 224)
+    assert 8 <= few < extract.GPU_BATCH
+    assert usual_batch(GPU, 448) == few // 4
+    del taken
+    assert usual_batch(GPU, 224) == extract.GPU_BATCH  # what torch keeps is free, too
+
+
+def test_what_the_batch_takes_is_less_than_what_was_reckoned():
+    network = vgg16(weights=None).features.eval().to(GPU, memory_format=torch.channels_last)
+    x = torch.rand(32, 3, 224, 224, device=GPU).contiguous(memory_format=torch.channels_last)
+    with torch.inference_mode():
+        network(x)
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        network(x)
+        taken = torch.cuda.max_memory_allocated() - before
+    assert taken < 32 * extract.GPU_BYTES * 224**2
+
+
+def test_out_of_memory_halves_the_batch():
+    network, images = backbone(), pictures(256)
+    expected = pooled_features(network, images, device=GPU, precision="fp32", batch=16)
+    torch.cuda.empty_cache()
+    total = torch.cuda.mem_get_info()[1]
+    try:
+        torch.cuda.set_per_process_memory_fraction((torch.cuda.memory_allocated() + 2**30) / total)
+        with pytest.raises(torch.OutOfMemoryError):
+            network(torch.rand(256, 3, 224, 224, device=GPU))
+        found = pooled_features(network, images, device=GPU, precision="fp32", batch=256)
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0)
+    assert np.allclose(found, expected, rtol=1e-3, atol=1e-3)
+
+
+def test_images_are_those_of_the_cpu_and_waited_for_once():
+    options = {"psi": 0.7, "noise": "random", "name": "g"}
+
+    def draw(device, count=100):
+        network = tiny_generator().to(device, memory_format=torch.channels_last)
+        with torch.inference_mode():
+            return draw_images(network, range(count), device=device, **options)
+
+    exact, found = draw(CPU), draw(GPU)
+    assert found.device == CPU
+    difference = (found.int() - exact.int()).abs()
+    assert difference.max() <= 1 and (difference > 0).float().mean() < 0.001
+    network = tiny_generator().to(GPU)
+    with torch.inference_mode():
+        few, many = (
+            waits(lambda n=n: draw_images(network, range(n), device=GPU, **options))
+            for n in (8, 200)
+        )
+    assert few == many == 2  # whether all is finite, and the pixels
+
+
+def test_float32_is_float32():
+    x, w = torch.randn(4, 64, 32, 32), torch.randn(64, 64, 3, 3)
+    exact = torch.conv2d(x.double(), w.double(), padding=1)
+    found = torch.conv2d(x.to(GPU), w.to(GPU), padding=1).cpu()
+    assert ((found - exact).norm() / exact.norm()).item() < 1e-5
+
+
+def test_a_ranking_is_that_of_the_cpu(tmp_path, monkeypatch):
+    boards = {}
+    for device in ("cpu", "cuda"):
+        monkeypatch.setenv("PROBE_CACHE_DIR", str(tmp_path / device))
+        boards[device] = api.rank(
+            DEMO_REALS, DEMO_GENERATOR, backbones=PACKAGED, device=device,
+            options=RankOptions(num=200, precision="fp32"), offline=True,
+        )  # fmt: skip
+    boards = {device: ranking.leaderboard for device, ranking in boards.items()}
+    scores = {device: {r.name: r.score for r in b.rows} for device, b in boards.items()}
+    for name in PACKAGED:
+        assert scores["cuda"][name] == pytest.approx(scores["cpu"][name], abs=0.02)
+    assert boards["cuda"].winner.name == boards["cpu"].winner.name
+
+
+def trainer(**options):
+    """Return something that takes steps on the GPU, with a backbone in the ensemble."""
+    reals = open_reals(open_images(DEMO_REALS), resolution=32, holdout=0, cond=False, seed=0)
+    made = TrainConfig(batch=8, channel_base=1024, pl_weight=2.0, pl_interval=4, **options)
+    config = make_plan(made, resolution=32, images=len(reals.training)).config
+    state = TrainState(config, 32, GPU, digest="")
+    state.members.append(vision_member(config, backbone(), c_dim=0, smooth=False, device=GPU))
+    stream = RealStream(reals, batch=8, mirror=True, seed=0, world=World(), device=GPU)
+    clock = Clock(GPU)
+
+    def step():
+        with clock.span("data"):
+            images, _ = stream.at(state.images)
+        return train_step(
+            state, images, None, config, labels=None, world=World(), precision="bf16", clock=clock
+        )
+
+    return step, state, clock
+
+
+@pytest.mark.parametrize("augmentation", ["ada", "diffaugment"])
+def test_training_does_not_wait(augmentation):
+    options = {"aug_p": 0.5} if augmentation == "ada" else {}
+    step, state, clock = trainer(aug=augmentation, aug_heads=augmentation, **options)
+    for _ in range(17):
+        step()
+    assert waits(lambda: [step() for _ in range(16)]) == 0  # R1 and path lengths among them
+    assert state.is_finite()
+    assert {"data", "D", "G", "mobilenetv2", "r1", "path_length"} <= clock.take().keys()
+
+
+def test_the_strength_of_augmentation_is_waited_for_now_and_then():
+    step, state, _ = trainer(aug="ada", aug_heads="ada")
+    for _ in range(17):
+        step()
+    found = waits(lambda: [step() for _ in range(2 * P_INTERVAL)])
+    assert found == 2 * len(state.members)
+
+
+def test_more_processes_than_gpus(cli, reals, tmp_path):
+    count = torch.cuda.device_count() + 1
+    result = cli("train", "--real", reals, "--outdir", tmp_path / "runs", "--gpus", count)
+    assert result.code == 2 and f"{count} processes need a GPU each" in result.err
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_gpu_that_is_not_there(cli, reals, fakes):
+    result = cli("rank", "--real", reals, "--gen", fakes, "--device", "cuda:99")
+    assert result.code == 2 and "there is no cuda:99 here" in result.err
