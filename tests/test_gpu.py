@@ -71,7 +71,7 @@ def test_features_are_those_of_the_cpu(name):
     same = pooled_features(backbone(name), images, device=GPU, precision="fp32")
     assert np.allclose(same, exact, rtol=1e-3, atol=1e-3)
     rounded = pooled_features(backbone(name), images, device=GPU, precision="bf16")
-    assert cosines(rounded, exact).min() > 0.99
+    assert cosines(rounded, exact).min() > 0.98
     assert not np.array_equal(rounded, same)
 
 
