@@ -28,9 +28,6 @@ UNIT_MOST = 512
 # were up to 1.7 times as fast as 64. A GPU wants as many as its memory holds.
 CPU_BATCH, GPU_BATCH = 16, 256
 GPU_BYTES = 2048  # per pixel of a backbone's input; VGG-16 in float32 needs 1 811 on an H100
-# Threads that decode and networks that run leave holes between each other's blocks, which piled up
-# with the number of images; after every unit, clearing them would take longer than it is worth.
-UNITS_TO_CLEAR = 4
 POOL_BYTES = 1 * 2**30  # of loaded backbones that are kept between units, on a CPU
 POOL_SHARE = 0.5  # the same of a GPU's memory
 
@@ -243,9 +240,10 @@ def extract(
         return {i for space in list(alive.values()) for i in space.missing(keys)}
 
     units = _units(source, order, extraction, count, resolution, lacking, device)
-    for number, unit in enumerate(units, start=1):
-        if number % UNITS_TO_CLEAR == 0:
-            give_back_freed_memory()
+    for unit in units:
+        # Threads that decode and networks that run leave holes between each other's blocks, which
+        # would pile up with the number of images.
+        give_back_freed_memory()
         if strict and unit.broken:
             first = next(iter(unit.broken.values()))
             raise BrokenImageError(
