@@ -131,24 +131,23 @@ class FileSource:
 
     def load(self, indices: Sequence[int], resolution: int) -> Batch:
         """Decode to uint8 (M, 3, resolution, resolution); broken files are noted."""
+        images = torch.empty(len(indices), 3, resolution, resolution, dtype=torch.uint8)
+        pixels = images.numpy()
 
-        def pixels(index: int) -> np.ndarray | Broken:
+        def fill(row: int) -> Broken | None:
             try:
-                return to_square(decode(self._bytes(index)), resolution)
+                square = to_square(decode(self._bytes(indices[row])), resolution)
             except BrokenImageError as error:
-                return Broken(printable(self._names[index]), str(error))
+                return Broken(printable(self._names[indices[row]]), str(error))
+            pixels[row] = square.transpose(2, 0, 1)
+            return None
 
-        good, squares, broken = [], [], {}
-        for index, found in zip(indices, map_threads(pixels, indices), strict=True):
-            if isinstance(found, Broken):
-                broken[index] = found
-            else:
-                good.append(index)
-                squares.append(found)
-        images = torch.empty(len(good), 3, resolution, resolution, dtype=torch.uint8)
-        for row, square in enumerate(squares):
-            images[row] = torch.from_numpy(square).permute(2, 0, 1)
-        return Batch(images, good, broken)
+        found = map_threads(fill, range(len(indices)))
+        broken = {indices[row]: b for row, b in enumerate(found) if b is not None}
+        if not broken:
+            return Batch(images, list(indices), {})
+        good = [row for row, b in enumerate(found) if b is None]
+        return Batch(images[good], [indices[row] for row in good], broken)
 
     def _bytes(self, index: int) -> bytes:
         try:
