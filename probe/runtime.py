@@ -29,18 +29,16 @@ def choose_device(name: str = "auto") -> torch.device:
     """
     torch.backends.cudnn.allow_tf32 = False
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        name = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         device = torch.device(name)
     except RuntimeError as error:
         raise UsageError(f"--device: '{name}' is not a device. Use auto, cpu or cuda.") from error
-    if device.type == "cuda":
-        _use_gpu(device)
-    return device
+    return _one_gpu(device) if device.type == "cuda" else device
 
 
-def _use_gpu(device: torch.device) -> None:
-    """Make a named GPU the one that is meant from here on.
+def _one_gpu(device: torch.device) -> torch.device:
+    """Return a GPU with its number: without one, each thread takes it for that thread's own.
 
     Raises:
         UsageError: it is not on this machine.
@@ -48,11 +46,14 @@ def _use_gpu(device: torch.device) -> None:
     if not torch.cuda.is_available():
         raise UsageError("--device: there is no usable CUDA GPU here. Use --device cpu.")
     if device.index is None:
-        return
+        # To ask for the current one starts CUDA, which a ranking that has its features never needs.
+        return torch.device(
+            "cuda", torch.cuda.current_device() if torch.cuda.is_initialized() else 0
+        )
     count = torch.cuda.device_count()
     if device.index >= count:
         raise UsageError(f"--device: there is no {device} here, only cuda:0 to cuda:{count - 1}.")
-    torch.cuda.set_device(device)
+    return device
 
 
 def pin(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
@@ -72,7 +73,7 @@ def send(tensor: torch.Tensor, like: torch.Tensor | torch.device) -> torch.Tenso
     device = like if isinstance(like, torch.device) else like.device
     if isinstance(like, torch.Tensor):
         tensor = tensor.to(like.dtype)
-    return pin(tensor, device).to(device, non_blocking=True)
+    return pin(tensor, device).to(device, non_blocking=device.type == "cuda")
 
 
 def has_fast_bf16(device: torch.device) -> bool:
@@ -238,16 +239,22 @@ def local_device(device: torch.device) -> torch.device:
     """
     if device.type == "cuda" and "LOCAL_RANK" in os.environ:
         local = int(os.environ["LOCAL_RANK"])
-        check_gpus(local + 1)
+        check_gpus(int(os.environ.get("LOCAL_WORLD_SIZE", local + 1)))
         device = torch.device("cuda", local)
         torch.cuda.set_device(device)
     return device
 
 
+def free_bytes(gpu: torch.device) -> int:
+    """Return the memory of a GPU that this process could take, what it keeps unused included."""
+    kept = torch.cuda.memory_reserved(gpu) - torch.cuda.memory_allocated(gpu)
+    return torch.cuda.mem_get_info(gpu)[0] + kept
+
+
 def peak_gib(device: torch.device) -> float:
     """Return the most memory this process has used so far, of the GPU where it computes on one."""
     if device.type == "cuda":
-        return torch.cuda.max_memory_allocated() / 2**30
+        return torch.cuda.max_memory_allocated(device) / 2**30
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
 
 

@@ -30,7 +30,7 @@ pytestmark = [
     pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA GPU"),
 ]
 choose_device()  # after which float32 is float32
-CPU, GPU = torch.device("cpu"), torch.device("cuda")
+CPU, GPU = torch.device("cpu"), torch.device("cuda", 0)
 PACKAGED = ["efficientnet-lite0", "efficientnet-lite1", "mobilenetv2"]
 
 
@@ -87,15 +87,13 @@ def test_extraction_waits_once_for_all_batches(precision):
 
 
 def test_the_batch_follows_the_free_memory():
-    assert usual_batch(GPU, 224) == extract.GPU_BATCH
     torch.cuda.empty_cache()
+    many = usual_batch(GPU, 224)
     free, _ = torch.cuda.mem_get_info()
     taken = torch.empty(free - 2 * 2**30, dtype=torch.uint8, device=GPU)
-    few = usual_batch(GPU, 224)
-    assert 8 <= few < extract.GPU_BATCH
-    assert usual_batch(GPU, 448) == few // 4
+    assert usual_batch(GPU, 224) == 8 < many
     del taken
-    assert usual_batch(GPU, 224) == extract.GPU_BATCH  # what torch keeps is free, too
+    assert usual_batch(GPU, 224) == many  # what torch keeps is free, too
 
 
 def test_what_the_batch_takes_is_less_than_what_was_reckoned():
@@ -143,7 +141,7 @@ def test_images_are_those_of_the_cpu_and_waited_for_once():
             waits(lambda n=n: draw_images(network, range(n), device=GPU, **options))
             for n in (8, 200)
         )
-    assert few == many == 2  # whether all is finite, and the pixels
+    assert few == many == 1
 
 
 def test_float32_is_float32():
@@ -207,7 +205,8 @@ def test_the_strength_of_augmentation_is_waited_for_now_and_then():
     assert found == 2 * len(state.members)
 
 
-def test_more_processes_than_gpus(cli, reals, tmp_path):
+def test_more_processes_than_gpus(cli, reals, tmp_path, monkeypatch):
+    monkeypatch.delattr("os.execv")
     count = torch.cuda.device_count() + 1
     result = cli("train", "--real", reals, "--outdir", tmp_path / "runs", "--gpus", count)
     assert result.code == 2 and f"{count} processes need a GPU each" in result.err

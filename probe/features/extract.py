@@ -20,7 +20,7 @@ from probe.errors import BackboneUnavailable, BrokenImageError
 from probe.features.store import FeatureSpace
 from probe.images.base import Broken, ImageSource
 from probe.memory import give_back_freed_memory, is_out_of_memory
-from probe.runtime import World, autocast, pin, send
+from probe.runtime import World, autocast, free_bytes, pin, send
 
 UNIT_BYTES = 128 * 2**20  # of decoded pixels; two units are in memory at a time
 UNIT_MOST = 512
@@ -29,7 +29,7 @@ UNIT_MOST = 512
 CPU_BATCH, GPU_BATCH = 16, 256
 GPU_BYTES = 2048  # per pixel of a backbone's input; VGG-16 in float32 needs 1 811 on an H100
 POOL_BYTES = 1 * 2**30  # of loaded backbones that are kept between units, on a CPU
-POOL_SHARE = 0.5  # the same of a GPU's memory
+GPU_SHARE = 0.5  # of a GPU's free memory: for kept backbones, and for a batch beside a generator's
 
 Report = Callable[[dict[str, Any]], None]
 
@@ -81,16 +81,16 @@ class BackbonePool:
     def __init__(self, load: Callable[[str], Backbone], device: torch.device) -> None:
         self._load, self._device = load, device
         self._kept: dict[str, Backbone] = {}
-        self._most = POOL_BYTES
-        if device.type == "cuda":
-            self._most = int(POOL_SHARE * torch.cuda.mem_get_info(device)[1])
 
     def get(self, name: str) -> Backbone:
         """Return the backbone on the device, channels_last."""
         if name not in self._kept:
             backbone = self._load(name).to(self._device, memory_format=torch.channels_last)
             size = 4 * backbone.parameter_count
-            while self._kept and size + self._bytes() > self._most:
+            most = POOL_BYTES
+            if self._device.type == "cuda":
+                most = int(GPU_SHARE * (free_bytes(self._device) + self._bytes()))
+            while self._kept and size + self._bytes() > most:
                 del self._kept[next(iter(self._kept))]
             self._kept[name] = backbone
         return self._kept[name]
@@ -143,9 +143,7 @@ def usual_batch(device: torch.device, side: int) -> int:
     """Return how many images of a side a device takes at a time; a GPU, a power of two."""
     if device.type != "cuda":
         return CPU_BATCH
-    unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-    free = torch.cuda.mem_get_info(device)[0] + unused
-    fitting = min(GPU_BATCH, free // (GPU_BYTES * side**2))
+    fitting = min(GPU_BATCH, int(GPU_SHARE * free_bytes(device)) // (GPU_BYTES * side**2))
     return 2 ** max(0, fitting.bit_length() - 1)
 
 
@@ -243,7 +241,8 @@ def extract(
     for unit in units:
         # Threads that decode and networks that run leave holes between each other's blocks, which
         # would pile up with the number of images.
-        give_back_freed_memory()
+        if unit.images is not None:
+            give_back_freed_memory()
         if strict and unit.broken:
             first = next(iter(unit.broken.values()))
             raise BrokenImageError(

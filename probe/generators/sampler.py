@@ -58,8 +58,8 @@ def draw_images(
     """
     side = generator.img_resolution
     batch = max(1, min(BATCH, BATCH_PIXELS // side**2))
-    # What is found stays on the device until the end: nothing waits for a GPU before.
-    drawn = torch.empty(len(seeds), 3, side, side, dtype=torch.uint8, device=device)
+    on_gpu = device.type == "cuda"
+    drawn = torch.empty(len(seeds), 3, side, side, dtype=torch.uint8, pin_memory=on_gpu)
     finite = torch.empty(len(seeds), dtype=torch.bool, device=device)
     start = 0
     while start < len(seeds):
@@ -76,6 +76,8 @@ def draw_images(
                 noise_mode=noise,
                 noise_rng=[torch_stream(s, "noise") for s in seeds[part]],
             )
+            finite[part] = images.isfinite().flatten(1).all(dim=1)
+            drawn[part].copy_(to_uint8(images), non_blocking=on_gpu)
         except Exception as error:
             if not is_out_of_memory(error):
                 raise
@@ -85,13 +87,11 @@ def draw_images(
                 ) from error
             batch //= 2
             continue
-        finite[part] = images.isfinite().flatten(1).all(dim=1)
-        drawn[part] = to_uint8(images)
         start += batch
-    if not finite.all():
+    if not finite.all():  # the only place that waits for a GPU, and with it for the pixels
         bad = seeds[int((~finite).nonzero()[0])]
         raise CheckpointError(f"{name}: seed {bad} gives NaN or infinite pixels.")
-    return drawn.cpu()
+    return drawn
 
 
 def check_class(generator: Generator, class_index: int | None, name: str) -> None:

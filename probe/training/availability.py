@@ -120,7 +120,7 @@ def estimate(run: Run, state: TrainState) -> Estimate:
 
     def synchronise() -> float:
         if run.device.type == "cuda":
-            torch.cuda.synchronize()
+            torch.cuda.synchronize(run.device)
         return time.monotonic()
 
     # A whole period of the regularisers, after one step that warms up.

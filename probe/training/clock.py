@@ -11,18 +11,19 @@ class Clock:
     """Sums the time spent in named parts; on a GPU by events, without waiting for it."""
 
     def __init__(self, device: torch.device) -> None:
-        self._cuda = device.type == "cuda"
+        self._gpu = device if device.type == "cuda" else None
         self._seconds: dict[str, float] = {}
         self._events: list[tuple[str, torch.cuda.Event, torch.cuda.Event]] = []
 
     @contextmanager
     def span(self, name: str) -> Iterator[None]:
         """Count the time of the body towards `name`."""
-        if self._cuda:
+        if self._gpu is not None:
             first, last = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-            first.record()
+            stream = torch.cuda.current_stream(self._gpu)
+            first.record(stream)
             yield
-            last.record()
+            last.record(stream)
             self._events.append((name, first, last))
         else:
             started = time.perf_counter()
@@ -32,7 +33,7 @@ class Clock:
     def take(self) -> dict[str, float]:
         """Return seconds by name since the last call, and begin anew."""
         if self._events:
-            torch.cuda.synchronize()
+            torch.cuda.synchronize(self._gpu)
             for name, first, last in self._events:
                 self._add(name, first.elapsed_time(last) / 1000)
             self._events = []

@@ -21,7 +21,7 @@ from probe.generators.base import to_uint8
 from probe.generators.run_folder import BEST
 from probe.generators.snapshot import read_safetensors, save_snapshot
 from probe.images.grid import save_grid
-from probe.runtime import World, autocast, torch_stream
+from probe.runtime import World, autocast, peak_gib, torch_stream
 from probe.training.clock import Clock
 from probe.training.ensemble import Member, is_smoothed, vision_member
 from probe.training.evaluation import Candidates, Evaluator, accuracies
@@ -240,7 +240,7 @@ def _end_tick(
     for name, spent in clock.take().items():
         values[f"Timing/{name}"] = spent / shown * 1000
     if run.device.type == "cuda":
-        values["Resources/peak_gpu_mem_gb"] = torch.cuda.max_memory_allocated() / 2**30
+        values["Resources/peak_gpu_mem_gb"] = peak_gib(run.device)
     record |= {name: {"num": 1, "mean": float(v), "std": 0.0} for name, v in values.items()}
     if records is not None:
         records.stats(state.images, record)
