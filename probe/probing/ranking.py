@@ -20,7 +20,7 @@ from probe.images.audit import audit, jpeg_quality_for
 from probe.images.base import Broken, ImageSource
 from probe.images.decode import describe_broken
 from probe.images.jpeg import JpegMatched
-from probe.memory import give_back_freed_memory
+from probe.memory import give_back_freed_memory, large_blocks_apart
 from probe.probing.config import LEAST_IMAGES, RankOptions
 from probe.probing.leaderboard import Leaderboard
 from probe.probing.protocol import PROTOCOLS, ProbeResult
@@ -220,8 +220,10 @@ def _probe(
     if arrays is None:
         from probe.probing.evaluate import evaluate  # scikit-learn is slow to import
 
-        x_real, x_fake = (_side_by_side(spaces, keys) for keys in (real, fake))
-        result = evaluate(x_real, x_fake, protocol=PROTOCOLS[protocol], seed=seed)
+        with large_blocks_apart():
+            x_real, x_fake = (_side_by_side(spaces, keys) for keys in (real, fake))
+            result = evaluate(x_real, x_fake, protocol=PROTOCOLS[protocol], seed=seed)
+            del x_real, x_fake
         store.remember(record, result.to_arrays())
         return result
     return ProbeResult.from_arrays(arrays)
