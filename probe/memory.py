@@ -5,13 +5,13 @@ No torch here: a command begins with this.
 
 import ctypes
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 # glibc's mallopt parameters (malloc.h).
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_MMAP_MAX, M_ARENA_MAX = -1, -3, -4, -8
-LARGE_BYTES = 8 * 2**20
+LARGE_BYTES = 8 * 2**20  # of a block that `large_blocks_apart` takes from the system by itself
 
 _keeps = False  # what `keep_freed_memory` asked for
 
@@ -76,3 +76,28 @@ def is_out_of_memory(error: BaseException) -> bool:
         or type(error).__name__ == "OutOfMemoryError"
         or (isinstance(error, RuntimeError) and "DefaultCPUAllocator" in str(error))
     )
+
+
+def in_batches(count: int, batch: int, work: Callable[[slice], None]) -> None:
+    """Do the work on all of `count` items, `batch` at a time; lack of memory halves that for good.
+
+    Args:
+        count: of items.
+        batch: how many to begin with.
+        work: is given the part to do, of up to `batch` items. It may be given some of it again.
+
+    Raises:
+        MemoryError: not even one item fits.
+    """
+    start = 0
+    while start < count:
+        try:
+            work(slice(start, start + batch))
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+            if batch == 1:
+                raise MemoryError("out of memory with a single image") from error
+            batch //= 2
+        else:
+            start += batch

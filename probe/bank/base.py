@@ -100,7 +100,7 @@ def normalise(images: torch.Tensor, spec: InputSpec) -> torch.Tensor:
 def _statistics(
     spec: InputSpec, dtype: torch.dtype, device: torch.device
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return mean and deviation, (1, 3, 1, 1) each, on the device: sending them makes it wait."""
+    """Return mean and deviation, (1, 3, 1, 1) each, kept on the device: a GPU waits for copies."""
     mean, std = (
         torch.tensor(values, dtype=dtype, device=device).view(1, 3, 1, 1)
         for values in (spec.mean, spec.std)

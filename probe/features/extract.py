@@ -19,7 +19,7 @@ from probe.bank.base import Backbone
 from probe.errors import BackboneUnavailable, BrokenImageError
 from probe.features.store import FeatureSpace
 from probe.images.base import Broken, ImageSource
-from probe.memory import give_back_freed_memory, is_out_of_memory
+from probe.memory import give_back_freed_memory, in_batches
 from probe.runtime import World, autocast, free_bytes, pin, send
 
 UNIT_BYTES = 128 * 2**20  # of decoded pixels; two units are in memory at a time
@@ -119,23 +119,15 @@ def pooled_features(
     Raises:
         MemoryError: not even one image fits.
     """
-    batch = batch or usual_batch(device, backbone.input.size)
-    rows, start = [], 0
-    while start < len(images):
-        try:
-            part = send(images[start : start + batch], device)
-            x = backbone.prepare(part.float() / 255)
-            x = x.contiguous(memory_format=torch.channels_last)
-            with autocast(device, precision):
-                rows.append(backbone.pool(x))
-        except Exception as error:
-            if not is_out_of_memory(error):
-                raise
-            if batch == 1:
-                raise MemoryError("out of memory with a single image") from error
-            batch //= 2
-            continue
-        start += batch
+    rows = []
+
+    def run(part: slice) -> None:
+        x = backbone.prepare(send(images[part], device).float() / 255)
+        x = x.contiguous(memory_format=torch.channels_last)
+        with autocast(device, precision):
+            rows.append(backbone.pool(x))
+
+    in_batches(len(images), batch or usual_batch(device, backbone.input.size), run)
     return torch.cat(rows).float().cpu().numpy()
 
 

@@ -13,7 +13,7 @@ from probe.generators.base import Generator, to_uint8
 from probe.generators.checkpoint import Checkpoint
 from probe.images.base import Batch, Header
 from probe.images.resize import squares
-from probe.memory import is_out_of_memory
+from probe.memory import in_batches
 from probe.runtime import numpy_stream, send, torch_stream
 
 SEEDS_PER_RUN = 1_000_000
@@ -61,33 +61,28 @@ def draw_images(
     on_gpu = device.type == "cuda"
     drawn = torch.empty(len(seeds), 3, side, side, dtype=torch.uint8, pin_memory=on_gpu)
     finite = torch.empty(len(seeds), dtype=torch.bool, device=device)
-    start = 0
-    while start < len(seeds):
-        part = slice(start, start + batch)
+
+    def draw(part: slice) -> None:
         z = [np.random.RandomState(s).randn(1, generator.z_dim) for s in seeds[part]]
         c = None
         if classes is not None:
             c = send(F.one_hot(torch.tensor(classes[part]), generator.c_dim).float(), device)
-        try:
-            images = generator(
-                send(torch.from_numpy(np.concatenate(z)).float(), device),
-                c,
-                truncation_psi=psi,
-                noise_mode=noise,
-                noise_rng=[torch_stream(s, "noise") for s in seeds[part]],
-            )
-            finite[part] = images.isfinite().flatten(1).all(dim=1)
-            drawn[part].copy_(to_uint8(images), non_blocking=on_gpu)
-        except Exception as error:
-            if not is_out_of_memory(error):
-                raise
-            if batch == 1:
-                raise CheckpointError(
-                    f"{name}: a single image of {side} px needs more memory than there is."
-                ) from error
-            batch //= 2
-            continue
-        start += batch
+        images = generator(
+            send(torch.from_numpy(np.concatenate(z)).float(), device),
+            c,
+            truncation_psi=psi,
+            noise_mode=noise,
+            noise_rng=[torch_stream(s, "noise") for s in seeds[part]],
+        )
+        finite[part] = images.isfinite().flatten(1).all(dim=1)
+        drawn[part].copy_(to_uint8(images), non_blocking=on_gpu)
+
+    try:
+        in_batches(len(seeds), batch, draw)
+    except MemoryError as error:
+        raise CheckpointError(
+            f"{name}: a single image of {side} px needs more memory than there is."
+        ) from error
     if not finite.all():  # the only place that waits for a GPU, and with it for the pixels
         bad = seeds[int((~finite).nonzero()[0])]
         raise CheckpointError(f"{name}: seed {bad} gives NaN or infinite pixels.")

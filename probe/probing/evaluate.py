@@ -160,7 +160,7 @@ def _prepare(
     """
     if not protocol.standardise:
         return train, lambda weights, intercept: np.append(weights, intercept)
-    train, mean, scale = standardise(train)
+    mean, scale = standardise(train)
     train, basis = reduce(train)
 
     def raw(weights: np.ndarray, intercept: np.ndarray) -> np.ndarray:
@@ -170,19 +170,18 @@ def _prepare(
     return train, raw
 
 
-def standardise(x: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Centre and scale, so that feature scale cannot matter.
+def standardise(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Centre and scale in place, so that feature scale cannot matter.
 
     A column whose deviation is lost in float32 rounding is constant and becomes zero: a probe can
     learn nothing from it.
 
     Args:
-        x: float (n, d); changed in place if float64.
+        x: float64 (n, d), changed.
 
     Returns:
-        It in float64, what was subtracted and what was multiplied by, (d,).
+        What was subtracted and what was multiplied by, (d,) each.
     """
-    x = x.astype(np.float64, copy=False)
     largest = np.maximum(x.max(axis=0), -x.min(axis=0))
     mean = x.mean(axis=0)
     x -= mean
@@ -190,7 +189,7 @@ def standardise(x: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     constant = deviation <= 1e-7 * largest
     scale = np.where(constant, 0.0, 1 / np.where(constant, 1.0, deviation))
     x *= scale
-    return x, mean, scale
+    return mean, scale
 
 
 def reduce(x: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:

@@ -223,7 +223,6 @@ def _probe(
         with large_blocks_apart():
             x_real, x_fake = (_side_by_side(spaces, keys) for keys in (real, fake))
             result = evaluate(x_real, x_fake, protocol=PROTOCOLS[protocol], seed=seed)
-            del x_real, x_fake
         store.remember(record, result.to_arrays())
         return result
     return ProbeResult.from_arrays(arrays)

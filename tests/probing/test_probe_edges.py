@@ -35,7 +35,8 @@ def features(n=100, d=20, shift=0.0, seed=0):
 def halves(n, d, shift):
     """Return (train, test), standardised by the former, and their labels."""
     x, y = np.concatenate(features(n, d, shift)), np.repeat([0, 1], n)
-    train, mean, scale = standardise(x[::2])
+    train = x[::2].astype(np.float64)
+    mean, scale = standardise(train)
     return train, (x[1::2] - mean) * scale, y[::2], y[1::2]
 
 
