@@ -1,12 +1,31 @@
 """Fixtures: image folders, a bank of scripted backbones, a checkpoint, the command line."""
 
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
 from inputs import tiny_generator, write_bank, write_images
 
 from probe.generators.snapshot import save_snapshot
+
+
+def pytest_addoption(parser):
+    parser.addoption("--long", action="store_true", help="the long form of tests/attack")
+
+
+def pytest_terminal_summary(terminalreporter):
+    """Print what tests/attack counted."""
+    totals = Counter()
+    for report in terminalreporter.getreports("passed"):
+        for name, value in report.user_properties:
+            if name == "tally":
+                outcome, number = value
+                totals[outcome] += number
+    if totals:
+        terminalreporter.section("attacks")
+        for outcome, number in sorted(totals.items()):
+            terminalreporter.write_line(f"{number:8d}  {outcome}")
 
 
 @pytest.fixture(autouse=True)
