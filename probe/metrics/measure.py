@@ -28,7 +28,7 @@ from probe.metrics.kernel import MOST, kernel_distance
 from probe.metrics.prdc import neighbourhoods
 from probe.metrics.record import Distances, Measurement
 
-FORMULAS = 1  # raised whenever a metric changes
+FORMULAS = 2  # raised whenever a metric changes
 AMPLE = 2  # images per dimension, below which the Fréchet distance's bias is spoken of
 PUBLISHED = 50_000  # generated images in the FIDs of papers
 
