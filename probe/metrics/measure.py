@@ -138,7 +138,7 @@ def measure(
             "device": str(device),
             "real": {**real.identity(), "images_digest": digest_keys(keys["real"])},
             "fake": {**fake.identity(), "images_digest": digest_keys(keys["fake"])},
-            "versions": library_versions(),
+            "versions": library_versions(spaces.values()),
             "weights": {name: space.record["weights"] for name, space in spaces.items()},
         },
     )

@@ -180,7 +180,7 @@ def rank(
                 "jpeg_quality": quality,
                 "real": {**real.identity(), "images_digest": digest_keys(keys["real"])},
                 "fake": {**fake.identity(), "images_digest": digest_keys(keys["fake"])},
-                "versions": library_versions(),
+                "versions": library_versions(spaces.values()),
                 "beside": [spec.name for spec in beside],
                 "weights": {name: space.record["weights"] for name, space in spaces.items()},
             },
