@@ -16,6 +16,7 @@ from probe.bank.fid import FID, fid_spec, how_to_get
 from probe.bank.spec import BackboneSpec
 from probe.bank.weights import verified_weights
 from probe.errors import BackboneUnavailable
+from probe.features.copies import Copies, group
 from probe.features.extract import Failure
 from probe.features.pair import digest_keys, draw_orders, extract_pair, no_backbone, refuse
 from probe.features.space import library_versions
@@ -108,7 +109,13 @@ def measure(
     if measured is None:
         no_backbone(failures)
 
-    keys, rows = measured.keys, []
+    keys, used, rows = measured.keys, measured.indices, []
+    copies = Copies(
+        group([*keys["real"], *keys["fake"]]),
+        [*real.captions(used["real"]), *fake.captions(used["fake"])],
+        len(keys["real"]),
+    )
+    copies.require(LEAST_IMAGES, (real.name, fake.name), apart=False)
     for spec in specs:
         described = {"name": spec.name, "role": spec.role, "license": spec.license}
         if spec.name in failures:
@@ -131,7 +138,10 @@ def measure(
         n_fake=n_fake,
         resolution=resolution,
         rows=tuple(rows),
-        notes=_notes(rows, n_real, n_fake, measured.broken),
+        notes=[
+            *(f"Warning: {remark}" for remark in copies.remarks()),
+            *_notes(rows, n_real, n_fake, measured.broken),
+        ],
         config={
             **(config or {}),
             "options": asdict(options),

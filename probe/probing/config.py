@@ -24,6 +24,11 @@ class RankOptions:
     match_jpeg: bool = option(
         False, "Compress reals and fakes alike as JPEG, so that encoding cannot tell them apart."
     )
+    near_duplicates: bool = option(
+        False,
+        "Count images that look alike as copies, so that no split parts them; reads or draws all "
+        "images once more.",
+    )
     strict: bool = option(False, "Stop at the first broken image instead of skipping it.")
 
     def __post_init__(self) -> None:

@@ -14,6 +14,7 @@ from probe.probing.leaderboard import Leaderboard, Row
 from probe.probing.protocol import CHANCE, PROTOCOLS, ProbeResult
 from probe.probing.score import Bootstrap, bootstrap
 from probe.probing.strategies import choosable
+from probe.probing.units import error_of_mean, strata
 
 
 def build_leaderboard(
@@ -91,11 +92,17 @@ def _described(spec: BackboneSpec) -> dict[str, Any]:
     return {"task": spec.task, "data": spec.data, "license": spec.license}
 
 
-def _stack(results: Sequence[ProbeResult]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return image scores (B, images), whether each image is real, and how much it counts."""
+def _resample(results: Sequence[ProbeResult], seed: int) -> Bootstrap:
+    """Resample the images of several backbones' scores."""
     first = results[0]
     is_real = np.arange(first.n_real + first.n_fake) < first.n_real
-    return np.stack([r.image_scores for r in results]), is_real, first.image_counts
+    return bootstrap(
+        np.stack([r.image_scores for r in results]),
+        is_real,
+        weights=first.image_counts,
+        groups=first.groups,
+        seed=seed,
+    )
 
 
 def build_rows(
@@ -133,8 +140,7 @@ def build_rows(
         for s in specs
     ]
     rows.sort(key=_order)
-    scores, is_real, counts = _stack([results[row.name] for row in rows])
-    spread = bootstrap(scores, is_real, weights=counts, seed=seed)
+    spread = _resample([results[row.name] for row in rows], seed)
     pretrained = [i for i, row in enumerate(rows) if row.role != "control"]
     first = pretrained[0] if pretrained else 0
     contenders = np.isin(np.arange(len(rows)), pretrained)
@@ -193,19 +199,20 @@ def _above_chance(result: ProbeResult, protocol: str, tried: int) -> bool:
     i's in the swapped half: images count in pairs, which doubles the variance of the mean.
     On identical sets, five backbones at a time, the plain rule found a "winner" in 6 of 60 trials
     under `paper` and in 0 of 30 under `fair`, where overfitting pulls below chance; this one in 0
-    of both.
+    of both. Copies of an image count together: they say one thing several times.
     """
     known = result.image_counts > 0
+    y = np.arange(len(known)) >= result.n_real
     if PROTOCOLS[protocol].above_chance == "score":
-        evidence = result.image_scores - CHANCE
+        evidence = np.where(known, result.image_scores - CHANCE, 0)
     else:
-        is_fake = np.arange(len(known)) >= result.n_real
-        evidence = ((result.image_logits > 0) == is_fake) - 0.5
-    classes = [slice(None, result.n_real), slice(result.n_real, None)]
-    groups = [evidence[c][known[c]] for c in classes]
-    images = sum(len(group) for group in groups)
-    error = math.sqrt(2 * sum(len(group) * float(np.var(group)) for group in groups)) / images
-    mean = sum(float(group.sum()) for group in groups) / images
+        evidence = np.where(known, ((result.image_logits > 0) == y) - 0.5, 0)
+    residual = evidence.copy()
+    for c in (known & ~y, known & y):
+        residual[c] -= evidence[c].mean()
+    unit, _ = strata(y, result.groups)
+    error = math.sqrt(2) * error_of_mean(residual[known], unit[known])
+    mean = float(evidence[known].mean())
     # The floor is for features that hold nothing at all, where both sides are rounding.
     return mean > max(1e-9, error * NormalDist().inv_cdf(1 - 0.025 / tried))
 
@@ -224,8 +231,7 @@ def _reading(
     if board.ranked and board.winner is None:
         notes.append(
             f"No winner: the best of {len(board.ranked)} does not tell the two sets apart beyond "
-            "luck, so all share the first rank and none is picked. More images would show smaller "
-            "differences."
+            f"luck, so all share the first rank and none is picked. {_remedy(results)}"
         )
     if not board.ranked:
         notes.append("No rank was given: only randomly initialised networks have a score.")
@@ -239,6 +245,14 @@ def _reading(
             "a little off."
         )
     return notes
+
+
+def _remedy(results: Mapping[str, ProbeResult]) -> str:
+    """Return what could help where nothing was told apart."""
+    first = next(iter(results.values()))
+    if np.isin(first.groups[first.n_real :], first.groups[: first.n_real]).any():
+        return "Remove the images that are in both sets, and rank again."
+    return "More images would show smaller differences."
 
 
 def _control_reading(board: Leaderboard, spread: Bootstrap, i: int) -> list[str]:
@@ -260,8 +274,7 @@ def _control_reading(board: Leaderboard, spread: Bootstrap, i: int) -> list[str]
 
 def _null_row(features_of: str, result: ProbeResult, protocol: str, seed: int) -> Row:
     """Return the row of reals against other reals; it takes no part in ranks and gaps."""
-    scores, is_real, counts = _stack([result])
-    low, high = bootstrap(scores, is_real, weights=counts, seed=seed).interval(0)
+    low, high = _resample([result], seed).interval(0)
     return Row(
         name=f"null: reals against reals ({features_of})",
         role="null",
@@ -278,6 +291,7 @@ def _null_reading(row: Row) -> list[str]:
     if row.above_chance:
         return [
             "The null row is above chance: the probe tells reals from other reals, as near-"
-            "duplicates among them would let it. Do not trust small scores."
+            "duplicates among them let it. Rank with --near-duplicates, or do not trust small "
+            "scores."
         ]
     return []

@@ -32,6 +32,7 @@ def made(scores, n_real=N):
         image_scores=scores,
         image_logits=sign * np.log(p / (1 - p)),
         image_counts=np.full(len(scores), 3),
+        groups=np.arange(len(scores)),
         strengths=(0.1,) * 6,
         weights=np.zeros(2),
         intercept=0.0,
