@@ -13,7 +13,9 @@ LEAST_IMAGES = 16
 class RankOptions:
     """Options of a ranking, whatever the images come from."""
 
-    protocol: str = option("fair", "fair, paper (C = 0.2 on raw features), or both.")
+    protocol: str = option(
+        "fair", "fair, paper (C = 0.2 on raw features, ordered by accuracy), or both."
+    )
     num: int = option(10_000, "Images of each class, at most.")
     k: int = option(3, "How many backbones K-fixed would take; they are marked.")
     seed: int = option(0, "Seed of the subset, the latents, the splits and the bootstrap.")

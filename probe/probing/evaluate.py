@@ -93,6 +93,7 @@ def evaluate(
     scores = _log_likelihood(logits, y)
     counts = np.isfinite(scores).sum(axis=0)
     known = np.where(counts > 0, counts, np.nan)
+    hits = np.where(np.isfinite(logits), (logits > 0) == y, np.nan)
     mean_weights = np.mean(weights, axis=0)
     return ProbeResult(
         score=float(np.nansum(scores) / counts.sum()),
@@ -100,6 +101,7 @@ def evaluate(
         auroc=float(np.mean(aurocs)),
         image_scores=np.nansum(scores, axis=0) / known,
         image_logits=np.nansum(logits, axis=0) / known,
+        image_hits=np.nansum(hits, axis=0) / known,
         image_counts=counts,
         groups=groups,
         strengths=strengths,

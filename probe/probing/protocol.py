@@ -31,8 +31,8 @@ class Protocol:
         repeats: number of random half/half splits.
         folds: of the inner cross-validation.
         swap: whether each half is held out in turn, so that every image is.
-        above_chance: what must lie above chance for the sets to count as told apart: the "score",
-            or the "accuracy" where fixed regularisation makes a good probe overconfident.
+        criterion: what orders the backbones, and must lie above chance for the sets to count as
+            told apart: "score" or "accuracy".
     """
 
     name: str
@@ -42,7 +42,7 @@ class Protocol:
     repeats: int = 3
     folds: int = 3
     swap: bool = True
-    above_chance: Literal["score", "accuracy"] = "score"
+    criterion: Literal["score", "accuracy"] = "score"
 
 
 # From so strong that nothing is learnt (identical sets must sit at chance, not below) to so weak
@@ -53,15 +53,14 @@ FAIR = Protocol(
     standardise=True,
     strengths=tuple(10 ** (e / 2) for e in range(-12, 5)),
 )
-# Method 2.2 d-e. The stated difference: the reference draws fresh fakes in each repeat, here they
-# are generated once and each repeat splits them anew, as it does the reals.
+# Method 2.2 d-e. docs/leaderboard.md lists what differs from the reference.
 PAPER = Protocol(
     name="paper",
     probe="reference",
     standardise=False,
     strengths=(0.2,),
     swap=False,
-    above_chance="accuracy",
+    criterion="accuracy",
 )
 PROTOCOLS: Mapping[str, Protocol] = {"fair": FAIR, "paper": PAPER}
 
@@ -81,6 +80,8 @@ class ProbeResult:
             to about one image in eight under `PAPER`, never under `FAIR`.
         image_logits: float64 (n_real + n_fake,): mean held-out log-odds, positive for
             "generated"; NaN likewise.
+        image_hits: float64 (n_real + n_fake,): share of those splits in which the image was on the
+            right side of probability 1/2; NaN likewise.
         image_counts: int64 (n_real + n_fake,): by how many splits the image was held out.
         groups: int64 (n_real + n_fake,): the same number for copies of one image.
         strengths: the C of every fit, in the order of `splits`.
@@ -97,6 +98,7 @@ class ProbeResult:
     auroc: float
     image_scores: np.ndarray
     image_logits: np.ndarray
+    image_hits: np.ndarray
     image_counts: np.ndarray
     groups: np.ndarray
     strengths: tuple[float, ...]
@@ -111,6 +113,7 @@ class ProbeResult:
         return {
             "image_scores": self.image_scores,
             "image_logits": self.image_logits,
+            "image_hits": self.image_hits,
             "image_counts": self.image_counts,
             "groups": self.groups,
             "strengths": np.array(self.strengths, dtype=np.float64),
@@ -131,6 +134,7 @@ class ProbeResult:
             auroc=auroc,
             image_scores=arrays["image_scores"],
             image_logits=arrays["image_logits"],
+            image_hits=arrays["image_hits"],
             image_counts=arrays["image_counts"],
             groups=arrays["groups"],
             strengths=tuple(arrays["strengths"].tolist()),

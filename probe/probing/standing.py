@@ -73,7 +73,7 @@ def build_leaderboard(
     if null is not None:
         rows.append(_null_row(*null, protocol, seed))
         notes += _null_reading(rows[-1])
-    rows.sort(key=_order)
+    rows.sort(key=lambda row: _order(row, protocol))
     rows += [
         Row(name=s.name, role=s.role, **_described(s), **failures[s.name])
         for s in specs
@@ -82,26 +82,36 @@ def build_leaderboard(
     return replace(board, rows=tuple(rows), notes=notes)
 
 
-def _order(row: Row) -> tuple[float, float, str]:
-    """Best score first; exactly equal scores by fewer multiply-adds, then by name."""
-    assert row.score is not None
-    return (-row.score, row.flops if row.flops is not None else float("inf"), row.name)
+def _order(row: Row, protocol: str) -> tuple[float, float, str]:
+    """Best first; exactly equal scores by fewer multiply-adds, then by name.
+
+    Equal accuracies stay in the bank's order, as the reference's do in that of its list: its probes
+    are often all right, and then the list decides.
+    """
+    value = _value(row, protocol)
+    if PROTOCOLS[protocol].criterion == "accuracy":
+        return (-value, 0, "")
+    return (-value, row.flops if row.flops is not None else float("inf"), row.name)
+
+
+def _value(row: Row, protocol: str) -> float:
+    """Return what a protocol orders by."""
+    value = getattr(row, PROTOCOLS[protocol].criterion)
+    assert value is not None
+    return value
 
 
 def _described(spec: BackboneSpec) -> dict[str, Any]:
     return {"task": spec.task, "data": spec.data, "license": spec.license}
 
 
-def _resample(results: Sequence[ProbeResult], seed: int) -> Bootstrap:
-    """Resample the images of several backbones' scores."""
+def _resample(results: Sequence[ProbeResult], criterion: str, seed: int) -> Bootstrap:
+    """Resample the images of several backbones, as to their score or accuracy."""
     first = results[0]
+    values = [r.image_scores if criterion == "score" else r.image_hits for r in results]
     is_real = np.arange(first.n_real + first.n_fake) < first.n_real
     return bootstrap(
-        np.stack([r.image_scores for r in results]),
-        is_real,
-        weights=first.image_counts,
-        groups=first.groups,
-        seed=seed,
+        np.stack(values), is_real, weights=first.image_counts, groups=first.groups, seed=seed
     )
 
 
@@ -115,7 +125,8 @@ def build_rows(
 ) -> tuple[list[Row], Bootstrap]:
     """Return the rows of all backbones with a score, ranked, best first.
 
-    Gaps are to the first pretrained backbone, or to the first control where there is no other.
+    Gaps, shared ranks and the chance of being best are about what the protocol orders by. Gaps are
+    to the first pretrained backbone, or to the first control where there is no other.
 
     Args:
         specs: the entries that have a result; at least one.
@@ -125,7 +136,7 @@ def build_rows(
         seed: of the bootstrap.
 
     Returns:
-        The rows, and the bootstrap with one column per row.
+        The rows, and the bootstrap of what they are ordered by with one column per row.
     """
     rows = [
         Row(
@@ -139,19 +150,22 @@ def build_rows(
         )
         for s in specs
     ]
-    rows.sort(key=_order)
-    spread = _resample([results[row.name] for row in rows], seed)
+    rows.sort(key=lambda row: _order(row, protocol))
+    ordered = [results[row.name] for row in rows]
+    scores = spread = _resample(ordered, "score", seed)
+    if (criterion := PROTOCOLS[protocol].criterion) != "score":
+        spread = _resample(ordered, criterion, seed)
     pretrained = [i for i, row in enumerate(rows) if row.role != "control"]
     first = pretrained[0] if pretrained else 0
     contenders = np.isin(np.arange(len(rows)), pretrained)
     best = spread.best(contenders) if pretrained else np.zeros(len(rows))
     for i, row in enumerate(rows):
-        (low, high), (gap_low, gap_high) = spread.interval(i), spread.gap(i, first)
+        (low, high), (gap_low, gap_high) = scores.interval(i), spread.gap(i, first)
         rows[i] = replace(
             row,
             score_low=low,
             score_high=high,
-            gap=row.score - rows[first].score,
+            gap=_value(row, protocol) - _value(rows[first], protocol),
             gap_low=gap_low,
             gap_high=gap_high,
             p_best=float(best[i]) if contenders[i] else None,
@@ -203,7 +217,7 @@ def _above_chance(result: ProbeResult, protocol: str, tried: int) -> bool:
     """
     known = result.image_counts > 0
     y = np.arange(len(known)) >= result.n_real
-    if PROTOCOLS[protocol].above_chance == "score":
+    if PROTOCOLS[protocol].criterion == "score":
         evidence = np.where(known, result.image_scores - CHANCE, 0)
     else:
         evidence = np.where(known, ((result.image_logits > 0) == y) - 0.5, 0)
@@ -274,7 +288,7 @@ def _control_reading(board: Leaderboard, spread: Bootstrap, i: int) -> list[str]
 
 def _null_row(features_of: str, result: ProbeResult, protocol: str, seed: int) -> Row:
     """Return the row of reals against other reals; it takes no part in ranks and gaps."""
-    low, high = _resample([result], seed).interval(0)
+    low, high = _resample([result], "score", seed).interval(0)
     return Row(
         name=f"null: reals against reals ({features_of})",
         role="null",

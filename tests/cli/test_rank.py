@@ -113,7 +113,12 @@ def test_both_protocols_and_every_format(rank, reals, fakes, tmp_path):
     rows = list(csv.DictReader(io.StringIO(rank(reals, fakes, format="csv").out)))
     assert rows[0]["name"] == "colour" and float(rows[0]["score"]) < 0
     table = rank(reals, fakes, format="table").out
-    assert "colour *" in table and "score [95 %]" in table
+    assert "colour *" in table and "score [95 %]" in table and "by accuracy" not in table
+    table = rank(reals, fakes, "--protocol", "paper", format="table").out
+    assert "order, ranks and gaps are by accuracy" in table
+    accuracies = [row["accuracy"] for row in boards[1]["rows"] if row["rank"]]
+    assert accuracies == sorted(accuracies, reverse=True)
+    assert page(tmp_path / "out").count("Order, ranks and gaps are by accuracy.") == 1
     assert "| colour * |" in rank(reals, fakes, format="markdown").out
     scores = list(csv.DictReader((tmp_path / "out" / "scores.csv").open()))
     assert len(scores) == 2 * 3 * 120
