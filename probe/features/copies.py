@@ -8,6 +8,8 @@ from itertools import chain
 import numpy as np
 
 from probe.errors import ImagesError
+from probe.features.pair import PairFeatures
+from probe.images.base import ImageSource
 
 SHOWN = 3  # examples in a sentence
 SETS = ("real", "generated")
@@ -100,3 +102,13 @@ class Copies:
 
 def _count(own: dict[int, list[str]]) -> int:
     return sum(map(len, own.values()))
+
+
+def find_copies(real: ImageSource, fake: ImageSource, found: PairFeatures) -> Copies:
+    """Return which of the images that are used have the same content key."""
+    keys, used = found.keys, found.indices
+    return Copies(
+        groups=group([*keys["real"], *keys["fake"]]),
+        names=[*real.captions(used["real"]), *fake.captions(used["fake"])],
+        n_real=len(keys["real"]),
+    )

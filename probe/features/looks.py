@@ -1,11 +1,17 @@
 """Images that look alike, whatever their bytes: near-duplicates."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
+from probe.errors import ImagesError
+from probe.features.copies import Copies
+from probe.features.pair import KINDS, PairFeatures, Report, digest_keys
+from probe.features.space import PIPELINE
+from probe.features.store import FeatureStore
 from probe.images.base import ImageSource
 
 SIDE = 16  # at which images are compared
@@ -91,3 +97,38 @@ def join_alike(groups: np.ndarray, images: np.ndarray) -> np.ndarray:
         _, first, inverse = np.unique(joined, return_index=True, return_inverse=True)
         groups = first[inverse]  # the position of the first image
     return groups
+
+
+def count_look_alikes(
+    copies: Copies,
+    sources: Sequence[ImageSource],
+    found: PairFeatures,
+    store: FeatureStore,
+    report: Report,
+) -> Copies:
+    """Return copies among which images of both sets that look alike count.
+
+    Args:
+        copies: by content key.
+        sources: the real images and the generated ones, which are decoded or drawn once more.
+        found: which of them are used.
+        store: remembers the outcome.
+        report: is given a note when images are compared.
+
+    Raises:
+        ImagesError: images cannot be read any more.
+    """
+    keys = [key for kind in KINDS for key in found.keys[kind]]
+    record = {"looks": [SIDE, NEAR], "pipeline": PIPELINE, "images": digest_keys(keys)}
+    arrays = store.recall(record)
+    if arrays is None:
+        report({"event": "note", "text": f"Comparing {len(keys)} images by their looks."})
+        images = []
+        for kind, source in zip(KINDS, sources, strict=True):
+            decoded, kept, _ = thumbnails(source, found.indices[kind])
+            if lost := len(found.indices[kind]) - len(kept):
+                raise ImagesError(f"{source.name}: {lost} images became unreadable. Rank again.")
+            images.append(decoded)
+        arrays = {"groups": join_alike(copies.groups, np.concatenate(images))}
+        store.remember(record, arrays)
+    return replace(copies, groups=arrays["groups"], by_looks=True)

@@ -16,7 +16,7 @@ from probe.bank.fid import FID, fid_spec, how_to_get
 from probe.bank.spec import BackboneSpec
 from probe.bank.weights import verified_weights
 from probe.errors import BackboneUnavailable
-from probe.features.copies import Copies, group
+from probe.features.copies import find_copies
 from probe.features.extract import Failure
 from probe.features.pair import digest_keys, draw_orders, extract_pair, no_backbone, refuse
 from probe.features.space import library_versions
@@ -109,12 +109,8 @@ def measure(
     if measured is None:
         no_backbone(failures)
 
-    keys, used, rows = measured.keys, measured.indices, []
-    copies = Copies(
-        group([*keys["real"], *keys["fake"]]),
-        [*real.captions(used["real"]), *fake.captions(used["fake"])],
-        len(keys["real"]),
-    )
+    keys, rows = measured.keys, []
+    copies = find_copies(real, fake, measured)
     copies.require(LEAST_IMAGES, (real.name, fake.name), apart=False)
     for spec in specs:
         described = {"name": spec.name, "role": spec.role, "license": spec.license}

@@ -13,11 +13,10 @@ import numpy as np
 import torch
 
 from probe.bank.spec import BackboneSpec
-from probe.errors import ImagesError
-from probe.features.copies import Copies, group
-from probe.features.looks import join_alike, thumbnails
-from probe.features.pair import KINDS, digest_keys, draw_orders, extract_pair, no_backbone, refuse
-from probe.features.space import PIPELINE, library_versions
+from probe.features.copies import find_copies
+from probe.features.looks import count_look_alikes
+from probe.features.pair import digest_keys, draw_orders, extract_pair, no_backbone, refuse
+from probe.features.space import library_versions
 from probe.features.store import FeatureSpace, FeatureStore
 from probe.images.audit import audit, jpeg_quality_for
 from probe.images.base import Broken, ImageSource
@@ -146,11 +145,9 @@ def rank(
         no_backbone(found.failures)
     spaces, failures, keys, used = found.spaces, found.failures, found.keys, found.indices
     count, broken = len(keys["real"]), found.broken
-    captions = [*real.captions(used["real"]), *fake.captions(used["fake"])]
-    groups = group([*keys["real"], *keys["fake"]])
+    copies = find_copies(real, fake, found)
     if options.near_duplicates:
-        groups = _join_alike(groups, plain, used, keys, store, report)
-    copies = Copies(groups, captions, count, by_looks=options.near_duplicates)
+        copies = count_look_alikes(copies, plain, found, store, report)
     copies.require(LEAST_IMAGES, (real.name, fake.name), apart=True)
     notes = [f"Warning: {remark}" for remark in copies.remarks()]
     notes += _notes(options, count, real, fake, broken, quality)
@@ -169,9 +166,11 @@ def rank(
             report({"event": "probe", "backbone": name, "protocol": protocol})
             together = [spaces[name], *joined]
             scored[name] = _probe(
-                together, keys["real"], keys["fake"], groups, protocol, options.seed, store
+                together, keys["real"], keys["fake"], copies.groups, protocol, options.seed, store
             )
-        null = _null(spaces, scored, by_name, keys["real"], groups, protocol, options.seed, store)
+        null = _null(
+            spaces, scored, by_name, keys["real"], copies.groups, protocol, options.seed, store
+        )
         leaderboards[protocol] = build_leaderboard(
             specs,
             scored,
@@ -201,7 +200,7 @@ def rank(
     return Ranking(
         leaderboards,
         results,
-        captions,
+        list(copies.names),
         broken,
         keys=[*keys["real"], *keys["fake"]],
         spaces={name: space.record for name, space in spaces.items()},
@@ -274,7 +273,8 @@ def _null(
     if len(units) < 2 * LEAST_IMAGES:
         return None
     candidates = [n for n in scored if specs[n].role != "control"] or list(scored)
-    best = max(candidates, key=lambda name: scored[name].score)
+    criterion = PROTOCOLS[protocol].criterion
+    best = max(candidates, key=lambda name: getattr(scored[name], criterion))
     order = numpy_stream(seed, "null").permutation(units)
     half = len(units) // 2
     halves = [images_of(part, unit) for part in (order[:half], order[half : 2 * half])]
@@ -282,38 +282,6 @@ def _null(
     return best, _probe(
         [spaces[best]], first, second, groups[np.concatenate(halves)], protocol, seed, store
     )
-
-
-def _join_alike(
-    groups: np.ndarray,
-    sources: Sequence[ImageSource],
-    used: Mapping[str, Sequence[int]],
-    keys: Mapping[str, Sequence[str]],
-    store: FeatureStore,
-    report: Report,
-) -> np.ndarray:
-    """Return groups in which images of both sets that look alike are one.
-
-    Raises:
-        ImagesError: images cannot be read any more.
-    """
-    images = []
-    for kind, source in zip(KINDS, sources, strict=True):
-        record = {"looks": PIPELINE, "images": digest_keys(keys[kind])}
-        arrays = store.recall(record)
-        if arrays is None:
-            text = f"Looking for near-duplicates among {len(used[kind])} {kind} images."
-            report({"event": "note", "text": text})
-            found, kept, _ = thumbnails(source, used[kind])
-            if len(kept) < len(used[kind]):
-                lost = len(used[kind]) - len(kept)
-                raise ImagesError(
-                    f"{source.name}: {lost} images became unreadable meanwhile. Rank again."
-                )
-            arrays = {"images": found}
-            store.remember(record, arrays)
-        images.append(arrays["images"])
-    return join_alike(groups, np.concatenate(images))
 
 
 def _notes(
