@@ -76,7 +76,8 @@ def compare(real: ImageSource, fake: ImageSource, *, seed: int = 0) -> Iterator[
             advice="Remove them from one set: such images cannot be told apart by anything.",
             names=tuple(same),
         )  # fmt: skip
-    yield from _duplicates(keys[1], called[1], "", generated=True)
+    partly = _of(orders[1], len(fake))
+    yield from _duplicates(keys[1], called[1], partly, generated=True)
     names = [s.captions(k) for s, k in zip((real, fake), kept, strict=True)]
     if all(len(k) for k in kept):
         closest, distance = nearest(pixels[1], pixels[0])
@@ -94,7 +95,7 @@ def compare(real: ImageSource, fake: ImageSource, *, seed: int = 0) -> Iterator[
             )  # fmt: skip
         elif not same:
             yield Finding(topic="data", level="ok", text="No image stands in both sets.")
-        yield from _alike(pixels[1], names[1], fake.keys(kept[1]), "", generated=True)
+        yield from _alike(pixels[1], names[1], fake.keys(kept[1]), partly, generated=True)
     for found in audit(real, fake, *orders):
         yield Finding(topic="data", level="warning", text=found.message)
 

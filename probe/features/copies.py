@@ -67,12 +67,15 @@ class Copies:
         real, generated = self._sets
         if shared := real.keys() & generated.keys():
             counts = [sum(len(own[number]) for number in shared) for own in self._sets]
-            also = " or look like images of the other" if self.by_looks else ""
+            also, advice = "", "remove them from one set"
+            if self.by_looks:
+                also = " or look like images of the other"
+                advice += ", unless the generator repeats what it was trained on"
             pairs = [(real[number][0], generated[number][0]) for number in shared]
             remarks.append(
                 f"{counts[0]} of {_count(real)} real and {counts[1]} of {_count(generated)} "
                 f"generated images are in both sets{also} ({self._some(pairs)}). They make the "
-                "sets seem more alike than they are: remove them from one set."
+                f"sets seem more alike than they are: {advice}."
             )
         for own, name, advice in zip(self._sets, SETS, ADVICE, strict=True):
             if len(own) < _count(own):

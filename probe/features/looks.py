@@ -46,11 +46,11 @@ def differences(images: np.ndarray, others: np.ndarray) -> np.ndarray:
     """
     pool = _flat(others)
     squares = np.square(pool).sum(axis=1)
-    nearest = np.full((len(images), len(others)), np.inf, np.float32)
+    least = np.full((len(images), len(others)), np.inf, np.float32)
     for version in (_flat(images), _flat(images[..., ::-1])):
         found = np.square(version).sum(axis=1)[:, None] + squares - 2 * version @ pool.T
-        np.minimum(nearest, found, out=nearest)
-    return np.sqrt(np.maximum(nearest, 0) / pool.shape[1])
+        np.minimum(least, found, out=least)
+    return np.sqrt(np.maximum(least, 0) / pool.shape[1])
 
 
 def _flat(images: np.ndarray) -> np.ndarray:

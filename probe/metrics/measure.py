@@ -67,7 +67,7 @@ def measure(
         config: plain values to keep in the record besides the options.
 
     Raises:
-        ImagesError: too few usable images of a class.
+        ImagesError: too few usable images of a class, or too few different ones.
         BrokenImageError: an image is broken, under `strict`.
         BackboneUnavailable: no backbone can run here.
     """

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from probe.errors import ProbeError
 from probe.probing.protocol import CHANCE, PROTOCOLS
+from probe.registry import lookup
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -132,13 +133,14 @@ class Leaderboard:
         """Return the leaderboard that `to_dict` wrote.
 
         Raises:
-            ProbeError: another schema version.
+            ProbeError: another schema version, or a protocol that there is not.
         """
         if record.get("schema_version") != SCHEMA_VERSION:
             raise ProbeError(
                 f"This leaderboard has schema version {record.get('schema_version')}; version "
                 f"{SCHEMA_VERSION} is expected. Rank again."
             )
+        lookup(PROTOCOLS, record["protocol"], "protocol")
         names = {f.name for f in fields(cls)}
         values = {key: value for key, value in record.items() if key in names}
         return cls(**{**values, "rows": tuple(Row(**row) for row in record["rows"])})

@@ -101,7 +101,7 @@ def rank(
         on every process but the first.
 
     Raises:
-        ImagesError: too few usable images of a class.
+        ImagesError: too few usable images of a class, or too few that are in that class alone.
         BrokenImageError: an image is broken, under `strict`.
         BackboneUnavailable: no backbone of the bank can run here.
     """

@@ -176,6 +176,12 @@ def test_paper_judges_controls_and_the_null_row_by_accuracy():
     assert board.rows[0].score_low < board.rows[0].score < board.rows[0].score_high < -1
 
 
+def test_a_record_by_an_unknown_protocol_is_refused():
+    record = rank({"a": noisy(-0.3, 0)}).to_dict()
+    with pytest.raises(ProbeError, match="Unknown protocol 'papr'. Did you mean 'paper'"):
+        Leaderboard.from_dict({**record, "protocol": "papr"})
+
+
 def test_close_backbones_share_a_rank():
     base = np.random.default_rng(0).normal(-0.5, 0.1, 2 * N)
     wobble = np.random.default_rng(1).normal(0, 0.2, (2, 2 * N))
