@@ -55,10 +55,10 @@ class Copies:
         for own, other, source in zip(self._sets, self._sets[::-1], sources, strict=True):
             left = len(own.keys() - other.keys() if apart else own)
             if left < least:
-                also = " and without images of the other set" if apart else ""
+                also = " and images of the other set" if apart else ""
                 raise ImagesError(
-                    f"{source}: {left} of its {_count(own)} images are left without copies{also}; "
-                    f"at least {least} are needed. {' '.join(self.remarks())}"
+                    f"{source}: leaving out copies{also} leaves {left} of {_count(own)} images; at "
+                    f"least {least} are needed. {' '.join(self.remarks())}"
                 )
 
     def remarks(self) -> list[str]:
@@ -83,7 +83,7 @@ class Copies:
                 pairs = [(names[0], names[1]) for names in own.values() if len(names) > 1]
                 remarks.append(
                     f"{_count(own) - len(own)} of {_count(own)} {name} images are copies of others "
-                    f"in their set{also} ({self._some(pairs)}); {len(own)} are distinct. {advice}"
+                    f"in their set{also} ({self._some(pairs)}), which leaves {len(own)}. {advice}"
                 )
         return remarks
 

@@ -27,7 +27,10 @@ def test_nothing_is_said_of_sets_without_copies():
 def test_each_set_and_what_they_share_has_its_sentence_with_numbers_and_names():
     both, real, fake = copies("aabcdee", "bbfgaghi").remarks()
     assert "3 of 7 real and 3 of 8 generated images are in both sets (r0 = f4, r2 = f0)" in both
-    assert "2 of 7 real images are copies of others in their set (r0 = r1, r5 = r6); 5" in real
+    assert (
+        "2 of 7 real images are copies of others in their set (r0 = r1, r5 = r6), which leaves 5."
+        in real
+    )
     assert "2 of 8 generated images" in fake and "f0 = f1, f3 = f5" in fake
     assert "generator repeats itself" in fake and "generator" not in real
     (many,) = copies("aabbccdd", "efgh").remarks()
@@ -38,9 +41,11 @@ def test_what_is_left_must_be_enough():
     sets = copies("aabcd", "defgh")
     sets.require(4, ("x", "y"), apart=False)
     sets.require(3, ("x", "y"), apart=True)
-    with pytest.raises(ImagesError, match="x: 3 of its 5 images are left without copies and with"):
+    with pytest.raises(
+        ImagesError, match="x: leaving out copies and images of the other set leaves 3 of 5"
+    ):
         sets.require(4, ("x", "y"), apart=True)
-    with pytest.raises(ImagesError, match=r"x: 4 of its 5 images are left without copies; .*r0 ="):
+    with pytest.raises(ImagesError, match=r"x: leaving out copies leaves 4 of 5 images; .*r0 ="):
         sets.require(5, ("x", "y"), apart=False)
 
 

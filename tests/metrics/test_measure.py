@@ -128,7 +128,7 @@ def test_copies_are_counted_and_named(metrics, reals, fakes, tmp_path):
     assert both.startswith("Warning: 10 of 70 real and 30 of 60 generated images are in both sets")
     assert "fake-000.png = 0-000.png" in both
     assert own.startswith("Warning: 40 of 60 generated images are copies of others in their set")
-    assert "20 are distinct" in own
+    assert "which leaves 20." in own
     clean = json.loads(metrics(fakes, write_images(tmp_path / "new", 60, seed=9)).out)
     assert not any("Warning" in note for note in clean["notes"])
 
@@ -145,7 +145,7 @@ def test_two_images_copied_often_are_refused(metrics, reals, fakes, tmp_path):
     for real, gen in ((reals, two), (two, reals)):
         result = metrics(real, gen)
         assert result.code == 1 and result.out == ""
-        assert f"{two}: 2 of its 40 images are left without copies; at least 16" in result.err
+        assert f"{two}: leaving out copies leaves 2 of 40 images; at least 16" in result.err
 
 
 @pytest.mark.parametrize(
