@@ -14,9 +14,8 @@ from typing import Any
 import torch
 from torch import nn
 from torch.nn import functional as F
-from torchvision.models.inception import Inception3, InceptionA, InceptionC, InceptionE
 
-from probe.bank.base import no_such
+from probe.bank.base import feature_key, no_such
 from probe.bank.spec import BackboneSpec
 from probe.bank.state import load_state
 
@@ -42,12 +41,19 @@ class InceptionNetwork(nn.Module):
         return [y], y.mean(dim=(2, 3))
 
 
+def key(spec: BackboneSpec) -> dict[str, Any]:
+    """Return what decides a pooled feature; see `feature_key`."""
+    return feature_key(spec, "torchvision")
+
+
 def build(spec: BackboneSpec, path: Path | None) -> nn.Module:
     """Build the network; `path` is its weight file, None leaves the random initialisation.
 
     Raises:
         BackboneUnavailable: another model, or weights that do not fit.
     """
+    from torchvision.models.inception import Inception3, InceptionA, InceptionC, InceptionE
+
     if spec.model != MODEL:
         raise no_such("the source inception has no model", spec.model, [MODEL])
     model = Inception3(CLASSES, aux_logits=False, init_weights=False)

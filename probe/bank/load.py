@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -33,6 +34,12 @@ def _source(module: str) -> Build:
 SOURCES: Mapping[str, Build] = {
     name: _source(name) for name in ("timm", "open_clip", "torchvision", "torchscript", "inception")
 }
+
+
+def source_key(spec: BackboneSpec) -> dict[str, Any]:
+    """Return what an entry's features depend on besides input and weights, as its source says."""
+    lookup(SOURCES, spec.source, "source")
+    return import_module(f"probe.bank.{spec.source}").key(spec)
 
 
 def input_spec(spec: BackboneSpec) -> InputSpec:

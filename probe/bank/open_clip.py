@@ -3,12 +3,12 @@
 import logging
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-import open_clip
 import torch
 from torch import nn
 
-from probe.bank.base import no_such
+from probe.bank.base import feature_key, no_such
 from probe.bank.spec import BackboneSpec
 from probe.bank.state import load_state
 
@@ -50,12 +50,19 @@ class OpenClipNetwork(nn.Module):
         return found["image_intermediates"], found["image_features"]
 
 
+def key(spec: BackboneSpec) -> dict[str, Any]:
+    """Return what decides a pooled feature; see `feature_key`."""
+    return feature_key(spec)
+
+
 def build(spec: BackboneSpec, path: Path | None) -> nn.Module:
     """Build the image tower; `path` is its weight file, None leaves the random initialisation.
 
     Raises:
         BackboneUnavailable: open_clip has no such architecture, or the weights do not fit.
     """
+    import open_clip
+
     known = open_clip.list_models()
     if spec.model not in known:
         raise no_such(f"open_clip {open_clip.__version__} has no model", spec.model, known)

@@ -2,18 +2,19 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-import timm
 import torch
-from timm.data import resolve_model_data_config
-from timm.models import PretrainedCfg
 from torch import nn
 
-from probe.bank.base import InputSpec, no_such
+from probe.bank.base import InputSpec, feature_key, no_such
 from probe.bank.keys import map_keys
 from probe.bank.spec import BackboneSpec
 from probe.bank.state import fit_state, read_state
 from probe.errors import BackboneUnavailable
+
+if TYPE_CHECKING:
+    from timm.models import PretrainedCfg
 
 
 class TimmNetwork(nn.Module):
@@ -57,6 +58,9 @@ def known_input(spec: BackboneSpec) -> InputSpec:
     Raises:
         BackboneUnavailable: timm does not know the model and the tag of its weights.
     """
+    import timm
+    from timm.data import resolve_model_data_config
+
     name = _tagged(spec)
     config = _config(name)
     if config is None or "." not in name:
@@ -68,12 +72,19 @@ def known_input(spec: BackboneSpec) -> InputSpec:
     return InputSpec(found["input_size"][-1], found["mean"], found["std"], spec.resize)
 
 
+def key(spec: BackboneSpec) -> dict[str, Any]:
+    """Return what decides a pooled feature; see `feature_key`."""
+    return feature_key(spec)
+
+
 def build(spec: BackboneSpec, path: Path | None) -> nn.Module:
     """Build the architecture; `path` is its weight file, None leaves the random initialisation.
 
     Raises:
         BackboneUnavailable: timm has no such architecture, or the weights do not fit.
     """
+    import timm
+
     name = spec.model
     if not timm.is_model(name):
         raise no_such(f"timm {timm.__version__} has no model", name, timm.list_models())
@@ -91,6 +102,8 @@ def _with_weights(spec: BackboneSpec, path: Path, model: nn.Module) -> nn.Module
     That is how a position embedding for another input size is resampled, and how an original
     release's names become timm's.
     """
+    import timm
+
     state = map_keys(read_state(path), spec.keys, model)
     # timm calls the classifier "head", "head.fc", "fc" or "classifier".
     config = _config(_tagged(spec)) or _config(spec.model)
@@ -124,8 +137,10 @@ def _tagged(spec: BackboneSpec) -> str:
     return spec.model
 
 
-def _config(name: str) -> PretrainedCfg | None:
+def _config(name: str) -> "PretrainedCfg | None":
     """Return what timm knows of a model's weights; None for a model or tag that it does not."""
+    import timm
+
     try:
         return timm.get_pretrained_cfg(name)
     except RuntimeError:

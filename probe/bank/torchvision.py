@@ -2,14 +2,12 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
-import torchvision
 from torch import nn
-from torchvision.models import get_model, list_models
-from torchvision.models.feature_extraction import create_feature_extractor, get_graph_node_names
 
-from probe.bank.base import no_such
+from probe.bank.base import feature_key, no_such
 from probe.bank.spec import BackboneSpec
 from probe.bank.state import load_state
 
@@ -32,6 +30,11 @@ class TorchvisionNetwork(nn.Module):
         return maps, maps[-1].mean(dim=(2, 3))
 
 
+def key(spec: BackboneSpec) -> dict[str, Any]:
+    """Return what decides a pooled feature; see `feature_key`."""
+    return feature_key(spec, "torchvision", taps=spec.taps)
+
+
 def build(spec: BackboneSpec, path: Path | None) -> nn.Module:
     """Build the trunk; `path` is its weight file, None leaves the random initialisation.
 
@@ -39,6 +42,10 @@ def build(spec: BackboneSpec, path: Path | None) -> nn.Module:
         BackboneUnavailable: torchvision has no such architecture or module, or the weights do not
             fit.
     """
+    import torchvision
+    from torchvision.models import get_model, list_models
+    from torchvision.models.feature_extraction import create_feature_extractor, get_graph_node_names
+
     if spec.model not in list_models():
         library = f"torchvision {torchvision.__version__}"
         raise no_such(f"{library} has no model", spec.model, list_models())

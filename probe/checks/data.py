@@ -6,6 +6,8 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from probe.checks.findings import Finding, counted, some
+from probe.features.copies import ADVICE
+from probe.features.looks import NEAR, nearest, thumbnails
 from probe.images.audit import audit
 from probe.images.base import Header, ImageSource
 from probe.probing.config import LEAST_IMAGES
@@ -13,13 +15,8 @@ from probe.runtime import numpy_stream
 
 HEADERS = 20_000  # read at most; more are sampled
 DECODED = 2_000  # decoded at most
-SIDE = 16  # at which near duplicates are compared
-# Root mean square, of 255, below which two images are the same to the eye: noise of 32 px saved as
-# JPEG again is at 4, emoji that differ by a detail begin at 5.
-NEAR = 5.0
 FEW = 100  # training on fewer has been tried by nobody
 FLAT = 2.0  # standard deviation of every channel, of 255, of an image that shows nothing
-PART = 256
 ODD_MODES = {"L": "grey", "LA": "grey with alpha", "RGBA": "with alpha", "P": "with a palette",
              "CMYK": "CMYK", "I;16": "16-bit grey", "I": "32-bit grey", "F": "float grey",
              "1": "black and white"}  # fmt: skip
@@ -43,7 +40,7 @@ def examine(source: ImageSource, *, resolution: int | None, seed: int = 0) -> It
     yield from _sizes(dict(zip(read, headers, strict=True)), names, resolution, partly)
     yield from _modes(headers, partly)
     yield from _labels(source)
-    pixels, kept, broken = _decode(source, decoded)
+    pixels, kept, broken = thumbnails(source, decoded)
     damaged = sorted({names[i] for i, h in zip(read, headers, strict=True) if h is None} | broken)
     if damaged:
         share = f"{len(damaged)} of {len(read)} files cannot be read: {some(damaged)}."
@@ -53,7 +50,7 @@ def examine(source: ImageSource, *, resolution: int | None, seed: int = 0) -> It
     else:
         looked = f"{len(kept)} images were decoded, all of them whole"
         yield Finding(topic="data", level="ok", text=f"{looked}{_of(kept, n)}.")
-    yield from _duplicates(source, read, names, partly)
+    yield from _duplicates(source.keys(read), list(names.values()), partly)
     if len(kept) >= 2:
         keys = source.keys(kept)
         yield from _alike(pixels, [names[i] for i in kept], keys, _of(kept, n))
@@ -66,20 +63,26 @@ def compare(real: ImageSource, fake: ImageSource, *, seed: int = 0) -> Iterator[
         sorted(numpy_stream(seed, "doctor").permutation(len(s)).tolist()[:DECODED])
         for s in (real, fake)
     ]
-    same = set(real.keys(orders[0])) & set(fake.keys(orders[1]))
-    decoded = [_decode(s, o) for s, o in zip((real, fake), orders, strict=True)]
+    keys = [s.keys(o) for s, o in zip((real, fake), orders, strict=True)]
+    called = [s.captions(o) for s, o in zip((real, fake), orders, strict=True)]
+    known, made = (dict(zip(k, c, strict=True)) for k, c in zip(keys, called, strict=True))
+    same = [f"{known[key]} = {made[key]}" for key in known if key in made]
+    decoded = [thumbnails(s, o) for s, o in zip((real, fake), orders, strict=True)]
     pixels, kept = [d[0] for d in decoded], [d[1] for d in decoded]
     if same:
         yield Finding(
             topic="data", level="problem",
-            text=f"In both sets: {counted(same, 'file')}.",
-            advice="Remove them from one side: such images cannot be told apart by anything.",
+            text=f"In both sets: {counted(same, 'file')}: {some(same)}.",
+            advice="Remove them from one set: such images cannot be told apart by anything.",
+            names=tuple(same),
         )  # fmt: skip
+    partly = _of(orders[1], len(fake))
+    yield from _duplicates(keys[1], called[1], partly, generated=True)
     names = [s.captions(k) for s, k in zip((real, fake), kept, strict=True)]
     if all(len(k) for k in kept):
-        nearest, distance = _nearest(pixels[1], pixels[0])
+        closest, distance = nearest(pixels[1], pixels[0])
         copies = [
-            f"{names[1][i]} is {names[0][nearest[i]]}"
+            f"{names[1][i]} is {names[0][closest[i]]}"
             for i in np.flatnonzero(distance < NEAR).tolist()
         ]
         if len(copies) > len(same):
@@ -92,6 +95,7 @@ def compare(real: ImageSource, fake: ImageSource, *, seed: int = 0) -> Iterator[
             )  # fmt: skip
         elif not same:
             yield Finding(topic="data", level="ok", text="No image stands in both sets.")
+        yield from _alike(pixels[1], names[1], fake.keys(kept[1]), partly, generated=True)
     for found in audit(real, fake, *orders):
         yield Finding(topic="data", level="warning", text=found.message)
 
@@ -178,57 +182,54 @@ def _labels(source: ImageSource) -> Iterator[Finding]:
     )  # fmt: skip
 
 
-def _decode(source: ImageSource, indices: Sequence[int]) -> tuple[np.ndarray, list[int], set[str]]:
-    """Return images as float32 (M, 3, 16, 16), their indices, and the names of broken ones."""
-    parts, kept, broken = [np.zeros((0, 3, SIDE, SIDE), np.float32)], [], set()
-    for start in range(0, len(indices), PART):
-        batch = source.load(indices[start : start + PART], SIDE)
-        parts.append(batch.images.numpy().astype(np.float32))
-        kept += batch.indices
-        broken |= {b.name for b in batch.broken.values()}
-    return np.concatenate(parts), kept, broken
-
-
 def _duplicates(
-    source: ImageSource, indices: Sequence[int], names: dict[int, str], partly: str
+    keys: Sequence[str], names: Sequence[str], partly: str, *, generated: bool = False
 ) -> Iterator[Finding]:
     groups = defaultdict(list)
-    for index, key in zip(indices, source.keys(indices), strict=True):
-        groups[key].append(names[index])
+    for key, name in zip(keys, names, strict=True):
+        groups[key].append(name)
     twice = [group for group in groups.values() if len(group) > 1]
     if not twice:
+        if generated:
+            return
         yield Finding(topic="data", level="ok", text=f"No file stands there twice{partly}.")
         return
     extra = sum(len(group) - 1 for group in twice)
     yield Finding(
         topic="data", level="warning",
-        text=f"Copies of other files, byte by byte{partly}: {extra}. "
-        f"{some([' = '.join(group[:3]) for group in twice])}.",
-        advice="Remove them: a copy in the other half of a split is no held-out image.",
+        text=f"Copies of other {'generated images' if generated else 'files'}, byte by byte"
+        f"{partly}: {extra}. {some([' = '.join(group[:3]) for group in twice])}.",
+        advice=ADVICE[generated],
         names=tuple(name for group in twice for name in group[1:]),
     )  # fmt: skip
 
 
 def _alike(
-    pixels: np.ndarray, names: Sequence[str], keys: Sequence[str], partly: str
+    pixels: np.ndarray,
+    names: Sequence[str],
+    keys: Sequence[str],
+    partly: str,
+    *,
+    generated: bool = False,
 ) -> Iterator[Finding]:
     first = {key: i for i, key in reversed(list(enumerate(keys)))}
     once = sorted(first.values())  # copies byte by byte are told apart from these
     pixels, names = pixels[once], [names[i] for i in once]
     if len(once) < 2:
         return
-    nearest, distance = _nearest(pixels, None)
-    pairs = {tuple(sorted((i, int(nearest[i])))) for i in np.flatnonzero(distance < NEAR).tolist()}
+    closest, distance = nearest(pixels, None)
+    pairs = {tuple(sorted((i, int(closest[i])))) for i in np.flatnonzero(distance < NEAR).tolist()}
     if not pairs:
         return
     found = [f"{names[i]} ~ {names[j]}" for i, j in sorted(pairs)]
     share = len({i for pair in pairs for i in pair}) / len(names)
     yield Finding(
         topic="data", level="warning" if share > 0.02 else "note",
-        text=f"{share:.1%} of the images look like another one, mirrored ones included{partly}: "
-        f"{some(found)}.",
-        advice="Frames of one film, other sizes or crops of one picture: keep one of each, or "
-        "scores are too good.",
+        text=f"{share:.1%} of the {'generated ' if generated else ''}images look like another one, "
+        f"mirrored ones included{partly}: {some(found)}.",
+        advice="The generator repeats itself." if generated
+        else "Frames of one film, other sizes or crops of one picture: keep one of each, or rank "
+        "with --near-duplicates.",
         names=tuple(found),
     )  # fmt: skip
 
@@ -241,33 +242,3 @@ def _flat(pixels: np.ndarray, names: Sequence[str]) -> Iterator[Finding]:
             text=f"Nothing but one colour: {counted(empty)}: {some(empty)}.",
             advice="Remove them.", names=tuple(empty),
         )  # fmt: skip
-
-
-def _nearest(images: np.ndarray, others: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
-    """Return each image's nearest other image and how far it is, as it stands or mirrored.
-
-    Args:
-        images: float32 (N, 3, s, s), 0 to 255.
-        others: among which to look; None: among the images themselves, but not itself.
-
-    Returns:
-        Indices (N,), and root mean squares (N,) of the differences.
-    """
-    pool = images if others is None else others
-    flat = pool.reshape(len(pool), -1).astype(np.float64)
-    squares = (flat**2).sum(axis=1)
-    best = np.full(len(images), np.inf)
-    where = np.zeros(len(images), dtype=int)
-    for version in (images, images[:, :, :, ::-1]):
-        for start in range(0, len(images), PART):
-            part = version[start : start + PART].reshape(-1, flat.shape[1]).astype(np.float64)
-            found = (part**2).sum(axis=1)[:, None] + squares[None] - 2 * part @ flat.T
-            if others is None:
-                rows = np.arange(len(part))
-                found[rows, start + rows] = np.inf
-            nearest = found.argmin(axis=1)
-            least = found[np.arange(len(part)), nearest]
-            closer = least < best[start : start + len(part)]
-            best[start : start + len(part)][closer] = least[closer]
-            where[start : start + len(part)][closer] = nearest[closer]
-    return where, np.sqrt(np.maximum(best, 0) / flat.shape[1])

@@ -1,11 +1,11 @@
 """Which feature space a bank entry's features belong to."""
 
+from collections.abc import Iterable
 from dataclasses import asdict
-from importlib import metadata
 
 import torch
 
-from probe.bank.load import input_spec
+from probe.bank.load import input_spec, source_key
 from probe.bank.spec import BackboneSpec
 from probe.bank.weights import weights_digest
 from probe.features.store import FeatureSpace, FeatureStore
@@ -15,9 +15,9 @@ from probe.runtime import choose_precision
 PIPELINE = 2  # raised whenever decoding, resizing, pooling or folding changes a feature
 
 
-def library_versions() -> dict[str, str]:
-    """Return the versions of the libraries that change features."""
-    return {name: metadata.version(name) for name in ("torch", "timm", "open_clip_torch", "pillow")}
+def library_versions(spaces: Iterable[FeatureSpace]) -> dict[str, str]:
+    """Return the versions of the libraries that features in these spaces depend on."""
+    return {name: v for space in spaces for name, v in space.record["versions"].items()}
 
 
 def precision_for(spec: BackboneSpec, name: str, device: torch.device) -> str:
@@ -66,13 +66,11 @@ def open_space(
             "pipeline": PIPELINE,
             "source": spec.source,
             "model": spec.model,
-            "pool": spec.pool,
-            "taps": spec.taps if spec.source == "torchvision" else (),
             "input": asdict(input_spec(spec)),
             "weights": weights_digest(spec, offline=offline, calibration=calibration),
             "resolution": resolution,
             "precision": precision_for(spec, precision, device),
             "device": device.type,
-            "versions": library_versions(),
+            **source_key(spec),
         }
     )

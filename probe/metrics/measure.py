@@ -16,6 +16,7 @@ from probe.bank.fid import FID, fid_spec, how_to_get
 from probe.bank.spec import BackboneSpec
 from probe.bank.weights import verified_weights
 from probe.errors import BackboneUnavailable
+from probe.features.copies import find_copies
 from probe.features.extract import Failure
 from probe.features.pair import digest_keys, draw_orders, extract_pair, no_backbone, refuse
 from probe.features.space import library_versions
@@ -28,7 +29,7 @@ from probe.metrics.kernel import MOST, kernel_distance
 from probe.metrics.prdc import neighbourhoods
 from probe.metrics.record import Distances, Measurement
 
-FORMULAS = 1  # raised whenever a metric changes
+FORMULAS = 2  # raised whenever a metric changes
 AMPLE = 2  # images per dimension, below which the Fréchet distance's bias is spoken of
 PUBLISHED = 50_000  # generated images in the FIDs of papers
 
@@ -66,7 +67,7 @@ def measure(
         config: plain values to keep in the record besides the options.
 
     Raises:
-        ImagesError: too few usable images of a class.
+        ImagesError: too few usable images of a class, or too few different ones.
         BrokenImageError: an image is broken, under `strict`.
         BackboneUnavailable: no backbone can run here.
     """
@@ -109,6 +110,8 @@ def measure(
         no_backbone(failures)
 
     keys, rows = measured.keys, []
+    copies = find_copies(real, fake, measured)
+    copies.require(LEAST_IMAGES, (real.name, fake.name), apart=False)
     for spec in specs:
         described = {"name": spec.name, "role": spec.role, "license": spec.license}
         if spec.name in failures:
@@ -131,14 +134,17 @@ def measure(
         n_fake=n_fake,
         resolution=resolution,
         rows=tuple(rows),
-        notes=_notes(rows, n_real, n_fake, measured.broken),
+        notes=[
+            *(f"Warning: {remark}" for remark in copies.remarks()),
+            *_notes(rows, n_real, n_fake, measured.broken),
+        ],
         config={
             **(config or {}),
             "options": asdict(options),
             "device": str(device),
             "real": {**real.identity(), "images_digest": digest_keys(keys["real"])},
             "fake": {**fake.identity(), "images_digest": digest_keys(keys["fake"])},
-            "versions": library_versions(),
+            "versions": library_versions(spaces.values()),
             "weights": {name: space.record["weights"] for name, space in spaces.items()},
         },
     )

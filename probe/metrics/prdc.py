@@ -3,6 +3,10 @@
 Each set's support is the union of balls around its samples, each as large as the distance to the
 sample's k-th nearest neighbour in the same set. Precision and recall: Kynkäänniemi et al. 2019,
 equation 2; density and coverage: Naeem et al. 2020, equations 3 and 4.
+
+The surface of a ball matters only if images are copies: the copy of a ball's k-th neighbour lies on
+it. Density leaves it out, as its authors' program does, so that copies of the reals have density 1;
+the other three count it in, as the formula of precision and recall does.
 """
 
 from dataclasses import dataclass
@@ -14,6 +18,9 @@ from probe.metrics.tables import check_pair
 
 K = 5  # Naeem et al. 2020, section 4
 BLOCK = 1024  # rows whose distances to everything are in memory at a time
+# Squared distances are differences of squares; closer to a ball's surface than this share of those
+# squares, rounding would decide the side.
+ROUNDING = 1e-12
 
 
 @dataclass(frozen=True)
@@ -57,19 +64,21 @@ def neighbourhoods(real: np.ndarray, fake: np.ndarray, *, k: int = K) -> Neighbo
     # Squared distances all along. Centred, since they are differences of large squares.
     centre = real.mean(axis=0, dtype=np.float64)
     x, y = real - centre, fake - centre
-    reach_x, reach_y = _reaches(x, k), _reaches(y, k)
+    (inner_x, outer_x), (_, outer_y) = _balls(x, k), _balls(y, k)
     balls = np.zeros(len(y), dtype=np.int64)  # of reals, in which each fake lies
+    precise = np.zeros(len(y), dtype=bool)
     recalled = np.zeros(len(x), dtype=bool)
     covered = np.zeros(len(x), dtype=bool)
     for start in range(0, len(x), BLOCK):
         part = slice(start, start + BLOCK)
         squares = _squares(x[part], y)
-        in_real = squares <= reach_x[part, None]
-        balls += in_real.sum(axis=0)
+        balls += (squares < inner_x[part, None]).sum(axis=0)
+        in_real = squares <= outer_x[part, None]
+        precise |= in_real.any(axis=0)
         covered[part] = in_real.any(axis=1)
-        recalled[part] = (squares <= reach_y[None, :]).any(axis=1)
+        recalled[part] = (squares <= outer_y[None, :]).any(axis=1)
     return Neighbourhoods(
-        precision=float((balls > 0).mean()),
+        precision=float(precise.mean()),
         recall=float(recalled.mean()),
         density=float(balls.mean() / k),
         coverage=float(covered.mean()),
@@ -80,6 +89,13 @@ def _squares(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """Return the squared distances of all pairs of rows, (len(a), len(b))."""
     found = np.square(a).sum(axis=1)[:, None] + np.square(b).sum(axis=1) - 2 * (a @ b.T)
     return np.maximum(found, 0, out=found)
+
+
+def _balls(x: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return each row's squared radius, (N,), without the ball's surface and with it."""
+    reaches = _reaches(x, k)
+    surface = ROUNDING * (np.square(x).sum(axis=1) + reaches)
+    return reaches - surface, reaches + surface
 
 
 def _reaches(x: np.ndarray, k: int) -> np.ndarray:

@@ -11,6 +11,7 @@ import numpy as np
 from scipy.stats import rankdata
 
 from probe.probing.protocol import CHANCE, ProbeResult
+from probe.probing.units import images_of, strata
 from probe.runtime import numpy_stream
 
 CLIP = 12.0  # nats of log-odds: beyond this an image is as clear as any
@@ -44,9 +45,9 @@ def agreement(results: Mapping[str, ProbeResult]) -> np.ndarray:
         float64 (B, B) in [-1, 1], symmetric, ones on the diagonal; NaN where a backbone gives all
         images of a class the same log-odds.
     """
-    logits, n_real = _logits(results)
+    logits, y, _ = _logits(results)
     total = np.zeros((len(logits), len(logits)))
-    for part in (logits[:, :n_real], logits[:, n_real:]):
+    for part in (logits[:, ~y], logits[:, y]):
         ranks = np.apply_along_axis(rankdata, 1, part)
         with np.errstate(invalid="ignore", divide="ignore"):
             total += np.atleast_2d(np.corrcoef(ranks))
@@ -78,24 +79,30 @@ def greedy_picks(results: Mapping[str, ProbeResult], names: Sequence[str], k: in
     return chosen
 
 
-def _logits(results: Mapping[str, ProbeResult]) -> tuple[np.ndarray, int]:
-    """Return log-odds (B, n) of the images that every backbone held out, and how many are real."""
+def _logits(
+    results: Mapping[str, ProbeResult],
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return log-odds of the images that every backbone held out, (B, n).
+
+    And whether each was generated, and its group, (n,) both.
+    """
     first = next(iter(results.values()))
     logits = np.stack([result.image_logits for result in results.values()])
     known = np.isfinite(logits).all(axis=0)
-    return logits[:, known], int(known[: first.n_real].sum())
+    generated = np.arange(len(known)) >= first.n_real
+    return logits[:, known], generated[known], first.groups[known]
 
 
 def _stacked(results: Mapping[str, ProbeResult]) -> float:
     """Return the mean held-out log-probability of a regression on several log-odds, nats."""
     from sklearn.linear_model import LogisticRegression
 
-    logits, n_real = _logits(results)
+    logits, y, groups = _logits(results)
     x = logits.T.clip(-CLIP, CLIP)
-    y = np.arange(len(x)) >= n_real
     rng = numpy_stream(0, "stacking")
-    order = np.concatenate([rng.permutation(n_real), n_real + rng.permutation(len(x) - n_real)])
-    halves = [order[0::2], order[1::2]]
+    unit, parts = strata(y, groups)
+    order = np.concatenate([rng.permutation(part) for part in parts])
+    halves = [images_of(units, unit) for units in (order[0::2], order[1::2])]
     losses = []
     for fit, held in (halves, halves[::-1]):
         model = LogisticRegression(class_weight="balanced").fit(x[fit], y[fit])

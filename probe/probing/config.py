@@ -13,7 +13,9 @@ LEAST_IMAGES = 16
 class RankOptions:
     """Options of a ranking, whatever the images come from."""
 
-    protocol: str = option("fair", "fair, paper (C = 0.2 on raw features), or both.")
+    protocol: str = option(
+        "fair", "fair, paper (C = 0.2 on raw features, ordered by accuracy), or both."
+    )
     num: int = option(10_000, "Images of each class, at most.")
     k: int = option(3, "How many backbones K-fixed would take; they are marked.")
     seed: int = option(0, "Seed of the subset, the latents, the splits and the bootstrap.")
@@ -23,6 +25,11 @@ class RankOptions:
     precision: str = option("auto", "auto (bf16 where the hardware has it), fp32 or bf16.")
     match_jpeg: bool = option(
         False, "Compress reals and fakes alike as JPEG, so that encoding cannot tell them apart."
+    )
+    near_duplicates: bool = option(
+        False,
+        "Count images that look alike as copies, so that no split parts them; reads or draws all "
+        "images once more.",
     )
     strict: bool = option(False, "Stop at the first broken image instead of skipping it.")
 

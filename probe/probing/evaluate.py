@@ -30,7 +30,14 @@ MOST_WORKERS = 3  # each holds a standardised training half, in double and in si
 THREADS_FROM_BYTES = 16 * 2**20
 
 
-def evaluate(real: np.ndarray, fake: np.ndarray, *, protocol: Protocol, seed: int) -> ProbeResult:
+def evaluate(
+    real: np.ndarray,
+    fake: np.ndarray,
+    *,
+    protocol: Protocol,
+    seed: int,
+    groups: np.ndarray | None = None,
+) -> ProbeResult:
     """Score one backbone's features (design 1.2, steps 2 and 3; method 2.2).
 
     Args:
@@ -38,6 +45,8 @@ def evaluate(real: np.ndarray, fake: np.ndarray, *, protocol: Protocol, seed: in
         fake: float32 (M, d).
         protocol: `FAIR` or `PAPER`.
         seed: of the splits and folds.
+        groups: int (N + M,), reals first, the same for copies of one image, which no split parts;
+            no copies by default.
 
     Raises:
         ImagesError: fewer than 16 of a class.
@@ -45,7 +54,8 @@ def evaluate(real: np.ndarray, fake: np.ndarray, *, protocol: Protocol, seed: in
     """
     real, fake = _check(real, fake)
     y = np.repeat([0, 1], [len(real), len(fake)])
-    pairs = splits(len(real), len(fake), protocol, seed)
+    groups = np.arange(len(y)) if groups is None else groups
+    pairs = splits(len(real), len(fake), protocol, seed, groups)
 
     def score(number: int) -> tuple[float, np.ndarray, np.ndarray]:
         """Return the strength, the held-out log-odds and the weights of one split."""
@@ -56,7 +66,7 @@ def evaluate(real: np.ndarray, fake: np.ndarray, *, protocol: Protocol, seed: in
         strength = protocol.strengths[0]
         if len(protocol.strengths) > 1:
             rng = numpy_stream(seed, "folds", number)
-            strength = choose_strength(fit_x, y[train], protocol, rng)
+            strength = choose_strength(fit_x, y[train], groups[train], protocol, rng)
         with sklearn.config_context(assume_finite=True):  # contexts do not reach into threads
             probe = PROBES[protocol.probe](strength).fit(fit_x, y[train])
         weights = raw(probe.coef_[0].astype(np.float64), probe.intercept_.astype(np.float64))
@@ -83,6 +93,7 @@ def evaluate(real: np.ndarray, fake: np.ndarray, *, protocol: Protocol, seed: in
     scores = _log_likelihood(logits, y)
     counts = np.isfinite(scores).sum(axis=0)
     known = np.where(counts > 0, counts, np.nan)
+    hits = np.where(np.isfinite(logits), (logits > 0) == y, np.nan)
     mean_weights = np.mean(weights, axis=0)
     return ProbeResult(
         score=float(np.nansum(scores) / counts.sum()),
@@ -90,7 +101,9 @@ def evaluate(real: np.ndarray, fake: np.ndarray, *, protocol: Protocol, seed: in
         auroc=float(np.mean(aurocs)),
         image_scores=np.nansum(scores, axis=0) / known,
         image_logits=np.nansum(logits, axis=0) / known,
+        image_hits=np.nansum(hits, axis=0) / known,
         image_counts=counts,
+        groups=groups,
         strengths=strengths,
         weights=mean_weights[:-1],
         intercept=float(mean_weights[-1]),

@@ -18,9 +18,11 @@ from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from probe.errors import ProbeError
+from probe.features.copies import group
 from probe.files import digest_bytes, write_bytes, write_json
 from probe.probing.calibration import Calibration, calibrate, error_rates
 from probe.probing.ranking import Ranking
+from probe.probing.units import firsts
 from probe.registry import lookup
 
 VERSION = 1
@@ -73,6 +75,7 @@ class FittedProbes:
         n_real, n_fake: how many images they were fitted and held out on.
         real, fake: what the images were, for sentences.
         seen: digest of an image's content key → its position in `FittedProbe.logits`.
+        groups: int64 (n_real + n_fake,): the same number for images with the same content key.
         probes: name → probe, in the leaderboard's order.
     """
 
@@ -85,6 +88,7 @@ class FittedProbes:
     real: str
     fake: str
     seen: dict[bytes, int]
+    groups: np.ndarray
     probes: dict[str, FittedProbe]
 
     @property
@@ -99,6 +103,11 @@ class FittedProbes:
     def generated(self) -> np.ndarray:
         """Which of the ranking's images were generated, bool (n_real + n_fake,)."""
         return np.arange(self.n_real + self.n_fake) >= self.n_real
+
+    @property
+    def counted(self) -> np.ndarray:
+        """Which of the ranking's images error rates are about: of copies one; bool (n,)."""
+        return firsts(self.generated, self.groups)
 
 
 def row_digest(key: str) -> bytes:
@@ -117,6 +126,7 @@ def save_probes(ranking: Ranking, folder: Path) -> None:
     results = ranking.results[board.protocol]
     tensors = {"seen": np.stack([np.frombuffer(row_digest(key), np.uint8) for key in ranking.keys])}
     generated = np.arange(board.n_real + board.n_fake) >= board.n_real
+    once = firsts(generated, group(ranking.keys))
     probes = {}
     for row in board.rows:
         if row.name not in results:
@@ -124,8 +134,9 @@ def save_probes(ranking: Ranking, folder: Path) -> None:
         result = results[row.name]
         known = np.isfinite(result.image_logits)
         calibration = calibrate(result.image_logits[known], generated[known])
-        probabilities = calibration.probability(result.image_logits[known])
-        wrong_real, wrong_fake = error_rates(probabilities, generated[known], THRESHOLD)
+        counted = known & once
+        probabilities = calibration.probability(result.image_logits[counted])
+        wrong_real, wrong_fake = error_rates(probabilities, generated[counted], THRESHOLD)
         tensors[f"{row.name}.weights"] = np.append(result.weights, result.intercept)
         tensors[f"{row.name}.logits"] = np.asarray(result.image_logits, dtype=np.float64)
         probes[row.name] = {
@@ -212,6 +223,7 @@ def _assemble(
             ),
             logits=logits,
         )
+    seen = [row.tobytes() for row in tensors["seen"]]
     quality, resolution = record["jpeg_quality"], int(record["resolution"])
     if not 8 <= resolution <= 4096 or not probes:
         raise ValueError("resolution or probes are none that a ranking writes")
@@ -224,7 +236,8 @@ def _assemble(
         n_fake=int(record["n_fake"]),
         real=_called(record["real"]),
         fake=_called(record["fake"]),
-        seen={row.tobytes(): i for i, row in enumerate(tensors["seen"])},
+        seen={row: i for i, row in enumerate(seen)},
+        groups=group(seen),
         probes=probes,
     )
 

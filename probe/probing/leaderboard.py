@@ -5,7 +5,8 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 
 from probe.errors import ProbeError
-from probe.probing.protocol import CHANCE
+from probe.probing.protocol import CHANCE, PROTOCOLS
+from probe.registry import lookup
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -27,8 +28,9 @@ class Row:
         tied: whether others share the rank.
         score: mean held-out log-probability of the correct class, nats.
         score_low, score_high: its 95 % interval.
-        gap: score minus the first's; gap_low, gap_high: its 95 % interval.
-        p_best: share of bootstrap resamples in which it scores highest.
+        gap: score minus the first's, under `paper` accuracy minus the first's; gap_low, gap_high:
+            its 95 % interval.
+        p_best: share of bootstrap resamples in which it is the best, by score or accuracy likewise.
         accuracy, auroc: held-out.
         dim: width of the pooled feature.
         params: number of parameters.
@@ -38,8 +40,7 @@ class Row:
         task, data, license: of the pretrained weights.
         picked: whether K-fixed would take it; nobody is where the first is not above chance.
         above_chance: whether it tells the two sets apart beyond luck, counting how many backbones
-            were tried. By score under `fair`, by accuracy under `paper`, whose fixed penalty can
-            make a good probe so overconfident that its score lies below chance.
+            were tried. By score under `fair`, by accuracy under `paper`.
     """
 
     name: str
@@ -79,7 +80,7 @@ class Leaderboard:
         seed: of subset, splits and bootstrap.
         n_real, n_fake: how many images were scored.
         resolution: side in pixels at which reals and fakes met.
-        rows: best score first, then those without one.
+        rows: best first, by score, or by accuracy under `paper`; then those without a score.
         audit: what the encoding alone gives away; see `probe.images.audit.Finding`.
         notes: sentences a reader must know.
         config: options, digests of every input, versions.
@@ -96,6 +97,11 @@ class Leaderboard:
     notes: list[str] = field(default_factory=list)
     config: dict[str, Any] = field(default_factory=dict)
     schema_version: int = SCHEMA_VERSION
+
+    @property
+    def criterion(self) -> str:
+        """What the rows are ordered by: "score" or "accuracy"; gaps and ranks are about it."""
+        return PROTOCOLS[self.protocol].criterion
 
     @property
     def ranked(self) -> tuple[Row, ...]:
@@ -127,13 +133,14 @@ class Leaderboard:
         """Return the leaderboard that `to_dict` wrote.
 
         Raises:
-            ProbeError: another schema version.
+            ProbeError: another schema version, or a protocol that there is not.
         """
         if record.get("schema_version") != SCHEMA_VERSION:
             raise ProbeError(
                 f"This leaderboard has schema version {record.get('schema_version')}; version "
                 f"{SCHEMA_VERSION} is expected. Rank again."
             )
+        lookup(PROTOCOLS, record["protocol"], "protocol")
         names = {f.name for f in fields(cls)}
         values = {key: value for key, value in record.items() if key in names}
         return cls(**{**values, "rows": tuple(Row(**row) for row in record["rows"])})

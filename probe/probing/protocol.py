@@ -12,6 +12,7 @@ from typing import Literal
 
 import numpy as np
 
+from probe.probing.units import images_of, strata
 from probe.runtime import numpy_stream
 
 CHANCE = -math.log(2)
@@ -30,8 +31,8 @@ class Protocol:
         repeats: number of random half/half splits.
         folds: of the inner cross-validation.
         swap: whether each half is held out in turn, so that every image is.
-        above_chance: what must lie above chance for the sets to count as told apart: the "score",
-            or the "accuracy" where fixed regularisation makes a good probe overconfident.
+        criterion: what orders the backbones, and must lie above chance for the sets to count as
+            told apart: "score" or "accuracy".
     """
 
     name: str
@@ -41,7 +42,7 @@ class Protocol:
     repeats: int = 3
     folds: int = 3
     swap: bool = True
-    above_chance: Literal["score", "accuracy"] = "score"
+    criterion: Literal["score", "accuracy"] = "score"
 
 
 # From so strong that nothing is learnt (identical sets must sit at chance, not below) to so weak
@@ -52,15 +53,14 @@ FAIR = Protocol(
     standardise=True,
     strengths=tuple(10 ** (e / 2) for e in range(-12, 5)),
 )
-# Method 2.2 d-e. The stated difference: the reference draws fresh fakes in each repeat, here they
-# are generated once and each repeat splits them anew, as it does the reals.
+# Method 2.2 d-e. docs/leaderboard.md lists what differs from the reference.
 PAPER = Protocol(
     name="paper",
     probe="reference",
     standardise=False,
     strengths=(0.2,),
     swap=False,
-    above_chance="accuracy",
+    criterion="accuracy",
 )
 PROTOCOLS: Mapping[str, Protocol] = {"fair": FAIR, "paper": PAPER}
 
@@ -80,7 +80,10 @@ class ProbeResult:
             to about one image in eight under `PAPER`, never under `FAIR`.
         image_logits: float64 (n_real + n_fake,): mean held-out log-odds, positive for
             "generated"; NaN likewise.
+        image_hits: float64 (n_real + n_fake,): share of those splits in which the image was on the
+            right side of probability 1/2; NaN likewise.
         image_counts: int64 (n_real + n_fake,): by how many splits the image was held out.
+        groups: int64 (n_real + n_fake,): the same number for copies of one image.
         strengths: the C of every fit, in the order of `splits`.
         weights: float64 (d,) of the mean of all splits' probes, on features as they come: its
             log-odds are `features @ weights + intercept`.
@@ -95,7 +98,9 @@ class ProbeResult:
     auroc: float
     image_scores: np.ndarray
     image_logits: np.ndarray
+    image_hits: np.ndarray
     image_counts: np.ndarray
+    groups: np.ndarray
     strengths: tuple[float, ...]
     weights: np.ndarray
     intercept: float
@@ -108,7 +113,9 @@ class ProbeResult:
         return {
             "image_scores": self.image_scores,
             "image_logits": self.image_logits,
+            "image_hits": self.image_hits,
             "image_counts": self.image_counts,
+            "groups": self.groups,
             "strengths": np.array(self.strengths, dtype=np.float64),
             "weights": np.append(self.weights, self.intercept),
             "numbers": np.array(
@@ -127,7 +134,9 @@ class ProbeResult:
             auroc=auroc,
             image_scores=arrays["image_scores"],
             image_logits=arrays["image_logits"],
+            image_hits=arrays["image_hits"],
             image_counts=arrays["image_counts"],
+            groups=arrays["groups"],
             strengths=tuple(arrays["strengths"].tolist()),
             weights=arrays["weights"][:-1],
             intercept=float(arrays["weights"][-1]),
@@ -138,30 +147,35 @@ class ProbeResult:
 
 
 def splits(
-    n_real: int, n_fake: int, protocol: Protocol, seed: int
+    n_real: int, n_fake: int, protocol: Protocol, seed: int, groups: np.ndarray | None = None
 ) -> list[tuple[np.ndarray, np.ndarray]]:
     """Return (training, held-out) indices into the stacked reals and fakes, one pair per fit.
 
-    Stratified: half of each class, the larger half in training first where a class is odd. A pure
-    function of its arguments, so every backbone sees the same splits.
+    Stratified: half of each class, the larger half in training first if a class is odd. Copies of
+    an image stay together, and half of the distinct images are dealt out; so a half can have more
+    images than the other. A pure function of its arguments, so every backbone sees the same splits.
 
     Args:
         n_real: number of reals.
         n_fake: number of fakes.
         protocol: says how many repeats, and whether the halves swap.
         seed: of the permutations.
+        groups: int (n_real + n_fake,), the same for copies of one image; no copies by default.
 
     Returns:
         int64 arrays; `repeats` pairs, twice as many when halves swap.
     """
+    y = np.repeat([0, 1], [n_real, n_fake])
+    unit, parts = strata(y, np.arange(len(y)) if groups is None else groups)
     pairs = []
     for repeat in range(protocol.repeats):
         rng = numpy_stream(seed, "split", repeat)
-        real = rng.permutation(n_real)
-        fake = n_real + rng.permutation(n_fake)
-        middle_real, middle_fake = -(-n_real // 2), -(-n_fake // 2)
-        first = np.concatenate([real[:middle_real], fake[:middle_fake]])
-        second = np.concatenate([real[middle_real:], fake[middle_fake:]])
+        orders = [rng.permutation(part) for part in parts]
+        halves = (
+            np.concatenate([order[: -(-len(order) // 2)] for order in orders]),
+            np.concatenate([order[-(-len(order) // 2) :] for order in orders]),
+        )
+        first, second = (images_of(half, unit) for half in halves)
         pairs.append((first, second))
         if protocol.swap:
             pairs.append((second, first))

@@ -13,6 +13,8 @@ import numpy as np
 import torch
 
 from probe.bank.spec import BackboneSpec
+from probe.features.copies import find_copies
+from probe.features.looks import count_look_alikes
 from probe.features.pair import digest_keys, draw_orders, extract_pair, no_backbone, refuse
 from probe.features.space import library_versions
 from probe.features.store import FeatureSpace, FeatureStore
@@ -25,10 +27,11 @@ from probe.probing.config import LEAST_IMAGES, RankOptions
 from probe.probing.leaderboard import Leaderboard
 from probe.probing.protocol import PROTOCOLS, ProbeResult
 from probe.probing.standing import build_leaderboard
+from probe.probing.units import images_of, strata
 from probe.runtime import World, choose_precision, numpy_stream
 
 AUDIT_IMAGES = 2000
-SOLVER = 4  # raised whenever the probe's grid, tolerance, search or result changes
+SOLVER = 5  # raised whenever the probe's grid, tolerance, search or result changes
 
 Report = Callable[[dict[str, Any]], None]
 
@@ -98,7 +101,7 @@ def rank(
         on every process but the first.
 
     Raises:
-        ImagesError: too few usable images of a class.
+        ImagesError: too few usable images of a class, or too few that are in that class alone.
         BrokenImageError: an image is broken, under `strict`.
         BackboneUnavailable: no backbone of the bank can run here.
     """
@@ -111,6 +114,7 @@ def rank(
 
     sample = [orders[c][: min(count, AUDIT_IMAGES)] for c in ("real", "fake")]
     findings = audit(real, fake, *sample)
+    plain = (real, fake)
     quality = None
     if options.match_jpeg:
         quality = jpeg_quality_for(real, fake, *sample)
@@ -141,7 +145,12 @@ def rank(
         no_backbone(found.failures)
     spaces, failures, keys, used = found.spaces, found.failures, found.keys, found.indices
     count, broken = len(keys["real"]), found.broken
-    notes = _notes(options, count, real, fake, broken, quality)
+    copies = find_copies(real, fake, found)
+    if options.near_duplicates:
+        copies = count_look_alikes(copies, plain, found, store, report)
+    copies.require(LEAST_IMAGES, (real.name, fake.name), apart=True)
+    notes = [f"Warning: {remark}" for remark in copies.remarks()]
+    notes += _notes(options, count, real, fake, broken, quality)
     joined = [spaces[spec.name] for spec in beside if spec.name in spaces]
     if joined:
         names = ", ".join(spec.name for spec in beside if spec.name in spaces)
@@ -157,9 +166,11 @@ def rank(
             report({"event": "probe", "backbone": name, "protocol": protocol})
             together = [spaces[name], *joined]
             scored[name] = _probe(
-                together, keys["real"], keys["fake"], protocol, options.seed, store
+                together, keys["real"], keys["fake"], copies.groups, protocol, options.seed, store
             )
-        null = _null(spaces, scored, by_name, keys["real"], protocol, options.seed, store)
+        null = _null(
+            spaces, scored, by_name, keys["real"], copies.groups, protocol, options.seed, store
+        )
         leaderboards[protocol] = build_leaderboard(
             specs,
             scored,
@@ -180,17 +191,16 @@ def rank(
                 "jpeg_quality": quality,
                 "real": {**real.identity(), "images_digest": digest_keys(keys["real"])},
                 "fake": {**fake.identity(), "images_digest": digest_keys(keys["fake"])},
-                "versions": library_versions(),
+                "versions": library_versions(spaces.values()),
                 "beside": [spec.name for spec in beside],
                 "weights": {name: space.record["weights"] for name, space in spaces.items()},
             },
         )
         results[protocol] = scored
-    captions = [*real.captions(used["real"]), *fake.captions(used["fake"])]
     return Ranking(
         leaderboards,
         results,
-        captions,
+        list(copies.names),
         broken,
         keys=[*keys["real"], *keys["fake"]],
         spaces={name: space.record for name, space in spaces.items()},
@@ -202,15 +212,27 @@ def _probe(
     spaces: Sequence[FeatureSpace],
     real: list[str],
     fake: list[str],
+    groups: np.ndarray,
     protocol: str,
     seed: int,
     store: FeatureStore,
 ) -> ProbeResult:
-    """Score features, those of several spaces side by side, or recall that very score."""
+    """Score features, those of several spaces side by side, or recall that very score.
+
+    Args:
+        spaces: where the features are.
+        real: content keys.
+        fake: content keys.
+        groups: int (n,), reals first, the same for copies of one image.
+        protocol: a name of `PROTOCOLS`.
+        seed: of splits and folds.
+        store: of results.
+    """
     record = {
         "spaces": [space.key for space in spaces],
         "real": digest_keys(real),
         "fake": digest_keys(fake),
+        "groups": groups.tolist(),
         "protocol": asdict(PROTOCOLS[protocol]),
         "solver": SOLVER,
         "seed": seed,
@@ -222,7 +244,9 @@ def _probe(
 
         with large_blocks_apart():
             x_real, x_fake = (_side_by_side(spaces, keys) for keys in (real, fake))
-            result = evaluate(x_real, x_fake, protocol=PROTOCOLS[protocol], seed=seed)
+            result = evaluate(
+                x_real, x_fake, protocol=PROTOCOLS[protocol], seed=seed, groups=groups
+            )
         store.remember(record, result.to_arrays())
         return result
     return ProbeResult.from_arrays(arrays)
@@ -239,19 +263,25 @@ def _null(
     scored: Mapping[str, ProbeResult],
     specs: Mapping[str, BackboneSpec],
     real: list[str],
+    groups: np.ndarray,
     protocol: str,
     seed: int,
     store: FeatureStore,
 ) -> tuple[str, ProbeResult] | None:
     """Probe reals against other reals in the best backbone's features; it must sit at chance."""
-    if len(real) < 2 * LEAST_IMAGES:
+    unit, (units,) = strata(np.zeros(len(real)), groups[: len(real)])
+    if len(units) < 2 * LEAST_IMAGES:
         return None
     candidates = [n for n in scored if specs[n].role != "control"] or list(scored)
-    best = max(candidates, key=lambda name: scored[name].score)
-    order = numpy_stream(seed, "null").permutation(len(real))
-    half = len(real) // 2
-    first, second = ([real[i] for i in part] for part in (order[:half], order[half : 2 * half]))
-    return best, _probe([spaces[best]], first, second, protocol, seed, store)
+    criterion = PROTOCOLS[protocol].criterion
+    best = max(candidates, key=lambda name: getattr(scored[name], criterion))
+    order = numpy_stream(seed, "null").permutation(units)
+    half = len(units) // 2
+    halves = [images_of(part, unit) for part in (order[:half], order[half : 2 * half])]
+    first, second = ([real[i] for i in half] for half in halves)
+    return best, _probe(
+        [spaces[best]], first, second, groups[np.concatenate(halves)], protocol, seed, store
+    )
 
 
 def _notes(

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from probe.probing.units import strata
 from probe.runtime import numpy_stream
 
 RESAMPLES = 2000
@@ -54,12 +55,13 @@ def bootstrap(
     *,
     seed: int,
     weights: np.ndarray | None = None,
+    groups: np.ndarray | None = None,
     resamples: int = RESAMPLES,
 ) -> Bootstrap:
-    """Resample images with replacement within each class.
+    """Resample images with replacement within each class, copies of one image together.
 
-    A pure function of its arguments; the resamples depend on `is_real`, `seed` and `resamples`
-    alone. Memory: 64 MiB of counts at a time.
+    A pure function of its arguments; the resamples depend on `is_real`, `groups`, `seed` and
+    `resamples` alone. Memory: 64 MiB of counts at a time.
 
     Args:
         image_scores: float64 (B, images): held-out log-probabilities, nats; no NaN where the
@@ -68,22 +70,24 @@ def bootstrap(
         seed: of the resamples.
         weights: (images,), not negative: how much each image counts in a score; all the same
             unless given. An image held out by no split has weight 0.
+        groups: int (images,), the same for copies of one image; no copies by default.
         resamples: how many.
     """
     images = image_scores.shape[1]
     weights = np.ones(images) if weights is None else np.asarray(weights, dtype=np.float64)
     # One product gives all sums: a column per backbone, and the weights themselves.
     weighted = np.where(weights > 0, image_scores, 0.0) * weights
-    columns = np.concatenate([weighted, weights[None]]).T
-    classes = [np.flatnonzero(is_real), np.flatnonzero(~is_real)]
+    unit, parts = strata(~is_real, np.arange(images) if groups is None else groups)
+    units = int(unit.max()) + 1
+    columns = np.stack([np.bincount(unit, weights=row) for row in (*weighted, weights)]).T
     rng = numpy_stream(seed, "bootstrap")
-    block = max(1, CHUNK_BYTES // (8 * images))
+    block = max(1, CHUNK_BYTES // (8 * units))
     drawn = []
     for start in range(0, resamples, block):
         rows = min(block, resamples - start)
-        counts = np.empty((rows, images))
+        counts = np.empty((rows, units))
         for row in counts:
-            for members in classes:
+            for members in parts:
                 picks = rng.integers(len(members), size=len(members))
                 row[members] = np.bincount(picks, minlength=len(members))
         drawn.append(counts @ columns)

@@ -296,7 +296,7 @@ def _judge(
     logits = features @ probe.weights + probe.intercept
     held_out = np.where(places >= 0, probe.logits[places], np.nan)
     logits = np.where(np.isfinite(held_out), held_out, logits)
-    known = np.isfinite(probe.logits)
+    known = np.isfinite(probe.logits) & run.counted
     positive, negative = error_rates(
         probe.calibration.probability(probe.logits[known]), run.generated[known], threshold
     )

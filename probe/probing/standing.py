@@ -14,6 +14,7 @@ from probe.probing.leaderboard import Leaderboard, Row
 from probe.probing.protocol import CHANCE, PROTOCOLS, ProbeResult
 from probe.probing.score import Bootstrap, bootstrap
 from probe.probing.strategies import choosable
+from probe.probing.units import error_of_mean, strata
 
 
 def build_leaderboard(
@@ -72,7 +73,7 @@ def build_leaderboard(
     if null is not None:
         rows.append(_null_row(*null, protocol, seed))
         notes += _null_reading(rows[-1])
-    rows.sort(key=_order)
+    rows.sort(key=lambda row: _order(row, protocol))
     rows += [
         Row(name=s.name, role=s.role, **_described(s), **failures[s.name])
         for s in specs
@@ -81,21 +82,37 @@ def build_leaderboard(
     return replace(board, rows=tuple(rows), notes=notes)
 
 
-def _order(row: Row) -> tuple[float, float, str]:
-    """Best score first; exactly equal scores by fewer multiply-adds, then by name."""
-    assert row.score is not None
-    return (-row.score, row.flops if row.flops is not None else float("inf"), row.name)
+def _order(row: Row, protocol: str) -> tuple[float, float, str]:
+    """Best first; exactly equal scores by fewer multiply-adds, then by name.
+
+    Equal accuracies stay in the bank's order, as the reference's do in that of its list: its probes
+    are often all right, and then the list decides.
+    """
+    value = _value(row, protocol)
+    if PROTOCOLS[protocol].criterion == "accuracy":
+        return (-value, 0, "")
+    return (-value, row.flops if row.flops is not None else float("inf"), row.name)
+
+
+def _value(row: Row, protocol: str) -> float:
+    """Return what a protocol orders by."""
+    value = getattr(row, PROTOCOLS[protocol].criterion)
+    assert value is not None
+    return value
 
 
 def _described(spec: BackboneSpec) -> dict[str, Any]:
     return {"task": spec.task, "data": spec.data, "license": spec.license}
 
 
-def _stack(results: Sequence[ProbeResult]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return image scores (B, images), whether each image is real, and how much it counts."""
+def _resample(results: Sequence[ProbeResult], criterion: str, seed: int) -> Bootstrap:
+    """Resample the images of several backbones, as to their score or accuracy."""
     first = results[0]
+    values = [r.image_scores if criterion == "score" else r.image_hits for r in results]
     is_real = np.arange(first.n_real + first.n_fake) < first.n_real
-    return np.stack([r.image_scores for r in results]), is_real, first.image_counts
+    return bootstrap(
+        np.stack(values), is_real, weights=first.image_counts, groups=first.groups, seed=seed
+    )
 
 
 def build_rows(
@@ -108,7 +125,8 @@ def build_rows(
 ) -> tuple[list[Row], Bootstrap]:
     """Return the rows of all backbones with a score, ranked, best first.
 
-    Gaps are to the first pretrained backbone, or to the first control where there is no other.
+    Gaps, shared ranks and the chance of being best are about what the protocol orders by. Gaps are
+    to the first pretrained backbone, or to the first control where there is no other.
 
     Args:
         specs: the entries that have a result; at least one.
@@ -118,7 +136,7 @@ def build_rows(
         seed: of the bootstrap.
 
     Returns:
-        The rows, and the bootstrap with one column per row.
+        The rows, and the bootstrap of what they are ordered by with one column per row.
     """
     rows = [
         Row(
@@ -132,20 +150,22 @@ def build_rows(
         )
         for s in specs
     ]
-    rows.sort(key=_order)
-    scores, is_real, counts = _stack([results[row.name] for row in rows])
-    spread = bootstrap(scores, is_real, weights=counts, seed=seed)
+    rows.sort(key=lambda row: _order(row, protocol))
+    ordered = [results[row.name] for row in rows]
+    scores = spread = _resample(ordered, "score", seed)
+    if (criterion := PROTOCOLS[protocol].criterion) != "score":
+        spread = _resample(ordered, criterion, seed)
     pretrained = [i for i, row in enumerate(rows) if row.role != "control"]
     first = pretrained[0] if pretrained else 0
     contenders = np.isin(np.arange(len(rows)), pretrained)
     best = spread.best(contenders) if pretrained else np.zeros(len(rows))
     for i, row in enumerate(rows):
-        (low, high), (gap_low, gap_high) = spread.interval(i), spread.gap(i, first)
+        (low, high), (gap_low, gap_high) = scores.interval(i), spread.gap(i, first)
         rows[i] = replace(
             row,
             score_low=low,
             score_high=high,
-            gap=row.score - rows[first].score,
+            gap=_value(row, protocol) - _value(rows[first], protocol),
             gap_low=gap_low,
             gap_high=gap_high,
             p_best=float(best[i]) if contenders[i] else None,
@@ -193,19 +213,20 @@ def _above_chance(result: ProbeResult, protocol: str, tried: int) -> bool:
     i's in the swapped half: images count in pairs, which doubles the variance of the mean.
     On identical sets, five backbones at a time, the plain rule found a "winner" in 6 of 60 trials
     under `paper` and in 0 of 30 under `fair`, where overfitting pulls below chance; this one in 0
-    of both.
+    of both. Copies of an image count together: they say one thing several times.
     """
     known = result.image_counts > 0
-    if PROTOCOLS[protocol].above_chance == "score":
-        evidence = result.image_scores - CHANCE
+    y = np.arange(len(known)) >= result.n_real
+    if PROTOCOLS[protocol].criterion == "score":
+        evidence = np.where(known, result.image_scores - CHANCE, 0)
     else:
-        is_fake = np.arange(len(known)) >= result.n_real
-        evidence = ((result.image_logits > 0) == is_fake) - 0.5
-    classes = [slice(None, result.n_real), slice(result.n_real, None)]
-    groups = [evidence[c][known[c]] for c in classes]
-    images = sum(len(group) for group in groups)
-    error = math.sqrt(2 * sum(len(group) * float(np.var(group)) for group in groups)) / images
-    mean = sum(float(group.sum()) for group in groups) / images
+        evidence = np.where(known, ((result.image_logits > 0) == y) - 0.5, 0)
+    residual = evidence.copy()
+    for c in (known & ~y, known & y):
+        residual[c] -= evidence[c].mean()
+    unit, _ = strata(y, result.groups)
+    error = math.sqrt(2) * error_of_mean(residual[known], unit[known])
+    mean = float(evidence[known].mean())
     # The floor is for features that hold nothing at all, where both sides are rounding.
     return mean > max(1e-9, error * NormalDist().inv_cdf(1 - 0.025 / tried))
 
@@ -224,8 +245,7 @@ def _reading(
     if board.ranked and board.winner is None:
         notes.append(
             f"No winner: the best of {len(board.ranked)} does not tell the two sets apart beyond "
-            "luck, so all share the first rank and none is picked. More images would show smaller "
-            "differences."
+            f"luck, so all share the first rank and none is picked. {_remedy(results)}"
         )
     if not board.ranked:
         notes.append("No rank was given: only randomly initialised networks have a score.")
@@ -239,6 +259,14 @@ def _reading(
             "a little off."
         )
     return notes
+
+
+def _remedy(results: Mapping[str, ProbeResult]) -> str:
+    """Return what could help where nothing was told apart."""
+    first = next(iter(results.values()))
+    if np.isin(first.groups[first.n_real :], first.groups[: first.n_real]).any():
+        return "Remove the images that are in both sets, and rank again."
+    return "More images would show smaller differences."
 
 
 def _control_reading(board: Leaderboard, spread: Bootstrap, i: int) -> list[str]:
@@ -260,8 +288,7 @@ def _control_reading(board: Leaderboard, spread: Bootstrap, i: int) -> list[str]
 
 def _null_row(features_of: str, result: ProbeResult, protocol: str, seed: int) -> Row:
     """Return the row of reals against other reals; it takes no part in ranks and gaps."""
-    scores, is_real, counts = _stack([result])
-    low, high = bootstrap(scores, is_real, weights=counts, seed=seed).interval(0)
+    low, high = _resample([result], "score", seed).interval(0)
     return Row(
         name=f"null: reals against reals ({features_of})",
         role="null",
@@ -278,6 +305,7 @@ def _null_reading(row: Row) -> list[str]:
     if row.above_chance:
         return [
             "The null row is above chance: the probe tells reals from other reals, as near-"
-            "duplicates among them would let it. Do not trust small scores."
+            "duplicates among them let it. Rank with --near-duplicates, or do not trust small "
+            "scores."
         ]
     return []

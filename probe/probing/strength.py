@@ -7,6 +7,7 @@ from scipy.optimize import minimize
 from scipy.special import expit, log_expit
 
 from probe.probing.protocol import CHANCE, Protocol
+from probe.probing.units import error_of_mean, strata
 
 # The walk from strong to weak regularisation ends where the cross-validated loss lies this far
 # above its least value. A smaller bump is no end: directions of large variance are fitted first,
@@ -20,7 +21,11 @@ PIECE_BYTES = 4 * 2**20  # of features at a time: read once from memory, then fr
 
 
 def choose_strength(
-    x: np.ndarray, y: np.ndarray, protocol: Protocol, rng: np.random.Generator
+    x: np.ndarray,
+    y: np.ndarray,
+    groups: np.ndarray,
+    protocol: Protocol,
+    rng: np.random.Generator,
 ) -> float:
     """Return the strength with the least cross-validated log loss.
 
@@ -33,14 +38,16 @@ def choose_strength(
     Args:
         x: float (n, d), standardised.
         y: int (n,), 0 or 1.
+        groups: int (n,), the same for copies of one image, which share a fold.
         protocol: gives strengths and folds.
         rng: of the folds.
     """
-    fold = np.empty(len(y), dtype=int)
-    for label in (0, 1):
-        members = np.flatnonzero(y == label)
-        fold[rng.permutation(members)] = np.arange(len(members)) % protocol.folds
-    folds = Folds(x, y, fold)
+    unit, parts = strata(y, groups)
+    fold = np.empty(unit.max() + 1, dtype=int)
+    for part in parts:
+        fold[rng.permutation(part)] = np.arange(len(part)) % protocol.folds
+    folds = Folds(x, y, fold[unit])
+    unit = unit[folds.order]
     weights = before = folds.nothing_learnt()
     best, least, doubtful = protocol.strengths[0], math.inf, True
     for strength in protocol.strengths:
@@ -51,7 +58,7 @@ def choose_strength(
         loss = -CHANCE - float(gain.mean())
         if loss < least:
             best, least = strength, loss
-            doubtful = gain.mean() <= gain.std() / math.sqrt(len(gain))
+            doubtful = gain.mean() <= error_of_mean(gain - gain.mean(), unit)
         if loss > least + RISE:
             break
     return protocol.strengths[0] if doubtful else best
@@ -65,7 +72,7 @@ class Folds:
     """
 
     def __init__(self, x: np.ndarray, y: np.ndarray, fold: np.ndarray) -> None:
-        order = np.argsort(fold, kind="stable")
+        self.order = order = np.argsort(fold, kind="stable")
         self.x = np.empty(x.shape, np.float32)
         step = max(1, PIECE_BYTES // self.x[0].nbytes)
         for start in range(0, len(x), step):  # at once, they would be held once more
@@ -123,7 +130,10 @@ class Folds:
         return float((losses / self.rows).sum()), gradient.ravel()
 
     def held_out(self, weights: np.ndarray) -> np.ndarray:
-        """Return every image's log p(correct class) by the regression that left it out."""
+        """Return every image's log p(correct class) by the regression that left it out.
+
+        The images are in the order of `order`.
+        """
         w, b = weights[:, :-1].astype(np.float32), weights[:, -1]
         logits = [self.x[held] @ w[i] + b[i] for i, held in enumerate(self.held)]
         return log_expit(self.sign * np.concatenate(logits))

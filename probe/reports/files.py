@@ -26,16 +26,19 @@ def save_ranking(ranking: Ranking, folder: Path) -> None:
 def scores_csv(ranking: Ranking) -> str:
     """Return one line per image, backbone and protocol.
 
-    Columns: protocol, backbone, class, image, score (held-out log-probability of the correct
-    class, nats), logit (positive for "generated").
+    Columns: protocol, backbone, class, image, group (the same number for copies of one image),
+    score (held-out log-probability of the correct class, nats), logit (positive for "generated").
     """
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(["protocol", "backbone", "class", "image", "score", "logit"])
+    writer.writerow(["protocol", "backbone", "class", "image", "group", "score", "logit"])
     for protocol, results in ranking.results.items():
         for name, result in results.items():
-            rows = zip(ranking.captions, result.image_scores, result.image_logits, strict=True)
-            for i, (caption, score, logit) in enumerate(rows):
+            columns = (
+                ranking.captions, result.groups, result.image_scores, result.image_logits
+            )  # fmt: skip
+            for i, (caption, group, score, logit) in enumerate(zip(*columns, strict=True)):
                 kind = "real" if i < result.n_real else "generated"
-                writer.writerow([protocol, name, kind, caption, f"{score:.6f}", f"{logit:.6f}"])
+                numbers = [group, f"{score:.6f}", f"{logit:.6f}"]
+                writer.writerow([protocol, name, kind, caption, *numbers])
     return buffer.getvalue()

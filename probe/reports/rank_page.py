@@ -40,10 +40,12 @@ class Scored:
 
     Attributes:
         image_logits: float64 (n,), reals first, positive for "generated"; NaN if never held out.
+        groups: int64 (n,): the same number for copies of one image.
         n_real: how many of them are real.
     """
 
     image_logits: np.ndarray
+    groups: np.ndarray
     n_real: int
 
 
@@ -92,12 +94,14 @@ def _read(folder: Path) -> tuple[list[Leaderboard], list[str], dict[str, dict[st
         records = records if isinstance(records, list) else [records]
         boards = [Leaderboard.from_dict(record) for record in records]
         captions: list[str] = []
+        groups: list[int] = []
         logits: dict[tuple[str, str], list[float]] = {}
         with (folder / SCORES_FILE).open(encoding="utf-8", newline="") as f:
             for line in csv.DictReader(f):
                 found = logits.setdefault((line["protocol"], line["backbone"]), [])
                 if len(logits) == 1:
                     captions.append(line["image"])
+                    groups.append(int(line["group"]))
                 found.append(float(line["logit"]))
         if any(len(found) != len(captions) for found in logits.values()) or not boards:
             raise ValueError(f"{SCORES_FILE} is cut off")
@@ -108,7 +112,7 @@ def _read(folder: Path) -> tuple[list[Leaderboard], list[str], dict[str, dict[st
         ) from error
     scored: dict[str, dict[str, Scored]] = {board.protocol: {} for board in boards}
     for (protocol, name), found in logits.items():
-        scored[protocol][name] = Scored(np.array(found), boards[0].n_real)
+        scored[protocol][name] = Scored(np.array(found), np.array(groups), boards[0].n_real)
     return boards, captions, scored
 
 
@@ -126,8 +130,8 @@ def _answer(board: Leaderboard) -> str:
     what = f"these {board.n_fake} generated images from {board.n_real} real ones"
     if board.winner is None:
         return (
-            f"No pretrained backbone tells {what} beyond luck. Either the generator is that good "
-            "in their eyes, or there are too few images."
+            f"No pretrained backbone tells {what} beyond luck: the generator is that good in their "
+            "eyes, there are too few images, or the sets have images in common."
         )
     tied = [row.name for row in board.ranked if row.rank == 1]
     row = board.winner

@@ -50,10 +50,11 @@ def _status(row: Row) -> str:
 
 
 def _title(board: Leaderboard) -> str:
+    by = "; order, ranks and gaps are by accuracy" if board.criterion == "accuracy" else ""
     return (
         f"{board.protocol} protocol: {board.n_real} real and {board.n_fake} generated images at "
         f"{board.resolution} px; score = held-out negative BCE in nats (chance -0.693, 0 = told "
-        "apart without error)"
+        f"apart without error){by}"
     )
 
 

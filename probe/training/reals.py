@@ -9,6 +9,7 @@ import torch
 from torch.nn import functional as F
 
 from probe.errors import ImagesError, ProbeError, UsageError
+from probe.features.copies import Copies, group
 from probe.images.base import Broken, ImageSource
 from probe.images.decode import describe_broken
 from probe.images.subset import Subset
@@ -25,10 +26,11 @@ class Reals:
 
     Attributes:
         training: the images that are shown.
-        holdout: images that never are, possibly none.
+        holdout: images that never are, nor any copy of them; possibly none.
         resolution: side at which they are shown.
         c_dim: number of classes, 0 for an unconditional run.
         broken: what was skipped.
+        copies: which of all usable images are the same.
         pixels: uint8 (len(training), 3, R, R) where they fit into memory, else None.
     """
 
@@ -37,6 +39,7 @@ class Reals:
     resolution: int
     c_dim: int
     broken: list[Broken]
+    copies: Copies
     pixels: torch.Tensor | None
 
 
@@ -48,7 +51,8 @@ def open_reals(
     Args:
         source: the images.
         resolution: side to train at; None takes the images' own, if they agree.
-        holdout: how many images to keep from training, drawn by `seed`.
+        holdout: how many images to keep from training, drawn by `seed`; their copies are kept
+            from it as well.
         cond: whether labels are needed.
         seed: of the run.
 
@@ -72,12 +76,16 @@ def open_reals(
         broken += batch.broken.values()
         if keep:
             parts.append(batch.images)
-    if len(usable) - holdout < LEAST_IMAGES:
-        skipped = f" {describe_broken(broken)}" if broken else ""
+    groups = group(source.keys(usable))
+    copies = Copies(groups, source.captions(usable), len(usable))
+    order = numpy_stream(seed, "holdout").permutation(len(usable))
+    held = np.isin(groups, groups[order[:holdout]])
+    if len(np.unique(groups[~held])) < LEAST_IMAGES:
         kept = f" beside {holdout} held out" if holdout else ""
+        why = [describe_broken(broken)] if broken else []
         raise ImagesError(
-            f"{source.name}: {len(usable)} usable images are too few to train on; at least "
-            f"{LEAST_IMAGES} are needed{kept}.{skipped}"
+            f"{source.name}: {len(np.unique(groups))} usable images are too few to train on; at "
+            f"least {LEAST_IMAGES} are needed{kept}. {' '.join([*why, *copies.remarks()])}".strip()
         )
     c_dim = 0
     if cond:
@@ -87,14 +95,14 @@ def open_reals(
                 "leave --cond out."
             )
         c_dim = max(source.labels[i] for i in usable) + 1
-    order = numpy_stream(seed, "holdout").permutation(len(usable))
-    shown = sorted(order[holdout:].tolist())
+    shown = np.flatnonzero(~held).tolist()
     return Reals(
         training=Subset(source, [usable[i] for i in shown]),
-        holdout=Subset(source, [usable[i] for i in sorted(order[:holdout].tolist())]),
+        holdout=Subset(source, [usable[i] for i in np.flatnonzero(held).tolist()]),
         resolution=side,
         c_dim=c_dim,
         broken=broken,
+        copies=copies,
         pixels=torch.cat(parts)[shown] if keep else None,
     )
 

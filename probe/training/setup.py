@@ -104,6 +104,8 @@ def set_up(
                 report({"event": "plan", **plan_record})
                 if reals.broken:
                     report({"event": "note", "text": describe_broken(reals.broken)})
+                for remark in reals.copies.remarks():
+                    report({"event": "note", "text": f"Warning: {remark}"})
             networks = {}
             if inherited is not None:
                 networks = {

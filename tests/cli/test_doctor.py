@@ -91,12 +91,22 @@ def test_leaks_between_the_sets_are_found(doctor, tmp_path):
     for name in ("000.png", "001.png"):
         shutil.copy(real / name, fake / f"leak{name}")
     code, found = doctor(real, "--gen", fake, "--no-measure")
-    assert code == 1 and "In both sets: 2 files" in lines(found, "problem")
+    assert code == 1
+    assert "In both sets: 2 files: 000.png = leak000.png" in lines(found, "problem")
     for path in fake.glob("leak*"):
         path.unlink()
     Image.open(real / "002.png").save(fake / "again.jpg", quality=97)
     code, found = doctor(real, "--gen", fake, "--no-measure")
     assert code == 0 and "again.jpg is 002.png" in lines(found, "warning")
+    (fake / "again.jpg").unlink()
+    shutil.copy(fake / "003.png", fake / "twice.png")
+    Image.open(fake / "004.png").save(fake / "nearly.jpg", quality=97)
+    code, found = doctor(real, "--gen", fake, "--no-measure")
+    said = lines(found, "warning")
+    assert (
+        code == 0 and "Copies of other generated images, byte by byte: 1. 003.png = twice" in said
+    )
+    assert "of the generated images look like another one" in said and "004.png ~ nearly" in said
 
 
 def test_too_few_images_and_no_weights_are_problems(doctor, cli, tmp_path):

@@ -1,9 +1,11 @@
 """`probe rank` through the command line: truths, files, bad inputs."""
 
 import csv
+import html
 import io
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -13,6 +15,7 @@ from pathlib import Path
 
 import pytest
 from inputs import tiny_generator, write_images
+from PIL import Image
 
 from probe.generators.snapshot import save_snapshot
 from probe.probing.leaderboard import Leaderboard
@@ -110,7 +113,12 @@ def test_both_protocols_and_every_format(rank, reals, fakes, tmp_path):
     rows = list(csv.DictReader(io.StringIO(rank(reals, fakes, format="csv").out)))
     assert rows[0]["name"] == "colour" and float(rows[0]["score"]) < 0
     table = rank(reals, fakes, format="table").out
-    assert "colour *" in table and "score [95 %]" in table
+    assert "colour *" in table and "score [95 %]" in table and "by accuracy" not in table
+    table = rank(reals, fakes, "--protocol", "paper", format="table").out
+    assert "order, ranks and gaps are by accuracy" in table
+    accuracies = [row["accuracy"] for row in boards[1]["rows"] if row["rank"]]
+    assert accuracies == sorted(accuracies, reverse=True)
+    assert page(tmp_path / "out").count("Order, ranks and gaps are by accuracy.") == 1
     assert "| colour * |" in rank(reals, fakes, format="markdown").out
     scores = list(csv.DictReader((tmp_path / "out" / "scores.csv").open()))
     assert len(scores) == 2 * 3 * 120
@@ -136,8 +144,6 @@ def test_zip_of_fakes_and_broken_files_are_counted_and_named(rank, reals, fakes,
 
 
 def test_encoding_shortcut_is_warned_of_and_matched(rank, reals, fakes, tmp_path):
-    from PIL import Image
-
     jpegs = tmp_path / "jpegs"
     jpegs.mkdir()
     for path in sorted(fakes.iterdir()):
@@ -299,3 +305,115 @@ def test_terminated_with_a_sentence_and_its_exit_code(tmp_path, reals, fakes, ba
     assert process.returncode in (143, 0)  # 0: it was faster than the signal
     if process.returncode == 143:
         assert b"What is finished is kept" in err and b"Traceback" not in err
+
+
+def warnings(found) -> str:
+    return " ".join(note for note in found.notes if note.startswith("Warning"))
+
+
+def test_fakes_among_the_reals_are_counted_and_named(rank, reals, fakes, tmp_path):
+    """The folder of fakes lies below that of the reals: half of the reals are fakes."""
+    clean = board(rank(reals, fakes))
+    assert not warnings(clean)
+    shutil.copytree(fakes, reals / "generated")
+    found = board(rank(reals, fakes, "--out", tmp_path / "out"))
+    scores = {row.name: row.score for row in found.rows}
+    assert scores["colour"] < clean.rows[0].score - 0.1
+    said = re.search(r"(\d+) of 60 real and (\d+) of 60 generated images are in both", str(found))
+    assert said[1] == said[2] and 20 < int(said[1]) < 40
+    assert re.search(r"\(generated/\d+\.png = \d+\.png, ", warnings(found))
+    assert "More images" not in " ".join(found.notes)
+    for text in (rank(reals, fakes, format="table").out, page(tmp_path / "out")):
+        assert warnings(found) in text
+    assert json.loads((tmp_path / "out" / "leaderboard.json").read_text())["notes"] == found.notes
+
+
+def page(folder) -> str:
+    return html.unescape((folder / "report.html").read_text("utf-8"))
+
+
+def test_sets_that_are_the_same_are_refused(rank, reals, tmp_path):
+    again = shutil.copytree(reals, tmp_path / "again")
+    (again / "000.png").rename(again / "zzz.png")
+    for gen in (reals, again):
+        result = rank(reals, gen)
+        assert result.code == 1 and result.out == ""
+        assert (
+            f"{reals}: leaving out copies and images of the other set leaves 0 of 60" in result.err
+        )
+        assert "60 of 60 real and 60 of 60 generated images are in both sets" in result.err
+
+
+def copied(folder, source, names, times):
+    """Make a folder of some images, each several times."""
+    folder.mkdir()
+    for name in names:
+        for i in range(times):
+            shutil.copy(source / name, folder / f"{i:02d}-{name}")
+    return folder
+
+
+def test_a_few_images_copied_often_are_refused(rank, reals, fakes, tmp_path):
+    two = copied(tmp_path / "two", reals, ("000.png", "001.png"), 20)
+    others = copied(tmp_path / "others", fakes, ("000.png", "001.png"), 20)
+    result = rank(two, others)
+    assert (
+        result.code == 1
+        and "two: leaving out copies and images of the other set leaves 2 of 40" in result.err
+    )
+    assert (
+        "38 of 40 real images are copies" in result.err and "00-000.png = 01-000.png" in result.err
+    )
+    result = rank(reals, others)
+    assert result.code == 1 and "set leaves 2 of 40 images" in result.err
+    assert "The generator repeats itself" in result.err
+
+
+def test_copies_are_no_more_images_than_their_originals(rank, tmp_path):
+    """Of sets that differ in nothing, each of 20 images copied five times gives no winner."""
+    sets = []
+    for seed in (1, 3):
+        plain = write_images(tmp_path / f"plain{seed}", 20, seed=seed)
+        names = [path.name for path in plain.iterdir()]
+        sets.append(copied(tmp_path / f"set{seed}", plain, names, 5))
+    for protocol in ("fair", "paper"):
+        found = board(rank(*sets, "--protocol", protocol))
+        assert found.winner is None and not any(row.picked for row in found.rows)
+        assert all(row.accuracy < 0.7 for row in found.rows if row.accuracy is not None)
+        assert "80 of 100 real images are copies" in warnings(found)
+        assert not any(row.role == "null" for row in found.rows)  # 20 images are too few for it
+
+
+def test_the_null_row_keeps_copies_on_one_side(rank, fakes, tmp_path):
+    plain = write_images(tmp_path / "plain", 40, seed=1)
+    twice = copied(tmp_path / "twice", plain, [path.name for path in plain.iterdir()], 2)
+    found = board(rank(twice, write_images(tmp_path / "many", 80, seed=2, blue=40)))
+    (null,) = (row for row in found.rows if row.role == "null")
+    assert null.accuracy < 0.7 and not null.above_chance
+
+
+def test_near_duplicates_count_as_copies_when_asked(rank, fakes, tmp_path):
+    plain = write_images(tmp_path / "plain", 30, seed=1)
+    for path in sorted(plain.iterdir()):
+        image = Image.open(path)
+        image.transpose(Image.Transpose.FLIP_LEFT_RIGHT).save(plain / f"m{path.name}")
+    plain_run = board(rank(plain, fakes))
+    assert not warnings(plain_run)
+    found = board(rank(plain, fakes, "--near-duplicates"))
+    assert "30 of 60 real images are copies of others in their set or look like" in warnings(found)
+    assert "000.png ~ m000.png" in warnings(found) and found.config["options"]["near_duplicates"]
+    colour = {row.name: row for row in found.rows}["colour"]
+    assert colour.score != {row.name: row for row in plain_run.rows}["colour"].score
+    # Without any, the option changes no score.
+    one = write_images(tmp_path / "one", 40, seed=5)
+    rows = [board(rank(one, fakes, *flag)).rows for flag in ((), ("--near-duplicates",))]
+    assert [r.score for r in rows[0]] == [r.score for r in rows[1]]
+
+
+def test_a_generator_whose_images_are_all_alike_is_refused_when_asked(rank, reals, tmp_path):
+    path = tmp_path / "same.safetensors"
+    save_snapshot(path, tiny_generator(), metadata={})
+    arguments = ("--trunc", "0", "--noise", "const", "--near-duplicates")
+    result = rank(reals, path, *arguments)
+    assert result.code == 1 and "leaves 1 of 60 images" in result.err
+    assert "seed 0 ~ seed 1" in result.err

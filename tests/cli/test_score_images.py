@@ -113,6 +113,24 @@ def test_images_of_the_ranking_get_their_held_out_scores(score, run, fakes):
         assert image["logits"]["colour"] == pytest.approx(held_out[image["image"]], abs=1e-5)
 
 
+def test_error_rates_count_copies_once(cli, score, bank, reals, fakes, tmp_path):
+    for path in sorted(fakes.iterdir())[:20]:
+        shutil.copy(path, fakes / f"again-{path.name}")
+    write_images(reals / "more", 20, seed=3)
+    run = tmp_path / "copies"
+    arguments = ["--real", reals, "--gen", fakes, "--bank", bank, "--offline", "--quiet"]
+    assert cli("rank", *arguments, "--out", run).code == 0
+    kept = json.loads((run / "probes.json").read_text())["probes"]["colour"]
+    found = record(score(fakes, run=run, options=["--backbones", "colour"]))
+    (colour,) = found["backbones"]
+    for rates in (kept, colour):
+        assert rates["false_negative_rate"]["count"] == 60
+        assert rates["false_positive_rate"]["count"] == 80
+    assert colour["false_negative_rate"] == kept["false_negative_rate"]
+    logits = {image["image"]: image["logits"]["colour"] for image in found["images"]}
+    assert logits["again-003.png"] == logits["003.png"]
+
+
 def test_a_folder_a_zip_and_files_say_the_same(score, tmp_path):
     new = write_images(tmp_path / "new ü", 5, seed=31)
     archive = shutil.make_archive(str(tmp_path / "new"), "zip", new)

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -106,6 +107,45 @@ def test_broken_images_are_skipped_in_both_sets_and_named(metrics, reals, fakes)
     assert any("2 images were skipped" in note for note in found["notes"])
     strict = metrics(reals, fakes, "--strict")
     assert strict.code == 1 and strict.out == ""
+
+
+def copied(folder, source, count, times):
+    """Make a folder of the first images of another one, each several times."""
+    folder.mkdir()
+    for path in sorted(source.iterdir())[:count]:
+        for i in range(times):
+            shutil.copy(path, folder / f"{i}-{path.name}")
+    return folder
+
+
+def test_copies_are_counted_and_named(metrics, reals, fakes, tmp_path):
+    for path in sorted(fakes.iterdir())[:10]:
+        shutil.copy(path, reals / f"fake-{path.name}")
+    thrice = copied(tmp_path / "thrice", fakes, 20, 3)
+    both, own = json.loads(metrics(reals, thrice, "--num", "70", "--num-gen", "60").out)["notes"][
+        :2
+    ]
+    assert both.startswith("Warning: 10 of 70 real and 30 of 60 generated images are in both sets")
+    assert "fake-000.png = 0-000.png" in both
+    assert own.startswith("Warning: 40 of 60 generated images are copies of others in their set")
+    assert "which leaves 20." in own
+    clean = json.loads(metrics(fakes, write_images(tmp_path / "new", 60, seed=9)).out)
+    assert not any("Warning" in note for note in clean["notes"])
+
+
+def test_a_set_may_be_measured_against_itself_and_its_copies_have_density_one(metrics, reals):
+    result = metrics(reals, reals, "--precision", "fp32")
+    (row,) = rows(result).values()
+    assert [row[n] for n in ("precision", "recall", "density", "coverage")] == [1, 1, 1, 1]
+    assert "60 of 60 real and 60 of 60 generated" in json.loads(result.out)["notes"][0]
+
+
+def test_two_images_copied_often_are_refused(metrics, reals, fakes, tmp_path):
+    two = copied(tmp_path / "two", fakes, 2, 20)
+    for real, gen in ((reals, two), (two, reals)):
+        result = metrics(real, gen)
+        assert result.code == 1 and result.out == ""
+        assert f"{two}: leaving out copies leaves 2 of 40 images; at least 16" in result.err
 
 
 @pytest.mark.parametrize(

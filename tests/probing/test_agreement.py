@@ -14,7 +14,7 @@ N = 400
 def result(signal: np.ndarray, noise: np.ndarray) -> SimpleNamespace:
     """Log-odds of N reals and N fakes that a signal tells apart, noise added."""
     side = np.repeat([-1.0, 1.0], N)
-    return SimpleNamespace(image_logits=side * signal + noise, n_real=N)
+    return SimpleNamespace(image_logits=side * signal + noise, groups=np.arange(2 * N), n_real=N)
 
 
 @pytest.fixture

@@ -5,11 +5,12 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from sklearn.linear_model import LogisticRegression
 
 from probe.errors import ProbeError
 from probe.probing.evaluate import evaluate
 from probe.probing.leaderboard import Leaderboard
-from probe.probing.protocol import CHANCE, FAIR, PAPER, ProbeResult
+from probe.probing.protocol import CHANCE, FAIR, PAPER, ProbeResult, splits
 from probe.probing.score import Bootstrap
 from probe.probing.standing import build_leaderboard, share_ranks
 
@@ -31,7 +32,9 @@ def made(scores, n_real=N):
         auroc=0.9,
         image_scores=scores,
         image_logits=sign * np.log(p / (1 - p)),
+        image_hits=(scores > CHANCE).astype(float),
         image_counts=np.full(len(scores), 3),
+        groups=np.arange(len(scores)),
         strengths=(0.1,) * 6,
         weights=np.zeros(2),
         intercept=0.0,
@@ -108,6 +111,75 @@ def test_paper_winner_is_judged_by_accuracy():
     board = rank({"a": made(scores)}, protocol="paper")
     assert board.rows[0].score < CHANCE
     assert board.winner.name == "a"
+
+
+def program(features, seed):
+    """Return the winner by the mean accuracy of three halves; ties go to the first in the list."""
+    accuracies = []
+    for real, fake in features.values():
+        x, y = np.concatenate([real, fake]), np.repeat([0, 1], [len(real), len(fake)])
+        found = []
+        for train, test in splits(len(real), len(fake), PAPER, seed):
+            probe = LogisticRegression(C=0.2, max_iter=5000, random_state=0)
+            found.append(probe.fit(x[train], y[train]).score(x[test], y[test]))
+        accuracies.append(np.mean(found))
+    return list(features)[int(np.argmax(accuracies))]
+
+
+def test_paper_orders_as_the_reference_program_does():
+    """In draws where the score would have chosen others, and ties among them."""
+    winners, by_score, ties = [], [], 0
+    for seed in range(12):
+        rng = np.random.default_rng(seed)
+        features = {}
+        for name, scale, shift in (("loud", 8, 1.0), ("quiet", 0.05, 1.0), ("clear", 1, 1.2)):
+            real, fake = rng.standard_normal((2, 40, 12), dtype=np.float32)
+            fake[:, :2] += shift
+            features[name] = (real * scale, fake * scale)
+        features["clear again"] = features["clear"]
+        results = {
+            n: evaluate(*tables, protocol=PAPER, seed=seed) for n, tables in features.items()
+        }
+        rows = rank(results, protocol="paper").rows
+        winners.append(rows[0].name == program(features, seed))
+        by_score.append(max(results, key=lambda n: results[n].score) == rows[0].name)
+        ties += rows[0].name == "clear"
+        accuracies = [row.accuracy for row in rows]
+        assert accuracies == sorted(accuracies, reverse=True)
+        assert [row.gap for row in rows] == [a - accuracies[0] for a in accuracies]
+    assert all(winners) and ties
+    assert not all(by_score)
+
+
+def test_equal_accuracies_stay_in_the_banks_order_and_share_a_rank():
+    """Whatever their score and cost: all are right about every image, and the list decides."""
+    results = {n: made(np.full(2 * N, -x)) for n, x in (("b", 0.1), ("a", 0.01), ("c", 0.2))}
+    facts = {"c": {"flops": 1}, "a": {"flops": 2}, "b": {"flops": 3}}
+    board = rank(results, protocol="paper", facts=facts)
+    assert [row.name for row in board.rows] == ["b", "a", "c"]
+    assert {(row.rank, row.tied) for row in board.rows} == {(1, True)}
+    assert [row.name for row in board.rows if row.picked] == ["b", "a"]
+    assert [row.name for row in rank(results, facts=facts).rows] == ["a", "b", "c"]
+
+
+def test_paper_judges_controls_and_the_null_row_by_accuracy():
+    confident = made(np.where(np.arange(2 * N) % 10 == 0, -20.0, -0.01))  # right nine times in ten
+    timid = made(np.where(np.arange(2 * N) % 5 == 0, -0.8, -0.6))  # right eight times in ten
+    board = rank(
+        {"timid": timid, "random": confident}, roles={"random": "control"}, protocol="paper",
+        null=("timid", made(np.full(100, CHANCE - 0.01), 50)),
+    )  # fmt: skip
+    assert [row.role for row in board.rows] == ["control", "discriminator", "null"]
+    assert any("random has random weights and out-probes timid" in note for note in board.notes)
+    assert board.rows[0].gap == pytest.approx(0.1) and board.rows[0].gap_low > 0
+    # The interval of the score is about the score all the same.
+    assert board.rows[0].score_low < board.rows[0].score < board.rows[0].score_high < -1
+
+
+def test_a_record_by_an_unknown_protocol_is_refused():
+    record = rank({"a": noisy(-0.3, 0)}).to_dict()
+    with pytest.raises(ProbeError, match="Unknown protocol 'papr'. Did you mean 'paper'"):
+        Leaderboard.from_dict({**record, "protocol": "papr"})
 
 
 def test_close_backbones_share_a_rank():

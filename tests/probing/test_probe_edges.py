@@ -219,7 +219,9 @@ def test_tolerance_costs_less_than_a_thousandth(shift):
 def test_strength_matches_an_exhaustive_search():
     """Ending early, warm starts and loose fits choose what trying everything would."""
     x, _, y, _ = halves(200, 60, shift=1.5)
-    chosen = choose_strength(x.astype(np.float32), y, FAIR, np.random.default_rng(0))
+    chosen = choose_strength(
+        x.astype(np.float32), y, np.arange(200), FAIR, np.random.default_rng(0)
+    )
     rng, fold = np.random.default_rng(0), np.empty(200, int)
     for label in (0, 1):
         fold[rng.permutation(np.flatnonzero(y == label))] = np.arange(100) % 3

@@ -1,5 +1,7 @@
 """The stream of training images, the weight average, the samples of a step."""
 
+import shutil
+
 import pytest
 import torch
 from inputs import write_images
@@ -25,6 +27,29 @@ def folder(tmp_path):
 def opened(folder, **options):
     wanted = {"resolution": None, "holdout": 0, "cond": False, "seed": 0, **options}
     return open_reals(open_images(folder), **wanted)
+
+
+def test_no_copy_of_a_held_out_image_is_trained_on(folder):
+    for path in sorted(folder.iterdir()):
+        for i in range(2):
+            shutil.copy(path, folder / f"{i}-{path.name}")
+    reals = opened(folder, holdout=5)
+    keys = [set(part.keys(range(len(part)))) for part in (reals.training, reals.holdout)]
+    assert not keys[0] & keys[1] and len(keys[0] | keys[1]) == 24
+    assert len(reals.holdout) >= 5 and len(reals.holdout) + len(reals.training) == 72
+    assert len(reals.pixels) == len(reals.training)
+    (remark,) = reals.copies.remarks()
+    assert "48 of 72 real images are copies of others" in remark and "which leaves 24." in remark
+
+
+def test_few_images_copied_often_are_too_few(folder):
+    for path in sorted(folder.iterdir())[10:]:
+        path.unlink()
+    for path in sorted(folder.iterdir()):
+        for i in range(5):
+            shutil.copy(path, folder / f"{i}-{path.name}")
+    with pytest.raises(ImagesError, match="10 usable images are too few .* 50 of 60 real images"):
+        opened(folder)
 
 
 def stream(reals, *, batch=4, mirror=False, world=World(), seed=0):
