@@ -10,23 +10,36 @@ ProbeError                 exit code 1: one plain sentence, ready to be shown
 └── UnsafeCheckpoint   the file asks for code that would have run; names the global
 """
 
-import unicodedata
+import re
 
 LARGEST_SHOWN = 2**64  # of larger integers, the digits alone can take hours
+# What a terminal or a browser obeys, or what hides or reorders text, instead of being read: control
+# characters and escapes, bidirectional controls, invisible characters, line separators, stray
+# bytes. The two joiners that Persian and emoji are written with stay.
+UNREADABLE = re.compile(
+    "[\x00-\x1f\x7f-\x9f\xad\u061c\u180e\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff"
+    "\ufff9-\ufffb\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e007f\ud800-\udfff]"
+)
 
 
-def printable(text: str, longest: int | None = None) -> str:
-    r"""Return foreign text fit for a terminal and JSON.
+def printable(text: str, longest: int | None = None, *, lines: bool = False) -> str:
+    r"""Return text from outside fit to be shown: on a terminal, in a table, on a page.
 
-    Control characters and stray bytes, which could steer a terminal, become \x1b; what exceeds
-    `longest` characters is cut.
+    The one cleaner. What could steer a terminal, or hide or reorder text, becomes \x1b, \u202e.
+
+    Args:
+        text: from a bank, a file, a name, a server.
+        longest: what exceeds so many characters is cut.
+        lines: keep line breaks and tabs, for text of several lines.
     """
     if longest is not None and len(text) > longest:
         text = text[:longest] + "…"
-    return "".join(
-        c.encode("unicode_escape").decode() if unicodedata.category(c) in ("Cc", "Cs") else c
-        for c in text
-    )
+
+    def escape(match: re.Match[str]) -> str:
+        c = match[0]
+        return c if lines and c in "\n\t" else c.encode("unicode_escape").decode()
+
+    return UNREADABLE.sub(escape, text)
 
 
 def kind_of(value: object) -> str:

@@ -12,7 +12,7 @@ from typing import Any
 
 import platformdirs
 
-from probe.errors import ProbeError
+from probe.errors import UNREADABLE, ProbeError
 
 
 def cache_root() -> Path:
@@ -105,6 +105,16 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
     return records
 
 
+def to_json(value: Any, *, indent: int | None = None) -> str:
+    r"""Return a plain value as JSON that people can read safely.
+
+    Letters of every script stay as they are; what `printable` would escape is escaped as JSON does
+    (\u202e), so that a parser gets exactly the value.
+    """
+    text = json.dumps(value, indent=indent, ensure_ascii=False)
+    return UNREADABLE.sub(lambda c: c[0] if c[0] == "\n" else json.dumps(c[0])[1:-1], text)
+
+
 def write_json(path: Path, value: Any) -> None:
     """Write a plain value as indented JSON, atomically."""
-    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+    write_text(path, to_json(value, indent=2) + "\n")

@@ -1,11 +1,13 @@
 """`probe cache`: the features and results that are kept, so that nothing is computed twice."""
 
-import json
 import re
 import time
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from probe.cli.output import say, show_view
+from probe.files import to_json
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -35,7 +37,7 @@ def list_parts(
              "bytes": p.size, "written": p.written}
             for p in found
         ]  # fmt: skip
-        typer.echo(json.dumps({"root": str(root), "parts": records}, ensure_ascii=False))
+        say(to_json({"root": str(root), "parts": records}))
         return
     now = time.time()
     rows = [
@@ -43,10 +45,10 @@ def list_parts(
         for p in found
         if p.kind == "features"
     ]
-    typer.echo(text_table(("features", "images", "size", "age", "folder"), rows, kept=4), nl=False)
+    show_view(text_table(("features", "images", "size", "age", "folder"), rows, kept=4))
     results = [p for p in found if p.kind == "result"]
-    typer.echo(f"{len(results)} probe results, {_size(sum(p.size for p in results))}")
-    typer.echo(f"{_size(sum(p.size for p in found))} in {root}")
+    say(f"{len(results)} probe results, {_size(sum(p.size for p in results))}")
+    say(f"{_size(sum(p.size for p in found))} in {root}")
 
 
 @app.command()
@@ -64,9 +66,9 @@ def verify(
     for path in found:
         if remove:
             path.unlink(missing_ok=True)
-        typer.echo(f"{'removed' if remove else 'damaged'}: {path}")
+        say(f"{'removed' if remove else 'damaged'}: {path}")
     total = _size(sum(p.size for p in parts(root)))
-    typer.echo(f"{total} in {root}: {len(found) or 'nothing'} damaged.", err=True)
+    say(f"{total} in {root}: {len(found) or 'nothing'} damaged.", err=True)
     raise typer.Exit(1 if found and not remove else 0)
 
 
@@ -100,16 +102,16 @@ def prune(
         for path in list(leftovers(root)):
             path.unlink(missing_ok=True)
     total = _size(sum(part.size for part in chosen))
-    typer.echo(f"{total} {'would be' if dry_run else 'were'} removed from {root}.", err=True)
+    say(f"{total} {'would be' if dry_run else 'were'} removed from {root}.", err=True)
 
 
 def _show(chosen: "Sequence[Part]") -> None:
     for part in chosen:
         if part.kind == "features":
-            typer.echo(f"{part.what}: {part.rows} images, {_size(part.size)} ({part.folder.name})")
+            say(f"{part.what}: {part.rows} images, {_size(part.size)} ({part.folder.name})")
     results = [part for part in chosen if part.kind == "result"]
     if results:
-        typer.echo(f"{len(results)} probe results, {_size(sum(p.size for p in results))}")
+        say(f"{len(results)} probe results, {_size(sum(p.size for p in results))}")
 
 
 def _size(count: int) -> str:

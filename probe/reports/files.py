@@ -8,6 +8,7 @@ from probe.files import write_json, write_text
 from probe.probing.fitted import save_probes
 from probe.probing.ranking import Ranking
 from probe.reports.table import render
+from probe.reports.text import csv_cell
 
 
 def save_ranking(ranking: Ranking, folder: Path) -> None:
@@ -37,5 +38,6 @@ def scores_csv(ranking: Ranking) -> str:
             rows = zip(ranking.captions, result.image_scores, result.image_logits, strict=True)
             for i, (caption, score, logit) in enumerate(rows):
                 kind = "real" if i < result.n_real else "generated"
-                writer.writerow([protocol, name, kind, caption, f"{score:.6f}", f"{logit:.6f}"])
+                cells = (protocol, name, kind, caption, f"{score:.6f}", f"{logit:.6f}")
+                writer.writerow(map(csv_cell, cells))
     return buffer.getvalue()
