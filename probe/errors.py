@@ -5,6 +5,7 @@ ProbeError                 exit code 1: one plain sentence, ready to be shown
 ├── BankError              the bank file is wrong; names file, line and key
 ├── BackboneUnavailable    a backbone cannot run here; carries the reason and the remedy
 ├── ImagesError            a path holds no usable images, or too few of them
+├── CacheError             the feature cache cannot be read or written, which ends any job
 ├── BrokenImageError       one image cannot be read (callers skip, count and name it)
 └── CheckpointError        a generator file cannot be used
 └── UnsafeCheckpoint   the file asks for code that would have run; names the global
@@ -85,6 +86,10 @@ class BackboneUnavailable(ProbeError):
         super().__init__(f"{reason}; {remedy}" if remedy else reason)
         self.reason = reason
         self.remedy = remedy
+
+
+class CacheError(ProbeError):
+    """The feature cache cannot be read or written: no fault of a backbone or its bank."""
 
 
 class ImagesError(ProbeError):

@@ -1,10 +1,12 @@
 """Digests, atomic writes and the cache folder."""
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
 import shutil
+import stat
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -87,6 +89,28 @@ def copy_file(source: Path, path: Path) -> None:
 def write_text(path: Path, text: str) -> None:
     """Write a UTF-8 text file atomically."""
     write_bytes(path, text.encode())
+
+
+def read_small(path: Path, most: int) -> bytes:
+    """Return the bytes of a file that people write or keep beside their work.
+
+    Args:
+        path: the file.
+        most: how many bytes it may have.
+
+    Raises:
+        OSError: it cannot be read, is larger, or is no regular file: a pipe may never end.
+    """
+    handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # a pipe without a writer would wait
+    with open(handle, "rb") as f:  # noqa: PTH123
+        mode = os.fstat(handle).st_mode
+        if not stat.S_ISREG(mode):
+            what = "is a folder" if stat.S_ISDIR(mode) else "is no regular file"
+            raise OSError(errno.EINVAL, what, str(path))
+        data = f.read(most + 1)
+    if len(data) > most:
+        raise OSError(errno.EFBIG, f"has more than {most} bytes", str(path))
+    return data
 
 
 def read_json(path: Path) -> dict[str, Any]:

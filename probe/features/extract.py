@@ -16,7 +16,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from probe.bank.base import Backbone
-from probe.errors import BackboneUnavailable, BrokenImageError
+from probe.errors import BackboneUnavailable, BrokenImageError, CacheError
 from probe.features.store import FeatureSpace
 from probe.images.base import Broken, ImageSource
 from probe.memory import give_back_freed_memory, in_batches
@@ -222,6 +222,7 @@ def extract(
 
     Raises:
         BrokenImageError: an image is broken, under `strict`.
+        CacheError: the rows cannot be kept.
     """
     extraction = Extraction()
     alive = dict(spaces)
@@ -249,6 +250,8 @@ def extract(
                 images = unit.images if rows == list(range(len(unit.images))) else unit.images[rows]
                 try:
                     _run(name, space, pool, [unit.keys[i] for i in todo], images, device)
+                except CacheError:  # concerns every backbone
+                    raise
                 except BackboneUnavailable as error:
                     failure = Failure("unavailable", error.reason, error.remedy)
                 except Exception as error:  # one broken backbone is a row, not the end of the run
