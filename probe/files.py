@@ -14,13 +14,56 @@ from typing import Any
 
 import platformdirs
 
-from probe.errors import UNREADABLE, ProbeError
+from probe.errors import UNREADABLE, CacheError, ProbeError
+
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def cache_root() -> Path:
-    """Return the cache folder: `$PROBE_CACHE_DIR`, else the platform's cache directory."""
+    """Return the cache folder: `$PROBE_CACHE_DIR`, else the platform's cache directory.
+
+    Raises:
+        CacheError: it is a file, or would be below one.
+    """
+    root = _cache_root()
+    with in_cache():
+        there = next(place for place in (root, *root.absolute().parents) if place.exists())
+        if not there.is_dir():
+            raise NotADirectoryError(errno.ENOTDIR, f"{there} is not a folder")
+    return root
+
+
+def _cache_root() -> Path:
     chosen = os.environ.get("PROBE_CACHE_DIR")
-    return Path(chosen) if chosen else Path(platformdirs.user_cache_dir("probe"))
+    try:
+        return Path(chosen or platformdirs.user_cache_dir("probe")).expanduser()
+    except RuntimeError as error:
+        text = f"PROBE_CACHE_DIR: '{chosen}' names a user who does not exist."
+        raise CacheError(text) from error
+
+
+@contextlib.contextmanager
+def in_cache() -> Iterator[None]:
+    """Name the cache and its variable where a file in it cannot be read, written or removed.
+
+    Raises:
+        FileNotFoundError: it is gone.
+        CacheError: in place of any other OSError.
+    """
+    try:
+        yield
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise _cache_error(error) from error
+
+
+def _cache_error(error: OSError) -> CacheError:
+    what = "Set PROBE_CACHE_DIR to a folder that you can write to."
+    if error.errno in FULL:
+        what = "Free some space, or set PROBE_CACHE_DIR to another folder; then repeat the command."
+    why = error.strerror or str(error)
+    return CacheError(f"The cache {_cache_root()} cannot be used: {why}. {what}")
 
 
 def digest_bytes(data: bytes) -> str:
@@ -48,7 +91,8 @@ def atomic_path(path: Path) -> Iterator[Path]:
     to disk before it is renamed.
 
     Raises:
-        ProbeError: the folder cannot be written, or the disk is full; names the path.
+        ProbeError: the folder cannot be written, or the disk is full; names the path, or the cache
+            that it is in.
     """
     temporary = None
     try:
@@ -65,9 +109,11 @@ def atomic_path(path: Path) -> Iterator[Path]:
         temporary.chmod(0o666 & ~umask)
         temporary.replace(path)
     except OSError as error:
+        if path.is_relative_to(_cache_root()):
+            raise _cache_error(error) from error
         raise ProbeError(
             f"Cannot write {path}: {error.strerror or error}. Free some space or choose "
-            "another folder (--out, --outdir, PROBE_CACHE_DIR)."
+            "another folder (--out, --outdir)."
         ) from error
     finally:
         if temporary is not None:

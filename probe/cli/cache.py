@@ -58,14 +58,14 @@ def verify(
     ] = False,
 ) -> None:
     """Read every file and name those that are damaged. They are never used."""
-    from probe.features.contents import damaged, parts
+    from probe.features.contents import damaged, parts, remove_files
     from probe.files import cache_root
 
     root = cache_root()
     found = damaged(root)
     for path in found:
         if remove:
-            path.unlink(missing_ok=True)
+            remove_files([path])
         say(f"{'removed' if remove else 'damaged'}: {path}")
     total = _size(sum(p.size for p in parts(root)))
     say(f"{total} in {root}: {len(found) or 'nothing'} damaged.", err=True)
@@ -84,7 +84,7 @@ def prune(
 ) -> None:
     """Remove old features and results; what was written within the last hour stays."""
     from probe.errors import UsageError
-    from probe.features.contents import choose, leftovers, parts, remove
+    from probe.features.contents import choose, leftovers, parts, remove, remove_files
     from probe.files import cache_root
 
     if older_than is None and larger_than is None:
@@ -99,8 +99,7 @@ def prune(
     _show(chosen)
     if not dry_run:
         remove(chosen)
-        for path in list(leftovers(root)):
-            path.unlink(missing_ok=True)
+        remove_files(list(leftovers(root)))
     total = _size(sum(part.size for part in chosen))
     say(f"{total} {'would be' if dry_run else 'were'} removed from {root}.", err=True)
 
