@@ -4,6 +4,7 @@ ProbeError                 exit code 1: one plain sentence, ready to be shown
 ├── UsageError             exit code 2: flags or values that cannot be combined or do not exist
 ├── BankError              the bank file is wrong; names file, line and key
 ├── BackboneUnavailable    a backbone cannot run here; carries the reason and the remedy
+│   └── BackboneBroken     it runs, and what it gives cannot be used
 ├── ImagesError            a path holds no usable images, or too few of them
 ├── CacheError             the feature cache cannot be read or written, which ends any job
 ├── BrokenImageError       one image cannot be read (callers skip, count and name it)
@@ -80,12 +81,23 @@ class BackboneUnavailable(ProbeError):
     Args:
         reason: why, without a trailing full stop.
         remedy: the command that gets it, or "" where nothing can be done from here.
+
+    Attributes:
+        status: of its row on a leaderboard.
     """
+
+    status = "unavailable"
 
     def __init__(self, reason: str, remedy: str = "") -> None:
         super().__init__(f"{reason}; {remedy}" if remedy else reason)
         self.reason = reason
         self.remedy = remedy
+
+
+class BackboneBroken(BackboneUnavailable):
+    """A backbone runs, and what it gives cannot be used."""
+
+    status = "failed"
 
 
 class CacheError(ProbeError):

@@ -88,6 +88,7 @@ def load_backbone(
             network.eval()
             if calibration is not None:
                 calibrate(network, calibration_images(calibration), fed)
+        _require_finite(network, path)
         backbone = wrap(spec, network)
     except (ProbeError, MemoryError, torch.OutOfMemoryError):
         raise
@@ -103,6 +104,23 @@ def load_backbone(
         fold_batchnorm(network, fed.size)
         fuse_activations(network, fed.size)
     return backbone.to(device)
+
+
+def _require_finite(network: nn.Module, path: Path | None) -> None:
+    """Check that weights are numbers; a mask among the buffers may hold infinite values.
+
+    Raises:
+        BackboneUnavailable: they are not; names the tensors.
+    """
+    broken = [name for name, p in network.named_parameters() if not p.isfinite().all()]
+    broken += [name for name, buffer in network.named_buffers() if buffer.isnan().any()]
+    if broken:
+        more = f" and {len(broken) - 3} more" if len(broken) > 3 else ""
+        raise BackboneUnavailable(
+            f"{path or 'its initialisation'} holds NaN or infinite values in "
+            f"{', '.join(broken[:3])}{more}",
+            "take a file from before its training diverged",
+        )
 
 
 @torch.inference_mode()
