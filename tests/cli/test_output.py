@@ -1,14 +1,21 @@
 """Text from outside: shown by every door, obeyed by none."""
 
 import ast
+import contextlib
 import csv
+import http.server
 import io
 import json
 import os
+import pty
 import re
+import subprocess
+import sys
+import threading
 from pathlib import Path
 
 import pytest
+from inputs import ENTRY, write_bank
 
 from probe.errors import UNREADABLE
 
@@ -95,6 +102,69 @@ def test_scores_can_be_opened_in_a_spreadsheet(cli, bank, nasty, tmp_path):
     rows = list(csv.DictReader(io.StringIO(printed.out)))
     assert {"'=1+1.png", "'-5.png"} <= {row["image"] for row in rows}
     assert min(float(row["logit"]) for row in rows) < 0
+
+
+@pytest.mark.parametrize("form", [(), ("--json",)])
+def test_the_doctor_of_nasty_names(cli, bank, nasty, form):
+    real, fake = nasty
+    result = cli("doctor", "--real", real, "--gen", fake, "--bank", bank, "--no-measure", *form)
+    assert is_harmless(result.out) and is_harmless(result.err)
+    assert "broken\\" in result.out
+
+
+def test_what_a_server_says(cli, tmp_path, monkeypatch):
+    class Rude(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.wfile.write(b"HTTP/1.1 404 \x1b[31mgone\x9b0m\r\nContent-Length: 0\r\n\r\n")
+
+        def log_message(self, *args):
+            pass
+
+    monkeypatch.setattr("probe.bank.weights._unreachable", {}, raising=False)
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    bank = tmp_path / "bank.yaml"
+    with http.server.HTTPServer(("127.0.0.1", 0), Rude) as server:
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+        place = f"weights: {{url: 'http://127.0.0.1:{server.server_address[1]}/x.pth'}}"
+        bank.write_text(ENTRY.format(name="net").replace("weights: {file: net.pt}", place))
+        result = cli("bank", "fetch", "--bank", bank)
+        server.shutdown()
+    assert result.code == 3 and "\\x1b[31mgone\\x9b0m" in result.out, result.out
+    assert is_harmless(result.out) and is_harmless(result.err)
+
+
+def test_what_a_checkpoint_holds(cli, checkpoint, tmp_path):
+    """Metadata and tensors of a snapshot whose names are not ours."""
+    header_length = int.from_bytes(checkpoint.read_bytes()[:8], "little")
+    header = json.loads(checkpoint.read_bytes()[8 : 8 + header_length])
+    header["__metadata__"][f"n{NASTY[:-1]}"] = NASTY[:-1]
+    text = json.dumps(header).encode()
+    odd = tmp_path / "odd.safetensors"
+    odd.write_bytes(
+        len(text).to_bytes(8, "little") + text + checkpoint.read_bytes()[8 + header_length :]
+    )
+    for command in (("inspect", odd), ("inspect", odd, "--json")):
+        result = cli(*command)
+        assert is_harmless(result.out) and is_harmless(result.err)
+
+
+def test_on_a_terminal(tmp_path, nasty):
+    """A terminal is sent styles and movements of ours, and nothing of a file's name."""
+    real, fake = nasty
+    command = [sys.executable, "-m", "probe", "rank", "--real", str(real), "--gen", str(fake),
+               "--bank", str(write_bank(tmp_path)), "--offline"]  # fmt: skip
+    ours, theirs = pty.openpty()
+    process = subprocess.Popen(command, stdout=theirs, stderr=theirs, stdin=theirs)
+    os.close(theirs)
+    seen = b""
+    with contextlib.suppress(OSError):  # the terminal's end
+        while part := os.read(ours, 65536):
+            seen += part
+    os.close(ours)
+    assert process.wait() == 0, seen[-2000:]
+    assert b"\x1b[" in seen and b"broken\\x1b[31m\\x1b[H" in seen
+    for evil in (b"\x1b[31m\x1b[H", b"\x1b]0;t", "\u202e".encode(), "\x9b".encode(), b"\x07"):
+        assert evil not in seen
 
 
 @pytest.mark.parametrize(
