@@ -11,6 +11,7 @@ from probe.bank.base import Backbone, InputSpec
 from probe.bank.calibrate import Uncalibrated, calibrate, calibration_images, has_batchnorm
 from probe.bank.fold import fold_batchnorm
 from probe.bank.fuse import fuse_activations
+from probe.bank.size import bounded_size
 from probe.bank.spec import BackboneSpec
 from probe.bank.weights import verified_weights
 from probe.errors import BackboneUnavailable, ProbeError
@@ -80,9 +81,10 @@ def load_backbone(
     try:
         fed = input_spec(spec)
         if random is None:
-            network = build(spec, path)
+            with bounded_size():
+                network = build(spec, path)
         else:
-            with torch.random.fork_rng(devices=[]):
+            with torch.random.fork_rng(devices=[]), bounded_size():
                 torch.manual_seed(stream_seed(random, spec.source, spec.model))
                 network = build(spec, None)
             network.eval()

@@ -23,6 +23,7 @@ Source = Literal["timm", "open_clip", "torchvision", "torchscript", "inception"]
 KeyMap = Literal["efficientnet-lite"]  # the names of probe.bank.keys.KEY_MAPS
 Share = Annotated[float, Field(ge=0, le=1)]  # 0 to 255 is the usual slip
 Scale = Annotated[float, Field(gt=0, le=10)]
+LARGEST_ARG = 10_000
 NAME = r"[A-Za-z0-9][A-Za-z0-9._#-]{0,99}"
 LONGEST_PATTERN, MOST_RENAMES = 200, 100
 Pattern = Annotated[str, Field(max_length=LONGEST_PATTERN)]
@@ -205,15 +206,21 @@ class BackboneSpec:
             parts = value if isinstance(value, list) else [value]
             if not all(_is_plain(part) for part in parts):
                 raise ValueError(
-                    f"args: '{name}' should be a number, true or false, a word, or a list of those"
+                    f"args: '{name}' should be a number (at most {LARGEST_ARG}), true or false, "
+                    "a word, or a list of those"
                 )
 
 
 def _is_plain(value: Any) -> bool:
-    """Return whether a value can be handed to a constructor: it cannot be a path or an address."""
+    """Return whether a value can be handed to a constructor: it cannot be a path or an address.
+
+    Nor a number that no layer, width or side has, on which a constructor would work without end.
+    """
     if isinstance(value, str):
         return re.fullmatch(r"\w+", value) is not None
-    return value is None or isinstance(value, bool | int | float)
+    if isinstance(value, int | float):  # False where there is a NaN
+        return abs(value) <= LARGEST_ARG
+    return value is None
 
 
 @dataclass(frozen=True)
