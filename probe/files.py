@@ -149,13 +149,11 @@ def read_small(path: Path, most: int) -> bytes:
     """
     handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # a pipe without a writer would wait
     with open(handle, "rb") as f:  # noqa: PTH123
-        mode = os.fstat(handle).st_mode
-        if not stat.S_ISREG(mode):
-            what = "is a folder" if stat.S_ISDIR(mode) else "is no regular file"
-            raise OSError(errno.EINVAL, what, str(path))
+        if not stat.S_ISREG(os.fstat(handle).st_mode):
+            raise OSError(errno.EINVAL, "not a regular file", str(path))
         data = f.read(most + 1)
     if len(data) > most:
-        raise OSError(errno.EFBIG, f"has more than {most} bytes", str(path))
+        raise OSError(errno.EFBIG, f"more than {most} bytes", str(path))
     return data
 
 

@@ -118,7 +118,7 @@ def _measure(node: yaml.Node, known: dict[int, tuple[int, int] | None]) -> tuple
         values = 1 + sum(count for count, _ in parts)
         levels = 1 + max((depth for _, depth in parts), default=0)
         if values > MOST_VALUES:
-            text = f"stands for more than {MOST_VALUES} values (aliases, merges); write fewer"
+            text = f"more than {MOST_VALUES} values with its aliases and merges written out"
             raise _Unbounded(node, text)
         if levels > MOST_LEVELS:
             raise _Unbounded(node, f"nested deeper than {MOST_LEVELS} levels")

@@ -90,7 +90,8 @@ def load_backbone(
             network.eval()
             if calibration is not None:
                 calibrate(network, calibration_images(calibration), fed)
-        _require_finite(network, path)
+        if path is not None:
+            _require_finite(network, path)
         backbone = wrap(spec, network)
     except (ProbeError, MemoryError, torch.OutOfMemoryError):
         raise
@@ -108,7 +109,7 @@ def load_backbone(
     return backbone.to(device)
 
 
-def _require_finite(network: nn.Module, path: Path | None) -> None:
+def _require_finite(network: nn.Module, path: Path) -> None:
     """Check that weights are numbers; a mask among the buffers may hold infinite values.
 
     Raises:
@@ -119,8 +120,7 @@ def _require_finite(network: nn.Module, path: Path | None) -> None:
     if broken:
         more = f" and {len(broken) - 3} more" if len(broken) > 3 else ""
         raise BackboneUnavailable(
-            f"{path or 'its initialisation'} holds NaN or infinite values in "
-            f"{', '.join(broken[:3])}{more}",
+            f"{path} holds NaN or infinite values in {', '.join(broken[:3])}{more}",
             "take a file from before its training diverged",
         )
 

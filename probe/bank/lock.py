@@ -29,7 +29,9 @@ def lock_path(bank: Path) -> Path:
     """
     path = bank.with_suffix(".lock")
     if path == bank:
-        raise BankError(f"{bank}: '.lock' is the ending of lock files. Rename the bank to .yaml.")
+        raise BankError(
+            f"{bank}: its lock file would have the same name. Rename the bank to .yaml."
+        )
     return path
 
 
@@ -53,7 +55,7 @@ def read_lock(bank: Path) -> dict[str, dict[str, Any]]:
     except OSError as error:
         raise BankError(f"{path}: cannot be read ({error.strerror}).") from error
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
-        raise BankError(f"{path}: damaged, or no lock file. {again}.") from error
+        raise BankError(f"{path}: damaged or not a lock file. {again}.") from error
     if version != VERSION:
         raise BankError(f"{path}: a lock file of another version of probe. {again}.")
     if not right:

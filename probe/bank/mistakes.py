@@ -22,7 +22,7 @@ def refuse(path: Path, found: Sequence[Mistake]) -> NoReturn:
     ordered = sorted(set(found))
     lines = [f"{path}:{line}: {text}" for line, text in ordered[:MOST_SHOWN]]
     if len(ordered) > MOST_SHOWN:
-        lines.append(f"{path}: and {len(ordered) - MOST_SHOWN} mistakes more")
+        lines.append(f"{path}: there are more mistakes; these are the first {MOST_SHOWN}")
     raise BankError("\n".join(line if line.endswith("?") else f"{line}." for line in lines))
 
 
@@ -123,9 +123,8 @@ def _sentence(error: Any, place: Sequence[Any], known: Mapping[str, Sequence[str
         return f"{path or 'an entry'} should be a mapping of keys, not {_value(given)}"
     if kind == "literal_error":
         allowed = error["ctx"]["expected"].replace("'", "")
-        near = suggest(
-            given if isinstance(given, str) else "", allowed.replace(" or ", ", ").split(", ")
-        )
+        name = given if isinstance(given, str) else ""
+        near = suggest(name, allowed.replace(" or ", ", ").split(", "))
         return f"{path}: {_value(given)} is not one of {allowed}.{near}".removesuffix(".")
     if kind == "value_error":
         message = error["msg"].removeprefix("Value error, ")

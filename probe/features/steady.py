@@ -43,9 +43,10 @@ def require_steady(run: Run, images: torch.Tensor, features: np.ndarray, precisi
         return
     is_random = _size(run(batch) - again) > allowed
     how = "are random" if is_random else "depend on the other images of the batch"
+    share = change / (_size(first) or change)
     raise BackboneBroken(
-        f"its features {how}: they changed by {change / _size(first):.0%} when {len(few)} images "
-        "were run again in another batch",
+        f"its features {how}: they changed by {share:.0%} when {len(few)} images were run again "
+        "in another batch",
         "save the network in evaluation mode, without dropout, noise or batch statistics",
     )
 

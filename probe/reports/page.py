@@ -60,7 +60,10 @@ def _environment() -> jinja2.Environment:
 
 def _harmless(value: Any) -> Any:
     """Return what a template shows without characters that hide or reorder text."""
-    return type(value)(printable(value, lines=True)) if isinstance(value, str) else value
+    if not isinstance(value, str):
+        return value
+    clean = printable(value, lines=True)
+    return Markup(clean) if isinstance(value, Markup) else clean
 
 
 def render(template: str, **context: Any) -> str:

@@ -390,7 +390,7 @@ def test_a_lock_file_that_is_a_pipe(cli, in_time, tmp_path):
     bank.write_text(ENTRY)
     os.mkfifo(tmp_path / "bank.lock")
     result = cli("bank", "list", "--bank", bank)
-    assert result.code == 1 and "bank.lock: cannot be read (is no regular file)" in result.err
+    assert result.code == 1 and "bank.lock: cannot be read (not a regular file)" in result.err
     bank = bank.rename(tmp_path / "mine.lock")
     result = cli("bank", "list", "--bank", bank)
     assert result.code == 1 and "Rename the bank" in result.err and bank.exists()
