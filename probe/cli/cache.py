@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from probe.cli.output import say, show_view
-from probe.files import to_json
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -26,7 +25,7 @@ def list_parts(
 ) -> None:
     """List what is kept, the largest first."""
     from probe.features.contents import parts
-    from probe.files import cache_root
+    from probe.files import cache_root, to_json
     from probe.reports.text import text_table
 
     root = cache_root()

@@ -6,7 +6,6 @@ from typing import Annotated, Any
 import typer
 
 from probe.cli.output import say, show_view
-from probe.files import to_json
 
 
 def doctor(
@@ -44,6 +43,7 @@ def doctor(
     Downloads nothing. Exit code 1 where there is a problem.
     """
     from probe import api
+    from probe.files import to_json
     from probe.reports.examination import ExaminationText
 
     text = ExaminationText()

@@ -8,7 +8,6 @@ import typer
 
 from probe.cli.output import say
 from probe.errors import printable
-from probe.files import to_json
 
 
 def inspect(
@@ -17,6 +16,7 @@ def inspect(
 ) -> None:
     """Say what a checkpoint holds, and what its pickle would have run; nothing of it is run."""
     from probe import api
+    from probe.files import to_json
 
     found = api.inspect(file)
     if as_json:
