@@ -73,7 +73,7 @@ def map_keys(state: StateDict, keys: str | Sequence[Rename], network: nn.Module)
     if not keys:
         return state
     try:
-        names = rename(list(state), [(step.pattern, step.to) for step in keys])
+        names = rename([str(name) for name in state], [(step.pattern, step.to) for step in keys])
     except TooCostly as error:
         raise BackboneUnavailable(
             "its key map takes too long, too much memory or makes endless names",
