@@ -1,10 +1,12 @@
 """Digests, atomic writes and the cache folder."""
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
 import shutil
+import stat
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,13 +14,56 @@ from typing import Any
 
 import platformdirs
 
-from probe.errors import ProbeError
+from probe.errors import UNREADABLE, CacheError, ProbeError
+
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def cache_root() -> Path:
-    """Return the cache folder: `$PROBE_CACHE_DIR`, else the platform's cache directory."""
+    """Return the cache folder: `$PROBE_CACHE_DIR`, else the platform's cache directory.
+
+    Raises:
+        CacheError: it is a file, or would be below one.
+    """
+    root = _cache_root()
+    with in_cache():
+        there = next(place for place in (root, *root.absolute().parents) if place.exists())
+        if not there.is_dir():
+            raise NotADirectoryError(errno.ENOTDIR, f"{there} is not a folder")
+    return root
+
+
+def _cache_root() -> Path:
     chosen = os.environ.get("PROBE_CACHE_DIR")
-    return Path(chosen) if chosen else Path(platformdirs.user_cache_dir("probe"))
+    try:
+        return Path(chosen or platformdirs.user_cache_dir("probe")).expanduser()
+    except RuntimeError as error:
+        text = f"PROBE_CACHE_DIR: '{chosen}' names a user who does not exist."
+        raise CacheError(text) from error
+
+
+@contextlib.contextmanager
+def in_cache() -> Iterator[None]:
+    """Name the cache and its variable where a file in it cannot be read, written or removed.
+
+    Raises:
+        FileNotFoundError: it is gone.
+        CacheError: in place of any other OSError.
+    """
+    try:
+        yield
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise _cache_error(error) from error
+
+
+def _cache_error(error: OSError) -> CacheError:
+    what = "Set PROBE_CACHE_DIR to a folder that you can write to."
+    if error.errno in FULL:
+        what = "Free some space, or set PROBE_CACHE_DIR to another folder; then repeat the command."
+    why = error.strerror or str(error)
+    return CacheError(f"The cache {_cache_root()} cannot be used: {why}. {what}")
 
 
 def digest_bytes(data: bytes) -> str:
@@ -46,7 +91,8 @@ def atomic_path(path: Path) -> Iterator[Path]:
     to disk before it is renamed.
 
     Raises:
-        ProbeError: the folder cannot be written, or the disk is full; names the path.
+        ProbeError: the folder cannot be written, or the disk is full; names the path, or the cache
+            that it is in.
     """
     temporary = None
     try:
@@ -63,9 +109,11 @@ def atomic_path(path: Path) -> Iterator[Path]:
         temporary.chmod(0o666 & ~umask)
         temporary.replace(path)
     except OSError as error:
+        if path.is_relative_to(_cache_root()):
+            raise _cache_error(error) from error
         raise ProbeError(
             f"Cannot write {path}: {error.strerror or error}. Free some space or choose "
-            "another folder (--out, --outdir, PROBE_CACHE_DIR)."
+            "another folder (--out, --outdir)."
         ) from error
     finally:
         if temporary is not None:
@@ -89,6 +137,26 @@ def write_text(path: Path, text: str) -> None:
     write_bytes(path, text.encode())
 
 
+def read_small(path: Path, most: int) -> bytes:
+    """Return the bytes of a file that people write or keep beside their work.
+
+    Args:
+        path: the file.
+        most: how many bytes it may have.
+
+    Raises:
+        OSError: it cannot be read, is larger, or is no regular file: a pipe may never end.
+    """
+    handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # a pipe without a writer would wait
+    with open(handle, "rb") as f:  # noqa: PTH123
+        if not stat.S_ISREG(os.fstat(handle).st_mode):
+            raise OSError(errno.EINVAL, "not a regular file", str(path))
+        data = f.read(most + 1)
+    if len(data) > most:
+        raise OSError(errno.EFBIG, f"more than {most} bytes", str(path))
+    return data
+
+
 def read_json(path: Path) -> dict[str, Any]:
     """Return a file's record, empty where there is no file."""
     return json.loads(path.read_text("utf-8")) if path.exists() else {}
@@ -105,6 +173,16 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
     return records
 
 
+def to_json(value: Any, *, indent: int | None = None) -> str:
+    r"""Return a plain value as JSON that people can read safely.
+
+    Letters of every script stay as they are; what `printable` would escape is escaped as JSON does
+    (\u202e), so that a parser gets exactly the value.
+    """
+    text = json.dumps(value, indent=indent, ensure_ascii=False)
+    return UNREADABLE.sub(lambda c: c[0] if c[0] == "\n" else json.dumps(c[0])[1:-1], text)
+
+
 def write_json(path: Path, value: Any) -> None:
     """Write a plain value as indented JSON, atomically."""
-    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+    write_text(path, to_json(value, indent=2) + "\n")

@@ -6,6 +6,7 @@ from pathlib import Path
 from probe.bank.load import load_backbone
 from probe.bank.spec import load_bank
 from probe.errors import BackboneUnavailable
+from probe.memory import is_out_of_memory
 
 
 def check_bank(
@@ -21,3 +22,7 @@ def check_bank(
             yield spec.name, None, load_backbone(spec, offline=True).dim
         except BackboneUnavailable as error:
             yield spec.name, str(error), None
+        except Exception as error:  # too large for this machine, say; the other entries stand
+            if not is_out_of_memory(error):
+                raise
+            yield spec.name, "it needs more memory than there is", None

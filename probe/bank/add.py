@@ -1,16 +1,19 @@
 """New entries of a bank, from what timm and open_clip know of their pretrained weights."""
 
-import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from probe.bank.base import Backbone, no_such
+from probe.bank.document import read
 from probe.bank.load import load_backbone
-from probe.bank.spec import BackboneSpec, Weights, load_bank
-from probe.errors import BackboneUnavailable, BankError, UsageError
-from probe.files import write_text
+from probe.bank.mistakes import WANTED
+from probe.bank.spec import NAME, BackboneSpec, Weights, read_specs
+from probe.errors import BackboneUnavailable, BankError, UsageError, shown
+from probe.files import to_json, write_bytes
 from probe.registry import lookup
 
 # The tags of timm's and open_clip's weights name what they were trained on.
@@ -42,7 +45,8 @@ def describe(
         license: of the weights; what the library says unless given.
 
     Raises:
-        UsageError: not of that form, or the library knows no such weights; says which come near.
+        UsageError: not of that form, no name for an entry, or the library knows no such weights;
+            says which come near.
         BackboneUnavailable: the network cannot be built, or gives no features.
     """
     source, colon, rest = reference.partition(":")
@@ -50,6 +54,8 @@ def describe(
         raise UsageError(
             f"'{reference}' names no source. Write timm:MODEL.TAG or open_clip:MODEL/TAG."
         )
+    if name is not None and not re.fullmatch(NAME, name):
+        raise UsageError(f"--name: {shown(name)} cannot be a name: {WANTED['name']}.")
     known = lookup(SOURCES, source, "source")(rest)
     words = set(re.split(r"[^a-z0-9]+", rest.lower()))
     plain = re.sub(r"[^A-Za-z0-9._-]+", "-", rest)
@@ -66,7 +72,7 @@ def describe(
 
 
 def add(path: Path, spec: BackboneSpec, backbone: Backbone) -> str:
-    """Append an entry to a bank file, which keeps every word that is in it; made if need be.
+    """Append an entry to a bank file, which keeps every byte that is in it; made if need be.
 
     Args:
         path: the bank file.
@@ -77,14 +83,21 @@ def add(path: Path, spec: BackboneSpec, backbone: Backbone) -> str:
         The text that was added.
 
     Raises:
-        BankError: the file is no bank, or the name is taken.
+        BankError: the file is no bank, the name is taken, or the file would be no bank any more.
     """
-    before = path.read_text("utf-8-sig") if path.exists() else ""
-    if path.exists() and spec.name in {s.name for s in load_bank(path).specs}:
+    before = read(path) if path.exists() else b""
+    if before and spec.name in {s.name for s in read_specs(path, before)}:
         raise BankError(f"{path}: the name '{spec.name}' is taken. Give another with --name.")
     text = as_yaml(spec, backbone)
-    joint = "" if not before else "\n" if before.endswith("\n") else "\n\n"
-    write_text(path, before + joint + text)
+    joint = b"" if not before else b"\n" if before.endswith(b"\n") else b"\n\n"
+    after = before + joint + text.encode()
+    try:
+        read_specs(path, after)
+    except BankError as error:  # a list in brackets, say
+        raise BankError(
+            f"{error}\nThe entry cannot be appended; nothing was written. Add it by hand:\n\n{text}"
+        ) from error
+    write_bytes(path, after)
     return text
 
 
@@ -93,15 +106,15 @@ def as_yaml(spec: BackboneSpec, backbone: Backbone) -> str:
     maps = ", ".join("x".join(map(str, shape)) for shape in backbone.map_shapes)
     millions = sum(p.numel() for p in backbone.network.parameters()) / 1e6
     weights = ", ".join(
-        f"{key}: {value}"
+        f"{key}: {_quoted(value)}"
         for key in ("hub", "file")
         if (value := getattr(spec.weights, key)) is not None
     )
     lines = [
         f"# {backbone.dim} features, last map {maps}, {millions:.1f} M parameters.",
-        f"- name: {spec.name}",
+        f"- name: {_quoted(spec.name)}",
         f"  source: {spec.source}",
-        f"  model: {spec.model}",
+        f"  model: {_quoted(spec.model)}",
         f"  weights: {{{weights}}}",
         f"  input: {spec.input}",
         f"  mean: {list(spec.mean or ())}",
@@ -114,8 +127,9 @@ def as_yaml(spec: BackboneSpec, backbone: Backbone) -> str:
 
 
 def _quoted(text: str) -> str:
-    """Return a text as a YAML scalar; JSON's quotes are YAML's."""
-    return text if re.fullmatch(r"[A-Za-z][\w ,./+-]*", text) else json.dumps(text)
+    """Return a text as a YAML scalar: plain where it is read as itself, else in JSON's quotes."""
+    plain = re.fullmatch(r"[A-Za-z][\w ,./+-]*", text, re.ASCII)
+    return text if plain and yaml.safe_load(text) == text else to_json(text)
 
 
 def _untrained(spec: BackboneSpec) -> Backbone:

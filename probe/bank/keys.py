@@ -6,7 +6,9 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 from torch import nn
 
+from probe.bank.rename import TooCostly, rename
 from probe.bank.spec import Rename
+from probe.errors import BackboneUnavailable
 from probe.registry import lookup
 
 StateDict = dict[str, torch.Tensor]
@@ -64,12 +66,19 @@ def map_keys(state: StateDict, keys: str | Sequence[Rename], network: nn.Module)
 
     Raises:
         UsageError: unknown map.
+        BackboneUnavailable: its patterns take too long.
     """
     if isinstance(keys, str):
         return lookup(KEY_MAPS, keys, "key map")(state, network)
-    for rename in keys:
-        if rename.to is None:
-            state = {k: v for k, v in state.items() if not re.search(rename.pattern, k)}
-        else:
-            state = {re.sub(rename.pattern, rename.to, k): v for k, v in state.items()}
-    return state
+    if not keys:
+        return state
+    try:
+        names = rename([str(name) for name in state], [(step.pattern, step.to) for step in keys])
+    except TooCostly as error:
+        raise BackboneUnavailable(
+            "its key map takes too long, too much memory or makes endless names",
+            "write patterns without a repeat inside a repeat (keys:)",
+        ) from error
+    return {
+        name: tensor for name, tensor in zip(names, state.values(), strict=True) if name is not None
+    }

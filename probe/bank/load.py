@@ -12,6 +12,7 @@ from probe.bank.base import Backbone, InputSpec
 from probe.bank.calibrate import Uncalibrated, calibrate, calibration_images, has_batchnorm
 from probe.bank.fold import fold_batchnorm
 from probe.bank.fuse import fuse_activations
+from probe.bank.size import bounded_size
 from probe.bank.spec import BackboneSpec
 from probe.bank.weights import verified_weights
 from probe.errors import BackboneUnavailable, ProbeError
@@ -87,14 +88,17 @@ def load_backbone(
     try:
         fed = input_spec(spec)
         if random is None:
-            network = build(spec, path)
+            with bounded_size():
+                network = build(spec, path)
         else:
-            with torch.random.fork_rng(devices=[]):
+            with torch.random.fork_rng(devices=[]), bounded_size():
                 torch.manual_seed(stream_seed(random, spec.source, spec.model))
                 network = build(spec, None)
             network.eval()
             if calibration is not None:
                 calibrate(network, calibration_images(calibration), fed)
+        if path is not None:
+            _require_finite(network, path)
         backbone = wrap(spec, network)
     except (ProbeError, MemoryError, torch.OutOfMemoryError):
         raise
@@ -110,6 +114,22 @@ def load_backbone(
         fold_batchnorm(network, fed.size)
         fuse_activations(network, fed.size)
     return backbone.to(device)
+
+
+def _require_finite(network: nn.Module, path: Path) -> None:
+    """Check that weights are numbers; a mask among the buffers may hold infinite values.
+
+    Raises:
+        BackboneUnavailable: they are not; names the tensors.
+    """
+    broken = [name for name, p in network.named_parameters() if not p.isfinite().all()]
+    broken += [name for name, buffer in network.named_buffers() if buffer.isnan().any()]
+    if broken:
+        more = f" and {len(broken) - 3} more" if len(broken) > 3 else ""
+        raise BackboneUnavailable(
+            f"{path} holds NaN or infinite values in {', '.join(broken[:3])}{more}",
+            "take a file from before its training diverged",
+        )
 
 
 @torch.inference_mode()

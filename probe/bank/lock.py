@@ -5,46 +5,61 @@ one in the lock file, so that a bank that was fetched once means the same weight
 """
 
 import json
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from probe.errors import BankError
-from probe.files import digest_json, write_json
+from probe.files import digest_json, read_small, write_json
 
 if TYPE_CHECKING:
     from probe.bank.spec import BackboneSpec
 
 VERSION = 1
+MOST_BYTES = 2**22
 
 
 def lock_path(bank: Path) -> Path:
-    """Return where the lock file of a bank is: modelbank.lock beside modelbank.yaml."""
-    return bank.with_suffix(".lock")
+    """Return where the lock file of a bank is: modelbank.lock beside modelbank.yaml.
+
+    Raises:
+        BankError: the bank itself has that name.
+    """
+    path = bank.with_suffix(".lock")
+    if path == bank:
+        raise BankError(
+            f"{bank}: its lock file would have the same name. Rename the bank to .yaml."
+        )
+    return path
 
 
 def read_lock(bank: Path) -> dict[str, dict[str, Any]]:
     """Return entry name → {"place": digest, "sha256": …, "bytes": …}; empty without a lock file.
 
     Raises:
-        BankError: the file is damaged or of another version.
+        BankError: the file cannot be read, is damaged or of another version.
     """
     path = lock_path(bank)
-    if not path.exists():
-        return {}
+    again = "Move it away and fetch again: probe bank fetch"
     try:
-        record = json.loads(path.read_text("utf-8"))
-        entries = record["entries"]
-        right = record["version"] == VERSION and all(
-            isinstance(e["place"], str) and len(e["sha256"]) == 64 for e in entries.values()
+        record = json.loads(read_small(path, MOST_BYTES))
+        version, entries = record["version"], record["entries"]
+        right = all(
+            isinstance(entry["place"], str) and re.fullmatch("[0-9a-f]{64}", entry["sha256"])
+            for entry in entries.values()
         )
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise BankError(
-            f"{path}: not a lock file ({error}). Remove it and fetch again: probe bank fetch."
-        ) from error
+    except FileNotFoundError:
+        return {}
+    except OSError as error:
+        raise BankError(f"{path}: cannot be read ({error.strerror}).") from error
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+        raise BankError(f"{path}: damaged or not a lock file. {again}.") from error
+    if version != VERSION:
+        raise BankError(f"{path}: a lock file of another version of probe. {again}.")
     if not right:
-        raise BankError(f"{path}: of another version. Remove it and fetch again: probe bank fetch.")
+        raise BankError(f"{path}: damaged: a checksum is not 64 hexadecimal digits. {again}.")
     return entries
 
 

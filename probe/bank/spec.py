@@ -8,10 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, TypeAdapter, ValidationError
+from pydantic import AfterValidator, Field, TypeAdapter, ValidationError
 
+from probe.bank.document import parse, read
 from probe.bank.lock import held, read_lock
-from probe.bank.mistakes import explain, parse, repeats
+from probe.bank.mistakes import explain, refuse, repeats
+from probe.bank.places import Address, File, Package, Repository, Version, is_inside
 from probe.errors import BankError
 from probe.registry import lookup
 
@@ -21,6 +23,11 @@ Source = Literal["timm", "open_clip", "torchvision", "torchscript", "inception"]
 KeyMap = Literal["efficientnet-lite"]  # the names of probe.bank.keys.KEY_MAPS
 Share = Annotated[float, Field(ge=0, le=1)]  # 0 to 255 is the usual slip
 Scale = Annotated[float, Field(gt=0, le=10)]
+LARGEST_ARG = 10_000
+NAME = r"[A-Za-z0-9][A-Za-z0-9._#-]{0,99}"
+LONGEST_PATTERN, MOST_RENAMES = 200, 100
+Pattern = Annotated[str, Field(max_length=LONGEST_PATTERN)]
+Words = Annotated[str, AfterValidator(lambda text: " ".join(text.split()))]  # on one line
 
 # Arguments of the libraries' constructors by which a bank could reach files, addresses or code.
 # Weights come from `weights` alone, where they are read without running anything.
@@ -35,7 +42,7 @@ class Weights:
 
     Attributes:
         hub: Hugging Face repository "org/name"; `file` is then the file in it.
-        url: an https address, kept in torch's hub cache.
+        url: an http or https address of a file, kept in torch's hub cache.
         package: an installed distribution that carries the weights; `file` is then its file.
         version: of the package, for the command that installs it.
         file: path of the weights; relative to the bank file unless in a hub or package.
@@ -44,11 +51,11 @@ class Weights:
 
     __pydantic_config__ = {"extra": "forbid"}  # noqa: RUF012
 
-    hub: str | None = None
-    url: Annotated[str, Field(pattern=r"^https?://[^/]+/.*[^/]$")] | None = None
-    package: str | None = None
-    version: str | None = None
-    file: str | None = None
+    hub: Repository | None = None
+    url: Address | None = None
+    package: Package | None = None
+    version: Version | None = None
+    file: File | None = None
     random: Annotated[int, Field(ge=0)] | None = None
 
     def __post_init__(self) -> None:
@@ -68,6 +75,8 @@ class Weights:
             raise ValueError("a package needs the 'file' in it")
         if self.version is not None and self.package is None:
             raise ValueError("'version' goes with 'package'")
+        if self.file is not None and places[0] != "file" and not is_inside(self.file):
+            raise ValueError(f"'file' must stay inside the {places[0]}: no '..', no leading '/'")
 
     @property
     def kind(self) -> str:
@@ -89,19 +98,24 @@ class Rename:
 
     __pydantic_config__ = {"extra": "forbid"}  # noqa: RUF012
 
-    pattern: str
-    to: str | None = None
+    pattern: Pattern
+    to: Annotated[str, Field(max_length=LONGEST_PATTERN)] | None = None
 
     def __post_init__(self) -> None:
         """Check that the pattern compiles and that `to` names only groups it has.
+
+        Nothing is searched for: that can take for ever, and has bounds where it is done
+        (`probe.bank.rename`).
 
         Raises:
             ValueError: it does not.
         """
         try:
-            # The empty alternative always fits, so that `to` is looked at as well.
-            re.compile(f"{self.pattern}|").sub(self.to or "", "")
-        except (re.error, IndexError) as error:
+            groups = re.compile(self.pattern)
+            names = {number: f"?P<{name}>" for name, number in groups.groupindex.items()}
+            alike = "".join(f"({names.get(i + 1, '')})" for i in range(groups.groups))
+            re.sub(alike, self.to or "", "")
+        except (re.error, IndexError, OverflowError, RecursionError) as error:
             raise ValueError(f"'{self.pattern}' to '{self.to}': {error}") from error
 
 
@@ -110,7 +124,7 @@ class BackboneSpec:
     """One entry of the bank.
 
     Attributes:
-        name: how it is called everywhere; letters, digits, ". _ - #".
+        name: how it is called everywhere; at most 100 letters, digits, ". _ - #".
         source: the library that builds the network.
         model: the architecture's name there, for timm with or without the tag of its weights; any
             name for TorchScript, whose file is the network. A TorchScript file is a program: have
@@ -140,21 +154,21 @@ class BackboneSpec:
 
     __pydantic_config__ = {"extra": "forbid"}  # noqa: RUF012
 
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._#-]*$")]
+    name: Annotated[str, Field(pattern=f"^{NAME}$")]
     source: Source
     # No "hf-hub:…" and no path: a name that a library would go and fetch settings for.
     model: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
     weights: Weights
-    task: str
-    data: str
-    license: str
+    task: Words
+    data: Words
+    license: Words
     input: Annotated[int, Field(ge=16, le=2048)] | None = None
     mean: tuple[Share, Share, Share] | None = None
     std: tuple[Scale, Scale, Scale] | None = None
     role: Role = "discriminator"
     args: dict[str, Any] = dataclasses.field(default_factory=dict)
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None
-    keys: KeyMap | tuple[Rename, ...] = ()
+    keys: KeyMap | Annotated[tuple[Rename, ...], Field(max_length=MOST_RENAMES)] = ()
     resize: Literal["bicubic", "bilinear", "area", "tf1-bilinear"] = "bicubic"
     pool: Literal["head", "average", "token"] = "head"
     taps: tuple[int | str, ...] = ()
@@ -192,15 +206,21 @@ class BackboneSpec:
             parts = value if isinstance(value, list) else [value]
             if not all(_is_plain(part) for part in parts):
                 raise ValueError(
-                    f"args: '{name}' should be a number, true or false, a word, or a list of those"
+                    f"args: '{name}' should be a number (at most {LARGEST_ARG}), true or false, "
+                    "a word, or a list of those"
                 )
 
 
 def _is_plain(value: Any) -> bool:
-    """Return whether a value can be handed to a constructor: it cannot be a path or an address."""
+    """Return whether a value can be handed to a constructor: it cannot be a path or an address.
+
+    Nor a number that no layer, width or side has, on which a constructor would work without end.
+    """
     if isinstance(value, str):
         return re.fullmatch(r"\w+", value) is not None
-    return value is None or isinstance(value, bool | int | float)
+    if isinstance(value, int | float):  # False where there is a NaN
+        return abs(value) <= LARGEST_ARG
+    return value is None
 
 
 @dataclass(frozen=True)
@@ -264,7 +284,22 @@ def load_bank(path: Path | None = None) -> Bank:
         BankError: missing, not YAML, or wrong entries; or its lock file is wrong.
     """
     path = find_bank() if path is None else path
-    root, entries = parse(path)
+    specs = read_specs(path, read(path))
+    locked = read_lock(path)
+    return Bank(path, tuple(held(_anchor(spec, path), locked) for spec in specs))
+
+
+def read_specs(path: Path, data: bytes) -> tuple[BackboneSpec, ...]:
+    """Return the entries of a bank file as they are written.
+
+    Args:
+        path: what to call the file.
+        data: what is in it.
+
+    Raises:
+        BankError: not YAML, or wrong entries; every mistake with its line.
+    """
+    root, entries = parse(path, data)
     found = repeats(root, entries)
     specs: tuple[BackboneSpec, ...] = ()
     try:
@@ -279,10 +314,8 @@ def load_bank(path: Path | None = None) -> Bank:
         first = specs[judges[0]].name
         found.append((line, f"{specs[i].name}: the evaluator is '{first}' already; there is one"))
     if found:
-        lines = (f"{path}:{line}: {text}" for line, text in sorted(set(found)))
-        raise BankError("\n".join(line if line.endswith("?") else f"{line}." for line in lines))
-    locked = read_lock(path)
-    return Bank(path, tuple(held(_anchor(spec, path), locked) for spec in specs))
+        refuse(path, found)
+    return specs
 
 
 def _anchor(spec: BackboneSpec, path: Path) -> BackboneSpec:

@@ -46,8 +46,15 @@ def find_weights(spec: BackboneSpec, *, offline: bool) -> Path:
     Raises:
         BackboneUnavailable: not here, with the command that gets it.
     """
-    weights = spec.weights
-    path = PLACES[weights.kind](spec)
+    try:
+        path = PLACES[spec.weights.kind](spec)
+    except ProbeError:
+        raise
+    except Exception as error:  # no right to look there, a name too long, a damaged package
+        first = (str(error).strip() or type(error).__name__).splitlines()[0][:160]
+        raise BackboneUnavailable(
+            f"its weights cannot be looked for ({first})", "see weights of the entry"
+        ) from error
     if path is not None:
         return path
     if offline or os.environ.get("HF_HUB_OFFLINE", "0").upper() in YES:

@@ -28,6 +28,7 @@ from probe.cli import (
     score,
     train,
 )
+from probe.cli.output import say
 from probe.errors import ProbeError
 from probe.metrics.config import MeasureOptions
 from probe.probing.config import RankOptions
@@ -75,7 +76,7 @@ def start(
 ) -> None:
     """Take the options that stand before a command."""
     if version:
-        typer.echo(f"probe {__version__}")
+        say(f"probe {__version__}")
         raise typer.Exit
 
 
@@ -122,18 +123,18 @@ def main() -> None:
     try:
         app(normalise(sys.argv[1:]))
     except ProbeError as error:
-        typer.secho(f"Error: {error}", err=True, fg="red", bold=True)
+        say(f"Error: {error}", err=True, style="red")
         sys.exit(error.exit_code)
     except OSError as error:  # a full disk, a folder without permission
         if isinstance(error, BrokenPipeError):
             _end_quietly()
         what = f"{error.filename}: " if error.filename else ""
         text = f"{what}{error.strerror or error}. What is finished is kept: repeat the command."
-        typer.secho(f"Error: {text}", err=True, fg="red", bold=True)
+        say(f"Error: {text}", err=True, style="red")
         sys.exit(1)
     except Stopped as stopped:
         kept = "What is finished is kept: repeat the command to go on."
-        typer.secho(f"\nInterrupted. {kept}", err=True)
+        say(f"\nInterrupted. {kept}", err=True)
         # Without waiting for the unit that a background thread is still decoding.
         sys.stdout.flush()
         os._exit(stopped.args[0])

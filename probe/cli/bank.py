@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from probe.cli.output import say, show_view
+
 if TYPE_CHECKING:
     from probe.bank.spec import BackboneSpec
 
@@ -24,8 +26,8 @@ def list_entries(bank: BankPath = None) -> None:
     found = load_bank(bank)
     rows = [(s.name, _weights(s), s.role, s.task, s.data, s.license) for s in found.specs]
     headings = ("backbone", "weights", "role", "task", "pretraining data", "weights licence")
-    typer.echo(text_table(headings, rows, kept=3), nl=False)
-    typer.echo(f"{len(rows)} entries of {found.path}", err=True)
+    show_view(text_table(headings, rows, kept=3))
+    say(f"{len(rows)} entries of {found.path}", err=True)
 
 
 def _weights(spec: "BackboneSpec") -> str:
@@ -66,7 +68,7 @@ def show(
             except BackboneUnavailable as error:
                 record["missing"] = str(error)
         plain = {k: list(v) if isinstance(v, tuple) else v for k, v in record.items()}
-        typer.echo(yaml.safe_dump([plain], sort_keys=False, allow_unicode=True), nl=False)
+        say(yaml.safe_dump([plain], sort_keys=False, allow_unicode=True).rstrip())
 
 
 @app.command()
@@ -83,7 +85,7 @@ def check(
     failed = 0
     for name, problem, dim in check_bank(bank, names):
         failed += problem is not None
-        typer.echo(f"{name}: {problem}" if problem else f"{name}: ok, {dim} features")
+        say(f"{name}: {problem}" if problem else f"{name}: ok, {dim} features")
     raise typer.Exit(3 if failed else 0)
 
 
@@ -120,17 +122,17 @@ def fetch(
         locked.append((spec, digest, size))
         came = "was here" if before == "here" else "fetched"
         rows.append((spec.name, came, f"{size / 1e6:.1f} MB", str(path)))
-        typer.echo(f"{spec.name}: {came}", err=True)
-    typer.echo(text_table(("backbone", "", "size", "file, or why not"), rows, kept=4), nl=False)
+        say(f"{spec.name}: {came}", err=True)
+    show_view(text_table(("backbone", "", "size", "file, or why not"), rows, kept=4))
     if found.path.resolve() == packaged_bank():
-        typer.echo(
+        say(
             f"No lock file is kept for the packaged bank; copy {found.path} to ./modelbank.yaml "
             "for one.",
             err=True,
         )
     elif locked:
         write_lock(found.path, locked)
-        typer.echo(f"Checksums: {lock_path(found.path)}", err=True)
+        say(f"Checksums: {lock_path(found.path)}", err=True)
     raise typer.Exit(3 if len(locked) < len(rows) else 0)
 
 
@@ -167,8 +169,6 @@ def add(
     spec, backbone = describe(reference, name=name, task=task, data=data, license=license)
     if not bank.exists():
         copy_file(packaged_bank(), bank)
-        typer.echo(f"{bank} begins as a copy of the packaged bank.", err=True)
-    typer.echo(append(bank, spec, backbone), nl=False)
-    typer.echo(
-        f"Added to {bank}. Its weights: probe bank fetch {spec.name} --bank {bank}", err=True
-    )
+        say(f"{bank} begins as a copy of the packaged bank.", err=True)
+    say(append(bank, spec, backbone).rstrip())
+    say(f"Added to {bank}. Its weights: probe bank fetch {spec.name} --bank {bank}", err=True)

@@ -1,11 +1,12 @@
 """`probe cache`: the features and results that are kept, so that nothing is computed twice."""
 
-import json
 import re
 import time
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from probe.cli.output import say, show_view
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -24,7 +25,7 @@ def list_parts(
 ) -> None:
     """List what is kept, the largest first."""
     from probe.features.contents import parts
-    from probe.files import cache_root
+    from probe.files import cache_root, to_json
     from probe.reports.text import text_table
 
     root = cache_root()
@@ -35,7 +36,7 @@ def list_parts(
              "bytes": p.size, "written": p.written}
             for p in found
         ]  # fmt: skip
-        typer.echo(json.dumps({"root": str(root), "parts": records}, ensure_ascii=False))
+        say(to_json({"root": str(root), "parts": records}))
         return
     now = time.time()
     rows = [
@@ -43,10 +44,10 @@ def list_parts(
         for p in found
         if p.kind == "features"
     ]
-    typer.echo(text_table(("features", "images", "size", "age", "folder"), rows, kept=4), nl=False)
+    show_view(text_table(("features", "images", "size", "age", "folder"), rows, kept=4))
     results = [p for p in found if p.kind == "result"]
-    typer.echo(f"{len(results)} probe results, {_size(sum(p.size for p in results))}")
-    typer.echo(f"{_size(sum(p.size for p in found))} in {root}")
+    say(f"{len(results)} probe results, {_size(sum(p.size for p in results))}")
+    say(f"{_size(sum(p.size for p in found))} in {root}")
 
 
 @app.command()
@@ -56,17 +57,17 @@ def verify(
     ] = False,
 ) -> None:
     """Read every file and name those that are damaged. They are never used."""
-    from probe.features.contents import damaged, parts
+    from probe.features.contents import damaged, parts, remove_files
     from probe.files import cache_root
 
     root = cache_root()
     found = damaged(root)
     for path in found:
         if remove:
-            path.unlink(missing_ok=True)
-        typer.echo(f"{'removed' if remove else 'damaged'}: {path}")
+            remove_files([path])
+        say(f"{'removed' if remove else 'damaged'}: {path}")
     total = _size(sum(p.size for p in parts(root)))
-    typer.echo(f"{total} in {root}: {len(found) or 'nothing'} damaged.", err=True)
+    say(f"{total} in {root}: {len(found) or 'nothing'} damaged.", err=True)
     raise typer.Exit(1 if found and not remove else 0)
 
 
@@ -82,7 +83,7 @@ def prune(
 ) -> None:
     """Remove old features and results; what was written within the last hour stays."""
     from probe.errors import UsageError
-    from probe.features.contents import choose, leftovers, parts, remove
+    from probe.features.contents import choose, leftovers, parts, remove, remove_files
     from probe.files import cache_root
 
     if older_than is None and larger_than is None:
@@ -97,19 +98,18 @@ def prune(
     _show(chosen)
     if not dry_run:
         remove(chosen)
-        for path in list(leftovers(root)):
-            path.unlink(missing_ok=True)
+        remove_files(list(leftovers(root)))
     total = _size(sum(part.size for part in chosen))
-    typer.echo(f"{total} {'would be' if dry_run else 'were'} removed from {root}.", err=True)
+    say(f"{total} {'would be' if dry_run else 'were'} removed from {root}.", err=True)
 
 
 def _show(chosen: "Sequence[Part]") -> None:
     for part in chosen:
         if part.kind == "features":
-            typer.echo(f"{part.what}: {part.rows} images, {_size(part.size)} ({part.folder.name})")
+            say(f"{part.what}: {part.rows} images, {_size(part.size)} ({part.folder.name})")
     results = [part for part in chosen if part.kind == "result"]
     if results:
-        typer.echo(f"{len(results)} probe results, {_size(sum(p.size for p in results))}")
+        say(f"{len(results)} probe results, {_size(sum(p.size for p in results))}")
 
 
 def _size(count: int) -> str:

@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from probe.cli.output import show_view
+
 
 def demo(
     *,
@@ -21,5 +23,5 @@ def demo(
         ranking = api.demo(out=out, num=num, report=progress)
     if ranking is None:  # another process of torchrun's speaks
         return
-    typer.echo(render(list(ranking.leaderboards.values()), "table"), nl=False)
+    show_view(render(list(ranking.leaderboards.values()), "table"))
     raise typer.Exit(ranking.leaderboard.exit_code)

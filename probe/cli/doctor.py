@@ -1,10 +1,11 @@
 """`probe doctor`: what is wrong, and what would it cost, before hours are spent."""
 
-import json
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+
+from probe.cli.output import say, show_view
 
 
 def doctor(
@@ -42,15 +43,16 @@ def doctor(
     Downloads nothing. Exit code 1 where there is a problem.
     """
     from probe import api
+    from probe.files import to_json
     from probe.reports.examination import ExaminationText
 
     text = ExaminationText()
 
     def show(record: dict[str, Any]) -> None:
         if record["event"] == "note":
-            typer.echo(record["text"], err=True)
+            say(record["text"], err=True)
         elif not as_json:
-            typer.echo(text.finding(record["finding"]))
+            show_view(text.finding(record["finding"]) + "\n")
 
     names = [name.strip() for name in backbones.split(",")] if backbones else None
     found = api.doctor(
@@ -58,7 +60,7 @@ def doctor(
         resolution=resolution, measure=measure, device=device, report=show,
     )  # fmt: skip
     if as_json:
-        typer.echo(json.dumps(found.to_dict(), ensure_ascii=False))
+        say(to_json(found.to_dict()))
     elif found.commands:
-        typer.echo(text.commands(found.commands))
+        show_view(text.commands(found.commands) + "\n")
     raise typer.Exit(found.exit_code)

@@ -6,6 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from probe.cli.options import with_options
+from probe.cli.output import say
 from probe.generators.config import SampleOptions
 from probe.generators.seeds import parse_seeds
 
@@ -46,10 +47,10 @@ def generate(
     )
     if not quiet:
         places = " and ".join(str(place) for place in (outdir, grid) if place is not None)
-        typer.echo(f"{count} images in {places}", err=True)
+        say(f"{count} images in {places}", err=True)
 
 
 def _report(record: dict[str, Any]) -> None:
     """Print notes; `generate` has no other progress that is worth a line."""
     if record["event"] == "note":
-        typer.echo(record["text"], err=True)
+        say(record["text"], err=True)

@@ -1,11 +1,13 @@
 """`probe inspect`: what a checkpoint holds, and what it would have run."""
 
-import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+
+from probe.cli.output import say
+from probe.errors import printable
 
 
 def inspect(
@@ -14,21 +16,22 @@ def inspect(
 ) -> None:
     """Say what a checkpoint holds, and what its pickle would have run; nothing of it is run."""
     from probe import api
+    from probe.files import to_json
 
     found = api.inspect(file)
     if as_json:
-        typer.echo(json.dumps(asdict(found), indent=2))
+        say(to_json(asdict(found), indent=2))
     else:
-        typer.echo(_lines(asdict(found)), nl=False)
+        say(_lines(asdict(found)))
     raise typer.Exit(1 if found.problem else 0)
 
 
 def _lines(record: dict[str, Any]) -> str:
     """Return one line per value that there is, lists below each other."""
-    text = ""
+    lines = []
     for name, value in record.items():
         values = value if isinstance(value, list) else [] if value is None else [value]
         for i, part in enumerate(values):
-            shown = f"{part:,}" if isinstance(part, int) else part
-            text += f"{f'{name}:' if i == 0 else '':<12}{shown}\n"
-    return text
+            shown = f"{part:,}" if isinstance(part, int) else printable(str(part))
+            lines.append(f"{f'{name}:' if i == 0 else '':<12}{shown}")
+    return "\n".join(lines)

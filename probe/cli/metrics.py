@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from probe.cli.options import with_options
+from probe.cli.output import show_view
 from probe.cli.rank import Format
 from probe.generators.config import SampleOptions
 from probe.metrics.config import MeasureOptions
@@ -62,5 +63,5 @@ def metrics(
             offline=offline,
             report=progress,
         )
-    typer.echo(render(found, format.value), nl=False)
+    show_view(render(found, format.value))
     raise typer.Exit(found.exit_code)

@@ -1,11 +1,13 @@
 """Progress on stderr: live bars on a terminal, a few lines in a log."""
 
-import sys
 from types import TracebackType
 from typing import Any
 
 from rich import progress as rich_progress
 from rich.console import Console
+
+from probe.cli.output import say
+from probe.errors import printable
 
 
 class Progress:
@@ -51,7 +53,7 @@ class Progress:
 
     def _say(self, text: str) -> None:
         if not self.live:
-            print(text, file=sys.stderr, flush=True)
+            say(text, err=True)
 
     def _start(self, record: dict[str, Any]) -> None:
         self.kind, self.images = record["class"], record["images"]
@@ -74,7 +76,9 @@ class Progress:
             self._say(f"  {name}: {self.done[name]} {self.kind} images, {speed}")
 
     def _note(self, record: dict[str, Any]) -> None:
-        self.console.print(record["text"], markup=False, highlight=False, soft_wrap=True)
+        self.console.print(
+            printable(record["text"], lines=True), markup=False, highlight=False, soft_wrap=True
+        )
 
     def _failed(self, record: dict[str, Any]) -> None:
         name = record["backbone"]

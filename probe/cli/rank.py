@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from probe.cli.options import with_options
+from probe.cli.output import show_view
 from probe.generators.config import SampleOptions
 from probe.memory import keep_freed_memory
 from probe.probing.config import RankOptions
@@ -80,5 +81,5 @@ def rank(
         )
     if ranking is None:  # another process of torchrun's speaks
         return
-    typer.echo(render(list(ranking.leaderboards.values()), format.value), nl=False)
+    show_view(render(list(ranking.leaderboards.values()), format.value))
     raise typer.Exit(ranking.leaderboard.exit_code)

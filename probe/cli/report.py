@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from probe.cli.output import say
+
 
 def report(
     run: Annotated[
@@ -21,4 +23,4 @@ def report(
     """Write the page of a ranking or a training run: one file that opens offline."""
     from probe.reports.run import write_report
 
-    typer.echo(write_report(run, out))
+    say(write_report(run, out))

@@ -6,6 +6,8 @@ from typing import Annotated
 
 import typer
 
+from probe.cli.output import say, show_view
+
 
 class Format(StrEnum):
     """How the scores are printed on stdout."""
@@ -58,8 +60,8 @@ def score(
             offline=offline,
             report=progress,
         )
-    typer.echo(render(found, format.value), nl=False)
+    show_view(render(found, format.value))
     if format is Format.CSV:  # which has no place for what must be read beside the numbers
         for line in remarks(found):
-            typer.echo(line, err=True)
+            say(line, err=True)
     raise typer.Exit(found.exit_code)

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from probe.cli.options import with_options
+from probe.cli.output import say
 from probe.memory import keep_freed_memory
 from probe.training.config import TrainConfig
 
@@ -68,7 +69,7 @@ def train(
             return
         snapshot = api.train(real, outdir=outdir, resume=resume, **common, report=log)
     if os.environ.get("RANK", "0") == "0":
-        typer.echo(snapshot)
+        say(snapshot)
 
 
 def _start_processes(count: int, device: str) -> None:

@@ -1,13 +1,15 @@
 """What `probe train` shows: a live line on a terminal, plain lines in a log, log.txt always."""
 
 import math
-import sys
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from rich import progress as rich_progress
 from rich.console import Console
+
+from probe.cli.output import say
+from probe.errors import printable
 
 
 class TrainLog:
@@ -61,11 +63,12 @@ class TrainLog:
 
     def say(self, text: str) -> None:
         """Write a line to the terminal, and to the run's log.txt."""
+        text = printable(text, lines=True)
         if not self.quiet:
             if self.live:
                 self.bar.console.print(text, markup=False)
             else:
-                print(text, file=sys.stderr, flush=True)
+                say(text, err=True)
         if self.file is not None:
             with self.file.open("a") as f:
                 f.write(text + "\n")

@@ -5,13 +5,18 @@ import os
 import shutil
 import struct
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from probe.features.store import is_whole
+from probe.files import in_cache
 
 FEATURES, RESULTS = "features", "results"
+# What reading a damaged file raises.
+DAMAGED = (
+    OSError, ValueError, LookupError, TypeError, OverflowError, RecursionError, struct.error,
+)  # fmt: skip
 IN_USE_SECONDS = 3600.0  # what is younger may belong to a process that runs
 
 
@@ -98,9 +103,19 @@ def remove(chosen: Sequence[Part]) -> None:
     """Remove parts of the cache; what another process removed meanwhile is no error."""
     for part in chosen:
         # The record goes last: a folder that was cut in half still says what it is.
-        for path in sorted(_files(part.folder), key=lambda p: p.suffix == ".json"):
-            path.unlink(missing_ok=True)
+        remove_files(sorted(_files(part.folder), key=lambda p: p.suffix == ".json"))
         shutil.rmtree(part.folder, ignore_errors=True)
+
+
+def remove_files(paths: Iterable[Path]) -> None:
+    """Remove files of the cache; one that is gone is no error.
+
+    Raises:
+        CacheError: the cache cannot be written.
+    """
+    with in_cache():
+        for path in paths:
+            path.unlink(missing_ok=True)
 
 
 def leftovers(root: Path) -> Iterator[Path]:
@@ -122,7 +137,7 @@ def _rows(path: Path) -> int:
             (length,) = struct.unpack("<Q", f.read(8))
             header = json.loads(f.read(min(length, os.fstat(f.fileno()).st_size)))
         return int(header["features"]["shape"][0])
-    except (OSError, ValueError, KeyError, TypeError, IndexError, struct.error):
+    except DAMAGED:
         return 0
 
 
@@ -135,5 +150,5 @@ def _what(folder: Path, kind: str) -> str:
             f"{record['source']} {record['model']} at {record['resolution']} px, "
             f"{record['precision']}, weights {record['weights'][:8]}"
         )
-    except (OSError, ValueError, KeyError, TypeError):
+    except DAMAGED:
         return "unknown"

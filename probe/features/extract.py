@@ -16,7 +16,8 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from probe.bank.base import Backbone
-from probe.errors import BackboneUnavailable, BrokenImageError
+from probe.errors import BackboneBroken, BackboneUnavailable, BrokenImageError, CacheError
+from probe.features.steady import require_steady
 from probe.features.store import FeatureSpace
 from probe.images.base import Broken, ImageSource
 from probe.memory import give_back_freed_memory, in_batches
@@ -222,6 +223,7 @@ def extract(
 
     Raises:
         BrokenImageError: an image is broken, under `strict`.
+        CacheError: the rows cannot be kept.
     """
     extraction = Extraction()
     alive = dict(spaces)
@@ -249,8 +251,10 @@ def extract(
                 images = unit.images if rows == list(range(len(unit.images))) else unit.images[rows]
                 try:
                     _run(name, space, pool, [unit.keys[i] for i in todo], images, device)
+                except CacheError:  # concerns every backbone
+                    raise
                 except BackboneUnavailable as error:
-                    failure = Failure("unavailable", error.reason, error.remedy)
+                    failure = Failure(error.status, error.reason, error.remedy)
                 except Exception as error:  # one broken backbone is a row, not the end of the run
                     failure = Failure("failed", f"{type(error).__name__}: {error}".split("\n")[0])
                 else:
@@ -326,12 +330,20 @@ def _run(
     """Compute and store the rows of one backbone for one unit."""
     backbone = pool.get(name)
     precision = space.record["precision"]
-    facts = space.facts() or measure(backbone, device)
+    known = space.facts()
+    facts = known or measure(backbone, device)
+
+    def run(some: torch.Tensor) -> np.ndarray:
+        return pooled_features(backbone, some, device=device, precision=precision)
+
     started = time.monotonic()
-    features = pooled_features(backbone, images, device=device, precision=precision)
-    if not np.isfinite(features).all():
-        raise ValueError(f"produced NaN or infinite features in {precision}")
+    features = run(images)
     speed = len(images) / (time.monotonic() - started)
+    if not np.isfinite(features).all():
+        remedy = "run it with --precision fp32" if precision != "fp32" else ""
+        raise BackboneBroken(f"its features are NaN or infinite in {precision}", remedy)
+    if not known:  # these are the first rows that are kept
+        require_steady(run, images, features, precision)
     space.write(keys, features)
     # The first unit pays for warming up: the fastest unit is the machine's speed.
     facts["images_per_second"] = max(speed, facts.get("images_per_second", 0.0))

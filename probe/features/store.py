@@ -20,7 +20,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from probe.errors import ProbeError
-from probe.files import digest_bytes, digest_json, write_bytes, write_json
+from probe.files import digest_bytes, digest_json, in_cache, write_bytes, write_json
 
 
 def _row_key(key: str) -> bytes:
@@ -32,9 +32,13 @@ def _read_shard(path: Path) -> dict[str, np.ndarray] | None:
     """Return a file's arrays, or None when it is gone or its bytes are not those it was named for.
 
     A damaged file is a miss: its rows are computed again and stored under the right name.
+
+    Raises:
+        CacheError: it cannot be read.
     """
     try:
-        data = path.read_bytes()
+        with in_cache():
+            data = path.read_bytes()
     except FileNotFoundError:  # pruned by another process
         return None
     if digest_bytes(data)[:32] != path.stem:
@@ -107,7 +111,8 @@ class FeatureSpace:
         found = np.empty((len(keys), 0), np.float32)
         for path, places in wanted.items():  # not all files in memory at once
             try:
-                shard = load(path.read_bytes())["features"]
+                with in_cache():
+                    shard = load(path.read_bytes())["features"]
             except FileNotFoundError as error:  # pruned since
                 raise ProbeError(
                     f"{error.filename} was removed from the cache while it was in use. Repeat the "
@@ -131,7 +136,8 @@ class FeatureSpace:
     def facts(self) -> dict[str, Any]:
         """Return what was measured when the rows were made (dim, params, images/s), or {}."""
         try:
-            return json.loads((self.folder / "facts.json").read_text())
+            with in_cache():
+                return json.loads((self.folder / "facts.json").read_text())
         except (FileNotFoundError, json.JSONDecodeError):
             return {}
 

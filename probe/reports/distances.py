@@ -1,11 +1,12 @@
 """A measurement as text: a table for people, JSON, CSV and Markdown for machines and papers."""
 
-import json
 from collections.abc import Callable, Mapping
 
+from probe.errors import printable
+from probe.files import to_json
 from probe.metrics.record import Distances, Measurement
 from probe.registry import lookup
-from probe.reports.text import missing_rows, text_table
+from probe.reports.text import csv_table, markdown_row, missing_rows, text_table
 
 # The leading columns are kept on narrow terminals.
 COLUMNS: tuple[tuple[str, Callable[[Distances], str]], ...] = (
@@ -44,7 +45,7 @@ def _title(found: Measurement) -> str:
 
 
 def _remarks(found: Measurement) -> list[str]:
-    return [*found.notes, *missing_rows(found.rows)]
+    return [printable(text, lines=True) for text in (*found.notes, *missing_rows(found.rows))]
 
 
 def as_table(found: Measurement) -> str:
@@ -59,24 +60,21 @@ def as_markdown(found: Measurement) -> str:
     lines = [
         _title(found),
         "",
-        "| " + " | ".join(heading for heading, _ in COLUMNS) + " |",
+        markdown_row(heading for heading, _ in COLUMNS),
         "| --- " + "| ---: " * (len(COLUMNS) - 1) + "|",
-        *(
-            "| " + " | ".join(cell(row).replace("|", "\\|") for _, cell in COLUMNS) + " |"
-            for row in found.rows
-        ),
+        *(markdown_row(cell(row) for _, cell in COLUMNS) for row in found.rows),
     ]
     return "\n".join([*lines, "", *(f"- {line}" for line in _remarks(found))]) + "\n"
 
 
 def as_csv(found: Measurement) -> str:
     """Return every field of every row as CSV."""
-    return found.to_frame().to_csv(index=False)
+    return csv_table(found.to_frame())
 
 
 def as_json(found: Measurement) -> str:
     """Return the whole record as JSON."""
-    return json.dumps(found.to_dict(), ensure_ascii=False) + "\n"
+    return to_json(found.to_dict()) + "\n"
 
 
 VIEWS: Mapping[str, Callable[[Measurement], str]] = {

@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.text import Text
 
 from probe.checks.findings import Finding
-from probe.reports.text import output_width
+from probe.reports.text import cell, line, output_width
 
 MARKS = {"ok": ("✓", "green"), "note": ("·", "cyan"), "warning": ("!", "yellow"),
          "problem": ("✗", "red")}  # fmt: skip
@@ -26,18 +26,17 @@ class ExaminationText:
         lines = []
         if found.topic != self.topic:
             self.topic = found.topic
-            lines.append(Text(found.topic.capitalize(), style="bold"))
+            lines.append(line(found.topic.capitalize(), "bold"))
         mark, colour = MARKS[found.level]
         word = f"{found.level}: " if found.level in ("warning", "problem") else ""
-        line = Text(f"  {mark} ", style=colour).append(word, style=colour)
-        lines.append(line.append(found.text, style="default"))
+        lines.append(line(f"  {mark} {word}", colour) + line(found.text, "default"))
         if found.advice:
-            lines.append(Text(f"      {found.advice}", style="dim"))
+            lines.append(line(f"      {found.advice}", "dim"))
         return self._render(lines, soft_wrap=not self.terminal)
 
     def commands(self, commands: Sequence[str]) -> str:
         """Return the commands to run next; they are never broken into lines."""
-        lines = [Text("Next", style="bold"), *(Text(f"  $ {command}") for command in commands)]
+        lines = [line("Next", "bold"), *(cell(f"  $ {command}") for command in commands)]
         return self._render(lines, soft_wrap=True)
 
     def _render(self, lines: Sequence[Text], *, soft_wrap: bool) -> str:
@@ -45,6 +44,6 @@ class ExaminationText:
         console = Console(
             file=buffer, width=self.width, force_terminal=self.terminal, highlight=False
         )
-        for line in lines:
-            console.print(line, soft_wrap=soft_wrap)
+        for text in lines:
+            console.print(text, soft_wrap=soft_wrap)
         return buffer.getvalue().rstrip("\n")

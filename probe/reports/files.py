@@ -8,6 +8,7 @@ from probe.files import write_json, write_text
 from probe.probing.fitted import save_probes
 from probe.probing.ranking import Ranking
 from probe.reports.table import render
+from probe.reports.text import csv_cell
 
 
 def save_ranking(ranking: Ranking, folder: Path) -> None:
@@ -39,6 +40,6 @@ def scores_csv(ranking: Ranking) -> str:
             )  # fmt: skip
             for i, (caption, group, score, logit) in enumerate(zip(*columns, strict=True)):
                 kind = "real" if i < result.n_real else "generated"
-                numbers = [group, f"{score:.6f}", f"{logit:.6f}"]
-                writer.writerow([protocol, name, kind, caption, *numbers])
+                cells = (protocol, name, kind, caption, group, f"{score:.6f}", f"{logit:.6f}")
+                writer.writerow(map(csv_cell, cells))
     return buffer.getvalue()

@@ -10,6 +10,7 @@ import jinja2
 from markupsafe import Markup
 
 import probe
+from probe.errors import printable
 from probe.probing.leaderboard import Leaderboard, Row
 from probe.reports.svg import whisker
 
@@ -41,6 +42,7 @@ def _environment() -> jinja2.Environment:
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("probe.reports", "assets"),
         autoescape=True,
+        finalize=_harmless,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
@@ -54,6 +56,14 @@ def _environment() -> jinja2.Environment:
     )
     environment.filters["signed"] = lambda value: f"{value:+.3f}"
     return environment
+
+
+def _harmless(value: Any) -> Any:
+    """Return what a template shows without characters that hide or reorder text."""
+    if not isinstance(value, str):
+        return value
+    clean = printable(value, lines=True)
+    return Markup(clean) if isinstance(value, Markup) else clean
 
 
 def render(template: str, **context: Any) -> str:

@@ -14,12 +14,14 @@ import numpy as np
 from scipy.special import expit
 
 from probe.errors import ProbeError
+from probe.files import to_json
 from probe.probing.agreement import agreement, greedy_picks
 from probe.probing.leaderboard import Leaderboard, Row
 from probe.probing.protocol import ProbeResult
 from probe.reports.evidence import Evidence, load_evidence, telling
 from probe.reports.page import Figure, render, whiskers
 from probe.reports.svg import Dots, Line, Mark, histogram, plot
+from probe.reports.text import from_csv_cell
 
 LEADERBOARD_FILE, SCORES_FILE = "leaderboard.json", "scores.csv"
 BINS = 24  # of a histogram
@@ -82,7 +84,7 @@ def rank_page(folder: Path) -> str:
             _backbone(_row(board, name), results[name], captions, evidence) for name in order
         ],
         command=_command(board),
-        config=json.dumps(board.config, indent=2, ensure_ascii=False),
+        config=to_json(board.config, indent=2),
         has_pictures=evidence is not None,
     )
 
@@ -100,7 +102,7 @@ def _read(folder: Path) -> tuple[list[Leaderboard], list[str], dict[str, dict[st
             for line in csv.DictReader(f):
                 found = logits.setdefault((line["protocol"], line["backbone"]), [])
                 if len(logits) == 1:
-                    captions.append(line["image"])
+                    captions.append(from_csv_cell(line["image"]))
                     groups.append(int(line["group"]))
                 found.append(float(line["logit"]))
         if any(len(found) != len(captions) for found in logits.values()) or not boards:

@@ -1,15 +1,23 @@
 """Leaderboards as text: a table for people, JSON, CSV and Markdown for machines and papers."""
 
 import io
-import json
 from collections.abc import Callable, Mapping, Sequence
 
 from rich.console import Console
-from rich.text import Text
 
+from probe.errors import printable
+from probe.files import to_json
 from probe.probing.leaderboard import Leaderboard, Row
 from probe.registry import lookup
-from probe.reports.text import missing_rows, output_width, plain_table
+from probe.reports.text import (
+    cell,
+    csv_table,
+    line,
+    markdown_row,
+    missing_rows,
+    output_width,
+    plain_table,
+)
 
 # (heading, cell, justify): the leading columns are kept on narrow terminals.
 COLUMNS: tuple[tuple[str, Callable[[Row], str], str], ...] = (
@@ -60,14 +68,14 @@ def _title(board: Leaderboard) -> str:
 
 def _remarks(board: Leaderboard) -> list[str]:
     """Return everything below the table: who is picked, warnings, notes, what is missing."""
-    lines = []
+    remarks = []
     picked = [row.name for row in board.rows if row.picked]
     if picked:
-        lines.append(f"* K-fixed, K = {len(picked)}: {', '.join(picked)}")
-    lines += [f"Warning: {finding['message']}" for finding in board.audit]
-    lines += board.notes
-    lines += missing_rows(board.rows)
-    return lines
+        remarks.append(f"* K-fixed, K = {len(picked)}: {', '.join(picked)}")
+    remarks += [f"Warning: {finding['message']}" for finding in board.audit]
+    remarks += board.notes
+    remarks += missing_rows(board.rows)
+    return remarks
 
 
 def as_table(board: Leaderboard) -> str:
@@ -80,13 +88,13 @@ def as_table(board: Leaderboard) -> str:
     for row in board.rows:
         if row.status == "ok":
             style = "dim" if row.role in ("control", "null") else None
-            table.add_row(*(Text(cell(row)) for _, cell, _ in columns), style=style)
+            table.add_row(*(cell(value(row)) for _, value, _ in columns), style=style)
     buffer = io.StringIO()
     console = Console(file=buffer, width=width, force_terminal=terminal, highlight=False)
-    console.print(Text(_title(board)), soft_wrap=not terminal)
+    console.print(line(_title(board)), soft_wrap=not terminal)
     console.print(table)
-    for line in _remarks(board):
-        console.print(Text(line), soft_wrap=not terminal)
+    for remark in _remarks(board):
+        console.print(line(remark), soft_wrap=not terminal)
     return buffer.getvalue()
 
 
@@ -95,24 +103,22 @@ def as_markdown(board: Leaderboard) -> str:
     lines = [
         _title(board),
         "",
-        "| " + " | ".join(heading for heading, _, _ in COLUMNS) + " |",
+        markdown_row(heading for heading, _, _ in COLUMNS),
         "| " + " | ".join("---:" if j == "right" else "---" for _, _, j in COLUMNS) + " |",
     ]
-    for row in board.rows:
-        cells = (cell(row).replace("|", "\\|") for _, cell, _ in COLUMNS)
-        lines.append("| " + " | ".join(cells) + " |")
-    remarks = _remarks(board)
-    return "\n".join([*lines, "", *(f"- {line}" for line in remarks)]) + "\n"
+    lines += [markdown_row(value(row) for _, value, _ in COLUMNS) for row in board.rows]
+    lines += ["", *(f"- {printable(remark, lines=True)}" for remark in _remarks(board))]
+    return "\n".join(lines) + "\n"
 
 
 def as_csv(board: Leaderboard) -> str:
     """Return every field of every row as CSV, in the leaderboard's order."""
-    return board.to_frame().to_csv(index=False)
+    return csv_table(board.to_frame())
 
 
 def as_json(board: Leaderboard) -> str:
     """Return the whole record as JSON; `Leaderboard.from_dict` reads it back."""
-    return json.dumps(board.to_dict(), ensure_ascii=False) + "\n"
+    return to_json(board.to_dict()) + "\n"
 
 
 VIEWS: Mapping[str, Callable[[Leaderboard], str]] = {
@@ -135,10 +141,10 @@ def render(boards: Sequence[Leaderboard], view: str) -> str:
     if len(boards) == 1:
         return show(boards[0])
     if view == "json":
-        return json.dumps([b.to_dict() for b in boards], ensure_ascii=False) + "\n"
+        return to_json([b.to_dict() for b in boards]) + "\n"
     if view == "csv":
         import pandas as pd
 
         frames = [b.to_frame().assign(protocol=b.protocol) for b in boards]
-        return pd.concat(frames).to_csv(index=False)
+        return csv_table(pd.concat(frames))
     return "\n".join(show(b) for b in boards)

@@ -1,23 +1,84 @@
-"""Aligned text for a terminal, a pipe or a file. No torch here."""
+"""Aligned text for a terminal, a pipe or a file. No torch here.
+
+All text of a table, a list or a CSV comes through `cell`, `line` or `csv_cell`, which make text
+from outside harmless.
+"""
 
 import io
 import shutil
 import sys
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from probe.errors import printable
+
+if TYPE_CHECKING:
+    import pandas as pd
+
 PIPED_WIDTH = 220
 NARROW = 110
+# With which a spreadsheet takes a cell for a formula, wide forms included.
+FORMULA = "=+-@＝＋－＠"
 
 
 def output_width() -> tuple[bool, int]:
     """Return whether stdout is a terminal, and how many characters a line may have."""
     terminal = sys.stdout.isatty()
     return terminal, shutil.get_terminal_size().columns if terminal else PIPED_WIDTH
+
+
+def cell(text: str) -> Text:
+    """Return text for one cell of a table: one line."""
+    return Text(printable(text))
+
+
+def line(text: str, style: str = "") -> Text:
+    """Return a sentence, or several lines."""
+    return Text(printable(text, lines=True), style=style)
+
+
+def csv_cell(value: Any) -> Any:
+    """Return a value for one cell of a CSV file.
+
+    Text that a spreadsheet would run as a formula gets an apostrophe in front, which shows it as
+    text. Numbers stay numbers, also those that are text already.
+    """
+    if not isinstance(value, str):
+        return value
+    text = printable(value)
+    return f"'{text}" if text.startswith(tuple(FORMULA)) and not _is_number(text) else text
+
+
+def from_csv_cell(text: str) -> str:
+    """Return the text that `csv_cell` was given, but for what is not printable."""
+    return text[1:] if text[:1] == "'" and text[1:2] and text[1] in FORMULA else text
+
+
+def csv_table(frame: "pd.DataFrame") -> str:
+    """Return a frame as CSV."""
+    clean = {
+        name: column.map(csv_cell)
+        for name, column in frame.items()
+        if column.dtype.kind not in "biuf"  # numbers, and truth values
+    }
+    return frame.assign(**clean).to_csv(index=False)
+
+
+def markdown_row(cells: Iterable[str]) -> str:
+    """Return a row of a Markdown table."""
+    return "| " + " | ".join(printable(text).replace("|", "\\|") for text in cells) + " |"
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
 
 
 def plain_table() -> Table:
@@ -53,7 +114,7 @@ def text_table(headings: Sequence[str], rows: Sequence[Sequence[str]], *, kept: 
     for heading in headings[:shown]:
         table.add_column(heading)
     for row in rows:
-        table.add_row(*(Text(cell) for cell in row[:shown]))
+        table.add_row(*map(cell, row[:shown]))
     buffer = io.StringIO()
     Console(file=buffer, width=width, force_terminal=terminal, highlight=False).print(table)
     return buffer.getvalue()

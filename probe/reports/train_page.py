@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 
 from probe.errors import ProbeError
-from probe.files import read_json, read_lines
+from probe.files import read_json, read_lines, to_json
 from probe.probing.leaderboard import Leaderboard
 from probe.reports.page import COLOURS, Figure, render, whiskers
 from probe.reports.svg import Area, Dots, Layer, Line, Mark, plot
@@ -72,7 +72,7 @@ def _page(folder: Path) -> str:
         figures=[figure for figure in figures if figure is not None],
         sheets=_sheets(folder),
         selections=[_selection(choice) for choice in selections],
-        config=json.dumps(options, indent=2, ensure_ascii=False),
+        config=to_json(options, indent=2),
     )
 
 

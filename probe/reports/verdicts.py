@@ -1,12 +1,13 @@
 """Scores of images as text: a table for people, JSON and CSV for machines."""
 
-import json
 from collections.abc import Callable, Mapping
 
+from probe.errors import printable
+from probe.files import to_json
 from probe.probing.calibration import ErrorRate
 from probe.probing.scoring import Scores, Verdicts
 from probe.registry import lookup
-from probe.reports.text import missing_rows, text_table
+from probe.reports.text import csv_table, missing_rows, text_table
 
 SHOWN = 4  # columns on a narrow terminal: the image and three backbones
 
@@ -25,7 +26,8 @@ def _promise(verdicts: Verdicts) -> str:
 
 def remarks(scores: Scores) -> list[str]:
     """Return what must be read beside the numbers, a sentence each."""
-    return [scores.valid_for, *scores.notes, *missing_rows(scores.backbones)]
+    found = (scores.valid_for, *scores.notes, *missing_rows(scores.backbones))
+    return [printable(text, lines=True) for text in found]
 
 
 def as_table(scores: Scores) -> str:
@@ -42,7 +44,7 @@ def as_table(scores: Scores) -> str:
     lines = [
         "Probability of being generated; * is above the threshold "
         f"{scores.threshold:g}, where on images kept from the probe",
-        *(f"  {_promise(v)}" for v in good),
+        *(f"  {printable(_promise(v))}" for v in good),
         "",
         text_table(headings, rows, kept=SHOWN) + "\n".join(remarks(scores)),
     ]
@@ -51,12 +53,12 @@ def as_table(scores: Scores) -> str:
 
 def as_csv(scores: Scores) -> str:
     """Return a line per image and backbone."""
-    return scores.to_frame().to_csv(index=False)
+    return csv_table(scores.to_frame())
 
 
 def as_json(scores: Scores) -> str:
     """Return the whole record."""
-    return json.dumps(scores.to_dict(), ensure_ascii=False) + "\n"
+    return to_json(scores.to_dict()) + "\n"
 
 
 VIEWS: Mapping[str, Callable[[Scores], str]] = {"table": as_table, "csv": as_csv, "json": as_json}

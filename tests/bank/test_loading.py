@@ -167,3 +167,21 @@ def test_a_map_is_no_feature():
 
     with pytest.raises(BackboneUnavailable, match=r"\(N, d\)"):
         wrap(entry(input=32), Odd())
+
+
+@pytest.mark.parametrize(
+    ("source", "model", "args"),
+    [
+        ("timm", "test_vit", {"depth": 10_000}),
+        ("timm", "test_vit", {"img_size": 10_000}),
+        ("torchvision", "resnet18", {}),
+        ("open_clip", "ViT-B-32", {}),
+    ],
+)
+def test_a_network_that_outgrows_the_memory_is_not_built(monkeypatch, source, model, args):
+    monkeypatch.setattr("probe.bank.size.most_parameters", lambda: 5_000_000)
+    spec = entry(source=source, model=model, args=args, weights=Weights(random=0), role="control",
+                 taps=("layer4",) if source == "torchvision" else ())  # fmt: skip
+    with pytest.raises(BackboneUnavailable, match=r"more than 0\.005 billion parameters"):
+        load_backbone(spec, offline=True)
+    load_backbone(entry(weights=Weights(random=0), role="control"), offline=True)  # the others do

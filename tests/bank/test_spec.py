@@ -89,6 +89,8 @@ def test_a_good_entry(write):
             1,
             "a word, or a list",
         ),
+        ("  license: Apache-2.0\n", "  license: MIT\n  args: {depth: 10001}\n", 1, "at most 10000"),
+        ("  license: Apache-2.0\n", "  license: MIT\n  args: {a: [.nan]}\n", 1, "at most 10000"),
         ("license: Apache-2.0", "license: 2.0", 10, "put it in quotes"),
         ("mean: [0.485, 0.456, 0.406]", "mean: [123, 116, 103]", 6, "on the [0, 1] scale"),
         ("model: resnet18", "model: hf-hub:me/mine", 3, "an architecture's name"),

@@ -155,3 +155,102 @@ def test_an_entry_without_its_weights_says_how_to_get_them(cli, tmp_path, monkey
     spec = load_bank().specs[-1]
     with pytest.raises(BackboneUnavailable, match=r"probe bank fetch test_vit\.r160_in1k"):
         weights.find_weights(spec, offline=True)
+
+
+LOCAL = """
+- name: {name}
+  source: timm
+  model: test_resnet
+  weights: {{file: '{file}'}}
+  input: 32
+  mean: [0.5, 0.5, 0.5]
+  std: [0.5, 0.5, 0.5]
+  task: none
+  data: none
+  license: none
+"""
+
+
+def test_weights_that_are_no_numbers_are_named(cli, tmp_path):
+    import timm
+    from safetensors.torch import save_file
+
+    good = timm.create_model("test_resnet", num_classes=0).state_dict()
+    torch.save(good, tmp_path / "good.pth")
+    spoilt = {
+        "nan": (next(k for k in good if k.endswith("weight")), torch.nan),
+        "inf": (next(k for k in good if k.endswith("bias")), torch.inf),
+        "norm": (next(k for k in good if k.endswith("running_var")), torch.nan),
+    }
+    for name, (key, value) in spoilt.items():
+        state = {k: v.clone() for k, v in good.items()}
+        state[key].view(-1)[0] = value
+        save_file(state, tmp_path / f"{name}.safetensors")
+
+    class Scripted(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.weight = torch.nn.Parameter(torch.full((3, 3), torch.nan))
+            self.register_buffer("mask", torch.full((3,), -torch.inf))  # as in attention
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x.mean(dim=(2, 3)) @ self.weight
+
+    torch.jit.script(Scripted()).save(str(tmp_path / "program.pt"))
+    bank = tmp_path / "mine.yaml"
+    bank.write_text(
+        LOCAL.format(name="good", file="good.pth")
+        + "".join(LOCAL.format(name=n, file=f"{n}.safetensors") for n in ("nan", "inf", "norm"))
+        + LOCAL.format(name="program", file="program.pt")
+        .replace("timm", "torchscript").replace("test_resnet", "program")
+    )  # fmt: skip
+    result = cli("bank", "check", "--bank", bank)
+    assert result.code == 3
+    assert "good: ok" in result.out
+    for name, (key, _) in spoilt.items():
+        assert f"{name}.safetensors holds NaN or infinite values in model.{key};" in result.out
+    assert "program.pt holds NaN or infinite values in module.weight;" in result.out
+
+
+@pytest.mark.parametrize(
+    "name", ["../x", "a: b", "x\x1b[31m", "", "- y", "#", "a" * 101, "naïve", "\udcff"]
+)
+def test_a_name_that_no_entry_can_have(cli, tmp_path, name):
+    bank = tmp_path / "mine.yaml"
+    bank.write_text(ENTRY.format(name="net", url="https://a.b/net.pth"))
+    before = bank.read_bytes()
+    result = cli("bank", "add", "timm:test_vit.r160_in1k", "--bank", bank, "--name", name)
+    assert result.code == 2 and "--name: " in result.err
+    assert bank.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    "word", ["no", "null", "1.0", "2024-01-01", "{a: b}", "# x", "é", "a\nb", ""]
+)
+def test_words_are_read_back_as_they_were_given(cli, tmp_path, word):
+    bank = tmp_path / "mine.yaml"
+    bank.write_bytes(
+        b"\xef\xbb\xbf# mine\r\n" + ENTRY.format(name="net", url="https://a.b/n.pth").encode()
+    )
+    before = bank.read_bytes()
+    result = cli("bank", "add", "timm:test_vit.r160_in1k", "--bank", bank, "--license", word,
+                 "--task", word, "--name", "yes")  # fmt: skip
+    assert result.code == 0, result.err
+    assert bank.read_bytes().startswith(before)
+    entry = load_bank(bank).specs[-1]
+    assert entry.name == "yes"
+    assert not word or entry.task == entry.license == " ".join(word.split())
+
+
+@pytest.mark.parametrize("end", ["\n...\n", "", "{"])
+def test_a_bank_that_nothing_can_be_appended_to_stays(cli, tmp_path, end):
+    bank = tmp_path / "mine.yaml"
+    entry = ENTRY.format(name="net", url="https://a.b/net.pth")
+    bank.write_text(entry + end if end else "[{" + ", ".join(
+        line.removeprefix("- ").strip() for line in entry.strip().splitlines()) + "}]")  # fmt: skip
+    before = bank.read_bytes()
+    result = cli("bank", "add", "timm:test_vit.r160_in1k", "--bank", bank)
+    assert result.code == 1 and "mine.yaml:" in result.err, result.err
+    assert bank.read_bytes() == before
+    if end != "{":  # the bank itself was right
+        assert "Add it by hand:" in result.err and "- name: test_vit.r160_in1k" in result.err

@@ -1,8 +1,14 @@
-"""Remarks below tables."""
+"""Remarks below tables, and text from outside in them."""
 
+import json
 from types import SimpleNamespace
 
-from probe.reports.text import missing_rows
+import pandas as pd
+import pytest
+
+from probe.errors import printable
+from probe.files import to_json
+from probe.reports.text import csv_cell, csv_table, from_csv_cell, missing_rows
 
 
 def row(name, status="unavailable", reason="no weights", remedy="probe bank fetch {}"):
@@ -21,3 +27,58 @@ def test_backbones_that_miss_the_same_share_a_line():
         "unavailable: c: another file; probe bank fetch c",
         "failed: d: out of memory",
     ]
+
+
+@pytest.mark.parametrize(
+    ("given", "written"),
+    [
+        ("=cmd|' /C calc'!A0", "'=cmd|' /C calc'!A0"),
+        ("+1+cmd", "'+1+cmd"),
+        ("-a.png", "'-a.png"),
+        ("@x", "'@x"),
+        ("＝1+1", "'＝1+1"),
+        ("\t=1", "\\t=1"),
+        ("\r=1", "\\r=1"),
+        ("-0.693", "-0.693"),
+        ("+1e-3", "+1e-3"),
+        ("a=1", "a=1"),
+        ("", ""),
+        (-0.5, -0.5),
+        (None, None),
+        ("'=x", "'=x"),
+    ],
+)
+def test_cells_of_a_csv_are_no_formulas(given, written):
+    assert csv_cell(given) == written
+
+
+@pytest.mark.parametrize("text", ["=1", "-a", "plain", "'quoted", "-0.5", "'", ""])
+def test_a_csv_cell_is_read_back_as_it_was(text):
+    assert from_csv_cell(csv_cell(text)) == text
+
+
+def test_a_frame_keeps_its_numbers():
+    frame = pd.DataFrame(
+        {"name": ["-a", None], "score": [-0.5, 1.0], "dim": pd.array([512, None], "Int64")}
+    )
+    assert csv_table(frame) == "name,score,dim\n'-a,-0.5,512\n,1.0,\n"
+
+
+@pytest.mark.parametrize(
+    "text", ["Ωμέγα", "日本語", "👩\u200d👩\u200d👧", "می\u200cخواهم", "a\u00a0b"]
+)
+def test_what_people_write_in_stays(text):
+    assert printable(text) == text
+
+
+def test_what_steers_or_hides_is_written_out():
+    assert printable("a\x1b[2Jb\u202ec\r\n\u200b\x9b") == "a\\x1b[2Jb\\u202ec\\r\\n\\u200b\\x9b"
+    assert printable("a\n\tb\r", lines=True) == "a\n\tb\\r"
+    assert printable("x" * 9, 4) == "xxxx…"
+
+
+def test_json_is_harmless_and_exact():
+    value = {"a\u202e\x9b": ["\U000e0041", "é", "\x1b", "\u2028"], "n": -0.5}
+    text = to_json(value, indent=2)
+    assert json.loads(text) == value
+    assert "é" in text and not any(c in text for c in "\u202e\x9b\U000e0041\x1b\u2028")

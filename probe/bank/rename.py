@@ -1,0 +1,73 @@
+"""Tensors' names by regular expressions, in a process of its own with bounds on time and memory.
+
+Python's expressions can search for longer than anybody waits, and hold memory without end; nothing
+stops them from within. So this file is also the program that applies them, started for each key
+map: it imports nothing of `probe`, and takes some hundredths of a second.
+"""
+
+import contextlib
+import json
+import re
+import resource
+import subprocess
+import sys
+from collections.abc import Sequence
+
+CPU_SECONDS = 2
+MEMORY_BYTES = 2**30
+LONGEST = 1000  # characters of a name
+
+Step = tuple[str, str | None]  # a pattern, and what stands in its place; None leaves the name out
+
+
+class TooCostly(Exception):
+    """The patterns take more time or memory than names of tensors can need."""
+
+
+def rename(names: Sequence[str], steps: Sequence[Step]) -> list[str | None]:
+    """Return each name after all steps, in order; None for one that is left out.
+
+    Raises:
+        TooCostly: the bounds were met.
+    """
+    done = subprocess.run(
+        [sys.executable, "-I", "-S", __file__],
+        input=json.dumps([list(names), list(steps)]),
+        capture_output=True,
+        text=True,
+    )
+    if done.returncode:
+        raise TooCostly
+    return json.loads(done.stdout)
+
+
+def _apply(name: str | None, pattern: re.Pattern[str], to: str | None) -> str | None:
+    if name is None or (to is None and pattern.search(name)):
+        return None
+    renamed = name if to is None else pattern.sub(to, name)
+    if len(renamed) > LONGEST:
+        raise MemoryError
+    return renamed
+
+
+def _limit(kind: int, most: int) -> None:
+    hard = resource.getrlimit(kind)[1]
+    with contextlib.suppress(ValueError):  # macOS has no bound on a process's addresses
+        resource.setrlimit(
+            kind, (most if hard == resource.RLIM_INFINITY else min(most, hard), hard)
+        )
+
+
+def _main() -> None:
+    _limit(resource.RLIMIT_CPU, CPU_SECONDS)
+    _limit(resource.RLIMIT_AS, MEMORY_BYTES)
+    _limit(resource.RLIMIT_CORE, 0)
+    names, steps = json.load(sys.stdin)
+    for pattern, to in steps:
+        compiled = re.compile(pattern)
+        names = [_apply(name, compiled, to) for name in names]
+    json.dump(names, sys.stdout)
+
+
+if __name__ == "__main__":
+    _main()
