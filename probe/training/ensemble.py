@@ -151,14 +151,15 @@ class Member:
         self.target, self.generator_target = state["target"], state["generator_target"]
 
 
-def make_adam(config: TrainConfig, network: nn.Module, interval: int = 0) -> torch.optim.Adam:
+def make_adam(config: TrainConfig, network: nn.Module, interval: int) -> torch.optim.Adam:
     """Return the optimizer of a network, betas 0 and 0.99.
 
     Lazy regularisation adds one step in `interval`; the rates are scaled so that the sum of steps
-    moves as far as before (Karras et al. 2020a, appendix B). 0: no regulariser.
+    moves as far as before (Karras et al. 2020a, appendix B). Published learning rates are meant
+    with this scaling, also where the regulariser's weight is 0.
     """
     assert config.lr is not None
-    share = interval / (interval + 1) if interval else 1.0
+    share = interval / (interval + 1)
     return torch.optim.Adam(
         network.parameters(), lr=config.lr * share, betas=(0.0, 0.99**share), eps=1e-8, fused=True
     )
@@ -170,7 +171,7 @@ def own_member(config: TrainConfig, discriminator: Discriminator) -> Member:
     return Member(
         "D",
         network,
-        make_adam(config, network, config.r1_interval if config.gamma else 0),
+        make_adam(config, network, config.r1_interval),
         augmentation=config.aug,
         adaptive=_strength(config, config.target, config.aug),
         loss=LOSSES["sigmoid"],
@@ -184,8 +185,7 @@ def vision_member(
     """Return a new discriminator on a backbone.
 
     Its head's weights are a function of the run's seed and the backbone's name, and the global
-    random state stays as it was. The learning rate is scaled as the reference does, also
-    where heads have no regulariser (method 4.1; `gamma_heads` 0).
+    random state stays as it was.
 
     Args:
         config: the resolved options.
