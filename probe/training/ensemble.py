@@ -261,8 +261,10 @@ def generator_gradient(
         member.network.requires_grad_(False)
         with span("augment"):
             seen_images = member.augment(images, world, "generator", seen)
-        with span(member.name), autocast(images.device, precision):
-            loss = member.loss.generator(member.network(seen_images, c), member.generator_target)
+        with span(member.name):
+            with autocast(images.device, precision):
+                levels = member.network(seen_images, c)
+                loss = member.loss.generator(levels, member.generator_target)
             loss.backward()  # adds to images.grad
         member.network.requires_grad_(True)
         losses[f"Loss/G/{member.label}"] = loss.detach()
@@ -290,18 +292,10 @@ def discriminator_step(
     with span("augment"), torch.no_grad():
         reals = member.augment(reals, world, "real", seen)
         fakes = member.augment(fakes, world, "fake", seen)
-    with span(member.name), autocast(reals.device, precision):
-        if isinstance(member.network, VisionNetwork):
-            with torch.no_grad():  # one pass of the backbone for both
-                maps, pooled = member.network.features(torch.cat([reals, fakes]))
-            c = None if c_real is None or c_fake is None else torch.cat([c_real, c_fake])
-            both = member.network.head(maps, pooled, c)
-            n = len(reals)
-            on_reals, on_fakes = [x[:n] for x in both], [x[n:] for x in both]
-        else:
-            on_reals = member.network(reals, c_real)
-            on_fakes = member.network(fakes, c_fake)
-        loss = member.loss.discriminator(on_reals, on_fakes, member.target)
+    with span(member.name):
+        with autocast(reals.device, precision):
+            on_reals, on_fakes = _logits_of_both(member.network, reals, c_real, fakes, c_fake)
+            loss = member.loss.discriminator(on_reals, on_fakes, member.target)
         member.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         take_step(member.optimizer, world)
@@ -313,6 +307,23 @@ def discriminator_step(
         f"{prefix}/real": final.mean(),
         f"{prefix}/fake": on_fakes[-1].detach().mean(),
     }
+
+
+def _logits_of_both(
+    network: OwnNetwork | VisionNetwork,
+    reals: torch.Tensor,
+    c_real: torch.Tensor | None,
+    fakes: torch.Tensor,
+    c_fake: torch.Tensor | None,
+) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+    """Return the logits of reals and of fakes; a backbone is passed once, without a gradient."""
+    if isinstance(network, OwnNetwork):
+        return network(reals, c_real), network(fakes, c_fake)
+    with torch.no_grad():
+        maps, pooled = network.features(torch.cat([reals, fakes]))
+    c = None if c_real is None or c_fake is None else torch.cat([c_real, c_fake])
+    both, n = network.head(maps, pooled, c), len(reals)
+    return [x[:n] for x in both], [x[n:] for x in both]
 
 
 def take_step(optimizer: torch.optim.Optimizer, world: World) -> None:
