@@ -173,7 +173,7 @@ class TrainConfig:
 
         record = {**asdict(self), "kimg": None, "stage_kimg": None}
         if self.d_architecture == "resnet":
-            del record["d_architecture"]  # the only one once: such runs have to be known again
+            del record["d_architecture"]  # once the only one: runs of that time are known again
         return record
 
 

@@ -152,6 +152,9 @@ class Discriminator(nn.Module):
         architecture: of the blocks: "resnet", or "orig" for plain ones.
         mbstd_group_size: samples per minibatch-std group.
         conv_clamp: clamp of the convolutions' activations, None for none.
+
+    Raises:
+        UsageError: unknown architecture.
     """
 
     def __init__(
