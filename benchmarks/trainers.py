@@ -1,5 +1,6 @@
 """The two ways to train that `training.py` compares: the product's step, and the reference's."""
 
+import copy
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -22,7 +23,7 @@ from probe.training.losses import r1_penalty
 from probe.training.presets import make_plan
 from probe.training.reals import RealStream, open_reals
 from probe.training.state import TrainState
-from probe.training.step import Samples, train_step
+from probe.training.step import Samples, r1_step, train_step
 
 REFERENCE, FACTORED = "reference", "reference, our convolutions"
 P = 0.3  # fixed, so that every step augments alike
@@ -127,6 +128,16 @@ class Ours(Trainer):
         found = load_backbone(spec, offline=True)
         return found.to(self.device, memory_format=torch.channels_last)
 
+    def r1(self, reals: torch.Tensor, *, augmented: bool) -> None:
+        """Take one step of R1, at the images or, as it is not done, at the augmented ones."""
+        member, seen = self.members[0], self.state.images
+        if augmented:
+            with torch.no_grad():
+                reals = member.augment(reals, self.world, "r1", seen)
+            member = copy.copy(member)
+            member.augmentation = "none"
+        r1_step(member, reals, None, self.config, self.world, seen, self.precision, self.clock)
+
     def step(self, *, warmup: bool = False) -> Stats:
         """Take one step of `probe train`; in the warm-up there are no backbones."""
         self.state.members = self.members[:1] if warmup else self.members
@@ -152,8 +163,8 @@ class Reference(Trainer):
     optimizers step. Gradients that are not finite are replaced. Adam is PyTorch's as it comes.
     Freed memory goes back to the system.
 
-    What is ours: the networks, the images, the augmentations, the random numbers (a generator of
-    noise per sample), and R1 with respect to the augmented images.
+    What is ours: the networks, the images, the augmentations and the random numbers (a generator of
+    noise per sample).
     """
 
     def __init__(self, setting: Setting) -> None:
@@ -213,7 +224,7 @@ class Reference(Trainer):
 
     def _discriminator_step(self, reals: torch.Tensor, weight: float) -> dict[str, torch.Tensor]:
         with torch.no_grad():
-            generator, drawn = self.state.generator.eval(), self._samples("discriminator")
+            generator, drawn = self.state.generator, self._samples("discriminator")
             fakes = generator.synthesis(drawn.styles(generator), noise_rng=drawn.noise)
         for member in self.members:
             member.optimizer.zero_grad(set_to_none=True)
@@ -239,10 +250,8 @@ class Reference(Trainer):
         own, *others = self.members
         for member in self.members:
             member.optimizer.zero_grad(set_to_none=True)
-        with torch.no_grad():
-            images = self._augment(own, reals, "r1")
-        images = images.detach().requires_grad_()
-        penalty = r1_penalty([images], own.network(images, None))
+        images = reals.detach().requires_grad_()
+        penalty = r1_penalty([images], own.network(self._augment(own, images, "r1"), None))
         total = penalty * (self.config.gamma / 2 * self.config.r1_interval)
         for member in others:
             levels = self._levels(member, reals, "r1")

@@ -16,6 +16,7 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack
 from dataclasses import replace
+from functools import partial
 from itertools import combinations
 from multiprocessing import get_context
 from statistics import median
@@ -23,9 +24,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from common import Record, arguments, integers, speedup, stopwatch
+from common import Record, arguments, integers, interleave, speedup, stopwatch
 from torch.profiler import ProfilerActivity, profile
-from trainers import FACTORED, REFERENCE, Ours, Reference, Setting, Stats, Trainer
+from trainers import FACTORED, REFERENCE, Ours, P, Reference, Setting, Stats, Trainer
 
 from probe.runtime import choose_device, choose_precision
 from probe.training.config import TrainConfig
@@ -274,6 +275,35 @@ def compare_variants(record: Record, args: argparse.Namespace) -> None:
         record.values[f"plain {side} px"] = times
 
 
+def compare_r1(record: Record, args: argparse.Namespace) -> None:
+    """Time R1 at the images, through ADA, against R1 at what the discriminator sees."""
+    rows: list[list[Any]] = []
+    for side in args.resolutions:
+        for p in (P, 1.0):
+            trainer = Ours(Setting("ours", side, args.plain_batch, options=(("aug_p", p),)))
+            reals, _ = trainer.stream.at(0)
+            times = interleave(
+                {
+                    "at the images": partial(trainer.r1, reals, augmented=False),
+                    "at the augmented images": partial(trainer.r1, reals, augmented=True),
+                    "a step without R1": trainer.step,
+                },
+                args.rounds * args.steps,
+            )
+            through, seen, step = times.values()
+            share = (median(through) - median(seen)) / (16 * median(step) + median(seen))
+            rows.append(
+                [f"{side} px, p {p:g}", *map(median, times.values()), str(speedup(through, seen)),
+                 100 * share]
+            )  # fmt: skip
+            record.values[f"R1, {side} px, p {p:g}"] = times
+    record.table(
+        f"R1 of the own discriminator, batch {args.plain_batch}, seconds",
+        ["", "at the images", "at the augmented", "a step without", "times longer", "of all, %"],
+        rows,
+    )
+
+
 def parse() -> argparse.Namespace:
     parser = arguments(__doc__, "training")
     parser.add_argument("--rounds", type=int, help="timed rounds of each side (3; quick 1)")
@@ -291,8 +321,8 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--cycles", type=int, default=1, help="of 16 steps, for the parts")
     parser.add_argument(
         "--only",
-        default="speed,curves,parts,plain",
-        help="what to measure, comma-separated (speed, curves, parts, plain)",
+        default="speed,curves,parts,plain,r1",
+        help="what to measure, comma-separated (speed, curves, parts, plain, r1)",
     )
     args = parser.parse_args()
     usual = {
@@ -342,6 +372,8 @@ def main() -> None:
             show_spans(record, title, Setting("ours", resolution, args.batch, names), args)
     if "plain" in wanted:
         compare_variants(record, args)
+    if "r1" in wanted:
+        compare_r1(record, args)
     record.finish(args.out, quick=args.quick)
 
 

@@ -218,13 +218,13 @@ class FullyConnected(nn.Module):
         super().__init__()
         self.weight = nn.Parameter(normal(out_features, in_features, over=lr_multiplier))
         self.bias = nn.Parameter(torch.full((out_features,), float(bias_init)))
-        self.activation = activation
+        self.activation, self.activation_gain = activation, activation_gain(activation)
         self.weight_gain = lr_multiplier / math.sqrt(in_features)
         self.bias_gain = lr_multiplier
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Apply the layer to (N, in), always in float32: it is cheap and steers everything."""
-        gain = activation_gain(self.activation)
+        gain = self.activation_gain
         weight, bias = self.weight * (self.weight_gain * gain), self.bias * (self.bias_gain * gain)
         with torch.autocast(x.device.type, enabled=False):
             return activate(F.linear(x.float(), weight, bias), self.activation)

@@ -8,6 +8,7 @@ import torch
 from torch.nn import functional as F
 
 from probe.runtime import send
+from probe.training.bilinear import sample_bilinear
 from probe.training.draws import Draw, as_float, check_rows
 
 # Low-pass filter of the sym6 wavelet (the least asymmetric one of Daubechies 1992 with six
@@ -33,8 +34,8 @@ CENTRE = 5  # the tap that stands for the pixel itself, nearest to the centre of
 def ada(images: torch.Tensor, p: torch.Tensor | float, draw: Draw) -> torch.Tensor:
     """Augment each image by each transformation of "bgc" with probability p.
 
-    Images that no transformation hits come back bit for bit. There is no second derivative
-    (`grid_sample` has none): take R1 at the result, not at the images.
+    Images that no transformation hits come back bit for bit. The result is affine in the images and
+    can be differentiated twice, as R1 at the images needs.
 
     Args:
         images: (N, C, R, R) in about [-1, 1], C 3 or 1, R at least 8. Computed in float32, in
@@ -228,7 +229,7 @@ def warp(images: torch.Tensor, matrices: torch.Tensor) -> torch.Tensor:
     theta = _sampling(inverse, side, wide=x.shape[-1], out=down.shape[1])
     size = [n, channels, down.shape[1], down.shape[1]]
     grid = F.affine_grid(send(theta[:, :2], images), size, align_corners=False)
-    x = F.grid_sample(x, grid, padding_mode="reflection", align_corners=False)
+    x = sample_bilinear(x, grid)
     return down @ (x @ down.T)
 
 

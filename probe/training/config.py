@@ -17,6 +17,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "aug": ("ada", "diffaugment", "none"),
     "aug_heads": ("ada", "diffaugment", "none"),
     "head_loss": ("sigmoid", "hinge"),
+    "d_architecture": ("resnet", "orig"),
     "head_norm": ("equalised", "spectral"),
     "smooth": ("auto", "always", "never"),
 }
@@ -48,8 +49,13 @@ class TrainConfig:
     z_dim: int = option(512, "Width of the latent.")
     w_dim: int = option(512, "Width of the intermediate latent.")
     map_layers: int | None = option(None, "Layers of the mapping network.")
+    d_architecture: str | None = option(
+        None, "Blocks of the own discriminator: resnet, or orig for plain ones."
+    )
     lr: float | None = option(
-        None, "Learning rate of all trained networks (Adam, betas 0 and 0.99)."
+        None,
+        "Learning rate of all trained networks (Adam, betas 0 and 0.99), before it is scaled for "
+        "lazy regularisation.",
     )
     gamma: float | None = option(None, "R1 weight.")
     r1_interval: int = option(16, "Steps between R1 steps (lazy regularisation).")
@@ -99,10 +105,10 @@ class TrainConfig:
             UsageError: names the flag.
         """
         for name, choices in CHOICES.items():
-            if getattr(self, name) not in choices:
+            value = getattr(self, name)
+            if value is not None and value not in choices:
                 raise UsageError(
-                    f"--{_flag(name)}: '{getattr(self, name)}' is unknown. Use one of "
-                    f"{', '.join(choices)}."
+                    f"--{_flag(name)}: '{value}' is unknown. Use one of {', '.join(choices)}."
                 )
         above_zero = ("k", "kimg", "batch", "channel_base", "channel_max", "z_dim", "w_dim",
                       "map_layers", "lr", "r1_interval", "pl_interval", "mbstd_group", "tick",
@@ -165,7 +171,10 @@ class TrainConfig:
         """Return the options that decide a run's numbers; its length may be changed on the way."""
         from dataclasses import asdict
 
-        return {**asdict(self), "kimg": None, "stage_kimg": None}
+        record = {**asdict(self), "kimg": None, "stage_kimg": None}
+        if self.d_architecture == "resnet":
+            del record["d_architecture"]  # once the only one: runs of that time are known again
+        return record
 
 
 def _flag(name: str) -> str:

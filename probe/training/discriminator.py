@@ -1,4 +1,4 @@
-"""The StyleGAN2 residual discriminator in plain PyTorch (Karras et al. 2020a, section 4).
+"""The StyleGAN2 discriminators in plain PyTorch (Karras et al. 2020a, section 4).
 
 Parameter names follow the StyleGAN2-ADA files.
 """
@@ -10,6 +10,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from probe.errors import UsageError, shown
 from probe.generators.layers import (
     FullyConnected,
     Mapping,
@@ -20,6 +21,7 @@ from probe.generators.layers import (
 )
 
 TAPS = (1, 3, 3, 1)
+ARCHITECTURES = ("resnet", "orig")
 
 
 class ConvLayer(nn.Module):
@@ -41,12 +43,13 @@ class ConvLayer(nn.Module):
         self.bias = nn.Parameter(torch.zeros(out_channels)) if bias else None
         self.register_buffer("resample_filter", filter2d(TAPS))
         self.weight_gain = 1 / math.sqrt(in_channels * kernel**2)
-        self.kernel, self.activation, self.down = kernel, activation, down
+        self.activation, self.activation_gain = activation, activation_gain(activation)
+        self.kernel, self.down = kernel, down
         self.conv_clamp = conv_clamp
 
     def forward(self, x: torch.Tensor, gain: float = 1) -> torch.Tensor:
         """Apply the layer; `gain` multiplies the activation's own gain."""
-        scale = activation_gain(self.activation) * gain
+        scale = self.activation_gain * gain
         weight = self.weight * (self.weight_gain * scale)
         bias = None if self.bias is None else self.bias * scale
         pad = self.kernel // 2
@@ -64,8 +67,11 @@ class ConvLayer(nn.Module):
         return activate(x, self.activation, self.conv_clamp and self.conv_clamp * gain)
 
 
-class ResidualBlock(nn.Module):
-    """Halve the resolution: (conv1(conv0(x)) + skip(x)) with both branches times sqrt(1/2)."""
+class Block(nn.Module):
+    """Halve the resolution: conv1(conv0(x)).
+
+    A residual block ("resnet") adds skip(x), both branches times sqrt(1/2).
+    """
 
     def __init__(
         self,
@@ -74,6 +80,7 @@ class ResidualBlock(nn.Module):
         img_channels: int,
         *,
         is_first: bool,
+        architecture: str,
         conv_clamp: float | None,
     ) -> None:
         super().__init__()
@@ -81,14 +88,17 @@ class ResidualBlock(nn.Module):
             self.fromrgb = ConvLayer(img_channels, in_channels, 1, conv_clamp=conv_clamp)
         self.conv0 = ConvLayer(in_channels, in_channels, 3, conv_clamp=conv_clamp)
         self.conv1 = ConvLayer(in_channels, out_channels, 3, down=True, conv_clamp=conv_clamp)
-        self.skip = ConvLayer(
-            in_channels, out_channels, 1, bias=False, activation="linear", down=True
-        )
+        if architecture == "resnet":
+            self.skip = ConvLayer(
+                in_channels, out_channels, 1, bias=False, activation="linear", down=True
+            )
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Map images or features (N, ·, R, R) to (N, out_channels, R/2, R/2)."""
         if hasattr(self, "fromrgb"):
             x = self.fromrgb(x)
+        if not hasattr(self, "skip"):
+            return self.conv1(self.conv0(x))
         skip = self.skip(x, gain=math.sqrt(0.5))
         return skip + self.conv1(self.conv0(x), gain=math.sqrt(0.5))
 
@@ -139,8 +149,12 @@ class Discriminator(nn.Module):
         img_channels: 3, or 1 for grey.
         channel_base: channels at resolution r are min(channel_base // r, channel_max).
         channel_max: see `channel_base`.
+        architecture: of the blocks: "resnet", or "orig" for plain ones.
         mbstd_group_size: samples per minibatch-std group.
         conv_clamp: clamp of the convolutions' activations, None for none.
+
+    Raises:
+        UsageError: unknown architecture.
     """
 
     def __init__(
@@ -151,16 +165,22 @@ class Discriminator(nn.Module):
         *,
         channel_base: int = 32768,
         channel_max: int = 512,
+        architecture: str = "resnet",
         mbstd_group_size: int = 4,
         conv_clamp: float | None = None,
     ) -> None:
         super().__init__()
+        if architecture not in ARCHITECTURES:
+            raise UsageError(
+                f"Unknown discriminator architecture {shown(architecture)}: one of {ARCHITECTURES}."
+            )
         self.init_kwargs: dict[str, Any] = {
             "c_dim": c_dim,
             "img_resolution": img_resolution,
             "img_channels": img_channels,
             "channel_base": channel_base,
             "channel_max": channel_max,
+            "architecture": architecture,
             "mbstd_group_size": mbstd_group_size,
             "conv_clamp": conv_clamp,
         }
@@ -168,11 +188,12 @@ class Discriminator(nn.Module):
         self.resolutions = [2**i for i in range(int(math.log2(img_resolution)), 2, -1)]
         channels = {r: min(channel_base // r, channel_max) for r in [*self.resolutions, 4]}
         for r in self.resolutions:
-            block = ResidualBlock(
+            block = Block(
                 channels[r],
                 channels[r // 2],
                 img_channels,
                 is_first=r == img_resolution,
+                architecture=architecture,
                 conv_clamp=conv_clamp,
             )
             setattr(self, f"b{r}", block)

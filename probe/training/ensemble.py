@@ -151,14 +151,15 @@ class Member:
         self.target, self.generator_target = state["target"], state["generator_target"]
 
 
-def make_adam(config: TrainConfig, network: nn.Module, interval: int = 0) -> torch.optim.Adam:
+def make_adam(config: TrainConfig, network: nn.Module, interval: int) -> torch.optim.Adam:
     """Return the optimizer of a network, betas 0 and 0.99.
 
     Lazy regularisation adds one step in `interval`; the rates are scaled so that the sum of steps
-    moves as far as before (Karras et al. 2020a, appendix B). 0: no regulariser.
+    moves as far as before (Karras et al. 2020a, appendix B). Published learning rates are meant
+    with this scaling, also where the regulariser's weight is 0.
     """
     assert config.lr is not None
-    share = interval / (interval + 1) if interval else 1.0
+    share = interval / (interval + 1)
     return torch.optim.Adam(
         network.parameters(), lr=config.lr * share, betas=(0.0, 0.99**share), eps=1e-8, fused=True
     )
@@ -170,7 +171,7 @@ def own_member(config: TrainConfig, discriminator: Discriminator) -> Member:
     return Member(
         "D",
         network,
-        make_adam(config, network, config.r1_interval if config.gamma else 0),
+        make_adam(config, network, config.r1_interval),
         augmentation=config.aug,
         adaptive=_strength(config, config.target, config.aug),
         loss=LOSSES["sigmoid"],
@@ -184,8 +185,7 @@ def vision_member(
     """Return a new discriminator on a backbone.
 
     Its head's weights are a function of the run's seed and the backbone's name, and the global
-    random state stays as it was. The learning rate is scaled as the reference does, also
-    where heads have no regulariser (method 4.1; `gamma_heads` 0).
+    random state stays as it was.
 
     Args:
         config: the resolved options.
@@ -261,8 +261,10 @@ def generator_gradient(
         member.network.requires_grad_(False)
         with span("augment"):
             seen_images = member.augment(images, world, "generator", seen)
-        with span(member.name), autocast(images.device, precision):
-            loss = member.loss.generator(member.network(seen_images, c), member.generator_target)
+        with span(member.name):
+            with autocast(images.device, precision):
+                levels = member.network(seen_images, c)
+                loss = member.loss.generator(levels, member.generator_target)
             loss.backward()  # adds to images.grad
         member.network.requires_grad_(True)
         losses[f"Loss/G/{member.label}"] = loss.detach()
@@ -290,18 +292,10 @@ def discriminator_step(
     with span("augment"), torch.no_grad():
         reals = member.augment(reals, world, "real", seen)
         fakes = member.augment(fakes, world, "fake", seen)
-    with span(member.name), autocast(reals.device, precision):
-        if isinstance(member.network, VisionNetwork):
-            with torch.no_grad():  # one pass of the backbone for both
-                maps, pooled = member.network.features(torch.cat([reals, fakes]))
-            c = None if c_real is None or c_fake is None else torch.cat([c_real, c_fake])
-            both = member.network.head(maps, pooled, c)
-            n = len(reals)
-            on_reals, on_fakes = [x[:n] for x in both], [x[n:] for x in both]
-        else:
-            on_reals = member.network(reals, c_real)
-            on_fakes = member.network(fakes, c_fake)
-        loss = member.loss.discriminator(on_reals, on_fakes, member.target)
+    with span(member.name):
+        with autocast(reals.device, precision):
+            on_reals, on_fakes = _logits_of_both(member.network, reals, c_real, fakes, c_fake)
+            loss = member.loss.discriminator(on_reals, on_fakes, member.target)
         member.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         take_step(member.optimizer, world)
@@ -313,6 +307,23 @@ def discriminator_step(
         f"{prefix}/real": final.mean(),
         f"{prefix}/fake": on_fakes[-1].detach().mean(),
     }
+
+
+def _logits_of_both(
+    network: OwnNetwork | VisionNetwork,
+    reals: torch.Tensor,
+    c_real: torch.Tensor | None,
+    fakes: torch.Tensor,
+    c_fake: torch.Tensor | None,
+) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+    """Return the logits of reals and of fakes; a backbone is passed once, without a gradient."""
+    if isinstance(network, OwnNetwork):
+        return network(reals, c_real), network(fakes, c_fake)
+    with torch.no_grad():
+        maps, pooled = network.features(torch.cat([reals, fakes]))
+    c = None if c_real is None or c_fake is None else torch.cat([c_real, c_fake])
+    both, n = network.head(maps, pooled, c), len(reals)
+    return [x[:n] for x in both], [x[n:] for x in both]
 
 
 def take_step(optimizer: torch.optim.Optimizer, world: World) -> None:

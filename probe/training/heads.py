@@ -27,11 +27,12 @@ def _halvings(side: int) -> int:
 def _normalise_spectrally(head: nn.Module) -> None:
     """Divide every weight but the classes' by its largest singular value (Miyato et al. 2018).
 
-    It takes the place of the equalised learning rate's run-time gain.
+    It replaces the gains at run time, the activation's among them, so that no layer lengthens what
+    one of its outputs reads. Over a whole map the patches of a 3x3 convolution overlap, and it may.
     """
     for name, layer in head.named_modules():
         if isinstance(layer, ConvLayer | FullyConnected) and not name.endswith("embed"):
-            layer.weight_gain = 1.0
+            layer.weight_gain = layer.activation_gain = 1.0
             spectral_norm(layer)
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from probe.errors import CheckpointError, UsageError
+from probe.errors import CheckpointError, UsageError, shown
 from probe.generators.checkpoint import build_network, check_arguments
 from probe.generators.families import FAMILIES
 from probe.generators.formats import load_generator
@@ -16,10 +16,10 @@ from probe.generators.programs import TITLES
 from probe.generators.stylegan2 import Generator
 from probe.generators.torch_file import zip_kind
 from probe.training.config import TrainConfig
-from probe.training.discriminator import Discriminator
+from probe.training.discriminator import ARCHITECTURES, Discriminator
 
 # Of the original discriminator's arguments, those that change no weight and no result here.
-IGNORED = ("num_fp16_res", "block_kwargs", "architecture", "cmap_dim", "mapping_kwargs")
+IGNORED = ("num_fp16_res", "block_kwargs", "cmap_dim", "mapping_kwargs")
 
 
 @dataclass(frozen=True)
@@ -39,8 +39,11 @@ class Inherited:
     discriminator: Discriminator | None
 
     def adapt(self, config: TrainConfig) -> TrainConfig:
-        """Return the options with the widths of these networks."""
+        """Return the options with the widths and architecture of these networks."""
         init = self.average.init_kwargs
+        architecture = config.d_architecture
+        if self.discriminator is not None:
+            architecture = self.discriminator.init_kwargs["architecture"]
         synthesis, mapping = init["synthesis_kwargs"], init["mapping_kwargs"]
         return replace(
             config,
@@ -48,6 +51,7 @@ class Inherited:
             w_dim=self.average.w_dim,
             channel_base=synthesis.get("channel_base", 32768),
             channel_max=synthesis.get("channel_max", 512),
+            d_architecture=architecture,
             map_layers=mapping.get("num_layers", 8),
         )
 
@@ -105,21 +109,23 @@ def inherit(path: Path, *, resolution: int, c_dim: int) -> Inherited:
 
 
 def _discriminator(init: Mapping[str, Any], state: Mapping[str, torch.Tensor]) -> Discriminator:
-    """Build a residual discriminator from what a file says of it.
+    """Build a discriminator from what a file says of it.
 
     Raises:
         CheckpointError: of another architecture, or its tensors do not fit.
     """
     arguments = dict(init)
-    if arguments.get("architecture", "resnet") != "resnet":
+    architecture = arguments.get("architecture", "resnet")
+    if not isinstance(architecture, str) or architecture not in ARCHITECTURES:
         raise CheckpointError(
-            f"its discriminator is of architecture '{arguments['architecture']}'; only 'resnet' is "
-            "read"
+            f"its discriminator is of architecture {shown(architecture)}; only "
+            f"{' and '.join(ARCHITECTURES)} are read"
         )
     epilogue = arguments.pop("epilogue_kwargs", None) or {}
     if epilogue.get("mbstd_num_channels", 1) != 1:
         raise CheckpointError("its discriminator has several minibatch-std channels")
-    known = {"c_dim", "img_resolution", "img_channels", "channel_base", "channel_max", "conv_clamp"}
+    known = {"c_dim", "img_resolution", "img_channels", "channel_base", "channel_max",
+             "architecture", "conv_clamp"}  # fmt: skip
     arguments = {k: v for k, v in arguments.items() if k not in IGNORED}
     unknown = sorted(arguments.keys() - known)
     if unknown:

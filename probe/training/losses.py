@@ -12,6 +12,8 @@ from dataclasses import dataclass
 import torch
 from torch.nn import functional as F
 
+from probe.training.draws import as_float
+
 Levels = Sequence[torch.Tensor]
 
 
@@ -74,7 +76,7 @@ def r1_penalty(inputs: Sequence[torch.Tensor], levels: Levels) -> torch.Tensor:
     """
     total = len(levels[0]) * _over_levels(levels, lambda logits: logits)
     gradients = torch.autograd.grad(total, inputs, create_graph=True, allow_unused=True)
-    squares = [g.float().square().flatten(1).sum(dim=1) for g in gradients if g is not None]
+    squares = [as_float(g).square().flatten(1).sum(dim=1) for g in gradients if g is not None]
     return torch.stack(squares).sum(dim=0).mean()
 
 
@@ -95,3 +97,24 @@ def path_lengths(images: torch.Tensor, ws: torch.Tensor, noise: torch.Tensor) ->
     scaled = noise / math.sqrt(images.shape[2] * images.shape[3])
     (gradient,) = torch.autograd.grad((images * scaled).sum(), ws, create_graph=True)
     return gradient.float().square().sum(dim=2).mean(dim=1).sqrt()
+
+
+def path_length_penalty(
+    lengths: torch.Tensor, running: torch.Tensor, mean: torch.Tensor, decay: float
+) -> torch.Tensor:
+    """Return the mean squared distance of path lengths from their running mean, a scalar.
+
+    Karras et al. 2020a, equation 4. The running mean has just taken in a share `decay` of this
+    batch's mean, and as in the original the gradient flows through that share as well.
+
+    Args:
+        lengths: (n,), this process's share of the batch.
+        running: the running mean, a scalar without a graph.
+        mean: of the lengths of all processes, a scalar without a graph.
+        decay: the share of `mean` in `running`.
+    """
+    # Written out, since the mean over all processes has no graph: the derivative with respect to
+    # the running mean, times what a length adds to it. The term itself is zero.
+    pull = -2 * decay * (mean - running)
+    distance = (lengths - running.to(lengths.dtype)).square().mean()
+    return distance + pull.to(lengths.dtype) * (lengths - lengths.detach()).mean()

@@ -12,8 +12,10 @@ from probe.training.config import TrainConfig
 
 # Method 6.1. Channel bases are 32768 times the multiplier of the table.
 _PAPER = {"ema_rampup": 0.0, "map_layers": 8, "mbstd_group": 4, "batch": 16, "pl_weight": 2.0,
-          "style_mixing": 0.9, "channel_max": 512, "lr": 0.002}  # fmt: skip
-_SMALL = {"ema_rampup": 0.05, "map_layers": 2, "pl_weight": 0.0, "style_mixing": 0.0, "lr": 0.0025}
+          "style_mixing": 0.9, "channel_max": 512, "lr": 0.002,
+          "d_architecture": "resnet"}  # fmt: skip
+_SMALL = {"ema_rampup": 0.05, "map_layers": 2, "pl_weight": 0.0, "style_mixing": 0.0, "lr": 0.0025,
+          "d_architecture": "resnet"}  # fmt: skip
 PRESETS: Mapping[str, Mapping[str, Any]] = {
     "paper256": {**_PAPER, "channel_base": 16384, "gamma": 1.0, "ema_kimg": 10.0},
     "paper256_2fmap": {**_PAPER, "channel_base": 32768, "gamma": 1.0, "ema_kimg": 10.0},
@@ -21,7 +23,7 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
     "paper1024": {**_PAPER, "channel_base": 32768, "gamma": 2.0, "ema_kimg": 10.0},
     "stylegan2": {**_PAPER, "channel_base": 32768, "gamma": 10.0, "ema_kimg": 10.0},
     "cifar": {**_SMALL, "batch": 64, "mbstd_group": 32, "channel_base": 32768, "channel_max": 512,
-              "gamma": 0.01, "ema_kimg": 500.0},
+              "gamma": 0.01, "ema_kimg": 500.0, "d_architecture": "orig"},
     "small32": {**_SMALL, "batch": 32, "mbstd_group": 4, "channel_base": 2048,
                 "channel_max": 256, "gamma": 0.02, "ema_kimg": 10.0},
     "small64": {**_SMALL, "batch": 32, "mbstd_group": 4, "channel_base": 4096,
@@ -117,6 +119,7 @@ def _auto(resolution: int, batch: int, processes: int) -> tuple[dict[str, Any], 
         "mbstd_group": (min(each, 4), "at most 4, and the batch of one process"),
         "channel_base": (32768 if resolution >= 512 else 16384, "by resolution"),
         "channel_max": (512, "always"),
+        "d_architecture": ("resnet", "always"),
         "lr": (0.002 if resolution >= 1024 else 0.0025, "by resolution"),
         "gamma": (0.0002 * resolution**2 / batch, "0.0002 · resolution² / batch"),
         "ema_kimg": (batch * 10 / 32, "batch · 10 / 32"),

@@ -69,16 +69,16 @@ class TrainState:
                 )
             if discriminator is None:
                 discriminator = Discriminator(
-                    c_dim, resolution, 3, mbstd_group_size=config.mbstd_group, **widths
-                )
+                    c_dim, resolution, 3,
+                    architecture=config.d_architecture, mbstd_group_size=config.mbstd_group,
+                    **widths,
+                )  # fmt: skip
         average = copy.deepcopy(generator if average is None else average)
         for network in (generator, average, discriminator):
             network.to(device, memory_format=torch.channels_last)
         self.generator = generator.requires_grad_(True)
         self.average = average.eval().requires_grad_(False)
-        self.generator_optimizer = make_adam(
-            config, self.generator, config.pl_interval if config.pl_weight else 0
-        )
+        self.generator_optimizer = make_adam(config, self.generator, config.pl_interval)
         self.members: list[Member] = [own_member(config, discriminator.requires_grad_(True))]
         self.images = self.tick = self.stage = self.shift = 0
         self.path_mean = torch.zeros([], dtype=torch.float64)

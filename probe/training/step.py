@@ -18,7 +18,7 @@ from probe.training.ensemble import (
     generator_gradient,
     take_step,
 )
-from probe.training.losses import path_lengths, r1_penalty
+from probe.training.losses import path_length_penalty, path_lengths, r1_penalty
 from probe.training.state import TrainState
 
 PL_DECAY = 0.01
@@ -80,9 +80,12 @@ class Samples:
         """Return the latents of every layer (n, L, w_dim), some from two z (style mixing).
 
         Karras et al. 2019, section 3.1: from a random layer on, the second latent takes over. Only
-        the first moves the generator's running mean.
+        the first moves the running mean of a generator in training, by the samples of all
+        processes.
         """
         ws = generator.mapping(self.z, self.c)
+        if generator.mapping.training:
+            self.world.average_([generator.mapping.w_avg])
         ws = ws.unsqueeze(1).expand(-1, generator.num_ws, -1)
         if not self.mixes_any:
             return ws
@@ -123,6 +126,7 @@ def train_step(
         The statistics of this step, scalars that are still on the device.
     """
     assert config.batch is not None
+    state.generator.train()  # as in the original, every pass moves the running mean of w
     seen, step = state.images, state.images // config.batch
     stats: dict[str, torch.Tensor] = {}
 
@@ -138,7 +142,6 @@ def train_step(
         stats |= _path_length_step(state, samples("path", shrunk), config, world, precision, clock)
 
     with clock.span("G"), torch.no_grad(), autocast(reals.device, precision):
-        state.generator.eval()
         drawn = samples("discriminator", config.batch)
         fakes = state.generator.synthesis(drawn.styles(state.generator), noise_rng=drawn.noise)
     for member in state.members:
@@ -147,7 +150,7 @@ def train_step(
             world=world, seen=seen, precision=precision, span=clock.span,
         )  # fmt: skip
     if config.gamma and step % config.r1_interval == 0:
-        stats |= _r1_step(state.members[0], reals, c_real, config, world, seen, precision, clock)
+        stats |= r1_step(state.members[0], reals, c_real, config, world, seen, precision, clock)
     if config.gamma_heads and step % config.r1_interval == 0:
         for member in state.members[1:]:
             stats |= head_r1_step(member, reals, c_real, config, world, seen, precision, clock)
@@ -169,7 +172,7 @@ def _generator_step(
     state: TrainState, drawn: Samples, world: World, precision: str, clock: Clock
 ) -> dict[str, torch.Tensor]:
     """Move the generator towards images that every discriminator calls real."""
-    generator = state.generator.train()
+    generator = state.generator
     with clock.span("G"), autocast(drawn.device, precision):
         fakes = generator.synthesis(drawn.styles(generator), noise_rng=drawn.noise)
     gradient, losses = generator_gradient(
@@ -180,7 +183,6 @@ def _generator_step(
         state.generator_optimizer.zero_grad(set_to_none=True)
         fakes.backward(gradient)
         take_step(state.generator_optimizer, world)
-        world.average_([generator.mapping.w_avg])  # each process moved it by its own samples
     return losses
 
 
@@ -193,26 +195,26 @@ def _path_length_step(
     clock: Clock,
 ) -> dict[str, torch.Tensor]:
     """Pull the path lengths towards their running mean (Karras et al. 2020a, section 3.2)."""
-    generator = state.generator.eval()
-    with clock.span("path_length"), autocast(drawn.device, precision):
-        ws = drawn.styles(generator)
-        images = generator.synthesis(ws, noise_rng=drawn.noise)
+    assert config.pl_weight is not None
+    generator = state.generator
+    with clock.span("path_length"):
+        with autocast(drawn.device, precision):
+            ws = drawn.styles(generator)
+            images = generator.synthesis(ws, noise_rng=drawn.noise)
         noise = torch.stack(
             [torch.randn(images.shape[1:], generator=g, device=g.device) for g in drawn.noise]
         )
         lengths = path_lengths(images, ws, noise)
-        mean = lengths.detach().mean().double()
-        mean = world.sum(mean) / world.size
+        mean = world.sum(lengths.detach().mean().double()) / world.size
         state.path_mean = send(state.path_mean, mean.device).lerp(mean, PL_DECAY)
-        penalty = (lengths - state.path_mean.to(lengths.dtype)).square().mean()
-        assert config.pl_weight is not None
+        penalty = path_length_penalty(lengths, state.path_mean, mean, PL_DECAY)
         state.generator_optimizer.zero_grad(set_to_none=True)
         (penalty * (config.pl_weight * config.pl_interval)).backward()
         take_step(state.generator_optimizer, world)
     return {"Loss/pl_penalty": penalty.detach(), "Loss/path_length": lengths.detach().mean()}
 
 
-def _r1_step(
+def r1_step(
     member: Member,
     reals: torch.Tensor,
     c_real: torch.Tensor | None,
@@ -222,17 +224,18 @@ def _r1_step(
     precision: str,
     clock: Clock,
 ) -> dict[str, torch.Tensor]:
-    """Flatten the own discriminator at the reals it sees; no backbone takes part.
+    """Flatten the own discriminator at the reals; no backbone takes part.
 
-    The gradient is with respect to the augmented images: the warp of ADA has no second derivative
-    in PyTorch, and what is regularised is the discriminator.
+    The gradient is taken through the augmentation to the images themselves, as in the original:
+    published values of `gamma` belong to that norm, which at a high p is several times the one at
+    the augmented images.
     """
-    with clock.span("r1"), autocast(reals.device, precision):
-        with torch.no_grad():
-            images = member.augment(reals, world, "r1", seen)
-        images = images.detach().requires_grad_()
-        penalty = r1_penalty([images], member.network(images, c_real))
-        assert config.gamma is not None
+    assert config.gamma is not None
+    with clock.span("r1"):
+        images = reals.detach().requires_grad_()
+        with autocast(reals.device, precision):
+            levels = member.network(member.augment(images, world, "r1", seen), c_real)
+        penalty = r1_penalty([images], levels)
         member.optimizer.zero_grad(set_to_none=True)
         (penalty * (config.gamma / 2 * config.r1_interval)).backward()
         take_step(member.optimizer, world)

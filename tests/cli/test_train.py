@@ -174,22 +174,28 @@ def run_processes(count: int, arguments: list[object]) -> subprocess.CompletedPr
 
 
 def test_two_processes_train_the_same_weights_as_one(reals, tmp_path):
+    """Eight steps, every regulariser in several of them.
+
+    Later on, a unit that is all but zero falls on the other side by rounding, and the runs part.
+    """
     weights = {}
     for count in (1, 2):
         outdir = tmp_path / f"runs{count}"
         done = run_processes(
             count,
             ["train", "--real", reals, "--outdir", outdir, "--precision", "fp32", *TINY,
-             "--device", "cpu", "--batch", "8", "--kimg", "0.16", "--tick", "0.16",
-             "--pl-weight", "2", "--style-mixing", "0.9", "--aug-p", "0.5"],
+             "--device", "cpu", "--batch", "8", "--kimg", "0.064", "--tick", "0.064",
+             "--pl-weight", "2", "--r1-interval", "3", "--style-mixing", "0.9", "--aug-p", "0.5"],
         )  # fmt: skip
         assert done.returncode == 0, done.stderr
         assert done.stdout.count("network-snapshot") == 1
-        weights[count] = saved(outdir / "00000-reals")
-    for network in ("generator", "average"):
-        for name, value in weights[1][network].items():
-            difference = (value - weights[2][network][name]).abs().max().item()
-            assert difference < 1e-5, (network, name, difference)
+        state = saved(outdir / "00000-reals")
+        networks = (state["generator"], state["average"], state["members"]["D"]["network"])
+        weights[count] = {(i, k): v for i, n in enumerate(networks) for k, v in n.items()}
+    assert weights[1].keys() == weights[2].keys()
+    for name, value in weights[1].items():
+        difference = (value - weights[2][name]).abs().max().item()
+        assert difference < 1e-5, (name, difference)
 
 
 def value(cell: str) -> float | str:

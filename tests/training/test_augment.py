@@ -24,6 +24,7 @@ from probe.training.ada import (
 )
 from probe.training.adaptive import AdaptiveAugment
 from probe.training.augment import AUGMENTATIONS
+from probe.training.bilinear import sample_bilinear
 from probe.training.diffaugment import cutout, diffaugment
 from probe.training.draws import Draw
 
@@ -282,11 +283,22 @@ def test_the_result_does_not_depend_on_the_number_of_processes(name):
 
 
 @pytest.mark.parametrize("name", ["ada", "diffaugment"])
-def test_the_gradient_to_the_images_is_exact(name):
+def test_both_derivatives_with_respect_to_the_images_are_exact(name):
     images = noise(2, side=8, dtype=torch.float64).requires_grad_()
     augment = AUGMENTATIONS[name]
     # Fast mode compares along random directions.
-    assert torch.autograd.gradcheck(lambda x: augment(x, 1.0, draws(2)), images, fast_mode=True)
+    for check in (torch.autograd.gradcheck, torch.autograd.gradgradcheck):
+        assert check(lambda x: augment(x, 1.0, draws(2)), images, fast_mode=True)
+
+
+def test_bilinear_sampling_is_that_of_torch_and_has_both_derivatives():
+    images = noise(2, side=6, dtype=torch.float64).requires_grad_()
+    theta = torch.randn(2, 2, 3, generator=torch_stream(2), dtype=torch.float64)
+    grid = F.affine_grid(theta, [2, 3, 5, 7], align_corners=False)  # beyond the edges as well
+    expected = F.grid_sample(images, grid, padding_mode="reflection", align_corners=False)
+    assert torch.equal(sample_bilinear(images, grid), expected)
+    for check in (torch.autograd.gradcheck, torch.autograd.gradgradcheck):
+        assert check(lambda x: sample_bilinear(x, grid), images)
 
 
 def test_autocast_does_not_reach_inside():

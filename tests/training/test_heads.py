@@ -47,15 +47,59 @@ def test_any_square_maps_get_a_head(maps, norm):
     assert all(p.grad is not None for p in head.parameters())
 
 
-def test_spectral_weights_have_norm_one():
-    head = Head([(8, 7, 7)], 8, norm="spectral").train()
-    x = features([(8, 7, 7)], 8)
-    for _ in range(30):
+def spectral_head(maps, dim):
+    """Return a head whose singular values are known exactly, its activations where they are steep.
+
+    There every layer is linear, and as long as it can be.
+    """
+    head = Head(maps, dim, norm="spectral").train()
+    x = features(maps, dim)
+    for _ in range(300):
         head(*x)
-    weights = [m.weight for m in head.modules() if hasattr(m, "weight_gain")]
-    assert len(weights) == 3
-    for weight in weights:
-        assert torch.linalg.matrix_norm(weight.flatten(1), 2).item() == pytest.approx(1, abs=0.02)
+    for name, parameter in head.named_parameters():
+        if name.endswith("bias"):
+            parameter.data.fill_(100.0)
+    return head.eval()
+
+
+def stretch(function, x):
+    """Return the largest factor by which a function lengthens a small change of x."""
+    jacobian = torch.autograd.functional.jacobian(function, x)
+    return torch.linalg.matrix_norm(jacobian.reshape(-1, x.numel()), 2).item()
+
+
+SMALL_MAPS = [[], [(16, 7, 7)], [(16, 7, 7)] * 2, [(16, 14, 14)] * 2]
+
+
+@pytest.mark.parametrize("maps", SMALL_MAPS)
+def test_no_spectral_layer_lengthens_what_an_output_reads(maps):
+    torch.manual_seed(0)
+    layers = [m for m in spectral_head(maps, 12).modules() if hasattr(m, "weight_gain")]
+    assert len(layers) == {0: 2, 1: 3, 2: 6}[len(maps)]
+    for layer in layers:
+        if layer.weight.ndim == 2:
+            x, middle = torch.randn(1, layer.weight.shape[1]), ...
+        else:  # all channels of one output, which lies inside
+            x, middle = torch.randn(1, layer.weight.shape[1], 9, 9), (..., 2, 2)
+        found = stretch(lambda x, layer=layer, middle=middle: layer(x)[middle], x)
+        assert found < 1.001
+        if not getattr(layer, "down", False):  # no low-pass before it
+            assert found > 0.999
+
+
+@pytest.mark.parametrize("maps", SMALL_MAPS)
+def test_no_spectral_head_lengthens_its_features(maps):
+    torch.manual_seed(0)
+    head, (x, pooled) = spectral_head(maps, 12), features(maps, 12, n=1)
+    sizes = [m.numel() for m in x]
+
+    def logits(flat):
+        *given, vector = flat.split([*sizes, 12])
+        shaped = [m.reshape(1, *shape) for m, shape in zip(given, maps)]
+        return torch.cat([level.flatten() for level in head(shaped, vector[None])])
+
+    flat = torch.cat([*(m.detach().flatten() for m in x), pooled.flatten()])
+    assert 0.01 < stretch(logits, flat) < 1.001
 
 
 @pytest.mark.parametrize("maps", [[], [(8, 7, 7)], [(8, 7, 7), (8, 7, 7)]])

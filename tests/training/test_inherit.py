@@ -94,7 +94,11 @@ def test_networks_that_do_not_fit_the_images_are_refused(pickled, options, words
 
 def test_a_discriminator_that_cannot_be_read_is_named(pickled):
     for d, more, words in [
-        (discriminator(), {"architecture": "orig"}, "architecture 'orig'"),
+        (
+            discriminator(),
+            {"architecture": "skip"},
+            "architecture 'skip'; only resnet and orig are read",
+        ),
         (discriminator(), {"freeze": 3}, "argument 'freeze'"),
         (discriminator(), {"channel_max": 4}, "does not fit"),
         (discriminator(), {"channel_max": 10**9}, "channel_max"),
@@ -106,6 +110,18 @@ def test_a_discriminator_that_cannot_be_read_is_named(pickled):
     broken.b4.out.weight.data.fill_(float("nan"))
     with pytest.raises(CheckpointError, match="NaN"):
         inherit(pickled(generator(2), broken), resolution=16, c_dim=0)
+
+
+def test_a_plain_discriminator_is_read_and_trained_on(fit, pickled):
+    d = discriminator(3, architecture="orig")
+    path = pickled(generator(2), d)
+    found = inherit(path, resolution=16, c_dim=0).discriminator
+    images = torch.randn(4, 3, 16, 16)
+    assert torch.equal(found(images), d(images))
+    folder, _ = fit(kimg=0.008, init=path)
+    options = json.loads((folder / "training_options.json").read_text())["options"]
+    assert options["d_architecture"] == "orig"
+    assert not any("skip" in key for key in saved(folder)["members"]["D"]["network"])
 
 
 def test_a_run_goes_on_from_a_pickle(fit, pickled):

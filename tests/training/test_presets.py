@@ -1,10 +1,12 @@
 """What `--cfg auto` and the presets fill in, and the schedule."""
 
 import pytest
+import torch
 
 from probe.errors import UsageError
 from probe.training.config import TrainConfig
 from probe.training.presets import PRESETS, make_plan
+from probe.training.state import TrainState
 
 
 def plan(resolution=256, images=5000, processes=1, inherited=False, **options):
@@ -30,6 +32,69 @@ def test_auto_follows_the_published_formulas():
 def test_small_images_get_a_small_network():
     assert plan(32).config.channel_base < plan(64).config.channel_base < 16384
     assert plan(64).config.pl_weight == 0
+
+
+COLUMNS = ("batch", "mbstd_group", "channel_base", "lr", "gamma", "ema_kimg", "ema_rampup",
+           "map_layers", "pl_weight", "style_mixing", "d_architecture")  # fmt: skip
+# The reference's numbers (method 6.1).
+PUBLISHED = {
+    "paper256": (16, 4, 16384, 0.002, 1, 10, 0, 8, 2, 0.9, "resnet"),
+    "paper256_2fmap": (16, 4, 32768, 0.002, 1, 10, 0, 8, 2, 0.9, "resnet"),
+    "paper512": (16, 4, 32768, 0.0025, 0.5, 20, 0, 8, 2, 0.9, "resnet"),
+    "paper1024": (16, 4, 32768, 0.002, 2, 10, 0, 8, 2, 0.9, "resnet"),
+    "stylegan2": (16, 4, 32768, 0.002, 10, 10, 0, 8, 2, 0.9, "resnet"),
+    "cifar": (64, 32, 32768, 0.0025, 0.01, 500, 0.05, 2, 0, 0, "orig"),
+}
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_a_preset_has_the_published_numbers(name):
+    found = plan(cfg=name).config
+    assert tuple(getattr(found, column) for column in COLUMNS) == PUBLISHED[name]
+    fixed = (found.channel_max, found.z_dim, found.w_dim, found.r1_interval, found.pl_interval)
+    assert fixed == (512, 512, 512, 16, 4)
+    assert (found.target, found.target_heads) == (0.6, 0.3)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "generator", "discriminator"),
+    [
+        ("cifar", {}, (0.0020, 0.991992), (0.0025 * 16 / 17, 0.990586)),
+        ("paper256", {}, (0.0016, 0.991992), (0.002 * 16 / 17, 0.990586)),
+        ("paper512", {"gamma": 0.0}, (0.0020, 0.991992), (0.0025 * 16 / 17, 0.990586)),
+        ("auto", {"pl_weight": 0.0, "pl_interval": 8}, (0.0025 * 8 / 9, 0.991106),
+         (0.0025 * 16 / 17, 0.990586)),
+    ],
+)  # fmt: skip
+def test_rates_are_scaled_for_lazy_regularisation_even_where_its_weight_is_zero(
+    name, options, generator, discriminator
+):
+    """n steps in n + 1 are not regularised: lr · n/(n + 1), betas to that power."""
+    made = plan(16, cfg=name, channel_base=128, channel_max=8, **options).config
+    state = TrainState(made, 16, torch.device("cpu"), "digest")
+    for optimizer, (lr, beta) in (
+        (state.generator_optimizer, generator),
+        (state.members[0].optimizer, discriminator),
+    ):
+        (group,) = optimizer.param_groups
+        assert group["lr"] == pytest.approx(lr)
+        assert group["betas"] == (0, pytest.approx(beta, abs=1e-6))
+        assert group["eps"] == 1e-8 and not group["weight_decay"]
+
+
+def test_the_discriminator_has_the_presets_architecture():
+    for options, expected in (({"cfg": "cifar"}, "orig"), ({}, "resnet"),
+                              ({"d_architecture": "orig"}, "orig")):  # fmt: skip
+        made = plan(16, channel_base=128, channel_max=8, **options).config
+        network = TrainState(made, 16, torch.device("cpu"), "digest").members[0].network
+        assert network.discriminator.init_kwargs["architecture"] == expected
+    with pytest.raises(UsageError, match="--d-architecture: 'skip' is unknown"):
+        TrainConfig(d_architecture="skip")
+
+
+def test_a_run_from_before_there_was_a_choice_of_architecture_is_known_again():
+    assert "d_architecture" not in plan(cfg="paper256").config.record()
+    assert plan(cfg="cifar").config.record()["d_architecture"] == "orig"
 
 
 @pytest.mark.parametrize("name", PRESETS)

@@ -1,0 +1,58 @@
+"""Bilinear sampling with a gradient that can itself be differentiated; torch's own cannot."""
+
+from typing import Any
+
+import torch
+from torch.nn import functional as F
+
+
+def sample_bilinear(images: torch.Tensor, grid: torch.Tensor) -> torch.Tensor:
+    """Read images at the positions of a grid; outside they are reflected at their edges.
+
+    Args:
+        images: (N, C, H, W). The result is linear in them, and has derivatives of every order.
+        grid: (N, h, w, 2), positions (x, y) with -1 and 1 at the edges; a constant.
+
+    Returns:
+        (N, C, h, w).
+    """
+    return _Read.apply(images, grid)
+
+
+def _read(images: torch.Tensor, grid: torch.Tensor) -> torch.Tensor:
+    return F.grid_sample(images, grid, padding_mode="reflection", align_corners=False)
+
+
+class _Read(torch.autograd.Function):
+    """A linear map: its gradient is `_Spread`, the transposed map, whatever the images are."""
+
+    @staticmethod
+    def forward(ctx: Any, images: torch.Tensor, grid: torch.Tensor) -> torch.Tensor:
+        ctx.save_for_backward(grid)
+        ctx.shape = images.shape
+        return _read(images, grid)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        (grid,) = ctx.saved_tensors
+        return _Spread.apply(gradients[0], grid, ctx.shape), None
+
+
+class _Spread(torch.autograd.Function):
+    """The transpose of `_Read`, and `_Read` is its gradient."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, values: torch.Tensor, grid: torch.Tensor, shape: torch.Size
+    ) -> torch.Tensor:
+        ctx.save_for_backward(grid)
+        with torch.enable_grad():
+            images = values.new_zeros(shape, requires_grad=True)
+            read = _read(images, grid)
+        (spread,) = torch.autograd.grad(read, images, values)
+        return spread
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        (grid,) = ctx.saved_tensors
+        return _Read.apply(gradients[0], grid), None, None
