@@ -8,7 +8,7 @@ import threading
 import pytest
 import torch
 
-from probe.bank import weights
+from probe.bank import download, weights
 from probe.bank.spec import load_bank, packaged_bank
 from probe.errors import BackboneUnavailable
 
@@ -31,7 +31,7 @@ def served(tmp_path, monkeypatch):
     """A folder behind an address, with the weights of a tiny network."""
     import timm
 
-    monkeypatch.setattr(weights, "_unreachable", {})
+    monkeypatch.setattr(download, "_unreachable", {})
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     folder = tmp_path / "served"
     folder.mkdir()
