@@ -183,7 +183,8 @@ def _connects(address: str) -> bool:
     root = urlparse(address)._replace(path="/", params="", query="", fragment="").geturl()
     try:
         request = urllib.request.Request(root, method="HEAD", headers={"User-Agent": "probe"})
-        urllib.request.build_opener(_Stay).open(request, timeout=TIMEOUT_SECONDS).close()
+        opener = urllib.request.build_opener(_Stay)
+        opener.open(request, timeout=TIMEOUT_SECONDS).close()
     except urllib.error.HTTPError:
         pass
     except urllib.error.URLError as error:

@@ -20,6 +20,7 @@ from probe.bank.spec import BackboneSpec
 from probe.bank.unwrap import SeveralNetworks, named_tensors
 from probe.bank.weights import how_to_replace
 from probe.errors import BackboneUnavailable, printable
+from probe.files import utf8_path
 
 LONGEST_HEADER = 100_000_000  # bytes, of safetensors
 NEWEST_PROTOCOL = 3  # of pickles that torch can read without running them
@@ -68,7 +69,8 @@ def read_state(spec: BackboneSpec, path: Path) -> StateDict:
         with path.open("rb") as file:
             head = file.read(64)
         if head[8:9] == b"{" and int.from_bytes(head[:8], "little") <= LONGEST_HEADER:
-            return load_file(path)
+            with utf8_path(path) as known:
+                return load_file(known)
         _check_kind(path, head)
         state = named_tensors(_read(path))
     except SeveralNetworks as error:
@@ -124,19 +126,19 @@ def _check_kind(path: Path, head: bytes) -> None:
 
 def _read(path: Path) -> Any:
     """Return what `torch.save` wrote, by torch's own reader, which runs nothing."""
-    # Mapped files take no memory of their own. Torch maps by a name that is UTF-8, and takes a
-    # suffix for the format.
-    name = str(path)
-    mapped = zipfile.is_zipfile(path) and name.isprintable() and path.suffix != ".safetensors"
+    # Mapped files take no memory of their own. Torch opens what it maps by its name, from whose
+    # suffix it would conclude on the format.
+    mapped = zipfile.is_zipfile(path) and path.suffix != ".safetensors"
     records = [(_Record, found) for found in _globals(path)]
     with (
         _reading,
         warnings.catch_warnings(),
         torch.serialization.safe_globals(records),
+        utf8_path(path) as known,
         path.open("rb") as file,
     ):
         warnings.simplefilter("ignore")  # a warning that other protocols than 2 may fail
-        return torch.load(name if mapped else file, "cpu", weights_only=True, mmap=mapped)
+        return torch.load(known if mapped else file, "cpu", weights_only=True, mmap=mapped)
 
 
 class _Record:

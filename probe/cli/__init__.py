@@ -4,6 +4,7 @@ A command parses, calls `probe.api`, renders the result and chooses the exit cod
 1 error, 2 usage, 3 some rows failed, 130 interrupted, 143 terminated.
 """
 
+import io
 import os
 import re
 import signal
@@ -119,6 +120,10 @@ def main() -> None:
     # TorchScript files stay readable as long as torch reads them.
     warnings.filterwarnings("ignore", category=FutureWarning, module=r"torch\.jit\.")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # A terminal is written to as its locale says; what goes to a file or a program is UTF-8.
+        chosen = None if sys.stdout.isatty() else "utf-8"
+        sys.stdout.reconfigure(encoding=chosen, errors="backslashreplace")
     try:
         app(normalise(sys.argv[1:]))
     except ProbeError as error:

@@ -131,7 +131,7 @@ class FeatureSpace:
     def facts(self) -> dict[str, Any]:
         """Return what was measured when the rows were made (dim, params, images/s), or {}."""
         try:
-            return json.loads((self.folder / "facts.json").read_text())
+            return json.loads((self.folder / "facts.json").read_text("utf-8"))
         except (FileNotFoundError, json.JSONDecodeError):
             return {}
 

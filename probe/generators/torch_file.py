@@ -36,7 +36,8 @@ def zip_kind(path: Path) -> str | None:
             if file.read(2) != b"PK":
                 return None
         with _zip(path) as archive:
-            names = {name.partition("/")[2] for name in archive.namelist()}
+            # The export programs of early releases have no folder around their members.
+            names = {n for name in archive.namelist() for n in (name, name.partition("/")[2])}
     except (*DAMAGED, OSError):
         return None
     if "archive_format" in names or "serialized_exported_program.json" in names:

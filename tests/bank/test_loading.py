@@ -129,6 +129,8 @@ def test_the_average_is_over_places_and_not_over_channels(model):
     size = 224 if "224" in model else 160
     spec = entry(model=model, input=size, pool="average", tap_norm="vit" in model)
     network = SOURCES["timm"](spec, None).eval()
+    if not hasattr(network.model, "forward_intermediates"):
+        pytest.skip(f"timm {timm.__version__} gives no maps of {model}")
     x = torch.rand(1, 3, size, size)
     with torch.no_grad():
         found, last = network.pool(x), network.levels(x)[0][-1]
