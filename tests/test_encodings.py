@@ -25,7 +25,7 @@ def unnamed(tree: ast.AST):
         if (method == "read_text" and count < 1) or (method == "write_text" and count < 2):
             yield call
         elif method in ("open", "fdopen") or name == "open":
-            if isinstance(function, ast.Attribute) and getattr(function.value, "id", "") in BINARY:
+            if method == "open" and getattr(function.value, "id", "") in BINARY:
                 continue
             place = 1 if name == "open" or method == "fdopen" else 0
             mode = call.args[place] if count > place else given.get("mode", ast.Constant("r"))

@@ -41,6 +41,7 @@ ERRORS = (
     zipfile.BadZipFile,
     RuntimeError,
     EOFError,
+    MemoryError,
     OSError,
     LookupError,
     ValueError,

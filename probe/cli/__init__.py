@@ -121,9 +121,11 @@ def main() -> None:
     warnings.filterwarnings("ignore", category=FutureWarning, module=r"torch\.jit\.")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     if isinstance(sys.stdout, io.TextIOWrapper):
-        # A terminal is written to as its locale says; what goes to a file or a program is UTF-8.
-        chosen = None if sys.stdout.isatty() else "utf-8"
-        sys.stdout.reconfigure(encoding=chosen, errors="backslashreplace")
+        # A terminal gets what its locale can write; what goes to a file or a program is UTF-8.
+        if sys.stdout.isatty():
+            sys.stdout.reconfigure(errors="replace")
+        else:
+            sys.stdout.reconfigure(encoding="utf-8", errors="backslashreplace")
     try:
         app(normalise(sys.argv[1:]))
     except ProbeError as error:
