@@ -1,5 +1,6 @@
 """Where the named tensors are in what a training program saved."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -14,7 +15,15 @@ LONGEST_PREFIX = 10_000  # characters
 
 
 class SeveralNetworks(Exception):
-    """A record holds several sets of named tensors, and nothing says which is wanted."""
+    """A record holds several sets of named tensors, and nothing says which is wanted.
+
+    Args:
+        names: of the parts that hold them.
+    """
+
+    def __init__(self, names: Sequence[str]) -> None:
+        super().__init__(", ".join(names))
+        self.names = tuple(names)
 
 
 def named_tensors(record: Any) -> StateDict:
@@ -57,7 +66,7 @@ def _look(record: dict[Any, Any], seen: dict[int, StateDict], depth: int) -> Sta
         return own
     inner = {name: found for name, part in parts.items() if (found := _find(part, seen, depth))}
     if len(inner) > 1:
-        raise SeveralNetworks(", ".join(inner))
+        raise SeveralNetworks(list(inner))
     return next(iter(inner.values()), {})
 
 

@@ -1,6 +1,5 @@
 """Weight files as people have them: what a file is, and its named tensors. None of it is run."""
 
-import pickle
 import pickletools
 import re
 import threading
@@ -12,7 +11,6 @@ from pathlib import Path
 from typing import IO, Any
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from probe.bank.keys import StateDict
@@ -31,24 +29,8 @@ OTHER_KINDS = (
     (b"\x80", "a pickle that torch.save did not write", SAVE),
     (b"\x89HDF", "an HDF5 file, as Keras writes", SAVE),
     (b"version https://git-lfs", "a pointer of Git LFS and not the file itself", "git lfs pull"),
-    (b"<", "a web page and not a weight file", ""),
 )
 
-# A damaged pickle can fail in any way.
-ERRORS = (
-    SafetensorError,
-    pickle.UnpicklingError,
-    zipfile.BadZipFile,
-    RuntimeError,
-    EOFError,
-    MemoryError,
-    OSError,
-    LookupError,
-    ValueError,
-    TypeError,
-    AttributeError,
-    AssertionError,
-)
 _reading = threading.Lock()  # which names torch reads is a setting of the whole process
 
 
@@ -74,12 +56,15 @@ def read_state(spec: BackboneSpec, path: Path) -> StateDict:
                 return load_file(known)
         _check_kind(path, head)
         state = named_tensors(_read(path))
+    except BackboneUnavailable:
+        raise
     except SeveralNetworks as error:
+        first = printable(repr(error.names[0]), 60)
         raise BackboneUnavailable(
             f"{path} holds several networks, under {printable(str(error), 120)}",
-            "save the one that is wanted alone: torch.save(record[NAME], 'weights.pth')",
+            f"save the one that is wanted alone: torch.save(record[{first}], 'weights.pth')",
         ) from error
-    except ERRORS as error:
+    except Exception as error:  # torch's reader fails in any way on a damaged pickle
         own = f"put a whole copy there, or {SAVE}"
         raise BackboneUnavailable(
             f"{path} is damaged or not a weight file ({_reason(error)})",
@@ -120,9 +105,11 @@ def _check_kind(path: Path, head: bytes) -> None:
             raise BackboneUnavailable(f"{path} is a zip that torch.save did not write", SAVE)
     elif not head.startswith(LEGACY):
         for start, kind, remedy in OTHER_KINDS:
-            if head.lstrip(b"\xef\xbb\xbf\r\n\t ").startswith(start):
+            if head.startswith(start):
                 raise BackboneUnavailable(f"{path} is {kind}", remedy)
-        raise ValueError("it is empty" if not head else "neither safetensors nor torch.save's")
+        if head.lstrip(b"\xef\xbb\xbf\r\n\t ").startswith(b"<"):
+            raise ValueError("it is a web page")
+        raise ValueError("neither safetensors nor torch.save's" if head else "it is empty")
 
 
 def _read(path: Path) -> Any:
