@@ -52,7 +52,9 @@ def fetch(spec: BackboneSpec) -> Path:
         return _fetch_hub(weights) if weights.kind == "hub" else _fetch_url(str(weights.url))
     # huggingface_hub's errors and those of its HTTP library share no base class.
     except Exception as error:
-        if _of_disk(error) is None and _status(error) is None and not _connects(address):
+        if (disk := _of_disk(error)) is not None:
+            raise _cannot_write(disk, spec) from error
+        if _status(error) is None and not _connects(address):
             _unreachable[host] = _first_line(error)
             raise _cannot_reach(host, spec) from error
         raise _failure(error, spec, host) from error
@@ -97,21 +99,23 @@ def _cannot_reach(host: str, spec: BackboneSpec) -> BackboneUnavailable:
     )
 
 
+def _cannot_write(disk: OSError, spec: BackboneSpec) -> BackboneUnavailable:
+    if spec.weights.kind == "hub":
+        folder, variable = hub_cache(), "HF_HUB_CACHE"
+    else:
+        folder, variable = torch_cache_path(str(spec.weights.url)).parent, "TORCH_HOME"
+    return BackboneUnavailable(
+        f"{disk.filename or folder} cannot be written ({disk.strerror})",
+        f"free some space, or name another cache folder with {variable}, then "
+        f"probe bank fetch {spec.name}",
+    )
+
+
 def _failure(error: Exception, spec: BackboneSpec, host: str) -> BackboneUnavailable:
     """Return what to say of a download that failed though its host was reached."""
     again = f"probe bank fetch {spec.name}"
-    weights, status, disk = spec.weights, _status(error), _of_disk(error)
+    weights, status = spec.weights, _status(error)
     repository = weights.hub if weights.kind == "hub" else None
-    if disk is not None:
-        folder, variable = (
-            (hub_cache(), "HF_HUB_CACHE")
-            if repository
-            else (torch_cache_path(str(weights.url)).parent, "TORCH_HOME")
-        )
-        reason = f"{disk.filename or folder} cannot be written ({disk.strerror})"
-        return BackboneUnavailable(
-            reason, f"free some space, or name another cache folder with {variable}, then {again}"
-        )
     if status in FORBIDDEN and repository:
         return BackboneUnavailable(
             f"{host} does not give {repository} to everybody ({status}): it is gated or private, "

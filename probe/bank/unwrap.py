@@ -1,6 +1,5 @@
 """Where the named tensors are in what a training program saved."""
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -15,23 +14,16 @@ LONGEST_PREFIX = 10_000  # characters
 
 
 class SeveralNetworks(Exception):
-    """A record holds several sets of named tensors, and nothing says which is wanted.
-
-    Args:
-        names: of the parts that hold them.
-    """
-
-    def __init__(self, names: Sequence[str]) -> None:
-        super().__init__(", ".join(names))
-        self.names = tuple(names)
+    """A record holds several sets of named tensors, and nothing says which is wanted."""
 
 
 def named_tensors(record: Any) -> StateDict:
     """Return the named tensors of a record: its own, or those of one of its parts.
 
     A part under one of `WRAPPERS` goes before the record's own tensors, and these before its only
-    other part with tensors. Parts may have parts. A whole model, whose attributes are those of
-    `torch.nn.Module`, has the names of its state dict.
+    other part with tensors; but tensors that are all single numbers, such as losses, come last.
+    Parts may have parts. A whole model, whose attributes are those of `torch.nn.Module`, has the
+    names of its state dict.
 
     Args:
         record: a dict, whose attributes count as well.
@@ -62,12 +54,12 @@ def _look(record: dict[Any, Any], seen: dict[int, StateDict], depth: int) -> Sta
         if found := _find(parts.get(name), seen, depth):
             return found
     own = {name: part.detach() for name, part in parts.items() if isinstance(part, torch.Tensor)}
-    if own:
+    if any(tensor.ndim for tensor in own.values()):
         return own
     inner = {name: found for name, part in parts.items() if (found := _find(part, seen, depth))}
     if len(inner) > 1:
-        raise SeveralNetworks(list(inner))
-    return next(iter(inner.values()), {})
+        raise SeveralNetworks(", ".join(inner))
+    return next(iter(inner.values()), own)
 
 
 def _of_module(module: Any) -> StateDict:

@@ -59,10 +59,9 @@ def read_state(spec: BackboneSpec, path: Path) -> StateDict:
     except BackboneUnavailable:
         raise
     except SeveralNetworks as error:
-        first = printable(repr(error.names[0]), 60)
         raise BackboneUnavailable(
             f"{path} holds several networks, under {printable(str(error), 120)}",
-            f"save the one that is wanted alone: torch.save(record[{first}], 'weights.pth')",
+            "save the tensors of the one that is wanted by themselves",
         ) from error
     except Exception as error:  # torch's reader fails in any way on a damaged pickle
         own = f"put a whole copy there, or {SAVE}"

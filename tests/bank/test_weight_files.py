@@ -118,7 +118,7 @@ def others() -> dict:
         lambda s: {"student": s},
         lambda s: {"ema": s},
         lambda s: {"module": {"model": {"state_dict": s}}},
-        lambda s: {"my_net": s},
+        lambda s: {"my_net": s, "best_loss": torch.tensor(0.1)},
         lambda s: {"a": {"b": {"c": s}}},
         lambda s: argparse.Namespace(model=s),
         lambda s: Plain(network=s),
@@ -209,7 +209,7 @@ OTHERS = {
     ),
     "several networks, under gen, dis": (
         lambda path, state: torch.save({"gen": state, "dis": dict(state), "epoch": 1}, path),
-        "save the one that is wanted",
+        "save the tensors of the one that is wanted",
     ),
     "posix.system": (
         lambda path, state: torch.save({"model": state, "x": Call()}, path), "put a whole copy"
