@@ -169,10 +169,9 @@ def _of_disk(error: Exception) -> OSError | None:
 
 def _first_line(error: BaseException) -> str:
     """Return what the first error of a chain says, which the later ones often leave out."""
-    while error.__cause__ is not None:
-        error = error.__cause__
-    lines = str(error).strip().splitlines()
-    return printable(lines[0] if lines else type(error).__name__, 120)
+    *_, first = _causes(error)
+    lines = str(first).strip().splitlines()
+    return printable(lines[0] if lines else type(first).__name__, 120)
 
 
 class _Stay(urllib.request.HTTPRedirectHandler):
