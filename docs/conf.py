@@ -1,5 +1,6 @@
 """How the documentation is built: `make docs`."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -25,11 +26,12 @@ def write_commands() -> None:
     """Write commands.md: what every command's --help says."""
     text = subprocess.run(
         [sys.executable, "-m", "typer", "probe.cli", "utils", "docs", "--name", "probe"],
-        check=True, capture_output=True, text=True,
+        check=True, capture_output=True, encoding="utf-8",
+        env=os.environ | {"PYTHONIOENCODING": "utf-8"},
     ).stdout  # fmt: skip
     path = HERE / "commands.md"
-    if not path.exists() or path.read_text() != text:
-        path.write_text(text)
+    if not path.exists() or path.read_text("utf-8") != text:
+        path.write_text(text, "utf-8")
 
 
 write_commands()

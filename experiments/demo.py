@@ -139,7 +139,7 @@ def replace_generator(study: Study, out: Path) -> str:
     subprocess.run([sys.executable, *command, str(snapshot), str(packed)], check=True)
     if packed.stat().st_size > MOST_BYTES:
         raise UsageError(f"{packed} has {packed.stat().st_size} bytes, more than {MOST_BYTES}.")
-    readme = README.read_text()
+    readme = README.read_text("utf-8")
     head, _, rest = readme.partition(BEGIN)
     _, found, tail = rest.partition(END)
     if not found:
@@ -160,7 +160,7 @@ def main() -> None:
         if not record or not record["runs"]:
             raise UsageError(f"{given.results} holds no results. Run experiments/study.py first.")
         out = given.out or HERE / "runs" / "demo"
-        changes = yaml.safe_load(given.config.read_text())
+        changes = yaml.safe_load(given.config.read_text("utf-8"))
         study = make_config(Results(record), changes, out / "demo.json")
         with locked(out):
             if run_missing(study, study.runs, out, jobs=1):

@@ -218,7 +218,7 @@ def machine() -> dict[str, Any]:
     """Describe the machine."""
     name, model = platform.processor() or platform.machine(), ""
     try:
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
+        for line in Path("/proc/cpuinfo").read_text("utf-8").splitlines():
             if line.startswith("model name"):
                 name = line.split(":", 1)[1].strip()
             elif line.startswith("model\t"):
@@ -244,7 +244,7 @@ def versions() -> dict[str, str]:
     def git(*command: str) -> str:
         done = subprocess.run(
             ["git", "--no-optional-locks", *command],
-            cwd=HERE, capture_output=True, text=True, check=True,
+            cwd=HERE, capture_output=True, encoding="utf-8", check=True,
         )  # fmt: skip
         return done.stdout.strip()
 

@@ -96,5 +96,5 @@ def _start(command: Sequence[str], log: Path, environment: dict[str, str]) -> su
 
 
 def _last_line(log: Path) -> str:
-    lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
+    lines = [line for line in log.read_text("utf-8", errors="replace").splitlines() if line.strip()]
     return lines[-1] if lines else "no output"

@@ -163,7 +163,7 @@ def read_study(path: Path) -> Study:
     Raises:
         UsageError: a key that is unknown or missing, or options that `probe train` would refuse.
     """
-    record = yaml.safe_load(path.read_text())
+    record = yaml.safe_load(path.read_text("utf-8"))
     known = {f.name for f in fields(Study)} - {"path", "runs"}
     _check_keys(path, "the file", record, known, required=known)
     study = Study(path=path, **record)
@@ -227,6 +227,6 @@ def _check_keys(path: Path, what: str, record: Any, known: set[str], *, required
 def read_json(path: Path) -> Any:
     """Return a JSON file's value, None where there is no file."""
     try:
-        return json.loads(path.read_text())
+        return json.loads(path.read_text("utf-8"))
     except FileNotFoundError:
         return None

@@ -73,7 +73,7 @@ def read_training(trained: Path, run: Run) -> dict[str, Any]:
 
 def _lines(path: Path) -> Iterator[dict[str, Any]]:
     if path.exists():
-        for line in path.read_text().splitlines():
+        for line in path.read_text("utf-8").splitlines():
             yield json.loads(line)
 
 

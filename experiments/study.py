@@ -55,7 +55,7 @@ def locked(out: Path) -> Any:
         UsageError: another process is at it.
     """
     out.mkdir(parents=True, exist_ok=True)
-    with (out / ".lock").open("w") as handle:
+    with (out / ".lock").open("wb") as handle:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:

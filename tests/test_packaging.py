@@ -1,9 +1,13 @@
 """The wheel: complete, and usable from an empty environment in another folder."""
 
+import ast
+import importlib.metadata
 import os
+import re
 import subprocess
 import sys
 import sysconfig
+import tomllib
 import zipfile
 from pathlib import Path
 
@@ -11,6 +15,46 @@ import pytest
 from inputs import write_images
 
 ROOT = Path(__file__).parents[1]
+
+
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+
+
+def plain(name: str) -> str:
+    """Return a distribution's name as package indices compare it."""
+    return re.sub(r"[-_.]+", "-", re.split(r"[^A-Za-z0-9._-]", name)[0]).lower()
+
+
+def imported(folder: str) -> set[str]:
+    """Return the top-level modules that a folder's files import, without ours and Python's."""
+    found = set()
+    for path in (ROOT / folder).rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if isinstance(node, ast.Import):
+                found |= {alias.name.partition(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.level == 0:
+                found.add(str(node.module).partition(".")[0])
+    beside = {p.stem for p in (ROOT / folder).iterdir()}
+    return found - set(sys.stdlib_module_names) - beside - {"probe"}
+
+
+def distributions(modules: set[str]) -> set[str]:
+    """Return which distributions the modules come from."""
+    known = importlib.metadata.packages_distributions()
+    return {plain(known[module][0]) if module in known else module for module in modules}
+
+
+def test_what_the_package_imports_is_declared_and_nothing_else():
+    declared = {plain(name) for name in PROJECT["dependencies"]}
+    assert distributions(imported("probe")) == declared
+
+
+@pytest.mark.parametrize("folder", ["scripts", "benchmarks", "experiments"])
+def test_what_the_rest_imports_is_declared(folder):
+    extras = PROJECT["optional-dependencies"].values()
+    declared = {plain(name) for names in (PROJECT["dependencies"], *extras) for name in names}
+    undeclared = distributions(imported(folder)) - declared
+    assert not undeclared, f"{folder} imports {sorted(undeclared)}"
 
 
 @pytest.fixture(scope="module")

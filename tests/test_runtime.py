@@ -5,7 +5,7 @@ import torch
 
 from probe.bank.base import InputSpec, normalise
 from probe.errors import UsageError
-from probe.runtime import check_gpus, choose_device, local_device, send
+from probe.runtime import check_gpus, choose_device, choose_precision, local_device, send
 from probe.training.ada import warp
 
 
@@ -34,6 +34,47 @@ def test_the_current_gpu_is_taken_where_there_is_one(two_gpus, monkeypatch):
 def test_a_gpu_that_is_not_there(two_gpus):
     with pytest.raises(UsageError, match="there is no cuda:2 here, only cuda:0 to cuda:1"):
         choose_device("cuda:2")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "mps",
+        "xpu",
+        "hip",
+        "meta",
+        "cuda:-1",
+        "cuda:x",
+        "cuda:",
+        "cpu:1",
+        "nonsense",
+        "",
+        "é",
+        "a\x1b[2J",
+    ],
+)
+def test_other_devices_are_one_sentence(two_gpus, name):
+    with pytest.raises(
+        UsageError, match="is not supported. Use auto, cpu, cuda or cuda:N"
+    ) as caught:
+        choose_device(name)
+    assert "\n" not in str(caught.value) and "\x1b" not in str(caught.value)
+
+
+def test_one_gpu_is_named_alone(two_gpus, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    with pytest.raises(UsageError, match="no cuda:99 here, only cuda:0\\."):
+        choose_device("cuda:99")
+
+
+def test_float32_is_taken_where_torch_cannot_say_what_is_fast(monkeypatch):
+    """PyTorch before 2.11 has no get_capabilities."""
+    monkeypatch.setattr(torch.cpu, "get_capabilities", dict, raising=False)
+    assert choose_precision("auto", torch.device("cpu")) == "fp32"
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"amx_bf16": True})
+    assert choose_precision("auto", torch.device("cpu")) == "bf16"
+    monkeypatch.delattr(torch.cpu, "get_capabilities")
+    assert choose_precision("auto", torch.device("cpu")) == "fp32"
 
 
 def test_float32_is_not_tf32():

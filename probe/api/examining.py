@@ -50,7 +50,7 @@ def doctor(
         resolution: side in pixels; the images' own unless given.
         measure: run the backbones and a few steps of training for what they cost; takes minutes
             where images are large.
-        device: "auto", "cpu" or "cuda".
+        device: "auto", "cpu", "cuda" or "cuda:N".
         report: is given each finding as soon as it is there.
 
     Returns:

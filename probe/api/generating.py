@@ -37,7 +37,7 @@ def generate(
             where the generator is conditional.
         grid: a PNG of all images side by side.
         sample: truncation, noise and class; without a class each seed draws its own.
-        device: "auto", "cpu" or "cuda".
+        device: "auto", "cpu", "cuda" or "cuda:N".
         report: is given progress records.
 
     Returns:

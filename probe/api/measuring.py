@@ -42,7 +42,7 @@ def measure(
         backbones: names or patterns of entries; the bank's evaluator unless given.
         options: numbers, seed, precision, canonical FID; see `MeasureOptions`.
         sample: truncation, noise and class of a checkpoint; see `SampleOptions`.
-        device: "auto", "cpu" or "cuda".
+        device: "auto", "cpu", "cuda" or "cuda:N".
         offline: never download weights.
         report: is given progress records.
 

@@ -51,7 +51,7 @@ def rank(
         sample: truncation, noise and class of a checkpoint; see `SampleOptions`.
         out: a folder for leaderboard.json, leaderboard.csv, scores.csv, the probes and
             report.html.
-        device: "auto", "cpu" or "cuda".
+        device: "auto", "cpu", "cuda" or "cuda:N".
         offline: never download weights.
         report: is given progress records.
 

@@ -40,16 +40,17 @@ def score(
             not the ranking's any more are refused.
         backbones: names or patterns; all with a probe but the controls unless given.
         threshold: probability above which an image is called generated.
-        device: "auto", "cpu" or "cuda".
+        device: "auto", "cpu", "cuda" or "cuda:N".
         offline: never download weights.
         report: is given progress records.
 
     Raises:
-        UsageError: a threshold outside (0, 1), or a folder among several files.
+        UsageError: a threshold outside (0, 1), an unknown device, or a folder among several files.
         ProbeError: see the subclasses in `probe.errors`.
     """
     if not 0 < threshold < 1:
         raise UsageError(f"--threshold: must lie between 0 and 1, not {threshold:g}.")
+    place = choose_device(device)
     probes = load_probes(Path(run))
     return score_source(
         open_files_given(images),
@@ -58,7 +59,7 @@ def score(
         load_bank(None if bank is None else Path(bank)),
         threshold=threshold,
         store=FeatureStore(cache_root()),
-        device=choose_device(device),
+        device=place,
         offline=offline,
         calibration=open_images(CALIBRATION),
         report=report,

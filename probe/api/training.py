@@ -48,7 +48,7 @@ def train(
         backbones: names or patterns of the entries that may be chosen; all unless given.
         init: a StyleGAN2-ADA pickle or a snapshot to go on from, without a warm-up.
         resume: a run directory to continue, or "latest".
-        device: "auto", "cpu" or "cuda".
+        device: "auto", "cpu", "cuda" or "cuda:N".
         precision: "auto", "fp32" or "bf16".
         offline: never download weights.
         report: is given progress records.

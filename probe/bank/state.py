@@ -1,58 +1,14 @@
 """Tensors from a weight file into a network, strictly."""
 
-import pickle
-import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import nn
 
 from probe.bank.keys import StateDict, map_keys
 from probe.bank.spec import BackboneSpec
+from probe.bank.weight_file import read_state
 from probe.errors import BackboneUnavailable
-
-WRAPPERS = ("state_dict", "model", "teacher", "student", "module")
-
-
-def read_state(path: Path) -> StateDict:
-    """Read a weight file's tensors: safetensors, or torch's format without running any code.
-
-    A dict that wraps the tensors under one of the usual names is unwrapped.
-
-    Raises:
-        BackboneUnavailable: truncated, not a weight file, or one that would need to run code.
-    """
-    try:
-        if path.suffix == ".safetensors":
-            return load_file(path)
-        # Mapped files take no memory of their own; torch's format before 1.6 cannot be.
-        mapped = zipfile.is_zipfile(path)
-        record = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
-    # A damaged pickle can fail in any way: KeyError, IndexError, UnicodeDecodeError among them.
-    except (
-        SafetensorError,
-        pickle.UnpicklingError,
-        RuntimeError,
-        EOFError,
-        OSError,
-        LookupError,
-        ValueError,
-        TypeError,
-        AttributeError,
-    ) as error:
-        first = (str(error).strip() or type(error).__name__).splitlines()[0][:120]
-        raise BackboneUnavailable(
-            f"{path} is damaged or not a weight file ({first})", "remove it and fetch it again"
-        ) from error
-    for wrapper in WRAPPERS:
-        if isinstance(record, dict) and isinstance(record.get(wrapper), dict):
-            record = record[wrapper]
-    if not isinstance(record, dict):
-        raise BackboneUnavailable(f"{path} holds no dict of tensors")
-    return {k: v for k, v in record.items() if isinstance(v, torch.Tensor)}
 
 
 def load_state(
@@ -69,7 +25,7 @@ def load_state(
     Raises:
         BackboneUnavailable: tensors are missing, have no place, or have another shape.
     """
-    state = map_keys(read_state(path), spec.keys, network)
+    state = map_keys(read_state(spec, path), spec.keys, network)
     state = {k: v for k, v in state.items() if not k.startswith(tuple(leave_out))}
     fit_state(spec, path, state, network)
 

@@ -10,7 +10,8 @@ from torch import nn
 from probe.bank.base import InputSpec, feature_key, no_such
 from probe.bank.keys import map_keys
 from probe.bank.spec import BackboneSpec
-from probe.bank.state import fit_state, read_state
+from probe.bank.state import fit_state
+from probe.bank.weight_file import read_state
 from probe.errors import BackboneUnavailable
 
 if TYPE_CHECKING:
@@ -104,7 +105,7 @@ def _with_weights(spec: BackboneSpec, path: Path, model: nn.Module) -> nn.Module
     """
     import timm
 
-    state = map_keys(read_state(path), spec.keys, model)
+    state = map_keys(read_state(spec, path), spec.keys, model)
     # timm calls the classifier "head", "head.fc", "fc" or "classifier".
     config = _config(_tagged(spec)) or _config(spec.model)
     names = getattr(config, "classifier", None) or ()

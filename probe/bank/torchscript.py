@@ -10,6 +10,7 @@ from torch import nn
 from probe.bank.base import feature_key
 from probe.bank.spec import BackboneSpec
 from probe.errors import BackboneUnavailable
+from probe.files import utf8_path
 
 
 class TorchScriptNetwork(nn.Module):
@@ -42,7 +43,8 @@ def build(spec: BackboneSpec, path: Path | None) -> nn.Module:
     """
     assert path is not None and spec.input is not None
     try:
-        module = torch.jit.load(str(path), map_location="cpu").eval()
+        with utf8_path(path) as known:
+            module = torch.jit.load(str(known), map_location="cpu").eval()
     except (RuntimeError, ValueError) as error:
         raise BackboneUnavailable(f"{path} is not a TorchScript file") from error
     with torch.inference_mode():

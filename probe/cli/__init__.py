@@ -4,6 +4,7 @@ A command parses, calls `probe.api`, renders the result and chooses the exit cod
 1 error, 2 usage, 3 some rows failed, 130 interrupted, 143 terminated.
 """
 
+import io
 import os
 import re
 import signal
@@ -120,6 +121,12 @@ def main() -> None:
     # TorchScript files stay readable as long as torch reads them.
     warnings.filterwarnings("ignore", category=FutureWarning, module=r"torch\.jit\.")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # A terminal gets what its locale can write; what goes to a file or a program is UTF-8.
+        if sys.stdout.isatty():
+            sys.stdout.reconfigure(errors="replace")
+        else:
+            sys.stdout.reconfigure(encoding="utf-8", errors="backslashreplace")
     try:
         app(normalise(sys.argv[1:]))
     except ProbeError as error:

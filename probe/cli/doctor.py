@@ -35,7 +35,7 @@ def doctor(
     measure: Annotated[
         bool, typer.Option(help="Run backbones and a few steps of training, for what they cost.")
     ] = True,
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
     as_json: Annotated[bool, typer.Option("--json", help="As JSON, with every name.")] = False,
 ) -> None:
     """Look at images, weights and a run: what is wrong, what would it cost, what to set.

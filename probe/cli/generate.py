@@ -28,7 +28,7 @@ def generate(
         Path | None, typer.Option("--outdir", "--out", help="Folder or .zip for seed0000.png ….")
     ] = None,
     grid: Annotated[Path | None, typer.Option(help="PNG of all images side by side.")] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
     quiet: Annotated[bool, typer.Option("--quiet/--no-quiet", help="No progress.")] = False,
     sample: SampleOptions,
 ) -> None:

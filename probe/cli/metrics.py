@@ -37,7 +37,7 @@ def metrics(
         typer.Option(help="Names or patterns, comma-separated; the bank's evaluator by default."),
     ] = None,
     format: Annotated[Format, typer.Option(help="Form of the result on stdout.")] = Format.TABLE,
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
     offline: Annotated[
         bool, typer.Option("--offline/--no-offline", help="Never download weights.")
     ] = False,

@@ -34,7 +34,8 @@ class Progress:
 
     def __enter__(self) -> "Progress":
         """Start the bars."""
-        self.bars.start()
+        if self.live:  # rich before 14.3 ends hidden bars with an empty line
+            self.bars.start()
         return self
 
     def __exit__(
@@ -44,7 +45,8 @@ class Progress:
         trace: TracebackType | None,
     ) -> None:
         """Remove the bars."""
-        self.bars.stop()
+        if self.live:
+            self.bars.stop()
 
     def __call__(self, record: dict[str, Any]) -> None:
         """Take one record of `probe.probing.ranking.rank`."""

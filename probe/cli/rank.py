@@ -51,7 +51,7 @@ def rank(
     format: Annotated[
         Format, typer.Option(help="Form of the leaderboard on stdout.")
     ] = Format.TABLE,
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
     offline: Annotated[
         bool, typer.Option("--offline/--no-offline", help="Never download weights.")
     ] = False,

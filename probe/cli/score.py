@@ -34,7 +34,7 @@ def score(
         float, typer.Option(help="Probability above which an image is called generated.")
     ] = 0.5,
     format: Annotated[Format, typer.Option(help="Form of the scores on stdout.")] = Format.TABLE,
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
     offline: Annotated[
         bool, typer.Option("--offline/--no-offline", help="Never download weights.")
     ] = False,

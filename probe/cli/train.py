@@ -45,7 +45,7 @@ def train(
             "--dry-run/--no-dry-run", "-n", help="Check everything, print plan and cost, stop."
         ),
     ] = False,
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
     precision: Annotated[str, typer.Option(help="auto, fp32 or bf16.")] = "auto",
     offline: Annotated[
         bool, typer.Option("--offline/--no-offline", help="Never download weights.")

@@ -38,7 +38,8 @@ class TrainLog:
 
     def __enter__(self) -> "TrainLog":
         """Start the live line."""
-        self.bar.start()
+        if self.live:  # rich before 14.3 ends a hidden bar with an empty line
+            self.bar.start()
         return self
 
     def __exit__(
@@ -48,7 +49,8 @@ class TrainLog:
         trace: TracebackType | None,
     ) -> None:
         """Remove the live line, and say where the time went."""
-        self.bar.stop()
+        if self.live:
+            self.bar.stop()
         if self.spent and kind is None:
             total = sum(self.spent.values())
             parts = sorted(self.spent.items(), key=lambda item: -item[1])
@@ -70,7 +72,7 @@ class TrainLog:
             else:
                 say(text, err=True)
         if self.file is not None:
-            with self.file.open("a") as f:
+            with self.file.open("a", encoding="utf-8", errors="backslashreplace") as f:
                 f.write(text + "\n")
 
     def _on_plan(self, record: dict[str, Any]) -> None:

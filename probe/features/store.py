@@ -137,7 +137,7 @@ class FeatureSpace:
         """Return what was measured when the rows were made (dim, params, images/s), or {}."""
         try:
             with in_cache():
-                return json.loads((self.folder / "facts.json").read_text())
+                return json.loads((self.folder / "facts.json").read_text("utf-8"))
         except (FileNotFoundError, json.JSONDecodeError):
             return {}
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from safetensors import SafetensorError, safe_open
 
 from probe.errors import CheckpointError
+from probe.files import utf8_path
 from probe.generators.run_folder import checkpoint_file
 
 SELECTIONS = "selection-stage*.json"
@@ -37,7 +38,7 @@ def _in_snapshot(path: Path) -> list[str] | None:
     if path.suffix != ".safetensors":
         return None
     try:
-        with safe_open(path, framework="np") as file:
+        with utf8_path(path) as known, safe_open(known, framework="np") as file:
             header = json.loads((file.metadata() or {})["probe"])
         return _strings(header["discriminators"])
     except (SafetensorError, OSError, ValueError, LookupError, TypeError, RecursionError):

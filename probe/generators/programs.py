@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from probe.errors import CheckpointError, UsageError, printable
-from probe.files import digest_file
+from probe.files import digest_file, utf8_path
 from probe.generators.checkpoint import BOUNDS, Checkpoint
 
 NoiseStreams = Sequence[torch.Generator] | None
@@ -131,7 +131,8 @@ def _described(value: Any) -> str:
 
 def _script(path: Path, z_dim: int | None) -> Program:
     """Load a TorchScript file; `z_dim` and `c_dim` may be attributes of it."""
-    module: Any = torch.jit.load(str(path), map_location="cpu").eval()
+    with utf8_path(path) as known:
+        module: Any = torch.jit.load(str(known), map_location="cpu").eval()
     own = getattr(module, "z_dim", None)
     inputs = len(module.forward.schema.arguments) - 1
     c_dim = getattr(module, "c_dim", 0)
@@ -146,7 +147,8 @@ def _script(path: Path, z_dim: int | None) -> Program:
 
 def _exported(path: Path, z_dim: int | None) -> Program:
     """Load an exported program; its inputs have shapes."""
-    program = torch.export.load(str(path))
+    with utf8_path(path) as known:
+        program = torch.export.load(str(known))
     wanted = set(program.graph_signature.user_inputs)
     shapes = [
         node.meta["val"].shape

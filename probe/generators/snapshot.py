@@ -13,7 +13,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from probe.errors import CheckpointError, printable
-from probe.files import atomic_path, digest_file
+from probe.files import atomic_path, digest_file, utf8_path
 from probe.generators.checkpoint import MISFITS, Checkpoint, build_network
 from probe.generators.described import describe, described_beside, described_in
 from probe.generators.families import FAMILIES, without_prefix
@@ -65,7 +65,7 @@ def read_safetensors(path: Path) -> Checkpoint:
         CheckpointError: damaged, of another kind, or with tensors that do not fit.
     """
     try:
-        with safe_open(path, framework="pt") as f:
+        with utf8_path(path) as known, safe_open(known, framework="pt") as f:
             metadata = f.metadata() or {}
             names = f.keys()
             if len(names) > MOST_TENSORS:

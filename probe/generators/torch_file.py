@@ -36,10 +36,12 @@ def zip_kind(path: Path) -> str | None:
             if file.read(2) != b"PK":
                 return None
         with _zip(path) as archive:
-            names = {name.partition("/")[2] for name in archive.namelist()}
+            whole = set(archive.namelist())
+        names = {name.partition("/")[2] for name in whole}
     except (*DAMAGED, OSError):
         return None
-    if "archive_format" in names or "serialized_exported_program.json" in names:
+    # The export programs of early releases have no folder around their members.
+    if "archive_format" in names or "serialized_exported_program.json" in names | whole:
         return "export"
     if "constants.pkl" in names and any(name.startswith("code/") for name in names):
         return "torchscript"

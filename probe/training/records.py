@@ -8,12 +8,13 @@ import importlib.util
 import json
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from probe.files import read_lines, write_text
+from probe.files import read_lines, utf8_path, write_text
 
 STATS_FILE = "stats.jsonl"
 PROBES_FILE = "probes.jsonl"
@@ -47,11 +48,12 @@ class RunRecords:
         for path in folder.glob("*.jsonl"):
             lines = [line for line in read_lines(path) if line["kimg"] <= images / 1000]
             write_text(path, "".join(json.dumps(line) + "\n" for line in lines))
-        self._board = None
+        self._board, self._links = None, ExitStack()
         if importlib.util.find_spec("tensorboard") is not None:
             from torch.utils.tensorboard import SummaryWriter
 
-            self._board = SummaryWriter(folder, purge_step=images + 1 if images else None)
+            known = self._links.enter_context(utf8_path(folder))
+            self._board = SummaryWriter(known, purge_step=images + 1 if images else None)
 
     def stats(self, images: int, record: Mapping[str, Mapping[str, float]]) -> None:
         """Append one tick's statistics."""
@@ -85,9 +87,10 @@ class RunRecords:
         """Flush what is buffered."""
         if self._board is not None:
             self._board.close()
+        self._links.close()
 
     def _append(self, name: str, record: Mapping[str, Any]) -> None:
-        with (self.folder / name).open("a") as f:
+        with (self.folder / name).open("a", encoding="utf-8") as f:
             f.write(json.dumps({**record, "timestamp": time.time()}) + "\n")
 
     def _draw(self, images: int, values: Mapping[str, float]) -> None:

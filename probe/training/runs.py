@@ -3,7 +3,7 @@
 import fcntl
 import json
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, BinaryIO
 
 from probe.errors import UsageError
 from probe.training.loop import PROGRESS_FILE
@@ -15,7 +15,7 @@ LOCK_FILE = ".lock"
 
 def choose_folder(
     outdir: Path, name: str, record: dict[str, Any], resume: Path | str | None
-) -> tuple[Path, TextIO]:
+) -> tuple[Path, BinaryIO]:
     """Return the run directory to use, locked for as long as the file handle lives.
 
     Args:
@@ -68,20 +68,20 @@ def choose_folder(
 def _is_unfinished(folder: Path, record: dict[str, Any]) -> bool:
     """Return whether a folder holds the very same run, not at its end."""
     try:
-        theirs = json.loads((folder / OPTIONS_FILE).read_text())
+        theirs = json.loads((folder / OPTIONS_FILE).read_text("utf-8"))
     except (OSError, ValueError):
         return False
     if any(theirs.get(key) != record[key] for key in ("digest", "length")):
         return False
     try:
-        return not json.loads((folder / PROGRESS_FILE).read_text())["finished"]
+        return not json.loads((folder / PROGRESS_FILE).read_text("utf-8"))["finished"]
     except FileNotFoundError:
         return True
 
 
-def _lock(folder: Path) -> TextIO | None:
+def _lock(folder: Path) -> BinaryIO | None:
     """Return an open file that holds the folder's lock, None where another process does."""
-    handle = (folder / LOCK_FILE).open("w")
+    handle = (folder / LOCK_FILE).open("wb")
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:

@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 from probe.bank.keys import map_keys
 from probe.bank.load import SOURCES, load_backbone, wrap
 from probe.bank.spec import BackboneSpec, Rename, Weights, load_bank
-from probe.bank.state import read_state
+from probe.bank.weight_file import read_state
 from probe.bank.weights import find_weights, weights_digest
 from probe.bundled import CALIBRATION
 from probe.errors import BackboneUnavailable
@@ -74,7 +74,7 @@ def test_contract(entry):
 def test_real_efficientnets_see_a_palace(name):
     entry = packaged(name)
     model = timm.create_model(entry.model, pretrained=False).eval()
-    state = map_keys(read_state(find_weights(entry, offline=True)), entry.keys, model)
+    state = map_keys(read_state(entry, find_weights(entry, offline=True)), entry.keys, model)
     model.load_state_dict(state)
     assert_palace(entry, model)
 
@@ -82,7 +82,7 @@ def test_real_efficientnets_see_a_palace(name):
 def test_real_mobilenet_sees_a_palace():
     entry = packaged("mobilenetv2")
     model = torchvision.models.mobilenet_v2().eval()
-    model.load_state_dict(read_state(find_weights(entry, offline=True)))
+    model.load_state_dict(read_state(entry, find_weights(entry, offline=True)))
     assert_palace(entry, model)
 
 
@@ -211,23 +211,6 @@ def test_a_stand_in_hub_cache_is_used_offline_and_nothing_else(tmp_path, monkeyp
     x = torch.rand(1, 3, 32, 32)
     expected = model.eval().forward_head(model.forward_features(found.prepare(x)), pre_logits=True)
     torch.testing.assert_close(found(x), expected)
-
-
-def test_an_unreachable_hub_is_tried_once(monkeypatch):
-    import probe.bank.weights as weights
-
-    tried = []
-
-    def download(spec):
-        tried.append(spec)
-        raise ConnectionError("no route to host")
-
-    monkeypatch.setattr(weights, "_fetch_hub", download)
-    monkeypatch.setattr(weights, "_unreachable", {})
-    for name in ("a", "b"):
-        with pytest.raises(BackboneUnavailable, match="no route to host"):
-            find_weights(spec(name=name, weights=Weights(hub=f"org/{name}")), offline=False)
-    assert len(tried) == 1
 
 
 def test_digest_follows_weights_key_map_and_calibration(tmp_path):

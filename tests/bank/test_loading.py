@@ -62,15 +62,18 @@ def test_left_over_and_misshapen_tensors_are_named(saved):
         load_backbone(entry(weights=weights), offline=True)
 
 
-@pytest.mark.filterwarnings("ignore:Detected pickle protocol")
 def test_a_file_that_would_run_code_runs_none(tmp_path):
     class Evil:
         def __reduce__(self):
             return (open, (str(tmp_path / "ran"), "w"))
 
-    (tmp_path / "w.pth").write_bytes(pickle.dumps(Evil()))
-    with pytest.raises(BackboneUnavailable, match="not a weight file"):
-        load_backbone(entry(weights=Weights(file=str(tmp_path / "w.pth"))), offline=True)
+    path = tmp_path / "w.pth"
+    path.write_bytes(pickle.dumps(Evil()))
+    with pytest.raises(BackboneUnavailable, match=r"a pickle that torch\.save did not write"):
+        load_backbone(entry(weights=Weights(file=str(path))), offline=True)
+    model = timm.create_model("test_resnet", num_classes=0)
+    torch.save({"model": model.state_dict(), "extra": Evil()}, path)
+    load_backbone(entry(weights=Weights(file=str(path))), offline=True)
     assert not (tmp_path / "ran").exists()
 
 
@@ -126,6 +129,8 @@ def test_the_average_is_over_places_and_not_over_channels(model):
     size = 224 if "224" in model else 160
     spec = entry(model=model, input=size, pool="average", tap_norm="vit" in model)
     network = SOURCES["timm"](spec, None).eval()
+    if not hasattr(network.model, "forward_intermediates"):
+        pytest.skip(f"timm {timm.__version__} gives no maps of {model}")
     x = torch.rand(1, 3, size, size)
     with torch.no_grad():
         found, last = network.pool(x), network.levels(x)[0][-1]

@@ -6,9 +6,11 @@ import json
 import threading
 
 import pytest
+import timm
 import torch
 
-from probe.bank import weights
+from probe.bank import download, weights
+from probe.bank.add import UNKNOWN
 from probe.bank.spec import load_bank, packaged_bank
 from probe.errors import BackboneUnavailable
 
@@ -29,9 +31,7 @@ ENTRY = """
 @pytest.fixture
 def served(tmp_path, monkeypatch):
     """A folder behind an address, with the weights of a tiny network."""
-    import timm
-
-    monkeypatch.setattr(weights, "_unreachable", {})
+    monkeypatch.setattr(download, "_unreachable", {})
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     folder = tmp_path / "served"
     folder.mkdir()
@@ -110,7 +110,8 @@ def test_an_added_entry_is_right_and_everything_else_stays(cli, tmp_path, monkey
     assert bank.read_text() == packaged_bank().read_text() + "\n" + result.out
     entry = load_bank(bank).specs[-1]
     assert entry.name == "test_vit.r160_in1k" and entry.weights.hub == "timm/test_vit.r160_in1k"
-    assert (entry.input, entry.data, entry.license) == (160, "ImageNet-1k", "apache-2.0")
+    licence = timm.get_pretrained_cfg("test_vit.r160_in1k").license or UNKNOWN  # by its release
+    assert (entry.input, entry.data, entry.license) == (160, "ImageNet-1k", licence)
     assert "64 features, last map 64x10x10" in result.out
     again = cli("bank", "add", "timm:test_vit.r160_in1k")
     assert again.code == 1 and "is taken" in again.err

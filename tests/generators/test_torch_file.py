@@ -18,6 +18,7 @@ from safetensors.torch import save_file
 
 from probe.errors import CheckpointError, UnsafeCheckpoint
 from probe.generators.formats import load_generator
+from probe.generators.torch_file import zip_kind
 
 CANARY = "/tmp/probe-canary-torch"
 
@@ -294,3 +295,11 @@ def test_a_file_cannot_take_much_more_memory_than_it_has(tmp_path):
     with pytest.raises(CheckpointError, match="many tensors in one storage"):
         load_generator(tmp_path / "G.pt")
     assert len(HOSTILE) >= 40
+
+
+def test_an_export_program_of_early_releases_is_known(tmp_path):
+    """PyTorch 2.6 wrote the members without a folder around them."""
+    with zipfile.ZipFile(tmp_path / "G.pt2", "w") as archive:
+        archive.writestr("serialized_exported_program.json", "{}")
+        archive.writestr("version", "8.3")
+    assert zip_kind(tmp_path / "G.pt2") == "export"

@@ -1,0 +1,271 @@
+"""Downloads: where the hub and torch keep weight files, and how files get there."""
+
+import contextlib
+import errno
+import http.client
+import os
+import re
+import shutil
+import ssl
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import urlparse
+
+from probe.bank.spec import BackboneSpec, Weights
+from probe.errors import BackboneUnavailable, printable
+from probe.files import digest_file
+
+DEFAULT_HUB_FILE = "model.safetensors"
+TIMEOUT_SECONDS = 10
+FORBIDDEN = (http.HTTPStatus.UNAUTHORIZED, http.HTTPStatus.FORBIDDEN)
+DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT)  # those that come without the name of a file
+
+# Why a host could not be connected to. It is not tried again by this process: behind a firewall
+# each attempt can take its whole timeout. Whatever else fails is the matter of one file.
+_unreachable: dict[str, str] = {}
+
+
+class CutOff(Exception):
+    """A download that ended early or brought other bytes than its name promises."""
+
+
+def fetch(spec: BackboneSpec) -> Path:
+    """Download an entry's weights into the hub's or torch's own cache and return their path.
+
+    A download that is cut off leaves nothing that a later run would take for whole.
+
+    Args:
+        spec: an entry whose weights are of kind "hub" or "url".
+
+    Raises:
+        BackboneUnavailable: the host cannot be reached, has no such file or refuses it, or the
+            cache cannot be written.
+    """
+    weights = spec.weights
+    address = hub_endpoint() if weights.kind == "hub" else str(weights.url)
+    host = urlparse(address).netloc or address
+    if host in _unreachable:
+        raise _cannot_reach(host, spec)
+    try:
+        return _fetch_hub(weights) if weights.kind == "hub" else _fetch_url(str(weights.url))
+    # huggingface_hub's errors and those of its HTTP library share no base class.
+    except Exception as error:
+        if (disk := _of_disk(error)) is not None:
+            raise _cannot_write(disk, spec) from error
+        if _status(error) is None and not _connects(address):
+            _unreachable[host] = _first_line(error)
+            raise _cannot_reach(host, spec) from error
+        raise _failure(error, spec, host) from error
+
+
+def hub_endpoint() -> str:
+    """Return the address of the model hub, without a slash at its end."""
+    return (os.environ.get("HF_ENDPOINT") or "https://huggingface.co").rstrip("/")
+
+
+def hub_file(weights: Weights) -> str:
+    """Return the name of the weight file in a hub's repository."""
+    return weights.file or DEFAULT_HUB_FILE
+
+
+def hub_cache() -> Path:
+    """Return the hub's cache folder, by its own rules.
+
+    huggingface_hub reads these variables once, on import; whoever imports it first would decide.
+    """
+    for name in ("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE"):
+        if os.environ.get(name):
+            return Path(os.path.expandvars(os.environ[name])).expanduser()
+    home = os.environ.get("HF_HOME") or str(_user_cache() / "huggingface")
+    return Path(os.path.expandvars(home)).expanduser() / "hub"
+
+
+def torch_cache_path(url: str) -> Path:
+    """Return where torch.hub keeps the file of an address."""
+    home = Path(os.environ.get("TORCH_HOME") or _user_cache() / "torch")
+    return home.expanduser() / "hub" / "checkpoints" / Path(urlparse(url).path).name
+
+
+def _user_cache() -> Path:
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+
+
+def _cannot_reach(host: str, spec: BackboneSpec) -> BackboneUnavailable:
+    return BackboneUnavailable(
+        f"its weights are not here and {host} cannot be reached ({_unreachable[host]})",
+        f"probe bank fetch {spec.name}",
+    )
+
+
+def _cannot_write(disk: OSError, spec: BackboneSpec) -> BackboneUnavailable:
+    if spec.weights.kind == "hub":
+        folder, variable = hub_cache(), "HF_HUB_CACHE"
+    else:
+        folder, variable = torch_cache_path(str(spec.weights.url)).parent, "TORCH_HOME"
+    return BackboneUnavailable(
+        f"{disk.filename or folder} cannot be written ({disk.strerror})",
+        f"free some space, or name another cache folder with {variable}, then "
+        f"probe bank fetch {spec.name}",
+    )
+
+
+def _failure(error: Exception, spec: BackboneSpec, host: str) -> BackboneUnavailable:
+    """Return what to say of a download that failed though its host was reached."""
+    again = f"probe bank fetch {spec.name}"
+    weights, status = spec.weights, _status(error)
+    repository = weights.hub if weights.kind == "hub" else None
+    if status in FORBIDDEN and repository:
+        return BackboneUnavailable(
+            f"{host} does not give {repository} to everybody ({status}): it is gated or private, "
+            "or does not exist",
+            f"accept its licence at {hub_endpoint()}/{repository}, set HF_TOKEN to a token of your "
+            f"account there, then {again}",
+        )
+    if status == http.HTTPStatus.NOT_FOUND:
+        what = f"no {hub_file(weights)} of {repository}" if repository else f"no {weights.url}"
+        return BackboneUnavailable(
+            f"{host} has {what} ({status})", f"correct {weights.kind}: of the entry"
+        )
+    if status == http.HTTPStatus.TOO_MANY_REQUESTS:
+        return BackboneUnavailable(
+            f"{host} takes no more requests for now ({status})", f"wait some minutes, then {again}"
+        )
+    reason = f"its weights are not here and {host} gave none ({_first_line(error)})"
+    return BackboneUnavailable(reason, again)
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """Yield an error and what it was raised from; a library can make circles of these."""
+    seen: set[int] = set()
+    found: BaseException | None = error
+    while found is not None and id(found) not in seen:
+        yield found
+        seen.add(id(found))
+        found = found.__cause__ or found.__context__
+
+
+def _status(error: Exception) -> int | None:
+    """Return the HTTP status that an answer had, None if there was no answer."""
+    for cause in _causes(error):
+        if isinstance(cause, urllib.error.HTTPError):
+            return cause.code
+        status = getattr(getattr(cause, "response", None), "status_code", None)
+        if status is not None:
+            return int(status)
+    return None
+
+
+def _of_disk(error: Exception) -> OSError | None:
+    """Return the error of the disk that is behind an error, None for one of the network."""
+    for cause in _causes(error):
+        # The errors of urllib are OSErrors as well, and have the address as their file's name.
+        if isinstance(cause, OSError) and not isinstance(cause, urllib.error.URLError):
+            if cause.errno in DISK_ERRORS or cause.filename is not None:
+                return cause
+    return None
+
+
+def _first_line(error: BaseException) -> str:
+    """Return what the first error of a chain says, which the later ones often leave out."""
+    *_, first = _causes(error)
+    lines = str(first).strip().splitlines()
+    return printable(lines[0] if lines else type(first).__name__, 120)
+
+
+class _Stay(urllib.request.HTTPRedirectHandler):
+    """Takes a redirect for an answer."""
+
+    def redirect_request(self, *args: object) -> None:
+        """Return nothing to go on to."""
+
+
+def _connects(address: str) -> bool:
+    """Return whether a host takes connections, whatever it answers."""
+    root = urlparse(address)._replace(path="/", params="", query="", fragment="").geturl()
+    try:
+        request = urllib.request.Request(root, method="HEAD", headers={"User-Agent": "probe"})
+        opener = urllib.request.build_opener(_Stay)
+        opener.open(request, timeout=TIMEOUT_SECONDS).close()
+    except urllib.error.HTTPError:
+        pass
+    except urllib.error.URLError as error:
+        # Certificates are another matter: huggingface_hub has its own.
+        return isinstance(error.reason, ssl.SSLError)
+    except (OSError, http.client.HTTPException, ValueError):
+        pass  # it took the connection and then said nothing, or nonsense; or the address is none
+    return True
+
+
+def _fetch_hub(weights: Weights) -> Path:
+    from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url
+
+    repository, name, endpoint = str(weights.hub), hub_file(weights), hub_endpoint()
+    # To ask once first: the download itself tries six times, and waits between as long as a server
+    # that limits requests tells it to.
+    address = hf_hub_url(repository, name, endpoint=endpoint)
+    get_hf_file_metadata(address, timeout=TIMEOUT_SECONDS)
+    return Path(
+        hf_hub_download(
+            repository,
+            name,
+            endpoint=endpoint,
+            cache_dir=hub_cache(),
+            etag_timeout=TIMEOUT_SECONDS,
+        )
+    )
+
+
+def _fetch_url(url: str) -> Path:
+    """Download a file to where torch.hub keeps it.
+
+    torch.hub's own function has no timeout, takes a connection that breaks for the end of the file,
+    and begins anew each time. PyTorch's addresses end in the first digits of the file's SHA-256,
+    which are checked. What came before a connection broke is kept as `.NAME.partial`, and the rest
+    asked for the next time.
+    """
+    path = torch_cache_path(url)
+    partial = path.with_name(f".{path.name}.partial")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    length = _download(url, partial)
+    got = partial.stat().st_size
+    if length is not None and got < length:
+        raise CutOff(f"the download was cut off after {got} of {length} bytes")
+    prefix = re.search(r"-([0-9a-f]{8,64})\.\w+$", path.name)
+    if (length is not None and got > length) or (
+        prefix and not digest_file(partial).startswith(prefix[1])
+    ):
+        partial.unlink()
+        raise CutOff(f"the bytes are not those that {path.name} stands for")
+    partial.replace(path)
+    return path
+
+
+def _download(url: str, partial: Path) -> int | None:
+    """Bring a file to `partial`, going on where an earlier download broke off.
+
+    Returns:
+        The whole file's length in bytes, where the server says.
+    """
+    have = partial.stat().st_size if partial.exists() else 0
+    headers = {"User-Agent": "probe"} | ({"Range": f"bytes={have}-"} if have else {})
+    try:
+        request = urllib.request.Request(url, headers=headers)
+        answer = urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS)
+    except urllib.error.HTTPError as error:
+        # There is no more, or the file has changed.
+        if error.code == http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE and have:
+            partial.unlink()
+            return _download(url, partial)
+        raise
+    with answer:
+        goes_on = answer.status == http.HTTPStatus.PARTIAL_CONTENT
+        length = answer.headers.get("Content-Length")
+        with partial.open("ab" if goes_on else "wb") as f:
+            # A connection that breaks ends the loop, and what came is kept.
+            with contextlib.suppress(http.client.IncompleteRead):
+                shutil.copyfileobj(answer, f, 2**20)
+            f.flush()
+            os.fsync(f.fileno())
+    return None if length is None else int(length) + (have if goes_on else 0)
