@@ -12,7 +12,7 @@ from probe.memory import keep_freed_memory
 from probe.training.config import TrainConfig
 
 
-@with_options("config", TrainConfig, "Training", k="--k -k --num", aug_p="--aug-p --p")
+@with_options("config", TrainConfig, "Training")
 def train(
     *,
     real: Annotated[
@@ -36,7 +36,10 @@ def train(
         ),
     ] = None,
     gpus: Annotated[
-        int, typer.Option(help="Processes to share each batch: GPUs, or CPU processes.", min=1)
+        int,
+        typer.Option(
+            help="Processes to share each batch: GPUs, or CPU processes.", min=1, max=1024
+        ),
     ] = 1,
     dry_run: Annotated[
         bool,
