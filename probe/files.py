@@ -1,18 +1,26 @@
-"""Digests, atomic writes and the cache folder."""
+"""Digests, atomic writes, records read back, and the cache folder."""
 
 import contextlib
+import functools
 import hashlib
 import json
 import os
 import shutil
+import stat
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import platformdirs
 
-from probe.errors import ProbeError
+from probe.errors import ProbeError, printable
+
+if TYPE_CHECKING:
+    from pydantic import TypeAdapter, ValidationError
+
+LARGEST_TEXT = 2**28  # bytes of a record or log that is read
+T = TypeVar("T")
 
 
 def cache_root() -> Path:
@@ -89,20 +97,85 @@ def write_text(path: Path, text: str) -> None:
     write_bytes(path, text.encode())
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """Return a file's record, empty where there is no file."""
-    return json.loads(path.read_text("utf-8")) if path.exists() else {}
+def read_record(path: Path, kind: type[T], remedy: str) -> T:
+    """Return what an earlier command wrote as JSON, provided that it has the shape of `kind`.
+
+    Args:
+        path: the file.
+        kind: a dataclass, whose other keys are left out, or a type of plain values.
+        remedy: what helps where the file is damaged, as a sentence.
+
+    Raises:
+        ProbeError: missing, cut off or of another shape; names the file and the key.
+    """
+    from pydantic import ValidationError
+
+    try:
+        return _shape(kind).validate_json(_read_text(path))
+    except ValidationError as error:
+        raise ProbeError(f"{path} is damaged ({_first_mistake(error)}). {remedy}") from error
+    except OSError as error:
+        raise ProbeError(f"{path} cannot be read ({error.strerror or error}). {remedy}") from error
 
 
-def read_lines(path: Path) -> list[dict[str, Any]]:
-    """Return the records of a .jsonl file; the last line of a run that goes on may be cut."""
+def read_lines(path: Path, kind: type[T]) -> list[T]:
+    """Return the records of a .jsonl file, none where there is no file.
+
+    Lines that are cut off or of another shape are left out: a run that goes on may be writing one.
+
+    Args:
+        path: the file.
+        kind: see `read_record`.
+
+    Raises:
+        ProbeError: it cannot be read.
+    """
+    from pydantic import ValidationError
+
+    if not path.exists():
+        return []
+    try:
+        lines = _read_text(path).splitlines()
+    except OSError as error:
+        raise ProbeError(
+            f"{path} cannot be read ({error.strerror or error}). Move it away to go on without it."
+        ) from error
     records = []
-    for line in path.read_text("utf-8").splitlines() if path.exists() else []:
-        try:
-            records.append(json.loads(line))
-        except json.JSONDecodeError:
-            continue
+    for line in lines:
+        with contextlib.suppress(ValidationError):
+            records.append(_shape(kind).validate_json(line))
     return records
+
+
+def _read_text(path: Path) -> bytes:
+    """Return the bytes of a text file.
+
+    Raises:
+        OSError: none, no regular file, or larger than any that we write.
+    """
+    facts = path.stat()
+    if not stat.S_ISREG(facts.st_mode):
+        raise OSError("it is no regular file")
+    if facts.st_size > LARGEST_TEXT:
+        raise OSError(
+            f"it has {facts.st_size / 2**20:.0f} MiB, and up to {LARGEST_TEXT >> 20} are read"
+        )
+    return path.read_bytes()
+
+
+@functools.cache
+def _shape(kind: Any) -> "TypeAdapter[Any]":
+    from pydantic import TypeAdapter
+
+    return TypeAdapter(kind)
+
+
+def _first_mistake(error: "ValidationError") -> str:
+    """Return the first thing that is wrong with a record, as a clause."""
+    first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+    what = "is missing" if first["type"] == "missing" else first["msg"].removeprefix("Input ")
+    key = ".".join(map(str, first["loc"]))
+    return printable(f"'{key}' {what}" if key else what, 200)
 
 
 def write_json(path: Path, value: Any) -> None:

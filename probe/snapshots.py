@@ -2,10 +2,10 @@
 
 import re
 
-# What a snapshot's generator is called; without a number where a trainer writes over one file.
-SNAPSHOT = re.compile(
-    r"network-snapshot(?:-([0-9]{1,12}(?:_[0-9]{3})?))?\.(?:safetensors|pkl)", re.ASCII
-)
+NUMBER = "([0-9]{1,12}(?:_[0-9]{3})?)"
+# The generator, without a number where a trainer writes over one file; and its samples.
+SNAPSHOT = re.compile(rf"network-snapshot(?:-{NUMBER})?\.(?:safetensors|pkl)")
+GRID = re.compile(rf"fakes{NUMBER}\.png")
 
 
 def snapshot_number(images: int, batch: int) -> str:

@@ -149,10 +149,13 @@ def measure(
             failures[spec.name] = str(error)
             continue
         chosen = precision_for(spec, "auto", device)
-        pooled_features(backbone, pixels, device=device, precision=chosen)
-        started = time.monotonic()
-        pooled_features(backbone, pixels, device=device, precision=chosen)  # waits for the result
-        found[spec.name] = (time.monotonic() - started) / len(pixels)
+        try:
+            pooled_features(backbone, pixels, device=device, precision=chosen)
+            started = time.monotonic()
+            pooled_features(backbone, pixels, device=device, precision=chosen)  # waits for it
+            found[spec.name] = (time.monotonic() - started) / len(pixels)
+        except MemoryError:
+            failures[spec.name] = f"one image needs more memory than {device} has"
     generator = None
     if fake is not None:
         fake.load([0], resolution)

@@ -30,7 +30,7 @@ def test_a_run_its_files_and_its_rank(cli, reals, bank, tmp_path):
     result = cli("train", "--real", reals, "--outdir", tmp_path / "runs", "--bank", bank, *SHORT)
     assert result.code == 0, result.err
     folder = tmp_path / "runs" / "00000-reals"
-    snapshot = folder / "network-snapshot-000000.safetensors"
+    snapshot = folder / "network-snapshot-000000_040.safetensors"
     assert result.out.strip() == str(snapshot)
     names = {p.name for p in folder.iterdir()}
     assert {"training_options.json", "log.txt", "stats.jsonl", "reals.png"} <= names
