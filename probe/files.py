@@ -157,9 +157,7 @@ def _read_text(path: Path) -> bytes:
     if not stat.S_ISREG(facts.st_mode):
         raise OSError("it is no regular file")
     if facts.st_size > LARGEST_TEXT:
-        raise OSError(
-            f"it has {facts.st_size / 2**20:.0f} MiB, and up to {LARGEST_TEXT >> 20} are read"
-        )
+        raise OSError(f"it is larger than {LARGEST_TEXT >> 20} MiB")
     return path.read_bytes()
 
 

@@ -21,6 +21,7 @@ from probe.files import digest_bytes, digest_file, read_record, write_bytes, wri
 from probe.probing.calibration import Calibration, calibrate, error_rates
 from probe.probing.ranking import Ranking
 from probe.registry import lookup
+from probe.runtime import PRECISIONS
 
 VERSION = 1
 RECORD_FILE, TENSORS_FILE = "probes.json", "probes.safetensors"
@@ -197,6 +198,8 @@ def _assemble(
         weights, logits = tensors[f"{name}.weights"], tensors[f"{name}.logits"]
         if weights.ndim != 1 or logits.shape != (count,) or not np.isfinite(weights).all():
             raise ValueError(f"the tensors of {name} do not fit")
+        if entry["space"].get("precision") not in PRECISIONS:
+            raise ValueError(f"the precision of {name} is unknown")
         slope, offset = (float(entry["calibration"][key]) for key in ("slope", "intercept"))
         if not np.isfinite([slope, offset]).all():
             raise ValueError(f"the calibration of {name} is not finite")

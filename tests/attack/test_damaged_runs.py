@@ -85,9 +85,8 @@ def places(value, path=()):
     """Yield the path to every value in a record."""
     if path:
         yield path
-    pairs = value.items() if isinstance(value, dict) else enumerate(value)
     if isinstance(value, dict | list):
-        for key, inner in pairs:
+        for key, inner in value.items() if isinstance(value, dict) else enumerate(value):
             yield from places(inner, (*path, key))
 
 
