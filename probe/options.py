@@ -8,7 +8,7 @@ from dataclasses import Field, dataclass, field, fields
 from numbers import Integral, Real
 from typing import Any
 
-from probe.errors import UsageError
+from probe.errors import UsageError, printable
 
 DIGITS = 40  # of an integer that is quoted: the digits of larger ones can take hours
 
@@ -48,7 +48,7 @@ class Range:
         if right and self.least <= value <= self.most and (value > self.least or not self.is_open):
             return
         large = isinstance(value, int) and abs(value) >= 10**DIGITS
-        given = f"one of more than {DIGITS} digits" if large else value
+        given = f"one of more than {DIGITS} digits" if large else printable(str(value), DIGITS)
         kind = "a whole number" if whole else "a number"
         raise UsageError(f"{flag}: must be {kind} {self}, not {given}.")
 
@@ -77,6 +77,11 @@ def flags_of(option: Field[Any]) -> list[str]:
     return option.metadata["flags"].split() or ["--" + option.name.replace("_", "-")]
 
 
+def is_whole(option: Field[Any]) -> bool:
+    """Return whether an option is an integer."""
+    return option.type in (int, int | None)
+
+
 def check_numbers(options: Any) -> None:
     """Check every number of an option dataclass against its range; None stands for "not given".
 
@@ -86,8 +91,7 @@ def check_numbers(options: Any) -> None:
     for option in fields(options):
         value, within = getattr(options, option.name), option.metadata["within"]
         if within is not None and value is not None:
-            whole = option.type in (int, int | None)
-            within.check(flags_of(option)[0], value, whole=whole)
+            within.check(flags_of(option)[0], value, whole=is_whole(option))
 
 
 def parse_numbers(flag: str, text: str, within: Range) -> list[float]:

@@ -1,83 +1,31 @@
 """What became of a run: does it go on, did it go wrong, is it still about these images?"""
 
+import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
-
-from pydantic import Field, FiniteFloat
 
 from probe.checks.findings import Finding, some
+from probe.checks.records import (
+    ACCURACY_FILE,
+    OPTIONS_FILE,
+    PROGRESS_FILE,
+    STATS_FILE,
+    Accuracies,
+    Choice,
+    Distance,
+    Options,
+    Progress,
+    Statistic,
+    Stats,
+)
 from probe.errors import ProbeError
 from probe.files import read_lines, read_record
 from probe.probing.leaderboard import LEADERBOARD_FILE, read_leaderboards
 
-OPTIONS_FILE, PROGRESS_FILE = "training_options.json", "progress.json"
-STATS_FILE, ACCURACY_FILE = "stats.jsonl", "metric-accuracy.jsonl"
 LEAKING = 0.8  # of p: above it augmentations show in the images (Karras et al. 2020b)
 GAP = 0.25  # between the accuracies on training and held-out images
 CERTAIN = 0.99  # accuracy of a discriminator that has won
 STALE = 3  # snapshots in a row without a better distance
-
-
-@dataclass(frozen=True)
-class Source:
-    """What a run says of its images."""
-
-    path: str
-
-
-@dataclass(frozen=True)
-class Options:
-    """What is read of training_options.json."""
-
-    real: Source
-
-
-@dataclass(frozen=True)
-class Progress:
-    """What is read of progress.json."""
-
-    kimg: FiniteFloat
-    total_kimg: FiniteFloat
-    finished: bool
-
-
-@dataclass(frozen=True)
-class Statistic:
-    """One statistic of a line of stats.jsonl."""
-
-    mean: FiniteFloat
-
-
-# A line of stats.jsonl: statistics, and plain numbers such as "kimg".
-Stats = dict[str, Statistic | FiniteFloat]
-
-
-@dataclass(frozen=True)
-class Accuracies:
-    """A line of metric-accuracy.jsonl: "Accuracy/<discriminator>/<kind of images>" → share."""
-
-    results: dict[
-        Annotated[str, Field(pattern="^Accuracy/[^/]+/(train|holdout|fake)$")], FiniteFloat
-    ]
-
-
-@dataclass(frozen=True)
-class Distance:
-    """A line of another metric's file."""
-
-    kimg: FiniteFloat
-    metric: str
-    results: dict[str, FiniteFloat]
-
-
-@dataclass(frozen=True)
-class Choice:
-    """What is read of selection-stage*.json."""
-
-    stage: int
-    added: list[str]
 
 
 def examine(folder: Path, real: Path | None) -> Iterator[Finding]:
@@ -208,8 +156,7 @@ def _overfitting(lines: Sequence[Accuracies]) -> Iterator[Finding]:
 
 
 def _distance(lines: Sequence[Distance]) -> Iterator[Finding]:
-    lines = [line for line in lines if line.metric in line.results]
-    values = [(line.kimg, line.results[line.metric]) for line in lines]
+    values = [(line.kimg, line.value) for line in lines if math.isfinite(line.value)]
     if not values:
         return
     best = min(range(len(values)), key=lambda i: values[i][1])

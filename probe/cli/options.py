@@ -8,7 +8,27 @@ from typing import Annotated, Any
 
 import typer
 
-from probe.options import flags_of
+from probe.options import Range, flags_of, is_whole
+
+
+def number(flag: str, within: Range, *, whole: bool) -> dict[str, Any]:
+    """Return the arguments of `typer.Option` by which a number outside its range is refused.
+
+    Args:
+        flag: named in the refusal.
+        within: the range, named as well.
+        whole: whether it is an integer.
+    """
+
+    def parse(text: str) -> float:
+        try:
+            value: Any = int(text) if whole else float(text)
+        except ValueError:
+            value = text
+        within.check(flag, value, whole=whole)
+        return value
+
+    return {"parser": parse, "metavar": "<int>" if whole else "<float>"}
 
 
 def _parameter(field: Field[Any], panel: str) -> inspect.Parameter:
@@ -17,8 +37,11 @@ def _parameter(field: Field[Any], panel: str) -> inspect.Parameter:
     if field.type is bool:
         names = [f"{name}/--no-{name.removeprefix('--')}" for name in names]
     assert field.default is not MISSING
+    within = field.metadata["within"]
+    numeric = {} if within is None else number(names[0], within, whole=is_whole(field))
     annotation = Annotated[
-        field.type, typer.Option(*names, help=field.metadata["help"], rich_help_panel=panel)
+        field.type,
+        typer.Option(*names, help=field.metadata["help"], rich_help_panel=panel, **numeric),
     ]
     return inspect.Parameter(
         field.name,

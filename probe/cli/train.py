@@ -7,8 +7,9 @@ from typing import Annotated
 
 import typer
 
-from probe.cli.options import with_options
+from probe.cli.options import number, with_options
 from probe.memory import keep_freed_memory
+from probe.options import Range
 from probe.training.config import TrainConfig
 
 
@@ -38,7 +39,8 @@ def train(
     gpus: Annotated[
         int,
         typer.Option(
-            help="Processes to share each batch: GPUs, or CPU processes.", min=1, max=1024
+            help="Processes to share each batch: GPUs, or CPU processes.",
+            **number("--gpus", Range(1, 1024), whole=True),
         ),
     ] = 1,
     dry_run: Annotated[

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from jinja2 import UndefinedError
 
-from probe.checks.run import OPTIONS_FILE
+from probe.checks.records import OPTIONS_FILE
 from probe.errors import ProbeError, printable
 from probe.files import write_text
 from probe.probing.leaderboard import LEADERBOARD_FILE

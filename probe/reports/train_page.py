@@ -13,8 +13,15 @@ import numpy as np
 from PIL import Image
 from pydantic import Field, FiniteFloat
 
-from probe.checks import run as checked
-from probe.checks.run import ACCURACY_FILE, OPTIONS_FILE, PROGRESS_FILE, STATS_FILE, Statistic
+from probe.checks import records as checked
+from probe.checks.records import (
+    ACCURACY_FILE,
+    OPTIONS_FILE,
+    PROGRESS_FILE,
+    STATS_FILE,
+    Statistic,
+    Stats,
+)
 from probe.errors import ProbeError, printable
 from probe.files import read_lines, read_record
 from probe.probing.leaderboard import StoredLeaderboard
@@ -31,7 +38,7 @@ KINDS = {"train": "training images", "holdout": "held-out images", "fake": "gene
 Series = Mapping[str, np.ndarray]  # what → points (n, 2): kimg, value
 
 
-# What is read of a run's files, beside what `probe.checks.run` reads of them.
+# What is read of a run's files, beside what `probe.checks.records` has of them.
 @dataclass(frozen=True)
 class Source(checked.Source):
     """The training images."""
@@ -120,7 +127,7 @@ def train_page(folder: Path) -> str:
         for path in sorted(folder.glob("metric-*.jsonl"))
         if path.name != ACCURACY_FILE
     }
-    stats = [line for line in read_lines(folder / STATS_FILE, checked.Stats) if "kimg" in line]
+    stats = [line for line in read_lines(folder / STATS_FILE, Stats) if "kimg" in line]
     joins = _joins(options, selections, stats)
     marks = [Mark(kimg, str(choice.stage)) for kimg, choice in joins]
     styles = _styles([name for choice in selections for name in choice.added])
@@ -152,7 +159,7 @@ def _answer(
             text += f", with {', '.join(names)}"
     text += "."
     for metric, lines in distances.items():
-        values = [(line.results[metric], line) for line in lines if metric in line.results]
+        values = [(line.value, line) for line in lines if math.isfinite(line.value)]
         if metric.startswith("frechet-") and values:
             least, best = min(values, key=lambda item: item[0])
             return (
@@ -163,7 +170,7 @@ def _answer(
 
 
 def _joins(
-    options: Options, selections: Sequence[Choice], stats: Sequence[checked.Stats]
+    options: Options, selections: Sequence[Choice], stats: Sequence[Stats]
 ) -> list[tuple[float, Choice]]:
     """Return when each selection took place, in kimg: by the log, or the schedule before it."""
     began: dict[int, float] = {}
@@ -178,7 +185,7 @@ def _joins(
     return [(began.get(s.stage, planned.get(s.stage, ends[-1])), s) for s in selections]
 
 
-def _kimg(line: checked.Stats) -> float:
+def _kimg(line: Stats) -> float:
     """Return the kimg of a line of stats.jsonl."""
     value = line["kimg"]
     return value.mean if isinstance(value, Statistic) else value
@@ -249,13 +256,12 @@ def _distance_figures(
 ) -> Iterable[Figure | None]:
     for metric, found in distances.items():
         kind, _, evaluator = metric.partition("-")
-        wanted = [f"{metric}-low", f"{metric}-high"] if kind == "kernel" else []
-        lines = [line for line in found if {metric, *wanted} <= line.results.keys()]
-        points = np.array([(line.kimg, line.results[metric]) for line in lines]).reshape(-1, 2)
-        bands = {}
-        if wanted and lines:
-            low, high = (np.array([line.results[end] for line in lines]) for end in wanted)
-            bands = {"distance": (low, high)}
+        lines = [line for line in found if math.isfinite(line.value)]
+        points = np.array([(line.kimg, line.value) for line in lines]).reshape(-1, 2)
+        ends = [[line.results.get(f"{metric}-{end}", math.nan) for line in lines]
+                for end in ("low", "high")]  # fmt: skip
+        low, high = np.array(ends)
+        bands = {"distance": (low, high)} if np.isfinite(ends).all() and lines else {}
         name = {"frechet": "Fréchet", "kernel": "Kernel"}.get(kind, kind)
         note = f"In {evaluator}, on which no discriminator is built; lower is better."
         yield _curves(f"{name} distance", {"distance": points}, marks, ylabel="distance",
@@ -294,7 +300,7 @@ def _probe_figures(
 
 
 def _stats_figures(
-    stats: Sequence[checked.Stats], marks: Sequence[Mark], styles: Mapping[str, str]
+    stats: Sequence[Stats], marks: Sequence[Mark], styles: Mapping[str, str]
 ) -> Iterable[Figure | None]:
     def series(prefix: str) -> dict[str, np.ndarray]:
         found: dict[str, list[tuple[float, float]]] = {}

@@ -15,8 +15,9 @@ import torch
 from probe.errors import ProbeError
 from probe.files import copy_file, write_json
 from probe.generators.base import to_uint8
+from probe.generators.formats import load_generator
 from probe.generators.run_folder import BEST
-from probe.generators.snapshot import read_safetensors, save_snapshot
+from probe.generators.snapshot import save_snapshot
 from probe.images.grid import save_grid
 from probe.runtime import autocast, peak_gib, torch_stream
 from probe.training.clock import Clock
@@ -105,7 +106,7 @@ def train(run: Run, state: TrainState) -> Path:
         records.close()
         _write_progress(run, state)
     best = run.folder / BEST
-    return best if best.exists() else run.snapshot_path(state.images)
+    return best if best.exists() else run.snapshot_at(state.images)
 
 
 def _open_evaluator(run: Run) -> Evaluator | None:
@@ -124,9 +125,9 @@ def _begin_stage(run: Run, state: TrainState) -> None:
     config = run.plan.config
     snapshot = run.folder / BEST
     if state.best is None:
-        snapshot = run.snapshot_path(state.images)
+        snapshot = run.snapshot_at(state.images)
     run.world.wait()  # the first process has written it
-    checkpoint = read_safetensors(snapshot)
+    checkpoint = load_generator(snapshot)
     choices = select(
         state.stage + 1, snapshot, checkpoint, run.folder, run.reals, run.candidates, state.names,
         config=config, device=run.device, precision=run.precision, world=run.world,
@@ -265,7 +266,7 @@ def _take_snapshot(
     if config.track_probes:
         run.world.wait()
         board = rank_snapshot(
-            read_safetensors(path), run.reals, run.candidates, [], together=False, config=config,
+            load_generator(path), run.reals, run.candidates, [], together=False, config=config,
             device=run.device, precision=run.precision, world=run.world,
             report=lambda record: None,
         )  # fmt: skip

@@ -90,11 +90,10 @@ def _restore_best(run: Run, state: TrainState) -> None:
     kimg = state.best[0]
     if _kimg(path) == kimg:
         return
-    earlier = run.folder / f"network-snapshot-{int(kimg):06d}.safetensors"  # of earlier releases
-    for numbered in (run.snapshot_path(round(kimg * 1000)), earlier):
-        if _kimg(numbered) == kimg:
-            copy_file(numbered, path)
-            return
+    numbered = run.snapshot_at(round(kimg * 1000))
+    if _kimg(numbered) == kimg:
+        copy_file(numbered, path)
+        return
     state.best = None
     text = f"The best snapshot, at kimg {kimg:g}, is gone or damaged; the next one takes its place."
     run.report({"event": "note", "text": text})

@@ -71,3 +71,12 @@ class Run:
     def snapshot_path(self, images: int) -> Path:
         """Return where the generator at so many images is kept."""
         return self.folder / f"network-snapshot-{self.number(images)}.safetensors"
+
+    def snapshot_at(self, images: int) -> Path:
+        """Return where the generator at so many images lies, also if an earlier release wrote it.
+
+        Those called all snapshots of one thousand images alike, and kept the last.
+        """
+        path = self.snapshot_path(images)
+        earlier = self.folder / f"network-snapshot-{images // 1000:06d}.safetensors"
+        return path if path.exists() or not earlier.exists() else earlier
