@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parents[1] / "probe"
-BASE = {"errors", "memory", "registry", "files", "runtime", "options", "snapshots"}
+BASE = {"errors", "memory", "registry", "files", "runtime", "options", "snapshots", "stored"}
 ALLOWED: dict[str, set[str]] = {
     "errors": set(),
     "bundled": set(),
@@ -16,6 +16,7 @@ ALLOWED: dict[str, set[str]] = {
     "registry": {"errors"},
     "files": {"errors"},
     "runtime": {"errors"},
+    "stored": {"errors"},
     "images": BASE,
     "bank": BASE | {"images"},  # calibration images are an ImageSource
     "generators": BASE | {"images"},

@@ -6,6 +6,8 @@ from typing import Annotated
 
 from pydantic import Field, FiniteFloat
 
+from probe.stored import Text
+
 OPTIONS_FILE, PROGRESS_FILE = "training_options.json", "progress.json"
 STATS_FILE, ACCURACY_FILE = "stats.jsonl", "metric-accuracy.jsonl"
 
@@ -14,7 +16,7 @@ STATS_FILE, ACCURACY_FILE = "stats.jsonl", "metric-accuracy.jsonl"
 class Source:
     """What a run says of its images."""
 
-    path: str
+    path: Text
 
 
 @dataclass(frozen=True)

@@ -19,8 +19,8 @@ from probe.checks.records import (
     Stats,
 )
 from probe.errors import ProbeError
-from probe.files import read_lines, read_record
 from probe.probing.leaderboard import LEADERBOARD_FILE, read_leaderboards
+from probe.stored import read_lines, read_record
 
 LEAKING = 0.8  # of p: above it augmentations show in the images (Karras et al. 2020b)
 GAP = 0.25  # between the accuracies on training and held-out images

@@ -20,7 +20,8 @@ from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from probe.errors import ProbeError
-from probe.files import digest_bytes, digest_json, read_record, write_bytes, write_json
+from probe.files import digest_bytes, digest_json, write_bytes, write_json
+from probe.stored import read_record
 
 FACTS_FILE = "facts.json"
 

@@ -7,8 +7,8 @@ from pathlib import Path
 from safetensors import SafetensorError, safe_open
 
 from probe.errors import CheckpointError, ProbeError
-from probe.files import read_record
 from probe.generators.run_folder import checkpoint_file
+from probe.stored import read_record
 
 SELECTIONS = "selection-stage*.json"
 

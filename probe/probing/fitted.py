@@ -17,11 +17,12 @@ from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from probe.errors import ProbeError
-from probe.files import digest_bytes, digest_file, read_record, write_bytes, write_json
+from probe.files import digest_bytes, digest_file, write_bytes, write_json
 from probe.probing.calibration import Calibration, calibrate, error_rates
 from probe.probing.ranking import Ranking
 from probe.registry import lookup
 from probe.runtime import PRECISIONS
+from probe.stored import read_record
 
 VERSION = 1
 RECORD_FILE, TENSORS_FILE = "probes.json", "probes.safetensors"

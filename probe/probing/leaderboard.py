@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 from pydantic import AfterValidator, BeforeValidator, Field
 
 from probe.errors import ProbeError
-from probe.files import read_record
 from probe.probing.protocol import CHANCE
+from probe.stored import Text, read_record
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -50,8 +50,8 @@ class Row:
     name: str
     role: str
     status: str = "ok"
-    reason: str = ""
-    remedy: str = ""
+    reason: Text = ""
+    remedy: Text = ""
     rank: int | None = None
     tied: bool = False
     score: float | None = None
@@ -98,7 +98,7 @@ class Leaderboard:
     resolution: int
     rows: tuple[Row, ...]
     audit: list[dict[str, Any]] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
+    notes: list[Text] = field(default_factory=list)
     config: dict[str, Any] = field(default_factory=dict)
     schema_version: int = SCHEMA_VERSION
 

@@ -23,11 +23,11 @@ from probe.checks.records import (
     Stats,
 )
 from probe.errors import ProbeError, printable
-from probe.files import read_lines, read_record
 from probe.probing.leaderboard import StoredLeaderboard
 from probe.reports.page import COLOURS, Figure, render, whiskers
 from probe.reports.svg import Area, Dots, Layer, Line, Mark, plot
 from probe.snapshots import GRID, kimg_of
+from probe.stored import read_lines, read_record
 
 PROBES_FILE = "probes.jsonl"
 SHEETS = 6  # grids shown besides that of the reals

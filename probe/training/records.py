@@ -13,7 +13,8 @@ from typing import Any
 
 import torch
 
-from probe.files import read_lines, write_text
+from probe.files import write_text
+from probe.stored import read_lines
 
 STATS_FILE = "stats.jsonl"
 PROBES_FILE = "probes.jsonl"

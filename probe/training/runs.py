@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from probe.errors import ProbeError, UsageError
-from probe.files import read_record
+from probe.files import leftovers
+from probe.stored import read_record
 from probe.training.run import OPTIONS_FILE, PROGRESS_FILE
 from probe.training.state_file import STATE_FILE, has_state
 
 LOCK_FILE = ".lock"
-WRITTEN = (".pt", ".safetensors", ".png", ".json", ".jsonl")  # by the trainer, each atomically
 
 
 @dataclass(frozen=True)
@@ -119,9 +119,8 @@ def _is_empty(folder: Path, name: str) -> bool:
 
 def _clean(folder: Path) -> None:
     """Remove what a killed process had begun to write; the folder is locked by this one."""
-    for suffix in WRITTEN:
-        for path in folder.glob(f".*{suffix}.*"):
-            path.unlink(missing_ok=True)
+    for path in leftovers(folder):
+        path.unlink(missing_ok=True)
 
 
 def _lock(folder: Path) -> TextIO | None:

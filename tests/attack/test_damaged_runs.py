@@ -11,7 +11,7 @@ from inputs import write_images, write_judged_bank
 
 import probe
 from probe.errors import ProbeError
-from probe.files import LARGEST_TEXT
+from probe.stored import LARGEST
 from probe.training.state_file import STATE_FILE, read_state
 
 CONFIG = {
@@ -131,7 +131,7 @@ def damage(rng: random.Random, path: Path) -> str:
         path.write_bytes(data)
     elif kind == "huge":
         with path.open("r+b") as file:
-            file.truncate(LARGEST_TEXT + 1)
+            file.truncate(LARGEST + 1)
     else:
         path.write_text("")
     return kind

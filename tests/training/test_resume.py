@@ -246,7 +246,10 @@ def test_a_run_that_began_twice_has_each_line_once(fit, monkeypatch):
 
 def test_what_a_killed_process_had_begun_to_write_is_removed(fit):
     folder, _ = fit(kimg=0.008, device="cpu")
-    begun = [folder / f".{name}.a1b2c3" for name in (STATE_FILE, "stats.jsonl", "fakes000000.png")]
+    begun = [
+        folder / f".{name}.a1b2c3.partial"
+        for name in (STATE_FILE, "stats.jsonl", "fakes000000.png")
+    ]
     mine = folder / ".notes"
     for path in (*begun, mine):
         path.write_bytes(b"half")
