@@ -25,7 +25,7 @@ from weights import bank_digest, judge_digest
 from probe.errors import ProbeError, UsageError
 from probe.files import atomic_path, write_json
 from probe.memory import keep_freed_memory
-from probe.training.loop import PROGRESS_FILE
+from probe.training.run import PROGRESS_FILE
 
 RESULT, FEATURES, BANK, IDENTITY = "result.json", "features.npy", "bank.yaml", "identity.json"
 OTHERWISE = "{} was made with other options. Remove it, or choose another --out."

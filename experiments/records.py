@@ -8,12 +8,15 @@ from typing import Any
 import pandas as pd
 from plan import Run, read_json
 
+from probe.generators.run_folder import kimg_in_name
+
 SERIES = ("Loss/", "Progress/", "Timing/sec_per_kimg")  # of stats.jsonl, kept in a result
 
 
 def last_snapshot(trained: Path, kimg: float) -> Path:
-    """Return the snapshot at `kimg`."""
-    return trained / f"network-snapshot-{int(kimg):06d}.safetensors"
+    """Return the last snapshot up to `kimg`."""
+    found = {path: kimg_in_name(path) for path in trained.glob("network-snapshot-*.safetensors")}
+    return max((p for p, at in found.items() if at is not None and at <= kimg), key=found.get)
 
 
 def read_training(trained: Path, run: Run) -> dict[str, Any]:

@@ -10,18 +10,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 from plan import Run, Study
 
-from probe.files import atomic_path
 from probe.reports.run import REPORT_FILE
-from probe.training.loop import PROGRESS_FILE
 from probe.training.records import PROBES_FILE
+from probe.training.run import PROGRESS_FILE
 from probe.training.runs import LOCK_FILE, OPTIONS_FILE
-from probe.training.state import STATE_FILE
+from probe.training.state_file import PREVIOUS_FILE, STATE_FILE, has_state, read_state, write_state
 
 # Those of a run alone. Without progress.json a run counts as one that has not ended.
-OWN_FILES = {LOCK_FILE, OPTIONS_FILE, PROGRESS_FILE, STATE_FILE, REPORT_FILE}
+OWN_FILES = {LOCK_FILE, OPTIONS_FILE, PROGRESS_FILE, STATE_FILE, PREVIOUS_FILE, REPORT_FILE}
 
 
 def shared_warmups(study: Study, runs: Sequence[Run]) -> list[Run]:
@@ -43,14 +41,13 @@ def go_on_from(warmup: Path, run: Run, plan: dict[str, Any]) -> bool:
         Whether it began at the warm-up's end; False where it has a state of its own.
     """
     folder = Path(plan["folder"])
-    if (folder / STATE_FILE).exists():
+    if has_state(folder):
         return False
     for file in warmup.iterdir():
         if file.name in OWN_FILES or (file.name == PROBES_FILE and not run.options["track_probes"]):
             continue
         shutil.copyfile(file, folder / file.name)
-    state = torch.load(warmup / STATE_FILE, weights_only=True)
-    state["digest"] = plan["digest"]
-    with atomic_path(folder / STATE_FILE) as temporary:  # last: with it the directory is begun
-        torch.save(state, temporary)
+    state = read_state(warmup)
+    assert state is not None, "a finished run has one"
+    write_state(folder, {**state.record, "digest": plan["digest"]})  # last: now it is begun
     return True

@@ -19,6 +19,8 @@ from probe.errors import UNREADABLE, CacheError, ProbeError
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
+PARTIAL = ".partial"
+
 
 def cache_root() -> Path:
     """Return the cache folder: `$PROBE_CACHE_DIR`, else the platform's cache directory.
@@ -145,6 +147,11 @@ def _is_utf8(path: Path) -> bool:
         return False
 
 
+def leftovers(folder: Path) -> list[Path]:
+    """Return what a killed process had begun to write in a folder, or another one is writing."""
+    return sorted(folder.glob(f".*{PARTIAL}"))
+
+
 def write_bytes(path: Path, data: bytes) -> None:
     """Write a file atomically."""
     with atomic_path(path) as temporary:
@@ -184,22 +191,6 @@ def read_small(path: Path, most: int) -> bytes:
     if len(data) > most:
         raise OSError(errno.EFBIG, f"more than {most} bytes", str(path))
     return data
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """Return a file's record, empty where there is no file."""
-    return json.loads(path.read_text("utf-8")) if path.exists() else {}
-
-
-def read_lines(path: Path) -> list[dict[str, Any]]:
-    """Return the records of a .jsonl file; the last line of a run that goes on may be cut."""
-    records = []
-    for line in path.read_text("utf-8").splitlines() if path.exists() else []:
-        try:
-            records.append(json.loads(line))
-        except json.JSONDecodeError:
-            continue
-    return records
 
 
 def to_json(value: Any, *, indent: int | None = None) -> str:

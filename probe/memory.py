@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from probe.errors import ProbeError
+
 # glibc's mallopt parameters (malloc.h).
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_MMAP_MAX, M_ARENA_MAX = -1, -3, -4, -8
 LARGE_BYTES = 8 * 2**20  # of a block that `large_blocks_apart` takes from the system by itself
@@ -76,6 +78,21 @@ def is_out_of_memory(error: BaseException) -> bool:
         or type(error).__name__ == "OutOfMemoryError"
         or (isinstance(error, RuntimeError) and "DefaultCPUAllocator" in str(error))
     )
+
+
+@contextmanager
+def explain_lack(sentence: str) -> Iterator[None]:
+    """Turn lack of memory in the body into a sentence for the user.
+
+    Raises:
+        ProbeError: memory was lacking.
+    """
+    try:
+        yield
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        raise ProbeError(sentence) from error
 
 
 def in_batches(count: int, batch: int, work: Callable[[slice], None]) -> None:

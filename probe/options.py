@@ -1,12 +1,111 @@
-"""How an option is written once: a dataclass field with its help text.
+"""How an option is written once: a dataclass field with its help, its flags and its range.
 
 The command line, the run's record and the documentation are derived from it.
 """
 
-from dataclasses import field
+import math
+from dataclasses import Field, dataclass, field, fields
+from numbers import Integral, Real
 from typing import Any
 
+from probe.errors import UsageError, printable
 
-def option(default: Any, text: str) -> Any:
-    """Return a dataclass field with a default and its one-line help."""
-    return field(default=default, metadata={"help": text})
+DIGITS = 40  # of an integer that is quoted: the digits of larger ones can take hours
+
+
+@dataclass(frozen=True)
+class Range:
+    """The finite numbers that an option takes.
+
+    Attributes:
+        least: the lower end.
+        most: the upper end, itself allowed.
+        is_open: whether `least` itself is not allowed.
+    """
+
+    least: float
+    most: float
+    is_open: bool = False
+
+    def __str__(self) -> str:
+        """Return the range for a sentence: "from 1 to 64", "above 0 and at most 10"."""
+        low, high = f"{self.least:.15g}", f"{self.most:.15g}"
+        return f"above {low} and at most {high}" if self.is_open else f"from {low} to {high}"
+
+    def check(self, flag: str, value: Any, *, whole: bool = False) -> None:
+        """Refuse what is no number, NaN, infinite or outside.
+
+        Args:
+            flag: named in the message.
+            value: as it was given.
+            whole: whether fractions are refused too.
+
+        Raises:
+            UsageError: names flag, range and value.
+        """
+        right = isinstance(value, Integral if whole else Real) and not isinstance(value, bool)
+        # No comparison holds for NaN.
+        if right and self.least <= value <= self.most and (value > self.least or not self.is_open):
+            return
+        large = isinstance(value, int) and abs(value) >= 10**DIGITS
+        given = f"one of more than {DIGITS} digits" if large else printable(str(value), DIGITS)
+        kind = "a whole number" if whole else "a number"
+        raise UsageError(f"{flag}: must be {kind} {self}, not {given}.")
+
+
+SEEDS = Range(0, 2**31 - 1)
+SHARE = Range(0, 1)
+SIDE = Range(8, 4096)  # of images, in pixels
+MOST_IMAGES = 10_000_000
+
+
+def option(default: Any, text: str, within: Range | None = None, *, flags: str = "") -> Any:
+    """Return a dataclass field.
+
+    Args:
+        default: of the option.
+        text: its one-line help.
+        within: the numbers that it takes; every option that is a number has a range.
+        flags: what it is called on the command line, if not `--field-name`; several are separated
+            by spaces.
+    """
+    return field(default=default, metadata={"help": text, "within": within, "flags": flags})
+
+
+def flags_of(option: Field[Any]) -> list[str]:
+    """Return what an option is called on the command line, its own name first."""
+    return option.metadata["flags"].split() or ["--" + option.name.replace("_", "-")]
+
+
+def is_whole(option: Field[Any]) -> bool:
+    """Return whether an option is an integer."""
+    return option.type in (int, int | None)
+
+
+def check_numbers(options: Any) -> None:
+    """Check every number of an option dataclass against its range; None stands for "not given".
+
+    Raises:
+        UsageError: names the flag and the range.
+    """
+    for option in fields(options):
+        value, within = getattr(options, option.name), option.metadata["within"]
+        if within is not None and value is not None:
+            within.check(flags_of(option)[0], value, whole=is_whole(option))
+
+
+def parse_numbers(flag: str, text: str, within: Range) -> list[float]:
+    """Return the numbers of a comma-separated list.
+
+    Raises:
+        UsageError: a part is no number of the range.
+    """
+    numbers = []
+    for part in text.split(","):
+        try:
+            number = float(part)
+        except ValueError:
+            number = math.nan
+        within.check(flag, part.strip() if math.isnan(number) else number)
+        numbers.append(number)
+    return numbers

@@ -40,6 +40,20 @@ class Edges(torch.nn.Module):
         return (grey[:, :, 1:] - grey[:, :, :-1]).abs().mean(dim=1)
 
 
+class Mixed(torch.nn.Module):
+    """Sees colour and a little of the layout."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.nn.functional.avg_pool2d(x, 8).flatten(1)
+
+
+class Grid(torch.nn.Module):
+    """Sees the layout as a map."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.nn.functional.avg_pool2d(x, 4)
+
+
 ENTRY = """
 - name: {name}
   source: torchscript
@@ -73,6 +87,17 @@ def write_bank(folder: Path) -> Path:
 """
     path = folder / "bank.yaml"
     path.write_text(ENTRY.format(name="colour") + ENTRY.format(name="edges") + control)
+    return path
+
+
+def write_judged_bank(folder: Path) -> Path:
+    """The same with `grid`, which has a map, and the evaluator `mixed`."""
+    bank = write_bank(folder)
+    for name, module in (("mixed", Mixed()), ("grid", Grid())):
+        torch.jit.script(module).save(str(folder / f"{name}.pt"))
+    text = ENTRY.format(name="grid") + ENTRY.format(name="mixed") + "  role: evaluator\n"
+    path = folder / "judged.yaml"
+    path.write_text(bank.read_text() + text)
     return path
 
 

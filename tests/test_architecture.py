@@ -6,15 +6,17 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parents[1] / "probe"
-BASE = {"errors", "memory", "registry", "files", "runtime", "options"}
+BASE = {"errors", "memory", "registry", "files", "runtime", "options", "snapshots", "stored"}
 ALLOWED: dict[str, set[str]] = {
     "errors": set(),
-    "options": set(),
     "bundled": set(),
-    "memory": set(),
+    "snapshots": set(),
+    "options": {"errors"},
+    "memory": {"errors"},
     "registry": {"errors"},
     "files": {"errors"},
     "runtime": {"errors"},
+    "stored": {"errors"},
     "images": BASE,
     "bank": BASE | {"images"},  # calibration images are an ImageSource
     "generators": BASE | {"images"},
@@ -27,7 +29,8 @@ ALLOWED: dict[str, set[str]] = {
     "reports": BASE | {"__init__", "probing", "metrics", "checks"},  # __init__: the version
 }
 ALLOWED["api"] = {*ALLOWED, "__init__"}
-ALLOWED["cli"] = {"__init__", "api", "errors", "files", "memory", "registry", "reports", "bank"} | {
+ALLOWED["cli"] = {"__init__", "api", "errors", "files", "memory", "options", "registry"} | {
+    "reports", "bank",
     "features.contents", "generators.config", "generators.seeds", "metrics.config",
     "probing.config", "runtime", "training.config",
 }  # fmt: skip

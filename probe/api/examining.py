@@ -20,6 +20,7 @@ from probe.generators.callables import SampleFunction
 from probe.generators.config import SampleOptions
 from probe.images.open import open_images
 from probe.runtime import choose_device, ignore, local_device
+from probe.training.config import TrainConfig
 from probe.training.evaluation import Candidates
 
 
@@ -56,6 +57,7 @@ def doctor(
     Returns:
         Findings, and the commands to run next.
     """
+    TrainConfig(strategy=strategy, resolution=resolution)  # refuses what it does not know
     whole = load_bank(None if bank is None else Path(bank))
     specs = whole.select(backbones)
     reals = open_given(real, "real")

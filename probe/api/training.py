@@ -8,17 +8,18 @@ from typing import Any
 from probe.api.inputs import Report
 from probe.bank.spec import load_bank
 from probe.bundled import CALIBRATION
+from probe.errors import ProbeError
 from probe.features.store import FeatureStore
 from probe.files import cache_root
 from probe.images.base import ImageSource
 from probe.images.open import open_images
-from probe.reports.run import write_report
+from probe.reports.run import REPORT_FILE, write_report
 from probe.runtime import choose_device, ignore, local_device
 from probe.training.availability import Estimate, estimate
 from probe.training.config import TrainConfig
 from probe.training.evaluation import Candidates
-from probe.training.loop import Run
 from probe.training.loop import train as train_loop
+from probe.training.run import Run
 from probe.training.setup import set_up
 from probe.training.state import TrainState
 
@@ -74,7 +75,10 @@ def train(
     ) as (run, state):
         snapshot = train_loop(run, state)
         if run.world.is_first:
-            write_report(run.folder)
+            try:
+                write_report(run.folder)
+            except ProbeError as error:  # a record of an earlier part of the run is damaged
+                report({"event": "note", "text": f"There is no new {REPORT_FILE}. {error}"})
         return snapshot
 
 

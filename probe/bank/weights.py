@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from probe.bank.download import fetch, hub_cache, hub_file, torch_cache_path
 from probe.bank.spec import BackboneSpec
-from probe.errors import BackboneUnavailable
+from probe.errors import BackboneUnavailable, ProbeError
 from probe.files import digest_bytes, digest_file, digest_json
 
 if TYPE_CHECKING:

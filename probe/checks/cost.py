@@ -14,6 +14,7 @@ from probe.features.extract import pooled_features
 from probe.features.space import precision_for
 from probe.images.base import ImageSource
 from probe.images.subset import Subset
+from probe.memory import is_out_of_memory
 from probe.probing.config import LEAST_IMAGES, RankOptions
 from probe.runtime import ignore, peak_gib
 from probe.training.availability import Estimate, estimate, missing
@@ -145,14 +146,17 @@ def measure(
             backbone = load_backbone(spec, offline=True, calibration=calibration, device=device).to(
                 memory_format=torch.channels_last
             )
+            chosen = precision_for(spec, "auto", device)
+            pooled_features(backbone, pixels, device=device, precision=chosen)
+            started = time.monotonic()
+            pooled_features(backbone, pixels, device=device, precision=chosen)  # waits for it
+            found[spec.name] = (time.monotonic() - started) / len(pixels)
         except BackboneUnavailable as error:
             failures[spec.name] = str(error)
-            continue
-        chosen = precision_for(spec, "auto", device)
-        pooled_features(backbone, pixels, device=device, precision=chosen)
-        started = time.monotonic()
-        pooled_features(backbone, pixels, device=device, precision=chosen)  # waits for the result
-        found[spec.name] = (time.monotonic() - started) / len(pixels)
+        except (MemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error):
+                raise
+            failures[spec.name] = f"one image needs more memory than {device} has"
     generator = None
     if fake is not None:
         fake.load([0], resolution)

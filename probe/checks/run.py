@@ -1,18 +1,27 @@
 """What became of a run: does it go on, did it go wrong, is it still about these images?"""
 
-import json
-from collections.abc import Iterator, Mapping, Sequence
+import math
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 from probe.checks.findings import Finding, some
+from probe.checks.records import (
+    ACCURACY_FILE,
+    OPTIONS_FILE,
+    PROGRESS_FILE,
+    STATS_FILE,
+    Accuracies,
+    Choice,
+    Distance,
+    Options,
+    Progress,
+    Statistic,
+    Stats,
+)
 from probe.errors import ProbeError
-from probe.files import read_json, read_lines
-from probe.probing.leaderboard import Leaderboard
+from probe.probing.leaderboard import LEADERBOARD_FILE, read_leaderboards
+from probe.stored import read_lines, read_record
 
-LEADERBOARD_FILE, OPTIONS_FILE, PROGRESS_FILE = (
-    "leaderboard.json", "training_options.json", "progress.json",
-)  # fmt: skip
 LEAKING = 0.8  # of p: above it augmentations show in the images (Karras et al. 2020b)
 GAP = 0.25  # between the accuracies on training and held-out images
 CERTAIN = 0.99  # accuracy of a discriminator that has won
@@ -27,20 +36,21 @@ def examine(folder: Path, real: Path | None) -> Iterator[Finding]:
         real: the images it should be about, or None.
 
     Raises:
-        ProbeError: neither, or its files are damaged.
+        ProbeError: it holds neither.
     """
+    if (folder / OPTIONS_FILE).is_file():
+        parts = _training(folder, real)
+    elif (folder / LEADERBOARD_FILE).is_file():
+        parts = _ranking(folder, real)
+    else:
+        raise ProbeError(
+            f"{folder} holds no run. Name the folder of `probe rank --out`, or a run directory "
+            "of `probe train`."
+        )
     try:
-        if (folder / OPTIONS_FILE).is_file():
-            yield from _training(folder, real)
-        elif (folder / LEADERBOARD_FILE).is_file():
-            yield from _ranking(folder, real)
-        else:
-            raise ProbeError(
-                f"{folder} holds no run. Name the folder of `probe rank --out`, or a run directory "
-                "of `probe train`."
-            )
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ProbeError(f"The files of the run in {folder} are damaged ({error}).") from error
+        yield from parts
+    except ProbeError as error:  # a file of it is damaged; there is more to look at than the run
+        yield _finding("problem", str(error))
 
 
 def _finding(level: str, text: str, advice: str = "") -> Finding:
@@ -53,8 +63,7 @@ def _same_images(recorded: str, real: Path | None) -> Iterator[Finding]:
 
 
 def _ranking(folder: Path, real: Path | None) -> Iterator[Finding]:
-    records = json.loads((folder / LEADERBOARD_FILE).read_text("utf-8"))
-    board = Leaderboard.from_dict(records[0] if isinstance(records, list) else records)
+    board = read_leaderboards(folder)[0]
     yield from _same_images(board.config["real"]["path"], real)
     ranked = board.ranked
     if board.winner is None:
@@ -81,52 +90,57 @@ def _ranking(folder: Path, real: Path | None) -> Iterator[Finding]:
 
 
 def _training(folder: Path, real: Path | None) -> Iterator[Finding]:
-    options = json.loads((folder / OPTIONS_FILE).read_text("utf-8"))
-    yield from _same_images(options["real"]["path"], real)
-    progress = read_json(folder / PROGRESS_FILE)
-    if not progress:
+    again = f"Its command, or probe train … --resume {folder}, writes it anew."
+    options = read_record(folder / OPTIONS_FILE, Options, again)
+    yield from _same_images(options.real.path, real)
+    if not (folder / PROGRESS_FILE).exists():
         text = "The run has no saved state yet."
         yield _finding("note", text, "Repeat its command to begin anew.")
         return
-    told = f"{progress['kimg']:g} of {progress['total_kimg']:g} kimg"
-    if progress["finished"]:
+    progress = read_record(folder / PROGRESS_FILE, Progress, again)
+    told = f"{progress.kimg:g} of {progress.total_kimg:g} kimg"
+    if progress.finished:
         yield _finding("ok", f"The run is finished: {told}.")
     else:
         yield _finding("note", f"The run is at {told}.", f"Go on: probe train … --resume {folder}")
-    stats = read_lines(folder / "stats.jsonl")
-    yield from _strength(stats)
-    yield from _overfitting(read_lines(folder / "metric-accuracy.jsonl"))
+    yield from _strength(read_lines(folder / STATS_FILE, Stats))
+    yield from _overfitting(read_lines(folder / ACCURACY_FILE, Accuracies))
     for path in sorted(folder.glob("metric-frechet-*.jsonl")):
-        yield from _distance(read_lines(path))
+        yield from _distance(read_lines(path, Distance))
     for path in sorted(folder.glob("selection-stage*.json")):
-        choice = read_json(path)
-        if not choice["added"]:
+        choice = read_record(path, Choice, "The run goes on without it.")
+        if not choice.added:
             yield _finding(
-                "note", f"Stage {choice['stage']} added no backbone.",
+                "note", f"Stage {choice.stage} added no backbone.",
                 "None told the snapshot from the reals, or none was left.",
             )  # fmt: skip
 
 
-def _strength(stats: Sequence[Mapping[str, Any]]) -> Iterator[Finding]:
+def _strength(stats: Sequence[Stats]) -> Iterator[Finding]:
     if not stats:
         return
     for name, value in stats[-1].items():
-        if name.startswith("Progress/augment") and value["mean"] > LEAKING:
+        if not name.startswith("Progress/augment") or not isinstance(value, Statistic):
+            continue
+        if value.mean > LEAKING:
             who = name.removeprefix("Progress/augment").strip("/") or "the own discriminator"
             yield _finding(
-                "warning", f"The augmentation of {who} is at p = {value['mean']:.2f}: it begins to "
+                "warning", f"The augmentation of {who} is at p = {value.mean:.2f}: it begins to "
                 "show in the images.",
                 "More data, a lower --target or --target-heads, or diffaugment.",
             )  # fmt: skip
 
 
-def _overfitting(lines: Sequence[Mapping[str, Any]]) -> Iterator[Finding]:
+def _overfitting(lines: Sequence[Accuracies]) -> Iterator[Finding]:
     if not lines:
         return
-    right = lines[-1]["results"]
+    right = lines[-1].results
     for name in sorted({key.split("/")[1] for key in right}):
-        train, fake = right[f"Accuracy/{name}/train"], right[f"Accuracy/{name}/fake"]
-        held = right.get(f"Accuracy/{name}/holdout")
+        train, fake, held = (
+            right.get(f"Accuracy/{name}/{kind}") for kind in ("train", "fake", "holdout")
+        )
+        if train is None or fake is None:
+            continue
         who = "The own discriminator" if name == "D" else f"The discriminator on {name}"
         if held is not None and train - held > GAP:
             yield _finding(
@@ -141,12 +155,12 @@ def _overfitting(lines: Sequence[Mapping[str, Any]]) -> Iterator[Finding]:
             )  # fmt: skip
 
 
-def _distance(lines: Sequence[Mapping[str, Any]]) -> Iterator[Finding]:
-    values = [(line["kimg"], line["results"][line["metric"]]) for line in lines]
+def _distance(lines: Sequence[Distance]) -> Iterator[Finding]:
+    values = [(line.kimg, line.value) for line in lines if math.isfinite(line.value)]
     if not values:
         return
     best = min(range(len(values)), key=lambda i: values[i][1])
-    evaluator = lines[0]["metric"].removeprefix("frechet-")
+    evaluator = lines[0].metric.removeprefix("frechet-")
     kimg, least = values[best]
     text = f"Fréchet distance in {evaluator}: least {least:.1f} at {kimg:g} kimg"
     since = len(values) - 1 - best

@@ -31,6 +31,7 @@ from probe.cli import (
 )
 from probe.cli.output import say
 from probe.errors import ProbeError
+from probe.memory import is_out_of_memory
 from probe.metrics.config import MeasureOptions
 from probe.probing.config import RankOptions
 from probe.training.config import TrainConfig
@@ -132,6 +133,12 @@ def main() -> None:
     except ProbeError as error:
         say(f"Error: {error}", err=True, style="red")
         sys.exit(error.exit_code)
+    except (MemoryError, RuntimeError) as error:  # torch's are of the latter kind
+        if not is_out_of_memory(error):
+            raise
+        text = "Out of memory. Fewer or smaller images need less (--num, --resolution)."
+        typer.secho(f"Error: {text}", err=True, fg="red", bold=True)
+        sys.exit(1)
     except OSError as error:  # a full disk, a folder without permission
         if isinstance(error, BrokenPipeError):
             _end_quietly()

@@ -129,7 +129,7 @@ def _age(seconds: float) -> str:
 def _span(text: str) -> float:
     from probe.errors import UsageError
 
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([hdw])", text.strip().lower())
+    match = re.fullmatch(r"(\d{1,9}(?:\.\d{1,9})?)\s*([hdw])", text.strip().lower())
     if match is None:
         raise UsageError(f"--older-than: '{text}' is no time. Write 12h, 30d or 8w.")
     return float(match[1]) * SPANS[match[2]]
@@ -138,7 +138,7 @@ def _span(text: str) -> float:
 def _bytes(text: str) -> int:
     from probe.errors import UsageError
 
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]?)B?", text.strip().upper())
+    match = re.fullmatch(r"(\d{1,15}(?:\.\d{1,9})?)\s*([KMGT]?)B?", text.strip().upper())
     if match is None:
         raise UsageError(f"--larger-than: '{text}' is no size. Write 500MB or 20GB.")
     return int(float(match[1]) * SIZES[match[2]])

@@ -5,12 +5,17 @@ from typing import Annotated
 
 import typer
 
+from probe.cli.options import number
 from probe.cli.output import show_view
+from probe.options import Range
 
 
 def demo(
     *,
-    num: Annotated[int, typer.Option(help="Images of each class.", min=32, max=1000)] = 128,
+    num: Annotated[
+        int,
+        typer.Option(help="Images of each class.", **number("--num", Range(32, 1000), whole=True)),
+    ] = 128,
     out: Annotated[Path | None, typer.Option(help="Folder for the results as files.")] = None,
     quiet: Annotated[bool, typer.Option("--quiet/--no-quiet", help="No progress.")] = False,
 ) -> None:

@@ -5,7 +5,9 @@ from typing import Annotated, Any
 
 import typer
 
+from probe.cli.options import number
 from probe.cli.output import say, show_view
+from probe.options import SIDE
 
 
 def doctor(
@@ -30,7 +32,11 @@ def doctor(
         str, typer.Option(help="Training to estimate: none, fixed, progressive or greedy.")
     ] = "progressive",
     resolution: Annotated[
-        int | None, typer.Option(help="Side in pixels; the images' own unless given.")
+        int | None,
+        typer.Option(
+            help="Side in pixels; the images' own unless given.",
+            **number("--resolution", SIDE, whole=True),
+        ),
     ] = None,
     measure: Annotated[
         bool, typer.Option(help="Run backbones and a few steps of training, for what they cost.")

@@ -11,7 +11,7 @@ from probe.generators.config import SampleOptions
 from probe.generators.seeds import parse_seeds
 
 
-@with_options("sample", SampleOptions, "Sampling", class_index="--class")
+@with_options("sample", SampleOptions, "Sampling")
 def generate(
     *,
     gen: Annotated[

@@ -12,7 +12,7 @@ from probe.generators.config import SampleOptions
 from probe.metrics.config import MeasureOptions
 
 
-@with_options("sample", SampleOptions, "Sampling a checkpoint", class_index="--class")
+@with_options("sample", SampleOptions, "Sampling a checkpoint")
 @with_options("options", MeasureOptions, "Measuring")
 def metrics(
     *,

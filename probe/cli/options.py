@@ -8,16 +8,40 @@ from typing import Annotated, Any
 
 import typer
 
+from probe.options import Range, flags_of, is_whole
 
-def _parameter(field: Field[Any], panel: str, flags: dict[str, str]) -> inspect.Parameter:
+
+def number(flag: str, within: Range, *, whole: bool) -> dict[str, Any]:
+    """Return the arguments of `typer.Option` by which a number outside its range is refused.
+
+    Args:
+        flag: named in the refusal.
+        within: the range, named as well.
+        whole: whether it is an integer.
+    """
+
+    def parse(text: str) -> float:
+        try:
+            value: Any = int(text) if whole else float(text)
+        except ValueError:
+            value = text
+        within.check(flag, value, whole=whole)
+        return value
+
+    return {"parser": parse, "metavar": "<int>" if whole else "<float>"}
+
+
+def _parameter(field: Field[Any], panel: str) -> inspect.Parameter:
     """Return the Typer parameter of one dataclass field."""
-    flag = flags.get(field.name, "--" + field.name.replace("_", "-"))
+    names = flags_of(field)
     if field.type is bool:
-        flag = f"{flag}/--no-{flag.removeprefix('--')}"
-    names = flag.split(" ")
+        names = [f"{name}/--no-{name.removeprefix('--')}" for name in names]
     assert field.default is not MISSING
+    within = field.metadata["within"]
+    numeric = {} if within is None else number(names[0], within, whole=is_whole(field))
     annotation = Annotated[
-        field.type, typer.Option(*names, help=field.metadata["help"], rich_help_panel=panel)
+        field.type,
+        typer.Option(*names, help=field.metadata["help"], rich_help_panel=panel, **numeric),
     ]
     return inspect.Parameter(
         field.name,
@@ -28,21 +52,20 @@ def _parameter(field: Field[Any], panel: str, flags: dict[str, str]) -> inspect.
 
 
 def with_options(
-    parameter: str, options: type[Any], panel: str, **flags: str
+    parameter: str, options: type[Any], panel: str
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Replace one parameter of a command by the fields of an option dataclass.
 
     Args:
         parameter: the command's parameter that receives the dataclass.
-        options: the dataclass; every field has a default and `help` metadata.
+        options: the dataclass; its fields are made by `probe.options.option`.
         panel: title of the group in the help.
-        flags: field name → flags, where they are not `--field-name`; several separated by spaces.
     """
 
     def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
         signature = inspect.signature(command)
         own = [p for name, p in signature.parameters.items() if name != parameter]
-        derived = [_parameter(field, panel, flags) for field in fields(options)]
+        derived = [_parameter(field, panel) for field in fields(options)]
 
         @functools.wraps(command)
         def wrapper(**values: Any) -> Any:

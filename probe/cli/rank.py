@@ -22,8 +22,8 @@ class Format(StrEnum):
     MARKDOWN = "markdown"
 
 
-@with_options("sample", SampleOptions, "Sampling a checkpoint", class_index="--class")
-@with_options("options", RankOptions, "Ranking", k="--k -k")
+@with_options("sample", SampleOptions, "Sampling a checkpoint")
+@with_options("options", RankOptions, "Ranking")
 def rank(
     *,
     real: Annotated[

@@ -6,7 +6,9 @@ from typing import Annotated
 
 import typer
 
+from probe.cli.options import number
 from probe.cli.output import say, show_view
+from probe.options import SHARE
 
 
 class Format(StrEnum):
@@ -31,7 +33,11 @@ def score(
         typer.Option(help="Names or patterns, comma-separated; all but the controls by default."),
     ] = None,
     threshold: Annotated[
-        float, typer.Option(help="Probability above which an image is called generated.")
+        float,
+        typer.Option(
+            help="Probability above which an image is called generated.",
+            **number("--threshold", SHARE, whole=False),
+        ),
     ] = 0.5,
     format: Annotated[Format, typer.Option(help="Form of the scores on stdout.")] = Format.TABLE,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",

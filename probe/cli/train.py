@@ -7,13 +7,14 @@ from typing import Annotated
 
 import typer
 
-from probe.cli.options import with_options
+from probe.cli.options import number, with_options
 from probe.cli.output import say
 from probe.memory import keep_freed_memory
+from probe.options import Range
 from probe.training.config import TrainConfig
 
 
-@with_options("config", TrainConfig, "Training", k="--k -k --num", aug_p="--aug-p --p")
+@with_options("config", TrainConfig, "Training")
 def train(
     *,
     real: Annotated[
@@ -37,7 +38,11 @@ def train(
         ),
     ] = None,
     gpus: Annotated[
-        int, typer.Option(help="Processes to share each batch: GPUs, or CPU processes.", min=1)
+        int,
+        typer.Option(
+            help="Processes to share each batch: GPUs, or CPU processes.",
+            **number("--gpus", Range(1, 1024), whole=True),
+        ),
     ] = 1,
     dry_run: Annotated[
         bool,

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from probe.features.store import is_whole
+from probe.features.store import FACTS_FILE, is_whole
 from probe.files import in_cache
 
 FEATURES, RESULTS = "features", "results"
@@ -63,14 +63,15 @@ def parts(root: Path) -> list[Part]:
 
 
 def damaged(root: Path) -> list[Path]:
-    """Return the files whose bytes are not those they were named for; every file is read.
+    """Return the files that do not hold what was written; every file is read.
 
     They are never used: what they held is computed again.
     """
     return [
         path
         for kind in (FEATURES, RESULTS)
-        for path in sorted((root / kind).glob("*/*.safetensors"))
+        for pattern in ("*/*.safetensors", f"*/{FACTS_FILE}")
+        for path in sorted((root / kind).glob(pattern))
         if not is_whole(path)
     ]
 

@@ -8,6 +8,7 @@ unit: what a killed run had finished is found again.
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -283,6 +284,10 @@ def extract(
         extraction.broken.extend(broken.values())
         if not alive:
             break
+    for name, space in alive.items():
+        if not space.facts():  # gone or damaged, though no row was missing
+            with suppress(BackboneUnavailable):
+                space.write_facts(measure(pool.get(name), device))
     return extraction
 
 

@@ -10,8 +10,8 @@ be killed at any moment, and two processes may share the store without locks.
 """
 
 import hashlib
-import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,17 @@ from safetensors.numpy import load, save
 
 from probe.errors import ProbeError
 from probe.files import digest_bytes, digest_json, in_cache, write_bytes, write_json
+from probe.stored import read_record
+
+FACTS_FILE = "facts.json"
+
+
+@dataclass(frozen=True)
+class _Facts:
+    """What was measured of a backbone, with the digest by which a change is noticed."""
+
+    facts: dict[str, Any]
+    sha256: str
 
 
 def _row_key(key: str) -> bytes:
@@ -49,9 +60,19 @@ def _read_shard(path: Path) -> dict[str, np.ndarray] | None:
         return None
 
 
+def _read_facts(path: Path) -> dict[str, Any] | None:
+    """Return what a file says was measured, None where it is gone, damaged or changed."""
+    try:
+        found = read_record(path, _Facts, "")
+    except ProbeError:
+        return None
+    return found.facts if digest_json(found.facts) == found.sha256 else None
+
+
 def is_whole(path: Path) -> bool:
     """Return whether a file of the store can be used; one that is gone is no damage."""
-    return _read_shard(path) is not None or not path.exists()
+    read = _read_facts if path.name == FACTS_FILE else _read_shard
+    return read(path) is not None or not path.exists()
 
 
 def _write_shard(folder: Path, arrays: dict[str, np.ndarray]) -> Path:
@@ -134,16 +155,15 @@ class FeatureSpace:
         self._add(path, row_keys)
 
     def facts(self) -> dict[str, Any]:
-        """Return what was measured when the rows were made (dim, params, images/s), or {}."""
-        try:
-            with in_cache():
-                return json.loads((self.folder / "facts.json").read_text("utf-8"))
-        except (FileNotFoundError, json.JSONDecodeError):
-            return {}
+        """Return what was measured when the rows were made (dim, params, images/s).
+
+        Empty where nothing was, or where it is not what was written: it is then measured again.
+        """
+        return _read_facts(self.folder / FACTS_FILE) or {}
 
     def write_facts(self, facts: dict[str, Any]) -> None:
-        """Store what was measured beside the rows."""
-        write_json(self.folder / "facts.json", facts)
+        """Store what was measured beside the rows, with its digest."""
+        write_json(self.folder / FACTS_FILE, {"facts": facts, "sha256": digest_json(facts)})
 
 
 class FeatureStore:

@@ -1,15 +1,24 @@
 """What a generator was trained against, where its file or its run's directory says so."""
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
 
-from probe.errors import CheckpointError
+from probe.errors import CheckpointError, ProbeError
 from probe.files import utf8_path
 from probe.generators.run_folder import checkpoint_file
+from probe.stored import read_record
 
 SELECTIONS = "selection-stage*.json"
+
+
+@dataclass(frozen=True)
+class _Choice:
+    """What is read of a record of a choice."""
+
+    added: list[str]
 
 
 def trained_against(path: Path) -> frozenset[str] | None:
@@ -48,9 +57,9 @@ def _in_snapshot(path: Path) -> list[str] | None:
 def _added(path: Path) -> list[str]:
     """Return the backbones that joined by one record of a choice."""
     try:
-        return _strings(json.loads(path.read_bytes())["added"]) or []
-    except (OSError, ValueError, LookupError, TypeError, RecursionError):
-        return []  # a kill may have cut it
+        return read_record(path, _Choice, "").added
+    except ProbeError:
+        return []
 
 
 def _strings(value: object) -> list[str] | None:

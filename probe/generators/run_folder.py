@@ -2,18 +2,16 @@
 
 import json
 import math
-import re
 import stat
 from collections.abc import Iterator
 from pathlib import Path
 
 from probe.errors import CheckpointError, printable
+from probe.snapshots import SNAPSHOT, kimg_of
 
 BEST = "network-snapshot-best.safetensors"
 # Projected GAN keeps its best under another name, and writes over one file without a number.
 ITS_BEST, ITS_LAST = "best_model.pkl", "network-snapshot.pkl"
-# The number is of thousands of images.
-SNAPSHOT = re.compile(r"network-snapshot(?:-([0-9]{1,12}))?\.(?:safetensors|pkl)")
 LARGEST = 2**33  # bytes of a checkpoint
 LARGEST_LOG = 2**24  # bytes of a metric's log that are read: some hundred thousand lines
 # Metrics of which less is better, the most trusted first: their names begin so.
@@ -52,7 +50,7 @@ def checkpoint_file(path: Path) -> Path:
 def kimg_in_name(path: Path) -> float | None:
     """Return the thousands of images that a snapshot's name says, None where it says nothing."""
     named = SNAPSHOT.fullmatch(path.name)
-    return float(named[1]) if named and named[1] else None
+    return kimg_of(named[1]) if named and named[1] else None
 
 
 def is_run_folder(path: Path) -> bool:
@@ -77,7 +75,7 @@ def best_snapshot(folder: Path) -> Path:
     for name in (BEST, ITS_BEST):
         if name in files:
             return files[name]
-    snapshots = {name: named for name in files if (named := SNAPSHOT.fullmatch(name))}
+    snapshots = {name for name in files if SNAPSHOT.fullmatch(name)}
     if not snapshots:
         raise CheckpointError(
             f"{folder}: is a training run without a snapshot yet (network-snapshot-*). Wait for "
@@ -86,7 +84,7 @@ def best_snapshot(folder: Path) -> Path:
     measured = {n: value for n, value in _measured(folder).items() if n in snapshots}
     if measured:
         return files[min(measured, key=lambda name: (measured[name], name))]
-    return files[max(snapshots, key=lambda name: (int(snapshots[name][1] or 0), name))]
+    return files[max(snapshots, key=lambda name: (kimg_in_name(files[name]) or 0.0, name))]
 
 
 def _measured(folder: Path) -> dict[str, float]:

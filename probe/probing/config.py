@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from probe.errors import UsageError
-from probe.options import option
+from probe.options import MOST_IMAGES, SEEDS, SIDE, Range, check_numbers, option
 
 PROTOCOL_CHOICES = ("fair", "paper", "both")
 LEAST_IMAGES = 16
@@ -16,11 +16,13 @@ class RankOptions:
     protocol: str = option(
         "fair", "fair, paper (C = 0.2 on raw features, ordered by accuracy), or both."
     )
-    num: int = option(10_000, "Images of each class, at most.")
-    k: int = option(3, "How many backbones K-fixed would take; they are marked.")
-    seed: int = option(0, "Seed of the subset, the latents, the splits and the bootstrap.")
+    num: int = option(10_000, "Images of each class, at most.", Range(LEAST_IMAGES, MOST_IMAGES))
+    k: int = option(
+        3, "How many backbones K-fixed would take; they are marked.", Range(1, 1000), flags="--k -k"
+    )
+    seed: int = option(0, "Seed of the subset, the latents, the splits and the bootstrap.", SEEDS)
     resolution: int | None = option(
-        None, "Side in pixels at which reals and fakes meet; the fakes' own unless given."
+        None, "Side in pixels at which reals and fakes meet; the fakes' own unless given.", SIDE
     )
     precision: str = option("auto", "auto (bf16 where the hardware has it), fp32 or bf16.")
     match_jpeg: bool = option(
@@ -44,16 +46,7 @@ class RankOptions:
                 f"--protocol: '{self.protocol}' is unknown. Use one of "
                 f"{', '.join(PROTOCOL_CHOICES)}."
             )
-        if self.num < LEAST_IMAGES:
-            raise UsageError(
-                f"--num: {self.num} is too few for a probe; use {LEAST_IMAGES} or more."
-            )
-        if self.k < 1:
-            raise UsageError(f"--k: must be at least 1, not {self.k}.")
-        if not 0 <= self.seed < 2**31:
-            raise UsageError(f"--seed: must be from 0 to 2147483647, not {self.seed}.")
-        if self.resolution is not None and not 8 <= self.resolution <= 4096:
-            raise UsageError(f"--resolution: must be from 8 to 4096, not {self.resolution}.")
+        check_numbers(self)
         if self.precision not in ("auto", "fp32", "bf16"):
             raise UsageError(f"--precision: '{self.precision}' is unknown. Use auto, fp32 or bf16.")
 

@@ -7,7 +7,6 @@ rates rest. Standardisation is part of its weights. Nothing in the files can be 
 
 import fnmatch
 import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -19,11 +18,13 @@ from safetensors.numpy import load, save
 
 from probe.errors import ProbeError
 from probe.features.copies import group
-from probe.files import digest_bytes, write_bytes, write_json
+from probe.files import digest_bytes, digest_file, write_bytes, write_json
 from probe.probing.calibration import Calibration, calibrate, error_rates
 from probe.probing.ranking import Ranking
 from probe.probing.units import firsts
 from probe.registry import lookup
+from probe.runtime import PRECISIONS
+from probe.stored import read_record
 
 VERSION = 1
 RECORD_FILE, TENSORS_FILE = "probes.json", "probes.safetensors"
@@ -184,14 +185,13 @@ def load_probes(folder: Path) -> FittedProbes:
         )
     again = f"Rank again with --out {folder}."
     try:
-        record = json.loads(path.read_bytes())
+        record = read_record(path, dict[str, Any], again)
         version = record["schema_version"]
         if version != VERSION:
             raise ProbeError(f"{path} has schema version {version}; {VERSION} is expected. {again}")
-        data = (folder / TENSORS_FILE).read_bytes()
-        if digest_bytes(data) != record["tensors"]["sha256"]:
+        if digest_file(folder / TENSORS_FILE) != record["tensors"]["sha256"]:
             raise ProbeError(f"{folder / TENSORS_FILE} is not the file that {path} names. {again}")
-        return _assemble(folder, record, load(data))
+        return _assemble(folder, record, load((folder / TENSORS_FILE).read_bytes()))
     except DAMAGED as error:
         raise ProbeError(f"The probes in {folder} are damaged ({error}). {again}") from error
 
@@ -210,6 +210,11 @@ def _assemble(
         weights, logits = tensors[f"{name}.weights"], tensors[f"{name}.logits"]
         if weights.ndim != 1 or logits.shape != (count,) or not np.isfinite(weights).all():
             raise ValueError(f"the tensors of {name} do not fit")
+        if entry["space"].get("precision") not in PRECISIONS:
+            raise ValueError(f"the precision of {name} is unknown")
+        slope, offset = (float(entry["calibration"][key]) for key in ("slope", "intercept"))
+        if not np.isfinite([slope, offset]).all():
+            raise ValueError(f"the calibration of {name} is not finite")
         probes[name] = FittedProbe(
             name=name,
             role=entry["role"],
@@ -218,20 +223,21 @@ def _assemble(
             space=dict(entry["space"]),
             weights=weights[:-1],
             intercept=float(weights[-1]),
-            calibration=Calibration(
-                float(entry["calibration"]["slope"]), float(entry["calibration"]["intercept"])
-            ),
+            calibration=Calibration(slope, offset),
             logits=logits,
         )
     seen = [row.tobytes() for row in tensors["seen"]]
     quality, resolution = record["jpeg_quality"], int(record["resolution"])
-    if not 8 <= resolution <= 4096 or not probes:
-        raise ValueError("resolution or probes are none that a ranking writes")
+    jpeg = None if quality is None else int(quality)
+    if not 8 <= resolution <= 4096 or not probes or not (jpeg is None or 1 <= jpeg <= 100):
+        raise ValueError("resolution, quality or probes are none that a ranking writes")
+    if len(tensors["seen"]) != count:
+        raise ValueError("the numbers of images do not fit")
     return FittedProbes(
         folder=folder,
         protocol=record["protocol"],
         resolution=resolution,
-        jpeg_quality=None if quality is None else int(quality),
+        jpeg_quality=jpeg,
         n_real=int(record["n_real"]),
         n_fake=int(record["n_fake"]),
         real=_called(record["real"]),

@@ -2,16 +2,21 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from pydantic import AfterValidator, BeforeValidator, Field
 
 from probe.errors import ProbeError
 from probe.probing.protocol import CHANCE, PROTOCOLS
 from probe.registry import lookup
+from probe.stored import Text, read_record
 
 if TYPE_CHECKING:
     import pandas as pd
 
 SCHEMA_VERSION = 1
+LEADERBOARD_FILE = "leaderboard.json"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,8 +51,8 @@ class Row:
     name: str
     role: str
     status: str = "ok"
-    reason: str = ""
-    remedy: str = ""
+    reason: Text = ""
+    remedy: Text = ""
     rank: int | None = None
     tied: bool = False
     score: float | None = None
@@ -94,9 +99,21 @@ class Leaderboard:
     resolution: int
     rows: tuple[Row, ...]
     audit: list[dict[str, Any]] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
+    notes: list[Text] = field(default_factory=list)
     config: dict[str, Any] = field(default_factory=dict)
     schema_version: int = SCHEMA_VERSION
+
+    def __post_init__(self) -> None:
+        """Refuse a record of another release.
+
+        Raises:
+            ProbeError: another schema version.
+        """
+        if self.schema_version != SCHEMA_VERSION:
+            raise ProbeError(
+                f"This leaderboard has schema version {self.schema_version}; version "
+                f"{SCHEMA_VERSION} is expected. Rank again."
+            )
 
     @property
     def criterion(self) -> str:
@@ -135,11 +152,6 @@ class Leaderboard:
         Raises:
             ProbeError: another schema version, or a protocol that there is not.
         """
-        if record.get("schema_version") != SCHEMA_VERSION:
-            raise ProbeError(
-                f"This leaderboard has schema version {record.get('schema_version')}; version "
-                f"{SCHEMA_VERSION} is expected. Rank again."
-            )
         lookup(PROTOCOLS, record["protocol"], "protocol")
         names = {f.name for f in fields(cls)}
         values = {key: value for key, value in record.items() if key in names}
@@ -154,3 +166,43 @@ class Leaderboard:
         )
         whole = ["rank", "dim", "params", "flops"]
         return frame.astype(dict.fromkeys(whole, "Int64"))
+
+
+def _complete(board: Leaderboard) -> Leaderboard:
+    """Return a leaderboard that was read, provided that it has what its readers rely on.
+
+    Raises:
+        ValueError: it has not.
+    """
+    for row in board.ranked:
+        if None in (row.score, row.accuracy, row.auroc):
+            raise ValueError(f"{row.name} has a rank and lacks its score, accuracy or AUROC")
+    for kind in ("real", "fake"):
+        images = board.config.get(kind)
+        if not isinstance(images, dict) or not isinstance(images.get("path"), str):
+            raise ValueError(f"config does not say what the {kind} images were")
+    if not all(isinstance(finding.get("message"), str) for finding in board.audit):
+        raise ValueError("a finding of the audit has no message")
+    return board
+
+
+# What a file is read as.
+StoredLeaderboard = Annotated[Leaderboard, AfterValidator(_complete)]
+# With one protocol the file of a ranking holds its leaderboard, with two a list of them.
+_Boards = Annotated[
+    list[StoredLeaderboard],
+    BeforeValidator(lambda record: record if isinstance(record, list) else [record]),
+    Field(min_length=1),
+]
+
+
+def read_leaderboards(folder: Path) -> list[Leaderboard]:
+    """Return the leaderboards that a ranking left, the leading protocol's first.
+
+    Args:
+        folder: of `probe rank --out`.
+
+    Raises:
+        ProbeError: there are none, or they are damaged or of another version.
+    """
+    return read_record(folder / LEADERBOARD_FILE, _Boards, f"Rank again with --out {folder}.")

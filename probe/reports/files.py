@@ -6,6 +6,7 @@ from pathlib import Path
 
 from probe.files import write_json, write_text
 from probe.probing.fitted import save_probes
+from probe.probing.leaderboard import LEADERBOARD_FILE
 from probe.probing.ranking import Ranking
 from probe.reports.table import render
 from probe.reports.text import csv_cell
@@ -18,7 +19,7 @@ def save_ranking(ranking: Ranking, folder: Path) -> None:
     """
     boards = list(ranking.leaderboards.values())
     records = [board.to_dict() for board in boards]
-    write_json(folder / "leaderboard.json", records[0] if len(records) == 1 else records)
+    write_json(folder / LEADERBOARD_FILE, records[0] if len(records) == 1 else records)
     write_text(folder / "leaderboard.csv", render(boards, "csv"))
     write_text(folder / "scores.csv", scores_csv(ranking))
     save_probes(ranking, folder)

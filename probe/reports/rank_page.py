@@ -3,7 +3,6 @@
 import base64
 import csv
 import itertools
-import json
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,17 +12,17 @@ from typing import Any
 import numpy as np
 from scipy.special import expit
 
-from probe.errors import ProbeError
+from probe.errors import ProbeError, printable
 from probe.files import to_json
 from probe.probing.agreement import agreement, greedy_picks
-from probe.probing.leaderboard import Leaderboard, Row
+from probe.probing.leaderboard import Leaderboard, Row, read_leaderboards
 from probe.probing.protocol import ProbeResult
 from probe.reports.evidence import Evidence, load_evidence, telling
 from probe.reports.page import Figure, render, whiskers
 from probe.reports.svg import Dots, Line, Mark, histogram, plot
 from probe.reports.text import from_csv_cell
 
-LEADERBOARD_FILE, SCORES_FILE = "leaderboard.json", "scores.csv"
+SCORES_FILE = "scores.csv"
 BINS = 24  # of a histogram
 LEVELS = 10  # of the reliability curve
 LEAST_IN_LEVEL = 5
@@ -91,10 +90,8 @@ def rank_page(folder: Path) -> str:
 
 def _read(folder: Path) -> tuple[list[Leaderboard], list[str], dict[str, dict[str, Scored]]]:
     """Return the leaderboards, the images' captions, and protocol → backbone → log-odds."""
+    boards = read_leaderboards(folder)
     try:
-        records = json.loads((folder / LEADERBOARD_FILE).read_text("utf-8"))
-        records = records if isinstance(records, list) else [records]
-        boards = [Leaderboard.from_dict(record) for record in records]
         captions: list[str] = []
         groups: list[int] = []
         logits: dict[tuple[str, str], list[float]] = {}
@@ -105,16 +102,20 @@ def _read(folder: Path) -> tuple[list[Leaderboard], list[str], dict[str, dict[st
                     captions.append(from_csv_cell(line["image"]))
                     groups.append(int(line["group"]))
                 found.append(float(line["logit"]))
-        if any(len(found) != len(captions) for found in logits.values()) or not boards:
-            raise ValueError(f"{SCORES_FILE} is cut off")
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        count = boards[0].n_real + boards[0].n_fake
+        if any(len(found) != count for found in logits.values()):
+            raise ValueError(f"it does not hold {count} images of every backbone")
+        scored: dict[str, dict[str, Scored]] = {board.protocol: {} for board in boards}
+        known = {(board.protocol, row.name) for board in boards for row in board.rows}
+        for (protocol, name), found in logits.items():
+            if (protocol, name) not in known:
+                raise ValueError(f"{name} under {protocol} is not on the leaderboard")
+            scored[protocol][name] = Scored(np.array(found), np.array(groups), boards[0].n_real)
+    except (OSError, ValueError, KeyError, TypeError, csv.Error) as error:
         raise ProbeError(
-            f"The files of the ranking in {folder} are damaged ({error}). Rank again with "
+            f"{folder / SCORES_FILE} is damaged ({printable(str(error), 200)}). Rank again with "
             f"--out {folder}."
         ) from error
-    scored: dict[str, dict[str, Scored]] = {board.protocol: {} for board in boards}
-    for (protocol, name), found in logits.items():
-        scored[protocol][name] = Scored(np.array(found), np.array(groups), boards[0].n_real)
     return boards, captions, scored
 
 

@@ -3,12 +3,18 @@
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from probe.errors import ProbeError
+from jinja2 import UndefinedError
+
+from probe.checks.records import OPTIONS_FILE
+from probe.errors import ProbeError, printable
 from probe.files import write_text
-from probe.reports.rank_page import LEADERBOARD_FILE, rank_page
-from probe.reports.train_page import OPTIONS_FILE, train_page
+from probe.probing.leaderboard import LEADERBOARD_FILE
+from probe.reports.rank_page import rank_page
+from probe.reports.train_page import train_page
 
 REPORT_FILE = "report.html"
+# What numbers raise that no run has written, though each is of the right type.
+DAMAGED = (ArithmeticError, AttributeError, LookupError, TypeError, UndefinedError, ValueError)
 PAGES: Mapping[str, Callable[[Path], str]] = {LEADERBOARD_FILE: rank_page, OPTIONS_FILE: train_page}
 
 
@@ -34,5 +40,10 @@ def write_report(folder: Path, out: Path | None = None) -> Path:
         what = "holds no run" if folder.is_dir() else "is no folder"
         raise ProbeError(f"{folder} {what} ({' or '.join(PAGES)}). {hint}")
     path = folder / REPORT_FILE if out is None else out
-    write_text(path, page(folder))
+    try:
+        text = page(folder)
+    except DAMAGED as error:
+        what = printable(str(error), 200)
+        raise ProbeError(f"The files of the run in {folder} are damaged ({what}).") from error
+    write_text(path, text)
     return path

@@ -2,29 +2,105 @@
 
 import base64
 import io
-import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePath
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 from PIL import Image
+from pydantic import Field, FiniteFloat
 
-from probe.errors import ProbeError
-from probe.files import read_json, read_lines, to_json
-from probe.probing.leaderboard import Leaderboard
+from probe.checks import records as checked
+from probe.checks.records import (
+    ACCURACY_FILE,
+    OPTIONS_FILE,
+    PROGRESS_FILE,
+    STATS_FILE,
+    Statistic,
+    Stats,
+)
+from probe.errors import ProbeError, printable
+from probe.files import to_json
+from probe.probing.leaderboard import StoredLeaderboard
 from probe.reports.page import COLOURS, Figure, render, whiskers
 from probe.reports.svg import Area, Dots, Layer, Line, Mark, plot
+from probe.snapshots import GRID, kimg_of
+from probe.stored import read_lines, read_record
 
-OPTIONS_FILE = "training_options.json"
+PROBES_FILE = "probes.jsonl"
 SHEETS = 6  # grids shown besides that of the reals
 SHEET_SIDE = 768  # pixels
 TABLED = 12  # lines of a curve's table, evenly spread
 KINDS = {"train": "training images", "holdout": "held-out images", "fake": "generated images"}
 
 Series = Mapping[str, np.ndarray]  # what → points (n, 2): kimg, value
+
+
+# What is read of a run's files, beside what `probe.checks.records` has of them.
+@dataclass(frozen=True)
+class Source(checked.Source):
+    """The training images."""
+
+    training: int
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """The options of the run."""
+
+    strategy: str
+
+
+@dataclass(frozen=True)
+class Options:
+    """Of training_options.json."""
+
+    real: Source
+    options: Chosen
+    resolution: int
+    stage_ends_kimg: Annotated[list[FiniteFloat], Field(min_length=1)]
+
+
+@dataclass(frozen=True)
+class Progress(checked.Progress):
+    """Of progress.json."""
+
+    discriminators: list[str]
+
+
+@dataclass(frozen=True)
+class Accuracies(checked.Accuracies):
+    """Of metric-accuracy.jsonl."""
+
+    kimg: FiniteFloat
+
+
+@dataclass(frozen=True)
+class Distance(checked.Distance):
+    """Of another metric's file."""
+
+    snapshot: str
+
+
+@dataclass(frozen=True)
+class Probes:
+    """Of probes.jsonl."""
+
+    kimg: FiniteFloat
+    scores: dict[str, FiniteFloat]
+
+
+@dataclass(frozen=True)
+class Choice(checked.Choice):
+    """Of selection-stage*.json."""
+
+    strategy: str
+    snapshot: str
+    in_use: list[str]
+    leaderboard: StoredLeaderboard
+    joint: StoredLeaderboard | None
 
 
 def train_page(folder: Path) -> str:
@@ -34,88 +110,85 @@ def train_page(folder: Path) -> str:
         folder: the run directory.
 
     Raises:
-        ProbeError: a file of it is damaged.
+        ProbeError: a file of it is damaged; names it.
     """
-    try:
-        return _page(folder)
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ProbeError(
-            f"The files of the run in {folder} are damaged ({error}). Restore them, or continue "
-            f"the run: probe train --resume {folder}."
-        ) from error
-
-
-def _page(folder: Path) -> str:
-    options = json.loads((folder / OPTIONS_FILE).read_text("utf-8"))
-    progress = read_json(folder / "progress.json")
-    selections = [read_json(path) for path in sorted(folder.glob("selection-stage*.json"))]
+    again = f"Continue the run, which writes it anew: probe train … --resume {folder}"
+    path = folder / OPTIONS_FILE
+    options, whole = (read_record(path, kind, again) for kind in (Options, dict[str, Any]))
+    progress = None
+    if (folder / PROGRESS_FILE).exists():
+        progress = read_record(folder / PROGRESS_FILE, Progress, again)
+    selections = [
+        read_record(path, Choice, "Move it away to see the rest.")
+        for path in sorted(folder.glob("selection-stage*.json"))
+    ]
     distances = {
-        path.stem.removeprefix("metric-"): read_lines(path)
+        path.stem.removeprefix("metric-"): read_lines(path, Distance)
         for path in sorted(folder.glob("metric-*.jsonl"))
-        if path.stem != "metric-accuracy"
+        if path.name != ACCURACY_FILE
     }
-    stats = read_lines(folder / "stats.jsonl")
+    stats = [line for line in read_lines(folder / STATS_FILE, Stats) if "kimg" in line]
     joins = _joins(options, selections, stats)
-    marks = [Mark(kimg, str(choice["stage"])) for kimg, choice in joins]
-    styles = _styles([name for choice in selections for name in choice["added"]])
+    marks = [Mark(kimg, str(choice.stage)) for kimg, choice in joins]
+    styles = _styles([name for choice in selections for name in choice.added])
     figures = [*_distance_figures(distances, marks), *_accuracy_figures(folder, marks)]
     figures += _probe_figures(folder, marks, styles)
     figures += _stats_figures(stats, marks, styles)
     return render(
         "train.html",
-        title=f"Training on {PurePath(options['real']['path']).name}",
+        title=f"Training on {PurePath(options.real.path).name}",
         answer=_answer(options, progress, distances),
-        options=options,
-        joins=[
-            (choice["stage"], f"{kimg:g}", ", ".join(choice["added"])) for kimg, choice in joins
-        ],
+        joins=[(choice.stage, f"{kimg:g}", ", ".join(choice.added)) for kimg, choice in joins],
         figures=[figure for figure in figures if figure is not None],
         sheets=_sheets(folder),
         selections=[_selection(choice) for choice in selections],
-        config=to_json(options, indent=2),
+        config=to_json(whole, indent=2),
     )
 
 
 def _answer(
-    options: Mapping[str, Any],
-    progress: Mapping[str, Any],
-    distances: Mapping[str, Sequence[Mapping[str, Any]]],
+    options: Options, progress: Progress | None, distances: Mapping[str, Sequence[Distance]]
 ) -> str:
     """Return the page's first sentences: what ran, how far it came, and how good it got."""
-    real = options["real"]
-    text = f"Strategy “{options['options']['strategy']}” on {real['training']} images"
-    text += f" at {options['resolution']} px"
-    if progress:
-        ends = "finished" if progress["finished"] else f"of {progress['total_kimg']:g}"
-        text += f", {progress['kimg']:g} kimg ({ends})"
-        if names := progress["discriminators"]:
+    text = f"Strategy “{options.options.strategy}” on {options.real.training} images"
+    text += f" at {options.resolution} px"
+    if progress is not None:
+        ends = "finished" if progress.finished else f"of {progress.total_kimg:g}"
+        text += f", {progress.kimg:g} kimg ({ends})"
+        if names := progress.discriminators:
             text += f", with {', '.join(names)}"
     text += "."
-    frechet = next((v for k, v in distances.items() if k.startswith("frechet-") and v), None)
-    if frechet is not None:
-        values = [(line["results"][line["metric"]], line) for line in frechet]
-        least, best = min(values, key=lambda item: item[0])
-        evaluator = best["metric"].removeprefix("frechet-")
-        text += (
-            f" Least Fréchet distance in {evaluator}: {least:.1f} at {best['kimg']:g} kimg "
-            f"({best['snapshot']}); last: {values[-1][0]:.1f}."
-        )
+    for metric, lines in distances.items():
+        values = [(line.value, line) for line in lines if math.isfinite(line.value)]
+        if metric.startswith("frechet-") and values:
+            least, best = min(values, key=lambda item: item[0])
+            return (
+                f"{text} Least Fréchet distance in {metric.removeprefix('frechet-')}: {least:.1f} "
+                f"at {best.kimg:g} kimg ({best.snapshot}); last: {values[-1][0]:.1f}."
+            )
     return text
 
 
 def _joins(
-    options: Mapping[str, Any],
-    selections: Sequence[Mapping[str, Any]],
-    stats: Sequence[Mapping[str, Any]],
-) -> list[tuple[float, Mapping[str, Any]]]:
+    options: Options, selections: Sequence[Choice], stats: Sequence[Stats]
+) -> list[tuple[float, Choice]]:
     """Return when each selection took place, in kimg: by the log, or the schedule before it."""
     began: dict[int, float] = {}
     before = 0.0
     for line in stats:
-        began.setdefault(int(line["Progress/stage"]["mean"]), before)
-        before = line["kimg"]
-    ends = options["stage_ends_kimg"]
-    return [(began.get(s["stage"], ends[s["stage"] - 1]), s) for s in selections]
+        stage = line.get("Progress/stage")
+        if isinstance(stage, Statistic):
+            began.setdefault(int(stage.mean), before)
+        before = _kimg(line)
+    ends = options.stage_ends_kimg
+    planned = dict(enumerate(ends, start=1))
+    return [(began.get(s.stage, planned.get(s.stage, ends[-1])), s) for s in selections]
+
+
+def _kimg(line: Stats) -> float:
+    """Return the kimg of a line of stats.jsonl."""
+    value = line["kimg"]
+    return value.mean if isinstance(value, Statistic) else value
 
 
 def _styles(joined: Sequence[str]) -> dict[str, str]:
@@ -179,16 +252,16 @@ def _spread(count: int) -> list[int]:
 
 
 def _distance_figures(
-    distances: Mapping[str, Sequence[Mapping[str, Any]]], marks: Sequence[Mark]
+    distances: Mapping[str, Sequence[Distance]], marks: Sequence[Mark]
 ) -> Iterable[Figure | None]:
-    for metric, lines in distances.items():
-        points = np.array([(line["kimg"], line["results"][metric]) for line in lines])
-        points = points.reshape(-1, 2)
-        kind, evaluator = metric.split("-", 1)
-        bands = {}
-        if kind == "kernel" and len(points):
-            ends = [[line["results"][f"{metric}-{e}"] for line in lines] for e in ("low", "high")]
-            bands = {"distance": (np.array(ends[0]), np.array(ends[1]))}
+    for metric, found in distances.items():
+        kind, _, evaluator = metric.partition("-")
+        lines = [line for line in found if math.isfinite(line.value)]
+        points = np.array([(line.kimg, line.value) for line in lines]).reshape(-1, 2)
+        ends = [[line.results.get(f"{metric}-{end}", math.nan) for line in lines]
+                for end in ("low", "high")]  # fmt: skip
+        low, high = np.array(ends)
+        bands = {"distance": (low, high)} if np.isfinite(ends).all() and lines else {}
         name = {"frechet": "Fréchet", "kernel": "Kernel"}.get(kind, kind)
         note = f"In {evaluator}, on which no discriminator is built; lower is better."
         yield _curves(f"{name} distance", {"distance": points}, marks, ylabel="distance",
@@ -197,10 +270,10 @@ def _distance_figures(
 
 def _accuracy_figures(folder: Path, marks: Sequence[Mark]) -> Iterable[Figure | None]:
     found: dict[str, dict[str, list[tuple[float, float]]]] = {}
-    for line in read_lines(folder / "metric-accuracy.jsonl"):
-        for key, value in line["results"].items():
-            _, name, kind = key.split("/", 2)
-            found.setdefault(name, {}).setdefault(KINDS[kind], []).append((line["kimg"], value))
+    for line in read_lines(folder / ACCURACY_FILE, Accuracies):
+        for key, value in line.results.items():
+            _, name, kind = key.split("/")
+            found.setdefault(name, {}).setdefault(KINDS[kind], []).append((line.kimg, value))
     note = (
         "Share that is called rightly, without augmentation. Training images far above held-out "
         "ones: it knows them by heart. All at 1: the generator learns little from it."
@@ -215,9 +288,9 @@ def _probe_figures(
     folder: Path, marks: Sequence[Mark], styles: Mapping[str, str]
 ) -> Iterable[Figure | None]:
     series: dict[str, list[tuple[float, float]]] = {}
-    for line in read_lines(folder / "probes.jsonl"):
-        for name, score in line["scores"].items():
-            series.setdefault(name, []).append((line["kimg"], score))
+    for line in read_lines(folder / PROBES_FILE, Probes):
+        for name, score in line.scores.items():
+            series.setdefault(name, []).append((line.kimg, score))
     yield _curves(
         "Probe scores", {name: np.array(points) for name, points in series.items()}, marks,
         ylabel="score, nats", known=styles,
@@ -227,15 +300,17 @@ def _probe_figures(
 
 
 def _stats_figures(
-    stats: Sequence[Mapping[str, Any]], marks: Sequence[Mark], styles: Mapping[str, str]
+    stats: Sequence[Stats], marks: Sequence[Mark], styles: Mapping[str, str]
 ) -> Iterable[Figure | None]:
     def series(prefix: str) -> dict[str, np.ndarray]:
-        names = sorted({name for line in stats for name in line if name.startswith(prefix)})
+        found: dict[str, list[tuple[float, float]]] = {}
+        for line in stats:
+            for name, value in line.items():
+                if name.startswith(prefix) and isinstance(value, Statistic):
+                    found.setdefault(name, []).append((_kimg(line), value.mean))
         return {
-            (name.removeprefix(prefix).strip("/").removesuffix("loss") or "D"): np.array(
-                [(line["kimg"], line[name]["mean"]) for line in stats if name in line]
-            )
-            for name in names
+            name.removeprefix(prefix).strip("/").removesuffix("loss") or "D": np.array(found[name])
+            for name in sorted(found)
         }
 
     yield _curves("Augmentation strength p", series("Progress/augment"), marks, ylabel="p",
@@ -249,42 +324,48 @@ def _stats_figures(
                   note="Of training steps, without evaluation.", y=(0.0, None))  # fmt: skip
 
 
-def _selection(choice: Mapping[str, Any]) -> Mapping[str, Any]:
+def _selection(choice: Choice) -> Mapping[str, Any]:
     """Return what the page shows of one selection: the deciding leaderboard, and why.
 
     A star marks what joined, which need not be what K-fixed would take.
     """
-    boards = [("Leaderboard", Leaderboard.from_dict(choice["leaderboard"]))]
-    if choice["joint"] is not None:
-        boards.append(("Together with those in use", Leaderboard.from_dict(choice["joint"])))
+    boards = [("Leaderboard", choice.leaderboard)]
+    if choice.joint is not None:
+        boards.append(("Together with those in use", choice.joint))
     drawn = []
     for heading, board in boards:
-        rows = [replace(row, picked=row.name in choice["added"]) for row in board.rows]
+        rows = tuple(replace(row, picked=row.name in choice.added) for row in board.rows)
         drawn.append((heading, replace(board, rows=rows), whiskers(board)))
-    return {**choice, "boards": drawn}
+    return {**vars(choice), "boards": drawn}
 
 
 def _sheets(folder: Path) -> list[tuple[str, str]]:
     """Return (title, WebP in base64) of the reals and of grids evenly spread over the run."""
-    grids = sorted(path for path in folder.glob("fakes[0-9]*.png"))
-    first = folder / "fakes_init.png"
-    shown = [folder / "reals.png", first, *(grids[i] for i in _spread(len(grids)))]
+    numbered = {path: GRID.fullmatch(path.name) for path in sorted(folder.glob("fakes*.png"))}
+    grids = [(path, f"{kimg_of(named[1]):g} kimg") for path, named in numbered.items() if named]
+    reals, first = (
+        (folder / "reals.png", "Training images"),
+        (folder / "fakes_init.png", "Before training"),
+    )
+    shown = [reals, first, *(grids[i] for i in _spread(len(grids)))]
     if len(grids) > SHEETS:
         picked = np.linspace(0, len(grids) - 1, SHEETS)
-        shown = [folder / "reals.png", *(grids[round(i)] for i in picked)]
-    return [(_title(path), _sheet(path)) for path in shown if path.exists()]
-
-
-def _title(path: Path) -> str:
-    if path.stem == "reals":
-        return "Training images"
-    kimg = path.stem.removeprefix("fakes").strip("_")
-    return "Before training" if kimg == "init" else f"{int(kimg)} kimg"
+        shown = [reals, *(grids[round(i)] for i in picked)]
+    return [(title, _sheet(path)) for path, title in shown if path.exists()]
 
 
 def _sheet(path: Path) -> str:
-    with Image.open(path) as image:
-        picture = image.convert("RGB")
+    """Return a grid, made smaller, as WebP in base64.
+
+    Raises:
+        ProbeError: the file is damaged.
+    """
+    try:
+        with Image.open(path) as image:
+            picture = image.convert("RGB")
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        what = printable(str(error), 100)
+        raise ProbeError(f"{path} is damaged ({what}). Move it away to see the rest.") from error
     shrink = math.sqrt(SHEET_SIDE**2 / (picture.width * picture.height))
     if shrink < 1:
         size = (max(1, round(picture.width * shrink)), max(1, round(picture.height * shrink)))

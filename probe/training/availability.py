@@ -14,8 +14,8 @@ from probe.training.clock import Clock
 from probe.training.config import TrainConfig
 from probe.training.ensemble import discriminator_step, generator_gradient
 from probe.training.evaluation import Candidates
-from probe.training.loop import Run
 from probe.training.reals import RealStream
+from probe.training.run import Run
 from probe.training.state import TrainState
 from probe.training.step import train_step
 

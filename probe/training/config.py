@@ -4,7 +4,16 @@ from dataclasses import dataclass
 from typing import Any
 
 from probe.errors import UsageError
-from probe.options import option
+from probe.options import (
+    MOST_IMAGES,
+    SEEDS,
+    SHARE,
+    SIDE,
+    Range,
+    check_numbers,
+    option,
+    parse_numbers,
+)
 
 STRATEGIES = ("none", "fixed", "progressive", "greedy")
 PRESETS = (
@@ -21,6 +30,12 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "head_norm": ("equalised", "spectral"),
     "smooth": ("auto", "always", "never"),
 }
+LEAST_KIMG = 0.001  # one image
+KIMG = Range(0, 1_000_000)
+WEIGHT = Range(0, 1_000_000)  # of a term of the loss
+STEPS = Range(1, 1_000_000)
+LATENT = Range(1, 16384)  # widths: what a snapshot's reader takes (`probe.generators.checkpoint`)
+LEAST_IMAGES = 16  # of an evaluation
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,25 +45,31 @@ class TrainConfig:
     strategy: str = option(
         "none", "How the discriminators are chosen: none, fixed, progressive or greedy."
     )
-    k: int = option(3, "How many backbones in all.")
+    k: int = option(3, "How many backbones in all.", Range(1, 1000), flags="--k -k --num")
     kimg: float | None = option(
-        None, "Training length in thousands of real images shown; from the image count if unset."
+        None,
+        "Training length in thousands of real images shown; from the image count if unset.",
+        Range(LEAST_KIMG, KIMG.most),
     )
     stage_kimg: str | None = option(
         None, "Length of each stage instead, warm-up first: '500,4000,1000,1000'."
     )
     patience: int = option(
-        0, "End a stage after so many snapshots without a better evaluator distance; 0: never."
+        0,
+        "End a stage after so many snapshots without a better evaluator distance; 0: never.",
+        Range(0, 1_000_000),
     )
     cfg: str = option("auto", f"Preset: {', '.join(PRESETS)}.")
-    batch: int | None = option(None, "Images per step, over all processes.")
-    resolution: int | None = option(None, "Side in pixels; the images' own unless given.")
+    batch: int | None = option(None, "Images per step, over all processes.", Range(1, 65536))
+    resolution: int | None = option(None, "Side in pixels; the images' own unless given.", SIDE)
     cond: bool = option(False, "Train a conditional generator on the labels of dataset.json.")
-    channel_base: int | None = option(None, "Channels at resolution r are channel-base // r, …")
-    channel_max: int | None = option(None, "… at most this many.")
-    z_dim: int = option(512, "Width of the latent.")
-    w_dim: int = option(512, "Width of the intermediate latent.")
-    map_layers: int | None = option(None, "Layers of the mapping network.")
+    channel_base: int | None = option(
+        None, "Channels at resolution r are channel-base // r, …", Range(16, 2**20)
+    )
+    channel_max: int | None = option(None, "… at most this many.", LATENT)
+    z_dim: int = option(512, "Width of the latent.", LATENT)
+    w_dim: int = option(512, "Width of the intermediate latent.", LATENT)
+    map_layers: int | None = option(None, "Layers of the mapping network.", Range(1, 64))
     d_architecture: str | None = option(
         None, "Blocks of the own discriminator: resnet, or orig for plain ones."
     )
@@ -56,28 +77,36 @@ class TrainConfig:
         None,
         "Learning rate of all trained networks (Adam, betas 0 and 0.99), before it is scaled for "
         "lazy regularisation.",
+        Range(0, 10, is_open=True),
     )
-    gamma: float | None = option(None, "R1 weight.")
-    r1_interval: int = option(16, "Steps between R1 steps (lazy regularisation).")
-    pl_weight: float | None = option(None, "Path-length weight; 0 is off.")
-    pl_interval: int = option(4, "Steps between path-length steps.")
-    style_mixing: float | None = option(None, "Share of images made from two latents.")
-    ema_kimg: float | None = option(None, "Half-life of the weight average.")
+    gamma: float | None = option(None, "R1 weight.", WEIGHT)
+    r1_interval: int = option(16, "Steps between R1 steps (lazy regularisation).", STEPS)
+    pl_weight: float | None = option(None, "Path-length weight; 0 is off.", WEIGHT)
+    pl_interval: int = option(4, "Steps between path-length steps.", STEPS)
+    style_mixing: float | None = option(None, "Share of images made from two latents.", SHARE)
+    ema_kimg: float | None = option(None, "Half-life of the weight average.", KIMG)
     ema_rampup: float | None = option(
-        None, "The half-life is at most this share of the images so far; 0 is no limit."
+        None,
+        "The half-life is at most this share of the images so far; 0 is no limit.",
+        Range(0, 1000),
     )
-    mbstd_group: int | None = option(None, "Samples per minibatch-std group of the discriminator.")
+    mbstd_group: int | None = option(
+        None, "Samples per minibatch-std group of the discriminator.", Range(1, 65536)
+    )
     mirror: bool = option(True, "Show every image flipped half of the time.")
     aug: str = option("ada", "Augmentation before the own discriminator: ada, diffaugment, none.")
-    target: float = option(0.6, "ADA's target for the own discriminator.")
+    target: float = option(0.6, "ADA's target for the own discriminator.", SHARE)
     aug_heads: str = option("ada", "Augmentation before the backbones: ada, diffaugment, none.")
-    target_heads: float = option(0.3, "ADA's target for each backbone's discriminator.")
-    aug_p: float | None = option(None, "Fixed augmentation probability instead of adapting it.")
+    target_heads: float = option(0.3, "ADA's target for each backbone's discriminator.", SHARE)
+    aug_p: float | None = option(
+        None, "Fixed augmentation probability instead of adapting it.", SHARE, flags="--aug-p --p"
+    )
     head_loss: str = option("sigmoid", "Loss of the backbones' discriminators: sigmoid or hinge.")
     head_norm: str = option("equalised", "Weights of their heads: equalised or spectral.")
     gamma_heads: float = option(
         0.0,
         "R1 weight of their heads, taken at the backbone's features; 0, as the reference: none.",
+        WEIGHT,
     )
     head_cond: bool = option(True, "With --cond, let the heads see the classes, by projection.")
     smooth: str = option(
@@ -88,15 +117,25 @@ class TrainConfig:
     smooth_generator: bool = option(
         True, "Where targets are smoothed, smooth the generator's as well, as the reference does."
     )
-    holdout: int = option(0, "Images kept from training, to watch the discriminators overfit.")
-    eval_num: int = option(
-        5000, "Fakes per snapshot for the evaluator's distances; 0: no evaluation."
+    holdout: int = option(
+        0,
+        "Images kept from training, to watch the discriminators overfit.",
+        Range(0, MOST_IMAGES),
     )
-    rank_num: int = option(10_000, "Images of each class in a selection, at most.")
+    eval_num: int = option(
+        5000,
+        "Fakes per snapshot for the evaluator's distances; 0: no evaluation.",
+        Range(0, MOST_IMAGES),
+    )
+    rank_num: int = option(
+        10_000, "Images of each class in a selection, at most.", Range(LEAST_IMAGES, MOST_IMAGES)
+    )
     track_probes: bool = option(False, "Score every backbone of the bank at each snapshot.")
-    tick: float = option(4, "Thousands of images between two lines of the log.")
-    snap: int = option(10, "Ticks between two snapshots.")
-    seed: int = option(0, "Seed of every random decision.")
+    tick: float = option(
+        4, "Thousands of images between two lines of the log.", Range(0, KIMG.most, is_open=True)
+    )
+    snap: int = option(10, "Ticks between two snapshots.", STEPS)
+    seed: int = option(0, "Seed of every random decision.", SEEDS)
 
     def __post_init__(self) -> None:
         """Check every value.
@@ -110,27 +149,14 @@ class TrainConfig:
                 raise UsageError(
                     f"--{_flag(name)}: '{value}' is unknown. Use one of {', '.join(choices)}."
                 )
-        above_zero = ("k", "kimg", "batch", "channel_base", "channel_max", "z_dim", "w_dim",
-                      "map_layers", "lr", "r1_interval", "pl_interval", "mbstd_group", "tick",
-                      "snap")  # fmt: skip
-        from_zero = ("patience", "gamma", "gamma_heads", "pl_weight", "ema_kimg", "ema_rampup",
-                     "holdout", "eval_num", "seed")  # fmt: skip
-        for names, least in ((above_zero, "above zero"), (from_zero, "zero or above")):
-            for name in names:
-                value = getattr(self, name)
-                if value is not None and (value < 0 or (value == 0 and names is above_zero)):
-                    raise UsageError(f"--{_flag(name)}: must be {least}, not {value}.")
-        for name in ("style_mixing", "aug_p", "target", "target_heads"):
-            value = getattr(self, name)
-            if value is not None and not 0 <= value <= 1:
-                raise UsageError(f"--{_flag(name)}: must be from 0 to 1, not {value}.")
-        for name in ("rank_num", "eval_num"):
-            value = getattr(self, name)
-            if value < 16 and not (name == "eval_num" and value == 0):
-                raise UsageError(f"--{_flag(name)}: {value} images are too few; use 16 or more.")
+        check_numbers(self)
+        if 0 < self.eval_num < LEAST_IMAGES:
+            raise UsageError(
+                f"--eval-num: {self.eval_num} images are too few; use {LEAST_IMAGES} or more, or 0."
+            )
         r = self.resolution
-        if r is not None and (r < 8 or r & (r - 1)):
-            raise UsageError(f"--resolution: {r} is not a power of two from 8.")
+        if r is not None and r & (r - 1):
+            raise UsageError(f"--resolution: {r} is not a power of two from {SIDE}.")
         if self.stage_kimg is not None:
             if self.kimg is not None:
                 raise UsageError("--kimg and --stage-kimg both set the length. Give one of them.")
@@ -140,19 +166,21 @@ class TrainConfig:
         """Return `stage_kimg` as numbers, the warm-up first.
 
         Raises:
-            UsageError: not as many numbers as the strategy has stages.
+            UsageError: not as many numbers as the strategy has stages, or one out of range.
         """
         assert self.stage_kimg is not None
-        try:
-            lengths = [float(part) for part in self.stage_kimg.split(",")]
-        except ValueError:
-            lengths = []
+        lengths = parse_numbers("--stage-kimg", self.stage_kimg, KIMG)
         wanted = self.stage_count
-        if not lengths or min(lengths) < 0 or sum(lengths) == 0 or len(lengths) != wanted:
+        if len(lengths) != wanted:
             raise UsageError(
                 f"--stage-kimg: '{self.stage_kimg}' should be {wanted} numbers with commas "
                 f"between them: strategy {self.strategy} has a warm-up and {wanted - 1} "
                 "stages."
+            )
+        if sum(lengths) < LEAST_KIMG:
+            raise UsageError(
+                f"--stage-kimg: '{self.stage_kimg}' is no length; at least {LEAST_KIMG:g} in "
+                "all is needed."
             )
         return lengths
 

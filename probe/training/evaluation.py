@@ -2,17 +2,19 @@
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import numpy as np
 import torch
 
-from probe.bank.load import load_backbone
+from probe.bank.load import input_spec, load_backbone
 from probe.bank.spec import BackboneSpec
+from probe.bank.weights import weights_digest
 from probe.errors import BackboneUnavailable, ProbeError
 from probe.features.extract import BackbonePool, extract, pooled_features, share_out
 from probe.features.space import open_space
 from probe.features.store import FeatureStore
+from probe.files import digest_json
 from probe.generators.checkpoint import Checkpoint
 from probe.generators.sampler import GeneratorSource
 from probe.generators.stylegan2 import Generator
@@ -44,6 +46,16 @@ class Candidates:
     store: FeatureStore
     calibration: ImageSource
     offline: bool
+
+    def digest(self, spec: BackboneSpec) -> str:
+        """Return the digest of what an entry's network computes: its weights, its input, its taps.
+
+        Raises:
+            BackboneUnavailable: the weights are not here.
+        """
+        weights = weights_digest(spec, offline=self.offline, calibration=self.calibration)
+        taken = {"pool": spec.pool, "taps": spec.taps, "tap_norm": spec.tap_norm}
+        return digest_json({"weights": weights, "input": asdict(input_spec(spec)), **taken})
 
 
 @dataclass(frozen=True)

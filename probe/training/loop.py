@@ -7,71 +7,32 @@ moments when a backbone joins.
 """
 
 import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import torch
 
-from probe.bank.load import load_backbone
 from probe.errors import ProbeError
 from probe.files import copy_file, write_json
 from probe.generators.base import to_uint8
+from probe.generators.formats import load_generator
 from probe.generators.run_folder import BEST
-from probe.generators.snapshot import read_safetensors, save_snapshot
+from probe.generators.snapshot import save_snapshot
 from probe.images.grid import save_grid
-from probe.runtime import World, autocast, peak_gib, torch_stream
+from probe.runtime import autocast, peak_gib, torch_stream
 from probe.training.clock import Clock
-from probe.training.ensemble import Member, is_smoothed, vision_member
-from probe.training.evaluation import Candidates, Evaluator, accuracies
-from probe.training.presets import Plan
-from probe.training.reals import Reals, RealStream, load_pixels, one_hot
+from probe.training.ensemble import is_smoothed
+from probe.training.evaluation import Evaluator, accuracies
+from probe.training.reals import RealStream, load_pixels, one_hot
 from probe.training.records import RunRecords, summarise
+from probe.training.resume import resume
+from probe.training.run import PROGRESS_FILE, Run
 from probe.training.selection import rank_snapshot, select
-from probe.training.state import STATE_FILE, TrainState
+from probe.training.state import TrainState
+from probe.training.state_file import has_state, write_state
 from probe.training.step import train_step
 
 GRID_IMAGES, GRID_COLUMNS = 96, 12
-PROGRESS_FILE = "progress.json"
-Report = Callable[[dict[str, Any]], None]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Run:
-    """What stays the same from the first step to the last.
-
-    Attributes:
-        reals: the images.
-        plan: the resolved options and the schedule.
-        candidates: the bank.
-        folder: the run directory.
-        device: where to compute.
-        precision: "fp32" or "bf16".
-        world: the processes.
-        metadata: plain values to keep in the snapshots.
-        report: is given one record per step, tick, evaluation and selection.
-    """
-
-    reals: Reals
-    plan: Plan
-    candidates: Candidates
-    folder: Path
-    device: torch.device
-    precision: str
-    world: World
-    metadata: dict[str, Any]
-    report: Report
-
-    def member(self, name: str, *, smooth: bool = False) -> Member:
-        """Return a new discriminator on a backbone of the bank."""
-        spec = next(s for s in self.candidates.specs if s.name == name)
-        backbone = load_backbone(
-            spec, offline=self.candidates.offline, calibration=self.candidates.calibration
-        ).to(self.device, memory_format=torch.channels_last)
-        config = self.plan.config
-        c_dim = self.reals.c_dim if config.head_cond else 0
-        return vision_member(config, backbone, c_dim=c_dim, smooth=smooth, device=self.device)
 
 
 def train(run: Run, state: TrainState) -> Path:
@@ -85,15 +46,12 @@ def train(run: Run, state: TrainState) -> Path:
         The best snapshot's path, or the last one's where nothing was evaluated.
 
     Raises:
-        ProbeError: a loss or weight became NaN or infinite; the last good state is kept.
+        ProbeError: the state in the directory belongs to another run or is damaged, or a loss or
+            weight became NaN or infinite; the last good state is kept.
     """
     config, world = run.plan.config, run.world
     assert config.batch is not None
-    fresh = not (run.folder / STATE_FILE).exists()
-    if not fresh:
-        state.load(run.folder, run.member, world)
-        if world.is_first:
-            _restore_best(run, state)
+    fresh = not resume(run, state)
     stream = RealStream(
         run.reals, batch=config.batch, mirror=config.mirror, seed=config.seed, world=world,
         device=run.device,
@@ -101,12 +59,13 @@ def train(run: Run, state: TrainState) -> Path:
     labels = None
     if run.reals.c_dim and run.reals.training.labels is not None:
         labels = torch.tensor(run.reals.training.labels)
-    records = RunRecords(run.folder, state.images) if world.is_first else None
+    seen = None if fresh else state.images
+    records = RunRecords(run.folder, seen) if world.is_first else None
     evaluator = _open_evaluator(run)
     if fresh and world.is_first:
         _write_reals(run)
         _write_grid(run, state, "fakes_init.png")
-    if fresh and "init" in run.metadata:
+    if fresh and ("init" in run.metadata or run.plan.stage_ends[0] == 0):
         _take_snapshot(run, state, evaluator, records)  # what is inherited takes part
 
     clock = Clock(run.device)
@@ -145,9 +104,9 @@ def train(run: Run, state: TrainState) -> Path:
 
     if records is not None:
         records.close()
-    _save(run, state)
+        _write_progress(run, state)
     best = run.folder / BEST
-    return best if best.exists() else _snapshot_path(run, state)
+    return best if best.exists() else run.snapshot_at(state.images)
 
 
 def _open_evaluator(run: Run) -> Evaluator | None:
@@ -166,9 +125,9 @@ def _begin_stage(run: Run, state: TrainState) -> None:
     config = run.plan.config
     snapshot = run.folder / BEST
     if state.best is None:
-        snapshot = _snapshot_path(run, state)
+        snapshot = run.snapshot_at(state.images)
     run.world.wait()  # the first process has written it
-    checkpoint = read_safetensors(snapshot)
+    checkpoint = load_generator(snapshot)
     choices = select(
         state.stage + 1, snapshot, checkpoint, run.folder, run.reals, run.candidates, state.names,
         config=config, device=run.device, precision=run.precision, world=run.world,
@@ -177,6 +136,7 @@ def _begin_stage(run: Run, state: TrainState) -> None:
     for choice in choices:
         smooth = is_smoothed(config, choice.accuracy)
         state.members.append(run.member(choice.name, smooth=smooth))
+        state.weights[choice.name] = run.candidates.digest(run.spec(choice.name))
     if choices:
         # Its gradient grows twenty times and more when a backbone joins. Moments of the smaller one
         # would let Adam take steps ten times too long until it has forgotten them, and the
@@ -263,7 +223,7 @@ def _stop_if_broken(run: Run, state: TrainState, record: dict[str, dict[str, flo
         broken.append("A weight")
     if broken:
         kept = "no state was written yet"
-        if (run.folder / STATE_FILE).exists():
+        if has_state(run.folder):
             kept = f"the last good state is in {run.folder}"
         raise ProbeError(
             f"{broken[0]} became NaN or infinite before kimg {state.images / 1000:.1f}; {kept}. "
@@ -271,18 +231,14 @@ def _stop_if_broken(run: Run, state: TrainState, record: dict[str, dict[str, flo
         )
 
 
-def _snapshot_path(run: Run, state: TrainState) -> Path:
-    return run.folder / f"network-snapshot-{state.images // 1000:06d}.safetensors"
-
-
 def _take_snapshot(
     run: Run, state: TrainState, evaluator: Evaluator | None, records: RunRecords | None
 ) -> None:
     """Write images and the average generator, judge it, and keep it if it is the best so far."""
-    config, path = run.plan.config, _snapshot_path(run, state)
+    config, path = run.plan.config, run.snapshot_path(state.images)
     started = time.monotonic()
     if run.world.is_first:
-        _write_grid(run, state, f"fakes{state.images // 1000:06d}.png")
+        _write_grid(run, state, f"fakes{run.number(state.images)}.png")
         kimg = {"kimg": state.images / 1000, "discriminators": state.names}
         save_snapshot(path, state.average, metadata={**run.metadata, **kimg})
     found = {}
@@ -310,7 +266,7 @@ def _take_snapshot(
     if config.track_probes:
         run.world.wait()
         board = rank_snapshot(
-            read_safetensors(path), run.reals, run.candidates, [], together=False, config=config,
+            load_generator(path), run.reals, run.candidates, [], together=False, config=config,
             device=run.device, precision=run.precision, world=run.world,
             report=lambda record: None,
         )  # fmt: skip
@@ -339,40 +295,28 @@ def _judge(run: Run, state: TrainState, distance: float, path: Path) -> None:
             copy_file(path, run.folder / BEST)
 
 
-def _restore_best(run: Run, state: TrainState) -> None:
-    """Let the best snapshot's file be the one of the state that the run goes on from.
-
-    A kill between the two leaves a later one, and where numbers are not repeated bit by bit (a
-    GPU, bf16) it would stay.
-    """
-    path = run.folder / BEST
-    if state.best is None:
-        path.unlink(missing_ok=True)
-        return
-    numbered = run.folder / f"network-snapshot-{int(state.best[0]):06d}.safetensors"
-    if not path.exists() or read_safetensors(path).kimg != state.best[0]:
-        copy_file(numbered, path)
-
-
 def _save(run: Run, state: TrainState) -> None:
     """Write the state from which this very point is continued."""
     if run.world.size > 1:
         for member in state.members:
             member.adaptive.gather(run.world.sum, keep=run.world.is_first)
     if run.world.is_first:
-        state.save(run.folder)
-        total = run.plan.stage_ends[-1] - state.shift
-        write_json(
-            run.folder / PROGRESS_FILE,
-            {
-                "kimg": state.images / 1000,
-                "total_kimg": total / 1000,
-                "stage": state.stage,
-                "discriminators": state.names,
-                "finished": state.images >= total and state.stage + 1 == len(run.plan.stage_ends),
-            },
-        )
+        write_state(run.folder, state.record())
+        _write_progress(run, state)
     run.world.wait()
+
+
+def _write_progress(run: Run, state: TrainState) -> None:
+    """Say how far the run is, for those who look on."""
+    total = run.plan.stage_ends[-1] - state.shift
+    record = {
+        "kimg": state.images / 1000,
+        "total_kimg": total / 1000,
+        "stage": state.stage,
+        "discriminators": state.names,
+        "finished": state.images >= total and state.stage + 1 == len(run.plan.stage_ends),
+    }
+    write_json(run.folder / PROGRESS_FILE, record)
 
 
 def _write_reals(run: Run) -> None:

@@ -68,10 +68,12 @@ def make_plan(
         resolution: side of the training images.
         images: how many there are.
         processes: over which each batch is divided.
-        inherited: whether training goes on from given networks, which need no warm-up.
+        inherited: whether training goes on from given networks, which need neither a warm-up nor
+            a ramp-up of their weight average.
 
     Raises:
-        UsageError: the batch does not divide by processes and minibatch-std groups.
+        UsageError: the batch does not divide by processes and minibatch-std groups, or no channel
+            is left at the resolution.
     """
     name = config.cfg
     if name == "auto" and resolution <= 64:
@@ -88,10 +90,19 @@ def make_plan(
         why["gamma"] = f"preset {name}'s {PRESETS[name]['gamma']:g}, scaled to the batch"
         preset["mbstd_group"] = min(preset["mbstd_group"], max(1, batch // processes))
     preset["resolution"], why["resolution"] = resolution, "the images' own"
+    if inherited:
+        # A ramp-up forgets a young average, and this one is as old as the file's training.
+        preset["ema_rampup"], why["ema_rampup"] = 0.0, "--init brings a weight average"
     given = {k: v for k, v in vars(config).items() if v is not None}
     chosen = {k: v for k, v in preset.items() if k not in given}
     resolved = replace(config, **chosen)
     assert resolved.batch is not None and resolved.mbstd_group is not None
+    assert resolved.channel_base is not None
+    if resolved.channel_base < resolution:
+        raise UsageError(
+            f"--channel-base: {resolved.channel_base} leaves no channel at {resolution} px; use "
+            f"{resolution} or more."
+        )
     if resolved.batch % processes:
         raise UsageError(f"--batch: {resolved.batch} does not divide over {processes} processes.")
     each = resolved.batch // processes

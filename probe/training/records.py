@@ -14,10 +14,17 @@ from typing import Any
 
 import torch
 
-from probe.files import read_lines, utf8_path, write_text
+from probe.files import utf8_path, write_text
+from probe.stored import read_lines
 
 STATS_FILE = "stats.jsonl"
 PROBES_FILE = "probes.jsonl"
+
+
+def _is_beyond(line: Mapping[str, Any], images: int | None) -> bool:
+    """Return whether a line is about more images than those; what does not say stays."""
+    kimg = line.get("kimg")
+    return isinstance(kimg, int | float) and (images is None or kimg > images / 1000)
 
 
 def summarise(stats: Mapping[str, Sequence[torch.Tensor]]) -> dict[str, dict[str, float]]:
@@ -36,18 +43,24 @@ def summarise(stats: Mapping[str, Sequence[torch.Tensor]]) -> dict[str, dict[str
 class RunRecords:
     """Appends records to a run directory.
 
-    Lines beyond the state that a run goes on from are dropped: they will be written again.
+    Lines beyond the state that a run goes on from are dropped: they will be written again. So are
+    those that a kill has cut off.
 
     Args:
         folder: the run directory.
-        images: images seen in the state that the run goes on from.
+        images: images seen in the state that the run goes on from; None for a run that begins.
     """
 
-    def __init__(self, folder: Path, images: int) -> None:
-        self.folder, self.images = folder, images
-        for path in folder.glob("*.jsonl"):
-            lines = [line for line in read_lines(path) if line["kimg"] <= images / 1000]
-            write_text(path, "".join(json.dumps(line) + "\n" for line in lines))
+    def __init__(self, folder: Path, images: int | None) -> None:
+        self.folder = folder
+        for path in (folder / STATS_FILE, folder / PROBES_FILE, *folder.glob("metric-*.jsonl")):
+            if path.exists():
+                lines = [
+                    line
+                    for line in read_lines(path, dict[str, Any])
+                    if not _is_beyond(line, images)
+                ]
+                write_text(path, "".join(json.dumps(line) + "\n" for line in lines))
         self._board, self._links = None, ExitStack()
         if importlib.util.find_spec("tensorboard") is not None:
             from torch.utils.tensorboard import SummaryWriter

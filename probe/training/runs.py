@@ -1,16 +1,30 @@
 """Run directories: numbered, never mixed up, continued by repeating the command."""
 
 import fcntl
-import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from probe.errors import UsageError
-from probe.training.loop import PROGRESS_FILE
-from probe.training.state import STATE_FILE
+from probe.errors import ProbeError, UsageError
+from probe.files import leftovers
+from probe.stored import read_record
+from probe.training.run import OPTIONS_FILE, PROGRESS_FILE
+from probe.training.state_file import STATE_FILE, has_state
 
-OPTIONS_FILE = "training_options.json"
 LOCK_FILE = ".lock"
+
+
+@dataclass(frozen=True)
+class _Options:
+    """What identifies a run in its training_options.json."""
+
+    digest: str
+    length: list[Any]
+
+
+@dataclass(frozen=True)
+class _Progress:
+    finished: bool
 
 
 def choose_folder(
@@ -28,6 +42,7 @@ def choose_folder(
     Raises:
         UsageError: `outdir` is a run directory itself, or there is nothing to resume, or another
             process is at it.
+        ProbeError: a run with a state does not say which one it is.
     """
     if (outdir / OPTIONS_FILE).exists():
         raise UsageError(
@@ -36,13 +51,13 @@ def choose_folder(
         )
     runs = sorted(p for p in outdir.glob("[0-9]" * 5 + "-*") if p.is_dir())
     if resume is not None:
-        found = [p for p in runs if (p / STATE_FILE).exists()]
+        found = [p for p in runs if has_state(p)]
         folder = Path(resume)
         if str(resume) == "latest":
             if not found:
                 raise UsageError(f"--resume latest: no run in {outdir} has a training state yet.")
             folder = found[-1]
-        elif not (folder / STATE_FILE).exists():
+        elif not has_state(folder):
             example = found[-1] if found else outdir / f"00000-{name}"
             raise UsageError(
                 f"--resume: {folder} holds no {STATE_FILE}. Name a run directory, for example "
@@ -51,32 +66,61 @@ def choose_folder(
         handle = _lock(folder)
         if handle is None:
             raise UsageError(f"--resume: another process is training in {folder}.")
+        _clean(folder)
         return folder, handle
     for folder in reversed(runs):
-        if _is_unfinished(folder, record):
+        if _is_unfinished(folder, record) or _is_empty(folder, name):
             handle = _lock(folder)
             if handle is not None:
+                _clean(folder)
                 return folder, handle
-    taken = [int(p.name[:5]) for p in runs]
-    folder = outdir / f"{max(taken, default=-1) + 1:05d}-{name}"
-    folder.mkdir(parents=True)
-    handle = _lock(folder)
-    assert handle is not None
-    return folder, handle
+    number = max((int(p.name[:5]) for p in runs), default=-1)
+    while True:  # another process may be taking numbers too
+        number += 1
+        folder = outdir / f"{number:05d}-{name}"
+        try:
+            folder.mkdir(parents=True)
+        except FileExistsError:
+            continue
+        handle = _lock(folder)
+        if handle is not None:
+            return folder, handle
 
 
 def _is_unfinished(folder: Path, record: dict[str, Any]) -> bool:
-    """Return whether a folder holds the very same run, not at its end."""
+    """Return whether a folder holds the very same run, not at its end.
+
+    Raises:
+        ProbeError: it has a state, and does not say of which run.
+    """
     try:
-        theirs = json.loads((folder / OPTIONS_FILE).read_text("utf-8"))
-    except (OSError, ValueError):
+        theirs = read_record(
+            folder / OPTIONS_FILE,
+            _Options,
+            "So it cannot be told whether this command belongs to that run: continue it with "
+            f"--resume {folder}, or begin a new one in another --outdir.",
+        )
+    except ProbeError:
+        if has_state(folder):
+            raise
         return False
-    if any(theirs.get(key) != record[key] for key in ("digest", "length")):
+    if [theirs.digest, theirs.length] != [record["digest"], record["length"]]:
         return False
     try:
-        return not json.loads((folder / PROGRESS_FILE).read_text("utf-8"))["finished"]
-    except FileNotFoundError:
+        return not read_record(folder / PROGRESS_FILE, _Progress, "").finished
+    except ProbeError:  # it is written anew with the next state
         return True
+
+
+def _is_empty(folder: Path, name: str) -> bool:
+    """Return whether a process was killed as soon as it had made a folder for such a run."""
+    return folder.name[6:] == name and all(p.name == LOCK_FILE for p in folder.iterdir())
+
+
+def _clean(folder: Path) -> None:
+    """Remove what a killed process had begun to write; the folder is locked by this one."""
+    for path in leftovers(folder):
+        path.unlink(missing_ok=True)
 
 
 def _lock(folder: Path) -> BinaryIO | None:

@@ -12,16 +12,18 @@ import probe
 from probe.files import digest_json, write_json
 from probe.images.base import ImageSource
 from probe.images.decode import describe_broken
+from probe.memory import explain_lack
 from probe.runtime import World, choose_precision, ignore, join_world
 from probe.training.availability import require_backbones
 from probe.training.config import TrainConfig
 from probe.training.evaluation import Candidates
 from probe.training.inherit import Inherited, inherit
-from probe.training.loop import Report, Run
 from probe.training.presets import Plan, make_plan
 from probe.training.reals import Reals, open_reals
-from probe.training.runs import OPTIONS_FILE, choose_folder
+from probe.training.run import OPTIONS_FILE, Report, Run
+from probe.training.runs import choose_folder
 from probe.training.state import TrainState
+from probe.training.state_file import has_state
 
 
 @contextmanager
@@ -113,27 +115,38 @@ def set_up(
                     "average": inherited.average,
                     "discriminator": inherited.discriminator,
                 }
-            state = TrainState(
-                plan.config,
-                reals.resolution,
-                device,
-                record["digest"],
-                c_dim=reals.c_dim,
-                **networks,
-            )
             metadata = {"options": asdict(plan.config), "images_digest": identity["images"]}
             run = Run(
                 reals=reals,
                 plan=plan,
                 candidates=candidates,
                 folder=folder,
+                options=record,
                 device=device,
                 precision=precision,
                 world=world,
                 metadata=metadata if init is None else {**metadata, "init": str(init)},
                 report=report if world.is_first else ignore,
             )
-            yield run, state
+            with explain_lack(_too_large(run)):
+                state = TrainState(
+                    plan.config,
+                    reals.resolution,
+                    device,
+                    record["digest"],
+                    c_dim=reals.c_dim,
+                    **networks,
+                )
+                yield run, state
+
+
+def _too_large(run: Run) -> str:
+    """Return what to say where memory is lacking."""
+    text = (
+        f"Out of memory on {run.device} with --batch {run.plan.config.batch} at --resolution "
+        f"{run.reals.resolution}. Choose a smaller --batch or a smaller --resolution."
+    )
+    return text if run.folder == Path() else f"{text} What is finished stays in {run.folder}."
 
 
 def _identity(
@@ -157,12 +170,16 @@ def _run_directory(
     resume: Path | str | None,
     world: World,
 ) -> Iterator[Path]:
-    """Choose and lock the run directory, and write its options; every process learns its path."""
+    """Choose and lock the run directory; every process learns its path.
+
+    A new one is given its options. Those of a run with a state stay until it is known to be theirs.
+    """
     handle, folder = None, Path()
     if outdir is not None and world.is_first:
         name = Path(source.name).resolve().stem or "images"
         folder, handle = choose_folder(Path(outdir), name, record, resume)
-        write_json(folder / OPTIONS_FILE, record)
+        if not has_state(folder):
+            write_json(folder / OPTIONS_FILE, record)
     try:
         yield Path(world.broadcast(str(folder)))
     finally:

@@ -1,25 +1,20 @@
-"""Everything that is state in a training run, and its file.
+"""Everything that is state in a training run, and its record.
 
 Randomness is a function of (seed, images seen) and progress counts images, so that no generator of
-random numbers is stored: the same options and this file continue the run exactly.
+random numbers is stored: the same options and this state continue the run exactly.
 """
 
 import copy
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 
-from probe.errors import ProbeError
-from probe.files import atomic_path
 from probe.generators import stylegan2
 from probe.runtime import World, stream_seed
 from probe.training.config import TrainConfig
 from probe.training.discriminator import Discriminator
 from probe.training.ensemble import Member, make_adam, own_member
-
-STATE_FILE = "training-state-latest.pt"
 
 
 class TrainState:
@@ -37,6 +32,8 @@ class TrainState:
         path_mean: running mean of path lengths, float64.
         best: kimg and evaluator distance of the best snapshot so far, or None.
         stale: snapshots since the distance last improved within this stage, and the least one.
+        weights: digest of each backbone in use, by name; see `Candidates.digest`.
+        judge: digest of the evaluator, "" where nobody judges.
         digest: digest of the training data and the options; a state continues only its own run.
         c_dim: number of classes.
     """
@@ -84,53 +81,41 @@ class TrainState:
         self.path_mean = torch.zeros([], dtype=torch.float64)
         self.best: tuple[float, float] | None = None
         self.stale: tuple[int, float] = (0, float("inf"))
+        self.weights: dict[str, str] = {}
+        self.judge = ""
         self.digest = digest
         self.c_dim = c_dim
 
     NETWORKS = ("generator", "average", "generator_optimizer")
-    VALUES = ("images", "tick", "stage", "shift", "path_mean", "best", "stale", "digest")
+    VALUES = ("images", "tick", "stage", "shift", "path_mean", "best", "stale", "weights", "judge",
+              "digest")  # fmt: skip
 
     @property
     def names(self) -> list[str]:
         """The backbones in use, in the order in which they were added."""
         return [member.name for member in self.members[1:]]
 
-    def save(self, folder: Path) -> None:
-        """Write the state atomically to `folder`: tensors and plain values only."""
+    def record(self) -> dict[str, Any]:
+        """Return everything as tensors and plain values, to be restored or written."""
         record: dict[str, Any] = {n: getattr(self, n).state_dict() for n in self.NETWORKS}
         record |= {n: getattr(self, n) for n in self.VALUES}
         record["members"] = {member.name: member.state_dict() for member in self.members}
-        with atomic_path(folder / STATE_FILE) as temporary:
-            try:
-                torch.save(record, temporary)
-            except RuntimeError as error:  # how torch's writer speaks of a full disk
-                raise OSError(f"the training state could not be written ({error})") from error
+        return record
 
-    def load(self, folder: Path, make_member: Callable[[str], Member], world: World) -> None:
-        """Continue from the state in `folder`.
+    def restore(
+        self, record: Mapping[str, Any], make_member: Callable[[str], Member], world: World
+    ) -> None:
+        """Continue from what `record` returned.
 
         Args:
-            folder: a run directory.
+            record: of the very same run.
             make_member: builds the discriminator on a backbone by its name.
             world: the processes; what was observed since p was last moved goes to the first.
-
-        Raises:
-            ProbeError: the file is damaged, or belongs to other data or options.
         """
-        path = folder / STATE_FILE
-        try:
-            record = torch.load(path, map_location="cpu", weights_only=True)
-        except Exception as error:  # torch raises many kinds for a damaged file
-            raise ProbeError(f"{path}: cannot be read ({error}). Start a new run.") from error
-        if record.get("digest") != self.digest:
-            raise ProbeError(
-                f"{path}: belongs to a run with other images or options. Repeat that run's "
-                "options (training_options.json beside it) or start a new run."
-            )
         for name in self.NETWORKS:
             getattr(self, name).load_state_dict(record[name])
-        for name in self.VALUES:
-            setattr(self, name, record[name])
+        for name in self.VALUES:  # records of earlier releases lack some
+            setattr(self, name, record.get(name, getattr(self, name)))
         for name, saved in record["members"].items():
             if name != "D":
                 self.members.append(make_member(name))

@@ -67,6 +67,19 @@ def test_repeating_computes_nothing_and_prints_the_same(rank, reals, fakes, monk
     assert rank(reals, fakes).out == first.out
 
 
+def test_a_changed_digit_of_what_was_measured_is_put_right(rank, reals, fakes, tmp_path):
+    first = board(rank(reals, fakes))
+    paths = list((tmp_path / "cache").glob("features/*/facts.json"))
+    for path in paths:
+        text = path.read_text()
+        path.write_text(re.sub(r'("dim": )\d', r"\g<1>9", text))
+        assert path.read_text() != text
+    again = board(rank(reals, fakes))
+    for before, after in zip(first.rows, again.rows, strict=True):
+        assert (before.name, before.dim, before.params) == (after.name, after.dim, after.params)
+    assert len(paths) == 3
+
+
 def test_generators_are_repeatable_and_seeded(rank, reals, checkpoint):
     first = board(rank(reals, checkpoint))
     assert first.config["fake"]["kind"] == "generator"

@@ -30,7 +30,7 @@ def test_a_run_its_files_and_its_rank(cli, reals, bank, tmp_path):
     result = cli("train", "--real", reals, "--outdir", tmp_path / "runs", "--bank", bank, *SHORT)
     assert result.code == 0, result.err
     folder = tmp_path / "runs" / "00000-reals"
-    snapshot = folder / "network-snapshot-000000.safetensors"
+    snapshot = folder / "network-snapshot-000000_040.safetensors"
     assert result.out.strip() == str(snapshot)
     names = {p.name for p in folder.iterdir()}
     assert {"training_options.json", "log.txt", "stats.jsonl", "reals.png"} <= names
@@ -42,6 +42,10 @@ def test_a_run_its_files_and_its_rank(cli, reals, bank, tmp_path):
     stats = [json.loads(line) for line in (folder / "stats.jsonl").read_text().splitlines()]
     assert [round(s["Progress/kimg"]["mean"], 3) for s in stats] == [0.02, 0.04]
     assert saved(folder)["images"] == 40
+    inspected = cli("inspect", folder)
+    assert str(snapshot) in inspected.out and "0.04" in inspected.out
+    drawn = cli("generate", "--gen", folder, "--seeds", "0-1", "--outdir", tmp_path / "drawn")
+    assert drawn.code == 0, drawn.err
     ranked = cli("rank", "--real", reals, "--gen", snapshot, "--bank", bank, "--format", "json")
     assert ranked.code == 0, ranked.err
 

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from probe.features.contents import damaged
 from probe.features.store import FeatureStore
 
 RECORD = {"backbone": "toy", "weights": "abc", "resolution": 64, "precision": "fp32"}
@@ -80,3 +81,28 @@ def test_results_are_recalled_for_equal_inputs_only(tmp_path):
     recalled = FeatureStore(tmp_path).recall({"seed": 0})
     assert recalled is not None and recalled["score"][0] == -0.5
     assert store.recall({"seed": 1}) is None
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda text: text.replace("512", "513"),
+        lambda text: text.replace("sha256", "sha257"),
+        lambda text: text[:-5],
+        lambda text: "",
+        lambda text: "[]",
+        lambda text: "[" * 100_000,
+        lambda text: '{"dim": 513}',
+        lambda text: '{"facts": [], "sha256": 3}',
+    ],
+)
+def test_facts_that_have_changed_are_noticed(tmp_path, damage):
+    space = FeatureStore(tmp_path).space(RECORD)
+    space.write(KEYS, ROWS)
+    facts = {"dim": 512, "images_per_second": 0.1 + 0.2}
+    space.write_facts(facts)
+    assert FeatureStore(tmp_path).space(RECORD).facts() == facts and damaged(tmp_path) == []
+    path = space.folder / "facts.json"
+    path.write_text(damage(path.read_text()))
+    assert FeatureStore(tmp_path).space(RECORD).facts() == {}
+    assert damaged(tmp_path) == [path]

@@ -151,8 +151,8 @@ def test_two_images_copied_often_are_refused(metrics, reals, fakes, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "code", "words"),
     [
-        (["--num", "3"], 2, "--num: 3 is too few"),
-        (["--num-gen", "3"], 2, "--num-gen: 3 is too few"),
+        (["--num", "3"], 2, "--num: must be a whole number from 16 to"),
+        (["--num-gen", "3"], 2, "--num-gen: must be a whole number from 16 to"),
         (["--backbones", "color"], 2, "Did you mean 'colour'?"),
         (["--precision", "fp8"], 2, "fp8"),
         (["--trunc", "0.5"], 2, "holds finished images"),

@@ -2,6 +2,7 @@
 
 import html
 import json
+import re
 
 import pytest
 from PIL import Image
@@ -32,6 +33,8 @@ def test_it_has_curves_images_and_what_was_chosen(run):
                   "Training images", "Before training", f"Stage 1: {added[0]}", "0.08 kimg",
                   "finished", f"1, at 0.04 kimg: {added[0]} joins."):  # fmt: skip
         assert words in page, words
+    captions = re.findall(r"<figcaption>([^<\n]*kimg)</figcaption>", page)
+    assert captions == ["0.02 kimg", "0.04 kimg", "0.06 kimg", "0.08 kimg"]
     assert page.count('class="mark"') >= 5  # the stage, in every figure
     assert "https://" not in page and "default-src 'none'" in page
     assert len(page) < 5_000_000

@@ -3,35 +3,15 @@
 from pathlib import Path
 
 import pytest
-import torch
-from inputs import ENTRY, write_images
+from inputs import write_images, write_judged_bank
 
 import probe
 
 
-class Mixed(torch.nn.Module):
-    """Sees colour and a little of the layout."""
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return torch.nn.functional.avg_pool2d(x, 8).flatten(1)
-
-
-class Grid(torch.nn.Module):
-    """Sees the layout as a map."""
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return torch.nn.functional.avg_pool2d(x, 4)
-
-
 @pytest.fixture
-def judged_bank(bank: Path) -> Path:
+def judged_bank(tmp_path: Path) -> Path:
     """`colour`, `edges`, `grid` (a map) and the evaluator `mixed`."""
-    for name, module in (("mixed", Mixed()), ("grid", Grid())):
-        torch.jit.script(module).save(str(bank.parent / f"{name}.pt"))
-    text = ENTRY.format(name="grid") + ENTRY.format(name="mixed") + "  role: evaluator\n"
-    path = bank.parent / "judged.yaml"
-    path.write_text(bank.read_text() + text)
-    return path
+    return write_judged_bank(tmp_path)
 
 
 @pytest.fixture

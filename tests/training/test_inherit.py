@@ -138,3 +138,24 @@ def test_a_run_goes_on_from_a_pickle(fit, pickled):
     assert state["images"] == 16 and len(state["members"]) == 3
     assert not torch.equal(state["generator"]["synthesis.b16.conv1.weight"].cpu(),
                            g.synthesis.b16.conv1.weight)  # fmt: skip
+
+
+def far(network, state):
+    """Return how far a network's parameters are from a state's, relative to their size."""
+    pairs = [(p, state[name]) for name, p in network.named_parameters()]
+    between = sum((a - b).square().sum() for a, b in pairs)
+    return float((between / sum(a.square().sum() for a, _ in pairs)).sqrt())
+
+
+@pytest.mark.parametrize("preset", ["auto", "small32", "paper256"])
+def test_the_files_average_is_not_forgotten(fit, pickled, preset):
+    """A ramp-up would make the first step's average nearly the generator itself."""
+    average, g = generator(1), generator(2)
+    path = pickled(g, discriminator(3), average)
+    options = {"cfg": preset, "kimg": 0.008, "device": "cpu"}
+    folder, records = fit(**options, init=path)
+    (plan,) = (r["plan"] for r in records if r["event"] == "plan")
+    assert plan.config.ema_rampup == 0
+    assert far(average, saved(folder)["average"]) < 0.05 < far(g, saved(folder)["average"])
+    ramped, _ = fit("ramped", **options, init=path, ema_rampup=0.05)
+    assert far(average, saved(ramped)["average"]) > 0.5, "it is there for those who ask for it"

@@ -86,7 +86,7 @@ def test_none_uses_no_backbone(fit):
 def test_a_run_writes_what_its_users_parse(fit):
     folder, _ = fit(**STAGES, holdout=10, track_probes=True)
     names = {p.name for p in folder.iterdir()}
-    assert {"training_options.json", "reals.png", "fakes_init.png", "fakes000000.png",
+    assert {"training_options.json", "reals.png", "fakes_init.png", "fakes000000_008.png",
             "network-snapshot-best.safetensors", "progress.json"} <= names  # fmt: skip
     if importlib.util.find_spec("tensorboard"):
         assert any(name.startswith("events.out.tfevents") for name in names)
@@ -99,7 +99,9 @@ def test_a_run_writes_what_its_users_parse(fit):
     assert last["Loss/D/loss"]["num"] == 2 and "timestamp" in last
     metric = lines(folder / "metric-frechet-mixed.jsonl")
     assert len(metric) == 3 and metric[0]["results"]["frechet-mixed"] >= 0
-    assert (folder / metric[0]["snapshot"]).exists()
+    snapshots = {path.name for path in folder.glob("network-snapshot-0*")}
+    assert snapshots == {line["snapshot"] for line in metric} and len(snapshots) == 3
+    assert len(list(folder.glob("fakes0*.png"))) == 3
     accuracy = lines(folder / "metric-accuracy.jsonl")[-1]["results"]
     assert {"Accuracy/D/train", "Accuracy/D/holdout", "Accuracy/D/fake"} <= accuracy.keys()
     assert len(accuracy) == 9 and all(0 <= v <= 1 for v in accuracy.values())
@@ -167,19 +169,6 @@ def test_a_batch_may_be_larger_than_a_tick(fit):
     assert len(lines(folder / "metric-frechet-mixed.jsonl")) == 3
 
 
-def test_a_best_snapshot_from_beyond_the_state_does_not_stay(fit):
-    folder, _ = fit(kimg=1.0, tick=0.5, batch=100, eval_num=16)
-    best = folder / "network-snapshot-best.safetensors"
-    wanted = best.read_bytes()
-    kimg = read_safetensors(best).kimg
-    other = next(p for p in folder.glob("network-snapshot-0*") if read_safetensors(p).kimg != kimg)
-    best.write_bytes(other.read_bytes())
-    progress = json.loads((folder / "progress.json").read_text())
-    (folder / "progress.json").write_text(json.dumps(progress | {"finished": False}))
-    fit(kimg=1.0, tick=0.5, batch=100, eval_num=16)
-    assert best.read_bytes() == wanted
-
-
 def test_resume_latest_takes_the_newest_run_and_a_longer_schedule(fit, tmp_path):
     with pytest.raises(UsageError, match="no run in"):
         fit("empty", resume="latest", kimg=0.008)
@@ -188,14 +177,6 @@ def test_resume_latest_takes_the_newest_run_and_a_longer_schedule(fit, tmp_path)
     assert folder.name == "00000-small" and saved(folder)["images"] == 16
     whole, _ = fit("whole", kimg=0.016, device="cpu")
     assert differences(saved(whole), saved(folder)) == []
-
-
-def test_another_runs_state_is_refused(fit, tmp_path):
-    folder, _ = fit(kimg=0.008)
-    with pytest.raises(ProbeError, match="other images or options"):
-        fit(kimg=0.016, lr=0.1, resume=folder)
-    with pytest.raises(UsageError, match="is a run directory itself"):
-        fit(folder.relative_to(tmp_path), kimg=0.008)
 
 
 def test_two_processes_never_share_a_run(fit, monkeypatch):
@@ -212,15 +193,6 @@ def test_two_processes_never_share_a_run(fit, monkeypatch):
     monkeypatch.setattr(loop, "train_step", nested)
     outer, _ = fit(kimg=0.008)
     assert outer.name == "00000-small" and folders == ["00001-small"]
-
-
-def test_a_damaged_state_is_an_error_and_stays(fit):
-    folder, _ = fit(kimg=0.008)
-    path = folder / "training-state-latest.pt"
-    path.write_bytes(path.read_bytes()[:1000])
-    with pytest.raises(ProbeError, match="cannot be read"):
-        fit(kimg=0.016, resume=folder)
-    assert path.stat().st_size == 1000
 
 
 def test_divergence_stops_and_keeps_the_last_good_state(fit, monkeypatch):

@@ -1,0 +1,107 @@
+"""Going on from the state in a run directory, provided that it is the same run's."""
+
+from pathlib import Path
+
+from probe.errors import CheckpointError, ProbeError, printable
+from probe.files import copy_file, write_json
+from probe.generators.run_folder import BEST
+from probe.generators.snapshot import read_safetensors
+from probe.memory import is_out_of_memory
+from probe.training.run import OPTIONS_FILE, Run
+from probe.training.state import TrainState
+from probe.training.state_file import StoredState, read_state, set_damaged_aside
+
+
+def resume(run: Run, state: TrainState) -> bool:
+    """Go on from the state in the run directory; return whether there is one.
+
+    Nothing in the directory is changed before it is known that the run is the same.
+
+    Args:
+        run: what is to go on.
+        state: fresh; restored in place.
+
+    Raises:
+        ProbeError: the state is damaged, or belongs to another run.
+    """
+    judge = run.candidates.evaluator if run.plan.config.eval_num else None
+    state.judge = "" if judge is None else run.candidates.digest(judge)
+    found = read_state(run.folder)
+    if found is None:
+        return False
+    judged = found.record.get("judge", "")  # earlier releases did not say
+    _require_same(run, state, found, other_judge=bool(judged and state.judge not in ("", judged)))
+    try:
+        state.restore({**found.record, "judge": state.judge or judged}, run.member, run.world)
+    except (KeyError, ValueError, RuntimeError) as error:  # torch's ways to say what does not fit
+        if is_out_of_memory(error):
+            raise
+        what = printable(str(error).partition("\n")[0], 100)
+        raise ProbeError(
+            f"{found.path}: does not fit this release ({what}). Go on with the one that wrote it, "
+            f"or begin a new run with its generator: --init {run.folder}."
+        ) from error
+    run.world.wait()  # every process has read the file
+    if run.world.is_first:
+        if found.damaged is not None:
+            kept = set_damaged_aside(run.folder)
+            text = f"{found.damaged}; it is kept as {kept.name}. Going on from the state before it,"
+            run.report({"event": "note", "text": f"{text} at kimg {state.images / 1000:g}."})
+        write_json(run.folder / OPTIONS_FILE, run.options)
+        _restore_best(run, state)
+    state.best = run.world.broadcast(state.best)
+    return True
+
+
+def _require_same(run: Run, state: TrainState, found: StoredState, *, other_judge: bool) -> None:
+    """Refuse a state that these images, options and backbones would not have led to.
+
+    Raises:
+        ProbeError: says what differs.
+    """
+    if found.record.get("digest") != state.digest:
+        raise ProbeError(
+            f"{found.path}: belongs to a run with other images or options. Repeat that run's "
+            f"options ({OPTIONS_FILE} beside it) or start a new run."
+        )
+    used = found.record.get("weights", {})  # earlier releases did not say
+    now = {name: run.candidates.digest(run.spec(name)) for name in used}
+    others = [name for name, digest in used.items() if digest != now[name]]
+    if other_judge:
+        others.append("the evaluator")
+    if others:
+        raise ProbeError(
+            f"{found.path}: the run has used other weights, or another bank entry, of "
+            f"{', '.join(others)}. Put those back, or begin a new run with its generator: "
+            f"--init {run.folder}."
+        )
+
+
+def _restore_best(run: Run, state: TrainState) -> None:
+    """Let the best snapshot's file be the one of the state that the run goes on from.
+
+    A kill between the two leaves a later one, and where numbers are not repeated bit by bit (a
+    GPU, bf16) it would stay.
+    """
+    path = run.folder / BEST
+    if state.best is None:
+        path.unlink(missing_ok=True)  # a copy of a numbered one
+        return
+    kimg = state.best[0]
+    if _kimg(path) == kimg:
+        return
+    numbered = run.snapshot_at(round(kimg * 1000))
+    if _kimg(numbered) == kimg:
+        copy_file(numbered, path)
+        return
+    state.best = None
+    text = f"The best snapshot, at kimg {kimg:g}, is gone or damaged; the next one takes its place."
+    run.report({"event": "note", "text": text})
+
+
+def _kimg(path: Path) -> float | None:
+    """Return the kimg that a snapshot says, None where there is none that can be read."""
+    try:
+        return read_safetensors(path).kimg
+    except CheckpointError:
+        return None
