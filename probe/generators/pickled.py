@@ -24,15 +24,17 @@ from probe.generators.records import (
     unwrapped,
 )
 from probe.generators.run_folder import checkpoint_file
-from probe.generators.torch_file import read_torch_file, zip_kind
+from probe.generators.torch_file import is_old, read_torch_file, zip_kind
 from probe.generators.unpickle import pickle_file, read_pickle
 
 # What the constructor's positional arguments are called.
 DISCRIMINATOR_ARGUMENTS = ("c_dim", "img_resolution", "img_channels")
+# What StyleGAN-XL's generators have, which are StyleGAN3's but for their mapping and their stages.
+XL_CLASS, XL_TENSOR = "SuperresGenerator", "mapping.embed_proj.weight"
 
 
 def _content(path: Path) -> tuple[Any, list[str]]:
-    if zip_kind(path):
+    if zip_kind(path) or is_old(path):
         return read_torch_file(path)
     with pickle_file(path) as data:
         return read_pickle(data)
@@ -113,7 +115,13 @@ def _are_tensors(content: Any) -> bool:
 
 def _of_module(network: Record) -> tuple[str, dict[str, Any], dict[str, torch.Tensor]]:
     network = unwrapped(network)
-    state = module_state(network)
+    is_xl = network.type.name == XL_CLASS
+    state = {} if is_xl else module_state(network)
+    if is_xl or XL_TENSOR in state:
+        raise CheckpointError(
+            "its generator is a StyleGAN-XL, which is not read. Draw images with its own program "
+            "and give the folder"
+        )
     architecture = family_of(state)
     if architecture is None:
         families = ", ".join(family.title for family in FAMILIES.values())
@@ -141,8 +149,8 @@ def read_modules(path: Path) -> dict[str, tuple[dict[str, Any], dict[str, torch.
     found = {}
     for name, names in (("G", FAMILIES["stylegan2"].arguments), ("D", DISCRIMINATOR_ARGUMENTS)):
         network = content.get(name) if isinstance(content, dict) else None
-        if isinstance(network, Record) and (state := module_state(network)):
-            found[name] = (_init(network.state or {}, names), state)
+        if isinstance(network, Record) and (state := module_state(unwrapped(network))):
+            found[name] = (_init(unwrapped(network).state or {}, names), state)
     return found
 
 
