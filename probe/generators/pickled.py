@@ -149,8 +149,10 @@ def read_modules(path: Path) -> dict[str, tuple[dict[str, Any], dict[str, torch.
     found = {}
     for name, names in (("G", FAMILIES["stylegan2"].arguments), ("D", DISCRIMINATOR_ARGUMENTS)):
         network = content.get(name) if isinstance(content, dict) else None
-        if isinstance(network, Record) and (state := module_state(unwrapped(network))):
-            found[name] = (_init(unwrapped(network).state or {}, names), state)
+        if isinstance(network, Record):
+            network = unwrapped(network)
+            if state := module_state(network):
+                found[name] = (_init(network.state, names), state)
     return found
 
 
