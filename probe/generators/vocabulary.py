@@ -53,7 +53,7 @@ STORAGES = {
 # Records that nothing would have been run by.
 HARMLESS = re.compile(
     r"functools\.partial|torch\.device|torch\.serialization\._get_layout|argparse\.Namespace"
-    r"|types\.SimpleNamespace|logging\.getLogger|pathlib\.(Pure)?(Posix|Windows)?Path"
+    r"|types\.(SimpleNamespace|MethodType)|logging\.getLogger|pathlib\.(Pure)?(Posix|Windows)?Path"
     r"|datetime\.(date|time|datetime|timedelta|timezone)|builtins\.(object|range|xrange)"
 )
 # Types and functions that an attribute may name.
