@@ -306,6 +306,42 @@ class Generator(nn.Module):
         return self.synthesis(z, classes, noise_mode=noise_mode, noise_rng=noise_rng)
 
 
+def derive_arguments(
+    state: Mapping[str, torch.Tensor], attributes: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Return the constructor's arguments, from tensors' names and shapes.
+
+    The resolution is an attribute, since files hold the layers up to 256 pixels anyway. Without
+    it, the width of the last layer tells. At 32 and 64 pixels that is the same: 64 is taken.
+
+    Args:
+        state: tensors under the network's names.
+        attributes: plain values of a file's modules, of which `img_resolution` is used.
+
+    Raises:
+        KeyError: the name of a tensor that is missing.
+    """
+    z_dim, width = state["synthesis.init.conv.weight"].shape[:2]
+    img_channels, last = state["synthesis.to_big.weight"].shape[:2]
+    ngf = int(width // 2 // CHANNELS[4])
+    fitting = [
+        resolution
+        for resolution, share in CHANNELS.items()
+        if int(share * ngf) == last and f"synthesis.feat_{resolution}.conv1.weight" in state
+    ]
+    resolution = attributes.get("img_resolution", attributes.get("synthesis.img_resolution"))
+    embedding = state.get("synthesis.embed.weight")
+    return {
+        "z_dim": z_dim,
+        "c_dim": 0 if embedding is None else len(embedding),
+        "img_resolution": max(fitting, default=None) if resolution is None else resolution,
+        "img_channels": img_channels,
+        "ngf": ngf,
+        "cond": embedding is not None,
+        "synthesis_kwargs": {"lite": "synthesis.feat_8.conv2.weight" not in state},
+    }
+
+
 # A tensor's name in a file: component, then layer and leaf. What the layers within a component are
 # called is not taken to mean anything.
 COMPONENT = re.compile(r"(?:synthesis\.)?(init|feat_\d+|se_\d+|to_big|embed)\.(.+)")
@@ -324,6 +360,7 @@ def convert_state(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     - The layers within a component are recognised by kind and order (the first convolution is
       `conv1`, …) and not by name.
     - The gain and bias of a class-conditional normalisation may lack their own biases: zeros.
+    - A block with two convolutions and one noise layer adds that noise after both.
     - `num_batches_tracked` is left out. Tensors that belong nowhere keep their names, so that
       loading reports them.
 
@@ -350,6 +387,10 @@ def convert_state(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
                 if f"{name}.{leaf}" in result:
                     raise CheckpointError(f"its tensor '{printable(name, 100)}' is there twice")
                 result[f"{name}.{leaf}"] = tensor
+    for component in layers:
+        noise, second = (f"synthesis.{component}.noise{i}.weight" for i in (1, 2))
+        if noise in result and f"synthesis.{component}.conv2.weight" in result:
+            result.setdefault(second, result[noise].clone())
     return result
 
 

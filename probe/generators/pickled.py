@@ -18,19 +18,23 @@ from probe.generators.records import (
     LazyTensor,
     Record,
     make_tensors,
+    module_attributes,
     module_state,
     plain,
+    unwrapped,
 )
 from probe.generators.run_folder import checkpoint_file
-from probe.generators.torch_file import read_torch_file, zip_kind
+from probe.generators.torch_file import is_old, read_torch_file, zip_kind
 from probe.generators.unpickle import pickle_file, read_pickle
 
 # What the constructor's positional arguments are called.
 DISCRIMINATOR_ARGUMENTS = ("c_dim", "img_resolution", "img_channels")
+# What StyleGAN-XL's generators have, which are StyleGAN3's but for their mapping and their stages.
+XL_CLASS, XL_TENSOR = "SuperresGenerator", "mapping.embed_proj.weight"
 
 
 def _content(path: Path) -> tuple[Any, list[str]]:
-    if zip_kind(path):
+    if zip_kind(path) or is_old(path):
         return read_torch_file(path)
     with pickle_file(path) as data:
         return read_pickle(data)
@@ -110,14 +114,26 @@ def _are_tensors(content: Any) -> bool:
 
 
 def _of_module(network: Record) -> tuple[str, dict[str, Any], dict[str, torch.Tensor]]:
-    state = module_state(network)
+    network = unwrapped(network)
+    is_xl = network.type.name == XL_CLASS
+    state = {} if is_xl else module_state(network)
+    if is_xl or XL_TENSOR in state:
+        raise CheckpointError(
+            "its generator is a StyleGAN-XL, which is not read. Draw images with its own program "
+            "and give the folder"
+        )
     architecture = family_of(state)
     if architecture is None:
         families = ", ".join(family.title for family in FAMILIES.values())
         raise CheckpointError(
             f"its generator is a {_kind(network)} of an unknown kind. Supported are {families}"
         )
-    return architecture, _init(network.state or {}, FAMILIES[architecture].arguments), state
+    family = FAMILIES[architecture]
+    if family.derives and not {"_init_args", "_init_kwargs"} & network.state.keys():
+        with misfits_refused():
+            state = family.convert(state)
+            return architecture, family.derive(state, module_attributes(network)), state
+    return architecture, _init(network.state, family.arguments), state
 
 
 def read_modules(path: Path) -> dict[str, tuple[dict[str, Any], dict[str, torch.Tensor]]]:
@@ -133,8 +149,10 @@ def read_modules(path: Path) -> dict[str, tuple[dict[str, Any], dict[str, torch.
     found = {}
     for name, names in (("G", FAMILIES["stylegan2"].arguments), ("D", DISCRIMINATOR_ARGUMENTS)):
         network = content.get(name) if isinstance(content, dict) else None
-        if isinstance(network, Record) and (state := module_state(network)):
-            found[name] = (_init(network.state or {}, names), state)
+        if isinstance(network, Record):
+            network = unwrapped(network)
+            if state := module_state(network):
+                found[name] = (_init(network.state, names), state)
     return found
 
 

@@ -1,6 +1,5 @@
 """Small files that would cost much, and what inspection says of a pickle without running it."""
 
-import json
 import os
 import pickle
 import struct
@@ -10,28 +9,30 @@ import zipfile
 import numpy as np
 import pytest
 import torch
-from generators.pickles import Persistent, dumps, stylegan2_pickle
-from generators.test_hostile import (
+from attack.streams import (
     ARRAY,
     DTYPE,
     ORDERED,
     SYSTEM,
     TENSOR,
-    canary,  # noqa: F401  (a fixture)
+    integer,
     legacy,
     proto,
     refused,
+    repeated,
     short,
+    snapshot_bytes,
     stack_global,
     storage,
     torch_zip,
 )
+from generators.pickles import Persistent, dumps, stylegan2_pickle
 from inputs import tiny_generator
 
 from probe.errors import CheckpointError, UnsafeCheckpoint, UsageError, shown
 from probe.generators.checkpoint import Checkpoint, build_network
 from probe.generators.formats import load_generator
-from probe.generators.listing import globals_in, globals_in_zip
+from probe.generators.listing import globals_in, globals_in_torch
 from probe.generators.records import Global, LazyTensor, Storage, make_tensors
 from probe.generators.sampler import GeneratorSource
 from probe.generators.snapshot import save_snapshot
@@ -41,16 +42,6 @@ from probe.generators.unpickle import pickle_file, read_pickle
 LOAD = stack_global("torch.storage", "_load_from_bytes")
 ENCODE = stack_global("_codecs", "encode")
 PRIME = 2**61 - 1  # every multiple of it has the hash 0
-
-
-def integer(n: int) -> bytes:
-    data = n.to_bytes(n.bit_length() // 8 + 1, "little", signed=True)
-    return b"\x8b" + struct.pack("<I", len(data)) + data
-
-
-def repeated(function: bytes, argument: bytes, times: int) -> bytes:
-    """Call a function many times with one argument from the memo."""
-    return proto(function, b"q\x000", argument, b"\x85q\x010", b"](", b"h\x00h\x01R" * times, b"e.")
 
 
 def nested(depth: int, calls: int) -> bytes:
@@ -299,7 +290,7 @@ def test_a_zip_that_lists_a_million_members(tmp_path):
     end = struct.pack("<4s4H2LH", b"PK\5\6", 0, 0, 0xFFFF, 0xFFFF, len(directory), 4, 0)
     path.write_bytes(b"PK\3\4" + directory + end)
     assert "a zip, damaged" in str(load_error(path))
-    assert "far too many members" in globals_in_zip(path)[0]
+    assert "far too many members" in globals_in_torch(path)[0]
 
 
 def test_safetensors_of_more_tensors_than_any_network(tmp_path):
@@ -333,12 +324,12 @@ def test_inspection_joins_no_long_names():
 def test_inspection_unpacks_nothing(tmp_path):
     path = tmp_path / "x.pt"
     path.write_bytes(torch_zip(pickle.dumps(SYSTEM), zipfile.ZIP_DEFLATED))
-    (line,) = globals_in_zip(path)
+    (line,) = globals_in_torch(path)
     assert line.startswith("(the listing stops: ") and "a compressed member" in line
 
 
 def test_no_network_has_so_many_tensors():
-    one = LazyTensor(Storage(torch.uint8, memoryview(bytes(1))), 0, (1,), (1,))
+    one = LazyTensor(Storage(torch.uint8, 1, memoryview(bytes(1))), 0, (1,), (1,))
     with pytest.raises(CheckpointError, match="more tensors"):
         make_tensors({f"{i}": one for i in range(20_001)})
 
@@ -400,11 +391,6 @@ def test_arguments_without_a_meaning_are_refused(tmp_path, group, changes):
     refused(tmp_path / "x.pkl", stylegan2_pickle(arguments(group, **changes)))
 
 
-def snapshot_bytes(probe: str) -> bytes:
-    header = json.dumps({"__metadata__": {"probe": probe}}).encode()
-    return struct.pack("<Q", len(header)) + header
-
-
 @pytest.mark.parametrize("probe", ["[" * 100_000, "[]", "{}", "null", '{"format": []}'])
 def test_metadata_that_is_none_of_ours(tmp_path, probe):
     refused(tmp_path / "x.safetensors", snapshot_bytes(probe))
@@ -446,7 +432,7 @@ def test_other_kinds_are_called_by_their_name(tmp_path):
     (tmp_path / "tf.pkl").write_bytes(proto(network, network, network, b"\x87."))
     for name, words in [
         ("new.pt", "tensors alone"),
-        ("old.pt", r"before PyTorch 1\.6"),
+        ("old.pt", "tensors alone"),
         ("tf.pkl", "TensorFlow"),
     ]:
         with pytest.raises(CheckpointError, match=words) as caught:
