@@ -142,7 +142,7 @@ def test_a_run_goes_on_from_a_pickle(fit, pickled):
 
 def far(network, state):
     """Return how far a network's parameters are from a state's, relative to their size."""
-    pairs = [(p, state[name]) for name, p in network.named_parameters()]
+    pairs = [(p.detach(), state[name]) for name, p in network.named_parameters()]
     between = sum((a - b).square().sum() for a, b in pairs)
     return float((between / sum(a.square().sum() for a, _ in pairs)).sqrt())
 
