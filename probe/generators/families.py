@@ -3,9 +3,11 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib import import_module
+from typing import Any
 
 import torch
 
+from probe.errors import CheckpointError
 from probe.generators.base import Generator
 
 Tensors = Mapping[str, torch.Tensor]
@@ -21,6 +23,7 @@ class Family:
         module: where its `Generator` is.
         arguments: what its constructor's positional arguments are called in files.
         converts: whether the module's `convert_state` makes our names of a file's first.
+        derives: whether the module's `derive_arguments` finds arguments that a file does not hold.
     """
 
     title: str
@@ -28,11 +31,27 @@ class Family:
     module: str
     arguments: tuple[str, ...]
     converts: bool = False
+    derives: bool = False
 
     @property
     def network(self) -> Callable[..., Generator]:
         """The network's class."""
         return import_module(self.module).Generator
+
+    def derive(self, state: Tensors, attributes: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the constructor's arguments of a file that does not hold them.
+
+        Args:
+            state: the file's tensors, under our names.
+            attributes: plain values of its modules' attributes, under dotted names of its own.
+
+        Raises:
+            CheckpointError: a tensor that would tell is missing.
+        """
+        try:
+            return import_module(self.module).derive_arguments(state, attributes)
+        except KeyError as error:
+            raise CheckpointError(f"its generator lacks tensor {error}") from error
 
     def convert(self, state: Tensors) -> Tensors:
         """Return a file's tensors under our names; those of our own files stay as they are."""
@@ -53,6 +72,7 @@ FAMILIES: Mapping[str, Family] = {
         "probe.generators.fastgan",
         ("z_dim", "c_dim", "img_resolution", "img_channels", "ngf", "cond", "synthesis_kwargs"),
         converts=True,
+        derives=True,
     ),
     "r3gan": Family(
         "R3GAN",
@@ -61,6 +81,7 @@ FAMILIES: Mapping[str, Family] = {
         ("NoiseDimension", "WidthPerStage", "CardinalityPerStage", "BlocksPerStage",
          "ExpansionFactor"),
         converts=True,
+        derives=True,
     ),
 }  # fmt: skip
 

@@ -306,6 +306,43 @@ class Generator(nn.Module):
         return self.synthesis(z, classes, noise_mode=noise_mode, noise_rng=noise_rng)
 
 
+def derive_arguments(
+    state: Mapping[str, torch.Tensor], attributes: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Return the constructor's arguments, from tensors' names and shapes.
+
+    The resolution alone is an attribute: layers up to 256 pixels are there in any case. Without the
+    attribute the width of the last layer tells it, but for 32 and 64 pixels, which have one width;
+    64 is taken.
+
+    Args:
+        state: tensors under the network's names.
+        attributes: plain values of a file's modules; `img_resolution` is used, of any of the two.
+
+    Raises:
+        KeyError: the name of a tensor that is missing.
+    """
+    z_dim, width = state["synthesis.init.conv.weight"].shape[:2]
+    img_channels, last = state["synthesis.to_big.weight"].shape[:2]
+    ngf = int(width // 2 // CHANNELS[4])
+    fitting = [
+        resolution
+        for resolution, share in CHANNELS.items()
+        if int(share * ngf) == last and f"synthesis.feat_{resolution}.conv1.weight" in state
+    ]
+    resolution = attributes.get("img_resolution", attributes.get("synthesis.img_resolution"))
+    embedding = state.get("synthesis.embed.weight")
+    return {
+        "z_dim": z_dim,
+        "c_dim": 0 if embedding is None else len(embedding),
+        "img_resolution": max(fitting, default=None) if resolution is None else resolution,
+        "img_channels": img_channels,
+        "ngf": ngf,
+        "cond": embedding is not None,
+        "synthesis_kwargs": {"lite": "synthesis.feat_8.conv2.weight" not in state},
+    }
+
+
 # A tensor's name in a file: component, then layer and leaf. What the layers within a component are
 # called is not taken to mean anything.
 COMPONENT = re.compile(r"(?:synthesis\.)?(init|feat_\d+|se_\d+|to_big|embed)\.(.+)")

@@ -17,10 +17,19 @@ from probe.generators.unpickle import (
     MOST_OPCODES,
     Pickle,
     Stream,
-    dict_key,
+    stream_of,
+)
+from probe.generators.values import dict_key
+from probe.generators.vocabulary import (
+    CALLS,
+    FROM_TYPE,
+    GETATTR,
+    LOAD_STORAGE,
+    LOAD_TYPE,
+    PARTIAL,
+    canonical,
     is_allowed,
     is_harmless,
-    stream_of,
 )
 
 
@@ -127,46 +136,63 @@ class _Lister:
             found = Global(*words)
             self.found.setdefault(str(found), "" if is_allowed(found) else IMPORTED)
             if name == "INST":
-                self._mark(found, reduce=True)
+                self._mark(found, reduce=True, bare=False)
             return found
         if name in ("REDUCE", "NEWOBJ", "NEWOBJ_EX", "OBJ") and taken:
-            if isinstance(taken[0], Global):
-                self._mark(taken[0], reduce=name in ("REDUCE", "OBJ"))
-                if name == "REDUCE" and isinstance(taken[1], tuple) and taken[1]:
-                    return self._call(str(taken[0]), taken[1][0], depth)
+            if not isinstance(taken[0], Global):
+                self.found["an object of the pickle"] = CALLED
+                return None
+            self._mark(taken[0], reduce=name in ("REDUCE", "OBJ"), bare=taken[1:] == [()])
+            if name == "REDUCE" and isinstance(taken[1], tuple) and taken[1]:
+                return self._call(str(canonical(taken[0])), taken[1], depth)
         elif name == "BINPERSID" and depth:
             pass  # in an embedded torch file: how it refers to its storage
         elif name.startswith("EXT") or name in ("PERSID", "BINPERSID"):
             self.found[f"opcode {name}"] = CALLED
         elif name in LITERALS and isinstance(arg, str | bytes | bytearray):
             return arg
-        elif name.startswith("TUPLE"):
+        elif name in ("EMPTY_TUPLE", "TUPLE", "TUPLE1", "TUPLE2", "TUPLE3"):
             return tuple(taken) if len(taken) < 8 else None
         return None
 
-    def _mark(self, found: Global, *, reduce: bool) -> None:
-        """Note that something calls a global; `reduce`, by a function or constructor."""
+    def _mark(self, found: Global, *, reduce: bool, bare: bool) -> None:
+        """Note that something calls a global.
+
+        Args:
+            found: the global.
+            reduce: by its function or constructor.
+            bare: without arguments.
+        """
         name = str(found)
-        if not is_allowed(found, called=reduce):
+        if not is_allowed(found, called=reduce or not bare):
             self.found[name] = CALLED
-        elif name in RUN_SOURCE:
+        elif str(canonical(found)) in RUN_SOURCE:
             self.found[name] = " (would have run source text of the file)"
-        elif reduce and not is_harmless(name):
+        elif reduce and not is_harmless(found):
             self.found[name] = " (would have been called)"
 
-    def _call(self, name: str, argument: Any, depth: int) -> Any:
-        """Follow the two calls that matter here: bytes written as text, and files in bytes."""
+    def _call(self, name: str, args: tuple[Any, ...], depth: int) -> Any:
+        """Follow the calls that matter here: of names by other names, and of files in bytes."""
+        argument = args[0]
+        if isinstance(argument, Global):
+            if name == FROM_TYPE:
+                self._mark(argument, reduce=True, bare=False)
+            elif name == GETATTR and len(args) > 1 and isinstance(args[1], str):
+                return Global(str(argument), args[1])
+            return argument if name == PARTIAL else None
         if not isinstance(argument, str | bytes | bytearray):
             return None
+        if name == LOAD_TYPE:
+            return CALLS[name](args)
         if name == "_codecs.encode":
             self._charge(len(argument))
             return argument.encode("latin-1") if isinstance(argument, str) else None
-        if name == "torch.storage._load_from_bytes" and not isinstance(argument, str):
+        if name == LOAD_STORAGE and not isinstance(argument, str):
             self._charge(len(argument))
             if depth >= 8:
                 raise damaged("files within files within files")
             stream = io.BytesIO(argument)
-            for _ in range(5):  # see `read_legacy_storage`
+            for _ in range(5):  # see `read_old_torch`
                 try:
                     self.scan(stream, depth + 1)
                 except MALFORMED:

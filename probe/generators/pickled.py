@@ -18,8 +18,10 @@ from probe.generators.records import (
     LazyTensor,
     Record,
     make_tensors,
+    module_attributes,
     module_state,
     plain,
+    unwrapped,
 )
 from probe.generators.run_folder import checkpoint_file
 from probe.generators.torch_file import read_torch_file, zip_kind
@@ -110,6 +112,7 @@ def _are_tensors(content: Any) -> bool:
 
 
 def _of_module(network: Record) -> tuple[str, dict[str, Any], dict[str, torch.Tensor]]:
+    network = unwrapped(network)
     state = module_state(network)
     architecture = family_of(state)
     if architecture is None:
@@ -117,7 +120,12 @@ def _of_module(network: Record) -> tuple[str, dict[str, Any], dict[str, torch.Te
         raise CheckpointError(
             f"its generator is a {_kind(network)} of an unknown kind. Supported are {families}"
         )
-    return architecture, _init(network.state or {}, FAMILIES[architecture].arguments), state
+    family = FAMILIES[architecture]
+    if family.derives and not {"_init_args", "_init_kwargs"} & network.state.keys():
+        with misfits_refused():
+            state = family.convert(state)
+            return architecture, family.derive(state, module_attributes(network)), state
+    return architecture, _init(network.state, family.arguments), state
 
 
 def read_modules(path: Path) -> dict[str, tuple[dict[str, Any], dict[str, torch.Tensor]]]:

@@ -375,3 +375,59 @@ def _normalise(kernel: torch.Tensor) -> torch.Tensor:
         kernel = torch.outer(kernel, kernel)
     total = kernel.sum()
     return kernel if (total - 1).abs() < 1e-6 else kernel / total
+
+
+def derive_arguments(
+    state: Mapping[str, torch.Tensor], attributes: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Return the constructor's arguments, from tensors' names and shapes alone.
+
+    Args:
+        state: tensors under the network's names.
+        attributes: plain values of a file's modules; not used.
+
+    Raises:
+        KeyError: the name of a tensor that is missing.
+    """
+    last = max(int(part[1]) for part in map(STAGE.fullmatch, state) if part)
+    width, in_features = state["Model.MainLayers.0.Layers.0.LinearLayer.weight"].shape
+    widths, cardinalities, blocks = [], [], []
+    expansion, kernel, taps = 2, 3, [1, 2, 1]
+    for s in range(min(last, MOST_STAGES) + 1):
+        name = f"Model.MainLayers.{s}.Layers"
+        if s:
+            taps = _taps(state[f"{name}.0.Resampler.Kernel"])
+            entry = state.get(f"{name}.0.LinearLayer.Layer.weight")
+            width = width if entry is None else len(entry)
+        count = 0
+        while f"{name}.{count + 1}.LinearLayer2.Layer.weight" in state:
+            count += 1
+        groups = 1
+        if count:
+            expanded, per_group, kernel, _ = state[f"{name}.1.LinearLayer2.Layer.weight"].shape
+            expansion, groups = expanded // width, expanded // per_group
+        widths.append(width)
+        cardinalities.append(groups)
+        blocks.append(count)
+    embedding = state.get("Model.EmbeddingLayer.weight")
+    embedding_dim, classes = (0, 0) if embedding is None else embedding.shape
+    return {
+        "NoiseDimension": in_features - embedding_dim,
+        "WidthPerStage": widths,
+        "CardinalityPerStage": cardinalities,
+        "BlocksPerStage": blocks,
+        "ExpansionFactor": expansion,
+        "ConditionDimension": classes,
+        "ConditionEmbeddingDimension": embedding_dim,
+        "KernelSize": kernel,
+        "ResamplingFilter": taps,
+        "img_channels": len(state["Model.AggregationLayer.Layer.weight"]),
+    }
+
+
+def _taps(kernel: torch.Tensor) -> list[float]:
+    """Return the taps that a `Resampler`'s kernel is made of, up to a factor."""
+    taps = [0.0]
+    for value in kernel.sum(0).tolist()[:-1]:
+        taps.append(value - taps[-1])
+    return taps[1:]

@@ -7,7 +7,7 @@ in many places: whatever is walked or copied here is counted.
 import math
 import warnings
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import numpy as np
@@ -17,12 +17,14 @@ from probe.errors import CheckpointError, kind_of, shown
 
 SHARED_BYTES = 2**26  # that a network's tensors may take beyond their storages
 LARGEST_KEY = 2**60  # larger integers can be chosen to have one hash, which makes dicts quadratic
+NO_DATA = memoryview(b"")
 LONGEST_NAME = 200
-MOST_TENSORS = 20_000  # of a network; the largest generators have some hundreds
+MOST_TENSORS = 20_000  # of a network, or modules; the largest generators have some hundreds
 LONGEST_NAMES = 2**24  # characters of all their names: each has those of the modules around it
 MOST_ARGUMENTS = 10_000
 LONGEST_TEXT = 1000  # of an argument
 DEEPEST = 64  # nesting of modules
+WRAPPED = ("module", "_orig_mod")  # how wrappers call the module within
 
 
 @dataclass(frozen=True)
@@ -48,28 +50,31 @@ class Global:
         return f"{self.module}.{self.name}"
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, slots=True)
 class Record:
-    """An object of the pickle, inert: what it was called, built from, and its state."""
+    """An object of the pickle, inert: what it was called, built from, its state and its items."""
 
     type: Global
     args: Any = ()
     state: Any = None
+    entries: dict[Any, Any] = field(default_factory=dict)
     stands_for: ClassVar[str] = "pickled object"
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class Storage:
-    """The raw numbers of tensors, as the file holds them."""
+    """The raw numbers of tensors, as the file holds them.
+
+    Attributes:
+        dtype: of the numbers.
+        length: how many.
+        data: the numbers; old torch files hold them behind all that refers to them.
+    """
 
     dtype: torch.dtype
-    data: memoryview
+    length: int
+    data: memoryview = NO_DATA
     stands_for: ClassVar[str] = "storage"
-
-    @property
-    def length(self) -> int:
-        """Number of elements."""
-        return len(self.data) // self.dtype.itemsize
 
 
 @dataclass(frozen=True, eq=False)
@@ -112,6 +117,21 @@ def damaged(what: str) -> CheckpointError:
     return CheckpointError(f"the pickle is damaged: {what}")
 
 
+def unwrapped(module: Record) -> Record:
+    """Return the module within `DataParallel` and other wrappers of one module, or the module.
+
+    Raises:
+        CheckpointError: it holds itself, or is nested too deeply.
+    """
+    for _ in range(DEEPEST):
+        inside = _dict(module.state.get("_modules")) if isinstance(module.state, dict) else {}
+        name = next(iter(inside), None)
+        if len(inside) != 1 or name not in WRAPPED or not isinstance(inside[name], Record):
+            return module
+        module = inside[name]
+    raise damaged("a module that is nested without end")
+
+
 def module_state(record: Record) -> dict[str, torch.Tensor]:
     """Return a module record's tensors under their dotted names, as `state_dict()` would.
 
@@ -119,39 +139,75 @@ def module_state(record: Record) -> dict[str, torch.Tensor]:
         CheckpointError: not a module, nested too deeply, holding itself; see `make_tensors`.
     """
     tensors: dict[str, LazyTensor] = {}
-    length = 0
-    for count, (name, value) in enumerate(_members(record)):
-        length += len(name)
-        if count >= MOST_TENSORS or length > LONGEST_NAMES:
-            raise damaged("more tensors or longer names than any network has")
-        if isinstance(value, LazyTensor):
-            tensors[name] = value
-        elif value is not None:
-            raise damaged(f"{shown(name)} is not a tensor")
+    names = _Names()
+    for prefix, state in _modules(record):
+        passing = state.get("_non_persistent_buffers_set")
+        for group in ("_parameters", "_buffers"):
+            for name, value in _dict(state.get(group)).items():
+                full = names.counted(prefix, name)
+                if isinstance(value, LazyTensor):
+                    if not isinstance(passing, set) or name not in passing:
+                        tensors[full] = value
+                elif value is not None:
+                    raise damaged(f"{shown(full)} is not a tensor")
     return make_tensors(tensors)
 
 
-def _members(record: Record) -> Iterator[tuple[str, Any]]:
-    """Yield every parameter and buffer with its dotted name; modules as None, to be counted."""
-    seen: set[int] = set()
+def module_attributes(record: Record) -> dict[str, Any]:
+    """Return the plain values among a module record's attributes, under their dotted names.
 
-    def walk(module: Any, prefix: str, depth: int) -> Iterator[tuple[str, Any]]:
+    They are texts, numbers and None: of a file without a constructor's arguments, what tells them.
+
+    Raises:
+        CheckpointError: as `module_state`.
+    """
+    attributes: dict[str, Any] = {}
+    names = _Names()
+    for prefix, state in _modules(record):
+        for name, value in state.items():
+            if isinstance(value, str | int | float | None) and not str(name).startswith("_"):
+                attributes[names.counted(prefix, name)] = value
+    return attributes
+
+
+def _modules(record: Record) -> Iterator[tuple[str, dict[Any, Any]]]:
+    """Yield the state of a module and of all within it, with what its tensors' names begin with."""
+    seen: set[int] = set()
+    names = _Names()
+
+    def walk(module: Any, prefix: str, depth: int) -> Iterator[tuple[str, dict[Any, Any]]]:
         if not isinstance(module, Record) or not isinstance(module.state, dict):
             raise damaged(f"{shown(prefix)} is not a module")
         # No generator shares a module between two places; a bomb shares many, again and again.
         if depth > DEEPEST or id(module) in seen:
             raise damaged(f"{shown(prefix)} is nested without end, or twice in the network")
         seen.add(id(module))
-        for group in ("_parameters", "_buffers"):
-            for name, value in _dict(module.state.get(group)).items():
-                yield prefix + _name(name), value
+        yield prefix, module.state
         for name, child in _dict(module.state.get("_modules")).items():
-            full = prefix + _name(name)
-            yield full, None
+            full = names.counted(prefix, name)
             if child is not None:
                 yield from walk(child, f"{full}.", depth + 1)
 
     return walk(record, "", 0)
+
+
+class _Names:
+    """Joins names, and refuses so many or so long ones that a small file could take much memory."""
+
+    def __init__(self) -> None:
+        self.left, self.characters = MOST_TENSORS, LONGEST_NAMES
+
+    def counted(self, prefix: str, name: Any) -> str:
+        """Return a name after its prefix.
+
+        Raises:
+            CheckpointError: it is no name, or too many were before.
+        """
+        full = prefix + _name(name)
+        self.left, self.characters = self.left - 1, self.characters - len(full)
+        if self.left < 0 or self.characters < 0:
+            raise damaged("more tensors or longer names than any network has")
+        return full
 
 
 def make_tensors(tensors: Mapping[str, LazyTensor]) -> dict[str, torch.Tensor]:
@@ -163,7 +219,7 @@ def make_tensors(tensors: Mapping[str, LazyTensor]) -> dict[str, torch.Tensor]:
     """
     if len(tensors) > MOST_TENSORS:
         raise damaged("more tensors than any network has")
-    storages = {id(t.storage): len(t.storage.data) for t in tensors.values()}
+    storages = {id(t.storage): t.storage.data.nbytes for t in tensors.values()}
     if sum(t.nbytes for t in tensors.values()) > sum(storages.values()) + SHARED_BYTES:
         raise damaged("many tensors in one storage")
     return {name: lazy.tensor() for name, lazy in tensors.items()}

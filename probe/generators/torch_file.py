@@ -104,9 +104,10 @@ def read_torch_file(path: Path) -> tuple[Any, list[str]]:
             if not isinstance(name, str) or not re.fullmatch(r"\w{1,20}", name):
                 raise damaged("a storage without a proper name")
             if name not in storages:
-                storages[name] = Storage(dtype, memoryview(read(f"data/{name}")))
+                data = memoryview(read(f"data/{name}"))
+                storages[name] = Storage(dtype, data.nbytes // dtype.itemsize, data)
             found = storages[name]
-            if found.dtype != dtype or len(found.data) != count * dtype.itemsize:
+            if found.dtype != dtype or found.data.nbytes != count * dtype.itemsize:
                 raise damaged("a storage whose size or type is not what it says")
             return found
 

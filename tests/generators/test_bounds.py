@@ -338,7 +338,7 @@ def test_inspection_unpacks_nothing(tmp_path):
 
 
 def test_no_network_has_so_many_tensors():
-    one = LazyTensor(Storage(torch.uint8, memoryview(bytes(1))), 0, (1,), (1,))
+    one = LazyTensor(Storage(torch.uint8, 1, memoryview(bytes(1))), 0, (1,), (1,))
     with pytest.raises(CheckpointError, match="more tensors"):
         make_tensors({f"{i}": one for i in range(20_001)})
 

@@ -1,0 +1,246 @@
+"""The names that a checkpoint's pickle may refer to, and what calling each of them means here.
+
+A name is never looked up. Those of `CALLS` make data of a call's arguments (see `values`); every
+other that is allowed becomes an inert record of its name, arguments and state.
+"""
+
+import re
+import sys
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+
+from probe.errors import kind_of
+from probe.generators import values
+from probe.generators.records import Array, Global, Record, damaged
+from probe.generators.values import Arguments, Dtype, refused
+
+Call = Callable[[Arguments], Any]
+
+# Other spellings of a name, and the one that the tables below have: of Python 2, of NumPy 2 and of
+# packages that hold a copy of the family's modules.
+SPELLINGS = (
+    (re.compile(r"__builtin__"), "builtins"),
+    (re.compile(r"copy_reg"), "copyreg"),
+    (re.compile(r"numpy\._core\.(\w+)"), r"numpy.core.\1"),
+    (re.compile(r"pathlib\._local"), "pathlib"),
+    (re.compile(r"dill\.dill"), "dill._dill"),
+    (re.compile(r"(?:\w+\.)*dnnlib(?:\.util)?"), "dnnlib.util"),
+    (re.compile(r"(?:\w+\.)*torch_utils\.persistence"), "torch_utils.persistence"),
+)
+DICTS = {
+    "builtins.dict",
+    "collections.Counter",
+    "collections.OrderedDict",
+    "dnnlib.util.EasyDict",
+    "easydict.EasyDict",
+}
+STORAGES = {
+    "torch.FloatStorage": torch.float32,
+    "torch.HalfStorage": torch.float16,
+    "torch.BFloat16Storage": torch.bfloat16,
+    "torch.DoubleStorage": torch.float64,
+    "torch.LongStorage": torch.int64,
+    "torch.IntStorage": torch.int32,
+    "torch.ShortStorage": torch.int16,
+    "torch.CharStorage": torch.int8,
+    "torch.ByteStorage": torch.uint8,
+    "torch.BoolStorage": torch.bool,
+    "torch.ComplexFloatStorage": torch.complex64,
+    "torch.ComplexDoubleStorage": torch.complex128,
+}
+# Records that nothing would have been run by.
+HARMLESS = re.compile(
+    r"functools\.partial|torch\.device|torch\.serialization\._get_layout|argparse\.Namespace"
+    r"|types\.SimpleNamespace|pathlib\.(Pure)?(Posix|Windows)?Path"
+    r"|datetime\.(date|time|datetime|timedelta|timezone)|builtins\.(object|range|xrange)"
+)
+# Types and functions that an attribute may name.
+PLAIN = re.compile(
+    r"torch\.(Tensor|q?u?int\d+|float\w+|bfloat16|complex\d+|bool)"
+    r"|torch\._C\.(_VariableFunctionsClass|_nn\.[a-z]\w*)"
+    r"|numpy\.(bool_?|u?int\d+|float\d+)"
+    r"|builtins\.(bool|int|long|float|str|unicode|list|tuple)",
+    re.ASCII,
+)
+# Modules of the known families, of torch.nn (whose hooks keep spectral norms), and of the libraries
+# whose backbones stand beside a vision-aided GAN.
+LIBRARIES = re.compile(
+    r"(torch\.(nn\.(modules|utils|parameter|parallel|functional|init)|optim)\.|torch_utils\."
+    r"|training\.|dnnlib\.tflib\.|pg_modules\.|R3GAN\.|networks\.|vision_aided_loss\.|timm\."
+    r"|torchvision\.|open_clip\.|clip\.|lpips\.|antialiased_cnns\.)[\w.]*\w",
+    re.ASCII,
+)
+# Packages of which nothing else is taken: Python's own, under the names of 2 and of 3, and tools.
+CLOSED = sys.stdlib_module_names | set(
+    "__builtin__ copy_reg cPickle commands exceptions imp popen2 Queue StringIO urllib2 "
+    "numpy scipy dill cloudpickle joblib pip setuptools pkg_resources".split()
+)
+MODULE = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*", re.ASCII)
+CLASS = re.compile(r"_*[A-Z]\w*", re.ASCII)
+FUNCTION = re.compile(r"[A-Za-z_]\w*", re.ASCII)
+
+GETATTR = "builtins.getattr"
+PARTIAL = "functools.partial"
+LOAD_TYPE = "dill._dill._load_type"
+FROM_TYPE = "torch._tensor._rebuild_from_type_v2"
+LOAD_STORAGE = "torch.storage._load_from_bytes"  # the reader's own to read
+
+
+def canonical(found: Global) -> Global:
+    """Return a global in the spelling of the tables here."""
+    for spelling, ours in SPELLINGS:
+        if match := spelling.fullmatch(found.module):
+            return Global(match.expand(ours), found.name)
+    return found
+
+
+def is_harmless(found: Global) -> bool:
+    """Return whether to call a global is to make a container, a tensor or the like."""
+    name = str(canonical(found))
+    known = name in CALLS or name in DICTS or name in STORAGES or name == LOAD_STORAGE
+    return (known or bool(HARMLESS.fullmatch(name))) and name != GETATTR
+
+
+def is_allowed(found: Global, *, called: bool = False) -> bool:
+    """Return whether a global has a meaning to this reader.
+
+    Functions of the known libraries may be named and not called: they write files, fetch addresses,
+    call by name. Their classes may be called, as those of enumerations are. Of other packages,
+    classes and functions may be named, and classes made without arguments, as modules are.
+
+    Args:
+        found: the global.
+        called: as a function, or a class with arguments: what would have run one or the other.
+    """
+    found = canonical(found)
+    name = str(found)
+    if is_harmless(found) or name == GETATTR or (PLAIN.fullmatch(name) and not called):
+        return True
+    # Dots in the name itself reach through attributes: from a module to all that it imports.
+    is_class = all(map(CLASS.fullmatch, found.name.split(".")))
+    is_function = bool(FUNCTION.fullmatch(found.name))
+    if LIBRARIES.fullmatch(name):
+        return is_class or (is_function and not called)
+    package = found.module.partition(".")[0]
+    if called or package in CLOSED or not MODULE.fullmatch(found.module):
+        return False
+    return is_class or (is_function and package != "torch")
+
+
+def call(function: Any, args: Any, *, reduce: bool, further: Mapping[str, Call]) -> Any:
+    """Give a REDUCE or NEWOBJ its meaning.
+
+    Args:
+        function: what is called.
+        args: its arguments.
+        reduce: by REDUCE, which would have run a function or a class's constructor.
+        further: calls that have a meaning besides those of `CALLS`.
+
+    Raises:
+        UnsafeCheckpoint: it has none.
+        CheckpointError: the arguments make no sense.
+    """
+    if not isinstance(function, Global):
+        raise refused(f"a call of a {kind_of(function)}")
+    if not isinstance(args, tuple):
+        raise damaged("a call without arguments")
+    name = str(function)
+    if name in DICTS:
+        return values.make_dict(args)
+    if make := CALLS.get(name) or further.get(name):
+        return make(args)
+    if name in STORAGES or name == LOAD_STORAGE:
+        raise refused(f"a call of {name}")
+    if not is_allowed(function, called=reduce or args != ()):
+        raise refused(f"a call of {name}")
+    return Record(function, args)
+
+
+def build(target: Any, state: Any) -> None:
+    """Give a BUILD its meaning: state for a record or an array, nothing else.
+
+    Raises:
+        UnsafeCheckpoint: another state or target.
+        CheckpointError: the state makes no sense.
+    """
+    if isinstance(target, Record):
+        if str(target.type) == PARTIAL and isinstance(state, tuple):
+            state = dict(zip(("func", "args", "keywords"), state, strict=False))
+        if not isinstance(state, dict):
+            raise refused(f"a state of {target.type} that is not a dict")
+        target.state = state
+    elif isinstance(target, Array):
+        values.fill_array(target, state)
+    elif isinstance(target, Dtype):
+        byte_order = state[1]
+        if byte_order in ("<", ">"):
+            target.text = byte_order + target.text.lstrip("<>|=")
+    elif not isinstance(target, dict) or not isinstance(state, dict):
+        # An OrderedDict's attributes (a state dict's `_metadata`) are dropped.
+        raise refused(f"a state for a {kind_of(target)}")
+
+
+def _reconstructor(args: Arguments) -> Any:
+    """`copyreg._reconstructor(class, base, content)`: how protocols 0 and 1 make objects."""
+    found, base, content = args
+    if not isinstance(found, Global) or not isinstance(base, Global):
+        raise damaged("an object of no class")
+    if str(base) == "builtins.dict":
+        made = call(found, (), reduce=False, further={})
+        (made if isinstance(made, dict) else made.entries).update(values.pairs(content))
+        return made
+    if str(base) != "builtins.object":
+        raise refused(f"a {found} that is a {base}")
+    return call(found, (), reduce=False, further={})
+
+
+def _load_type(args: Arguments) -> Global:
+    """`dill._dill._load_type(name)`: one of Python's own types."""
+    (name,) = args
+    found = Global("builtins", name)
+    return found if is_allowed(found) else Global("types", name)
+
+
+def _getattr(args: Arguments) -> Global:
+    """`getattr(torch._C._VariableFunctionsClass, name)`: how `torch.sigmoid` is written."""
+    owner, name = args
+    if str(owner) != "torch._C._VariableFunctionsClass" or not FUNCTION.fullmatch(name):
+        raise refused(f"a call of {GETATTR}")
+    return Global(str(owner), name)
+
+
+def _rebuild_from_type(args: Arguments) -> Any:
+    """`_rebuild_from_type_v2(function, type, arguments, attributes)`: a tensor with attributes."""
+    function, _, arguments, _ = args
+    if not isinstance(function, Global) or str(function) not in TENSORS:
+        raise refused(f"a call of {FROM_TYPE} with another function")
+    return values.rebuild_tensor(arguments)
+
+
+TENSORS = ("torch._utils._rebuild_tensor", "torch._utils._rebuild_tensor_v2")
+CALLS: Mapping[str, Call] = {
+    "_codecs.encode": values.encode,
+    "builtins.bytearray": values.make_bytes,
+    "builtins.bytes": values.make_bytes,
+    "builtins.complex": values.make_complex,
+    "builtins.frozenset": values.make_frozenset,
+    "builtins.set": values.make_set,
+    GETATTR: _getattr,
+    "collections.defaultdict": lambda args: {},
+    "collections.deque": values.make_list,
+    "copyreg._reconstructor": _reconstructor,
+    LOAD_TYPE: _load_type,
+    "numpy.core.multiarray._reconstruct": lambda args: Array(),
+    "numpy.core.multiarray.scalar": values.numpy_scalar,
+    "numpy.core.numeric._frombuffer": values.numpy_buffer,
+    "numpy.dtype": values.numpy_dtype,
+    "numpy.ndarray": lambda args: Array(),
+    "torch.Size": values.make_size,
+    **dict.fromkeys(TENSORS, values.rebuild_tensor),
+    FROM_TYPE: _rebuild_from_type,
+    "torch._utils._rebuild_parameter": values.rebuild_parameter,
+    "torch._utils._rebuild_parameter_with_state": values.rebuild_parameter,
+    "torch_utils.persistence._reconstruct_persistent_obj": values.persistent_object,
+}
