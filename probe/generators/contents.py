@@ -6,7 +6,7 @@ of them a generator has. A network's moving average goes before the network itse
 """
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,12 +14,15 @@ import torch
 
 from probe.errors import CheckpointError, printable, shown
 from probe.generators.families import SIGNS, heads
-from probe.generators.records import LazyTensor, Record, module_tensors
+from probe.generators.records import LazyTensor, Record, damaged, module_tensors
 from probe.generators.rosinality import AVERAGE, DISCRIMINATOR_SIGN, SIGN
 from probe.generators.unreadable import stranger, what_it_is
 
-MOST_CONTAINERS = 20_000
+MOST_PARTS = 20_000  # dicts, lists and modules that are looked into
+MOST_MODULES = 100  # whose tensors are looked at, each of which may have some thousands
+MOST_NAMES = 20_000  # of tensors that may tell what a file holds
 DEEPEST = 8  # nesting of dicts
+LONGEST_PLACE = 200
 AVERAGED = re.compile(r"(.*_)?(ema|average|averaged)(_.*)?|Gs", re.IGNORECASE)
 GENERATORS = re.compile(
     r"G|(.*_)?gen(erator)?(_.*)?|net_?G|net(work)?|model|decoder|(.*_)?state_dict|params",
@@ -122,7 +125,7 @@ def passed_over(content: Any, held: Held) -> list[str]:
             content = content[word]
         elif isinstance(content, dict):  # a state dict of several networks
             head = ".".join(map(str, held.path[depth:])) + "."
-            outside = (str(key) for key in content if not str(key).startswith(head))
+            outside = (key for key in map(_word, content) if not key.startswith(head))
             others = list(dict.fromkeys(key.partition(".")[0] for key in outside))
             content = None
         elif isinstance(content, list | tuple):
@@ -135,7 +138,12 @@ def passed_over(content: Any, held: Held) -> list[str]:
 
 
 def _in_words(path: Path) -> str:
-    return ".".join(printable(k, 60) if isinstance(k, str) else shown(k) for k in path)
+    return printable(".".join(map(_word, path[:DEEPEST])), LONGEST_PLACE)
+
+
+def _word(key: Any) -> str:
+    """Return a key as text; those that are no text or number by their kind."""
+    return key if isinstance(key, str) else shown(key)
 
 
 def _parts(content: Any) -> Iterator[tuple[Path, Any]]:
@@ -144,25 +152,37 @@ def _parts(content: Any) -> Iterator[tuple[Path, Any]]:
     Of a tuple the last comes first: programs write (G, D, G_ema).
     """
     seen: set[int] = set()
+    modules = 0
 
     def walk(value: Any, path: Path) -> Iterator[tuple[Path, Any]]:
-        if _is_module(value):
+        nonlocal modules
+        if _is_module(value):  # the same one may be under several keys
+            modules += 1
+            if modules > MOST_MODULES:
+                raise damaged("more networks than any file holds")
             yield path, value
-        if not isinstance(value, dict | list | tuple) or id(value) in seen:
             return
-        if len(path) > DEEPEST or len(seen) >= MOST_CONTAINERS:
+        if not isinstance(value, dict | list | tuple | Record) or id(value) in seen:
+            return
+        if len(path) > DEEPEST or len(seen) >= MOST_PARTS:
             return
         seen.add(id(value))
-        if isinstance(value, dict):
-            if any(isinstance(inner, Tensor) for inner in value.values()):
-                yield path, value
-            inside: Any = list(value.items())
-        else:
-            inside = reversed(list(enumerate(value)))
-        for key, inner in inside:
+        if isinstance(value, dict) and any(isinstance(inner, Tensor) for inner in value.values()):
+            yield path, value
+        for key, inner in _items(value):
             yield from walk(inner, (*path, key))
 
     return walk(content, ())
+
+
+def _items(value: Any) -> Iterable[tuple[Any, Any]]:
+    """Return what a container holds, with its keys: a dict, an object, a list from its end."""
+    if isinstance(value, Record):
+        state = value.state if isinstance(value.state, dict) else {}
+        return [*state.items(), *value.entries.items()]
+    if isinstance(value, dict):
+        return value.items()
+    return reversed(list(enumerate(value)))
 
 
 def _is_module(value: Any) -> bool:
@@ -172,7 +192,7 @@ def _is_module(value: Any) -> bool:
 
 
 def _has(words: re.Pattern[str], path: Path) -> bool:
-    return any(words.fullmatch(str(word)) for word in path)
+    return any(words.fullmatch(_word(key)) for key in path)
 
 
 def _rank(path: Path) -> int:
@@ -199,10 +219,18 @@ def _held(path: Path, part: Any, signs: Sequence[str]) -> Held | None:
     modules = best[len(path) :]
     head = "".join(f"{word}." for word in modules)
     own = {n.removeprefix(head): t for n, t in tensors.items() if n.startswith(head)}
-    module = part if isinstance(part, Record) else None
-    for name in modules if module is not None else ():
-        module = module.state["_modules"][name]
-    return Held(best, module, own)
+    return Held(best, _inner(part, modules) if isinstance(part, Record) else None, own)
+
+
+def _inner(module: Record, names: Path) -> Record:
+    """Return the module that the names of modules lead to."""
+    for name in names:
+        inside = module.state["_modules"].items()
+        found = next((child for key, child in inside if str(key) == name), None)
+        if not isinstance(found, Record):
+            raise damaged("a module without a proper name")
+        module = found
+    return module
 
 
 def _with_average(held: Held, content: Any) -> Held:
@@ -225,11 +253,17 @@ def _description(content: Any) -> str:
     for _, part in _parts(content):
         if isinstance(part, Record):
             classes.append(part.type.name)
-            try:
-                names += module_tensors(part)
-            except CheckpointError:
-                continue  # that a network which is not read is damaged as well says nothing
-        else:
-            names += [n for n, t in part.items() if isinstance(n, str) and isinstance(t, Tensor)]
-    keys = [str(key) for key in content] if isinstance(content, dict) else []
-    return what_it_is(keys, names, classes)
+        if len(names) < MOST_NAMES:
+            names += _names(part)
+    keys = [_word(key) for key in content] if isinstance(content, dict) else []
+    return what_it_is(keys, names[:MOST_NAMES], classes)
+
+
+def _names(part: Any) -> list[str]:
+    """Return the names of a part's tensors, none if it is damaged: it is not read in any case."""
+    if not isinstance(part, Record):
+        return [n for n, t in part.items() if isinstance(n, str) and isinstance(t, Tensor)]
+    try:
+        return list(module_tensors(part))
+    except CheckpointError:
+        return []

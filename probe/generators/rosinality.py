@@ -22,6 +22,8 @@ AVERAGE = "latent_avg"  # in their files it stands beside the state dict
 TAPS = (1, 3, 3, 1)  # if a file leaves the kernels out, as some do
 LATENTS = 4096  # drawn for an average that a file lacks: as many as their programs draw
 RATE = 0.01  # multiplies the mapping's learning rate
+LARGEST = 2048  # pixels; what a file lacks must not take much more memory than it has
+WIDEST, DEEPEST = 16384, 64  # of the mapping
 GROUP = 4  # images whose spread the discriminator sees
 
 Tensors = Mapping[str, torch.Tensor]
@@ -143,12 +145,14 @@ def generator_to_ours(state: Tensors) -> dict[str, torch.Tensor]:
         state: a state dict; with "latent_avg", (w_dim,) or a row per layer, if the file has it.
 
     Raises:
-        CheckpointError: it has no mapping layers.
+        CheckpointError: it has no mapping layers, or more layers than networks have.
     """
     size = 4 * 2 ** _count(state, "to_rgbs.{}.conv.weight")
     layers = _count(state, "style.{}.weight", first=1)
-    if not layers:
-        raise CheckpointError("its generator has no mapping layers (style.1.weight, …)")
+    if not 0 < layers <= DEEPEST:
+        raise CheckpointError(f"its generator has {layers} mapping layers (style.1.weight, …)")
+    if size > LARGEST:
+        raise CheckpointError(f"its generator has layers up to {size.bit_length() - 1} doublings")
     left = dict(state)
     average = left.pop(AVERAGE, None)
     ours = _renamed(left, _generator_pairs(layers, size))
@@ -186,11 +190,15 @@ def _average(given: torch.Tensor | None, state: Tensors, layers: int) -> torch.T
         if (rows == rows[0]).all():  # pSp and e4e repeat it for every layer
             return rows[0].clone()
     first, last = (state[f"mapping.fc{i}.weight"] for i in (0, layers - 1))
-    network = MappingNetwork(
-        first.shape[1], 0, len(last), num_layers=layers, layer_features=len(first)
-    )
-    tensors = {n: state[f"mapping.{n}"].float() for n in network.state_dict() if n != "w_avg"}
-    network.eval().load_state_dict(tensors, strict=False)
+    if max(*first.shape, *last.shape) > WIDEST:
+        raise CheckpointError(f"its mapping has layers of more than {WIDEST} numbers")
+    with torch.device("meta"):  # shapes are compared before any memory is taken
+        network = MappingNetwork(
+            first.shape[1], 0, len(last), num_layers=layers, layer_features=len(first),
+            track_average=False,
+        )  # fmt: skip
+    tensors = {name: state[f"mapping.{name}"].float() for name in network.state_dict()}
+    network.eval().load_state_dict(tensors, assign=True)
     latents = torch.randn(LATENTS, first.shape[1], generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         return network(latents, None).mean(dim=0)

@@ -13,6 +13,7 @@ from probe.errors import CheckpointError
 
 DEFAULT_BASE = 32768
 TAPS = [1, 3, 3, 1]
+MOST_TAPS = 64
 
 Tensors = Mapping[str, torch.Tensor]
 
@@ -119,8 +120,10 @@ def _taps(kernel: torch.Tensor) -> list[float]:
     """Return the taps of a two-dimensional low-pass f⊗f, the first of them 1.
 
     Raises:
-        CheckpointError: it begins with zeros, or is no mirror image of itself.
+        CheckpointError: it is large, begins with zeros, or is no mirror image of itself.
     """
+    if max(kernel.shape) > MOST_TAPS:
+        raise CheckpointError(f"its low-pass filter has the shape {tuple(kernel.shape)}")
     taps = kernel.double().sum(dim=0)
     if not taps[0] > 0 or not torch.allclose(taps, taps.flip(0), rtol=1e-4):
         raise CheckpointError("its low-pass filter is not symmetric; no other kind is read")

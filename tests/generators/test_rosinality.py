@@ -167,7 +167,7 @@ def test_what_early_files_leave_out_is_filled_in(tmp_path, state):
     [
         ({"to_rgbs.0.iwt.ll": torch.ones(2, 2)}, "unknown tensor 'to_rgbs.0.iwt.ll'"),
         ({"convs.1.conv.weight": None}, "lacks tensor 'synthesis.b8.conv1.weight'"),
-        ({"style.1.weight": None}, "no mapping layers"),
+        ({"style.1.weight": None}, "has 0 mapping layers"),
         ({"input.input": torch.ones(1, 12, 16, 16)}, r"shape \(12, 16, 16\)"),
         ({"conv1.activate.bias": torch.full((12,), torch.nan)}, "NaN or infinite"),
         ({"convs.0.conv.weight": torch.ones(2, 12, 12, 3, 3)}, "cannot be built"),
