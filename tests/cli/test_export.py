@@ -128,6 +128,20 @@ def test_what_their_network_lacks_is_expressed_if_it_can_be(cli, tmp_path):
         assert ("blur_kernel=[1, 2, 1]" in said) == (number == 2)
 
 
+GENUINE = ROOT.parent / "shared" / "checkpoints"
+
+
+@pytest.mark.skipif(not GENUINE.exists(), reason="needs ../shared/checkpoints")
+def test_a_genuine_pickle_gives_its_images_as_rosinalitys(cli, tmp_path):
+    """What the original program drew, from its file and by rosinality's arithmetic."""
+    source = GENUINE / "stylegan2-protocol3.pkl"
+    path, _ = exported(cli, source, "rosinality", tmp_path, ".pt")
+    content, drawn = torch.load(path, weights_only=True), np.load(GENUINE / "stylegan2.npz")
+    for psi, name in ((1.0, "psi1"), (0.7, "psi0.7")):
+        found = generate(content["g_ema"], drawn["z"][:2], psi, content["latent_avg"])
+        assert np.abs(found - drawn[name][:2]).max() < TOLERANCE * np.abs(drawn[name]).max()
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [
