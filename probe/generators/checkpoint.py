@@ -67,7 +67,7 @@ ARGUMENTS: Mapping[str, Callable[[Any], bool]] = {
     "ResamplingFilter": lambda v: _are_numbers(v) and sum(v) != 0,
     "WidthPerStage": _are_counts,
     "CardinalityPerStage": _are_counts,
-    "BlocksPerStage": _are_counts,
+    "BlocksPerStage": lambda v: _are_numbers(v) and all(type(n) is int and n >= 0 for n in v),
     "first_cutoff": _is_positive,
     "first_stopband": _is_positive,
     "last_stopband_rel": _is_positive,
@@ -159,6 +159,8 @@ def build_network(
                 f"its tensor '{name}' has shape {tuple(tensor.shape)} where {wanted[name]} is "
                 "expected"
             )
+        if tensor.is_complex():
+            raise CheckpointError(f"its tensor '{name}' holds complex numbers")
         if not tensor.isfinite().all():
             raise CheckpointError(f"its tensor '{name}' holds NaN or infinite values")
     network.load_state_dict({n: t.float().contiguous() for n, t in state.items()}, assign=True)

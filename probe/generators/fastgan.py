@@ -361,6 +361,7 @@ def convert_state(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     - The layers within a component are recognised by kind and order (the first convolution is
       `conv1`, …) and not by name.
     - The gain and bias of a class-conditional normalisation may lack their own biases: zeros.
+    - A block with two convolutions and one noise layer adds that noise after both.
     - `num_batches_tracked` is left out. Tensors that belong nowhere keep their names, so that
       loading reports them.
 
@@ -387,6 +388,10 @@ def convert_state(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
                 if f"{name}.{leaf}" in result:
                     raise CheckpointError(f"its tensor '{printable(name, 100)}' is there twice")
                 result[f"{name}.{leaf}"] = tensor
+    for component in layers:
+        noise, second = (f"synthesis.{component}.noise{i}.weight" for i in (1, 2))
+        if noise in result and f"synthesis.{component}.conv2.weight" in result:
+            result.setdefault(second, result[noise].clone())
     return result
 
 

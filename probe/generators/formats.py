@@ -9,7 +9,7 @@ from probe.generators.pickled import read_pickled
 from probe.generators.programs import TITLES, read_program
 from probe.generators.run_folder import checkpoint_file
 from probe.generators.snapshot import read_safetensors
-from probe.generators.torch_file import zip_kind
+from probe.generators.torch_file import is_old, zip_kind
 
 SUPPORTED = (
     "pickles and torch files of StyleGAN2-ADA, StyleGAN3, Projected GAN and R3GAN, torch files of "
@@ -27,9 +27,6 @@ OTHER_FILES = {
     b"<": "a web page, not a checkpoint. Download it again",
     b"version https://git-lfs": "a pointer of Git LFS, not the file itself. Fetch it with git lfs",
     b"PK": f"a zip, damaged or of no kind that is read. Supported are {SUPPORTED}",
-    b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19": (
-        "a torch file of the form before PyTorch 1.6. Save it again with a newer release"
-    ),
     b"\x89HDF": f"an HDF5 file, of no kind that is read. Supported are {SUPPORTED}",
     b"\x89PNG": "an image. Images are given as a folder or a zip",
     b"\xff\xd8\xff": "an image. Images are given as a folder or a zip",
@@ -62,7 +59,7 @@ def format_of(path: Path) -> str:
         raise CheckpointError("it is empty")
     if _is_safetensors(head):  # before the rest: its length can look like any text
         return "safetensors"
-    if kind := zip_kind(path):
+    if kind := zip_kind(path) or ("torch" if is_old(path) else None):
         return kind
     for start, what in OTHER_FILES.items():
         if head.removeprefix(BOM).lstrip().startswith(start):

@@ -7,7 +7,7 @@ from probe.errors import CheckpointError
 from probe.files import digest_file
 from probe.generators.families import FAMILIES
 from probe.generators.formats import format_of, load_generator
-from probe.generators.listing import globals_in, globals_in_zip
+from probe.generators.listing import globals_in, globals_in_torch
 from probe.generators.programs import TITLES
 from probe.generators.run_folder import checkpoint_file, kimg_in_name
 from probe.generators.unpickle import pickle_file
@@ -95,4 +95,4 @@ def _globals(path: Path, kind: str | None) -> list[str]:
     if kind == "pickle":
         with pickle_file(path) as data:
             return globals_in(data)
-    return globals_in_zip(path) if kind == "torch" else []
+    return globals_in_torch(path) if kind == "torch" else []

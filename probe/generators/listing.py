@@ -7,7 +7,7 @@ from typing import Any
 
 from probe.errors import CheckpointError, printable
 from probe.generators.records import Global, damaged
-from probe.generators.torch_file import opened
+from probe.generators.torch_file import is_old, opened
 from probe.generators.unpickle import (
     FREE_BYTES,
     LITERALS,
@@ -15,13 +15,16 @@ from probe.generators.unpickle import (
     MARK,
     MOST_GLOBALS,
     MOST_OPCODES,
+    OLD_PICKLES,
     Pickle,
     Stream,
+    pickle_file,
     stream_of,
 )
 from probe.generators.values import dict_key
 from probe.generators.vocabulary import (
     CALLS,
+    CREATE_ARRAY,
     FROM_TYPE,
     GETATTR,
     LOAD_STORAGE,
@@ -33,17 +36,20 @@ from probe.generators.vocabulary import (
 )
 
 
-def globals_in_zip(path: Path) -> list[str]:
-    """List every global that the pickle of a torch file refers to; see `globals_in`."""
+def globals_in_torch(path: Path) -> list[str]:
+    """List every global that the pickles of a torch file refer to; see `globals_in`."""
     try:
+        if is_old(path):
+            with pickle_file(path) as data:
+                return globals_in(data, depth=1, pickles=OLD_PICKLES)
         with opened(path) as read:
-            data = read("data.pkl")
+            pickled = read("data.pkl")
     except (CheckpointError, OSError) as error:
         return [f"(the listing stops: {printable(str(error), 100)})"]
-    return globals_in(data, depth=1)
+    return globals_in(pickled, depth=1)
 
 
-def globals_in(data: Pickle, depth: int = 0) -> list[str]:
+def globals_in(data: Pickle, depth: int = 0, pickles: int = 1) -> list[str]:
     """List every global a pickle refers to, for inspection; unlike reading, refuses nothing.
 
     The stack is only simulated: names and bytes are kept, everything else is a placeholder. Torch
@@ -52,6 +58,7 @@ def globals_in(data: Pickle, depth: int = 0) -> list[str]:
     Args:
         data: the whole pickle, or the file that it is in.
         depth: 1 for a torch file's, which refers to storages outside it.
+        pickles: how many there are, one after the other; after one there is nothing more.
 
     Returns:
         Each name once, in the order of appearance. One off the allow-list is followed by
@@ -64,8 +71,9 @@ def globals_in(data: Pickle, depth: int = 0) -> list[str]:
     lister = _Lister(2 * len(data) + FREE_BYTES)
     stopped, stream = "", stream_of(data)
     try:
-        lister.scan(stream, depth)
-        if left := len(data) - stream.tell():
+        for _ in range(pickles):
+            lister.scan(stream, depth)
+        if pickles == 1 and (left := len(data) - stream.tell()):
             stopped = f"({left} bytes after the pickle's end are not listed)"
     except (CheckpointError, *MALFORMED) as error:
         stopped = f"(the listing stops at byte {stream.tell()}: {printable(str(error), 100)})"
@@ -136,47 +144,41 @@ class _Lister:
             found = Global(*words)
             self.found.setdefault(str(found), "" if is_allowed(found) else IMPORTED)
             if name == "INST":
-                self._mark(found, reduce=True, bare=False)
+                self._mark(found, called=True)
             return found
         if name in ("REDUCE", "NEWOBJ", "NEWOBJ_EX", "OBJ") and taken:
             if not isinstance(taken[0], Global):
                 self.found["an object of the pickle"] = CALLED
                 return None
-            self._mark(taken[0], reduce=name in ("REDUCE", "OBJ"), bare=taken[1:] == [()])
+            self._mark(taken[0], called=name in ("REDUCE", "OBJ"))
             if name == "REDUCE" and isinstance(taken[1], tuple) and taken[1]:
                 return self._call(str(canonical(taken[0])), taken[1], depth)
-        elif name == "BINPERSID" and depth:
-            pass  # in an embedded torch file: how it refers to its storage
+        elif name == "BINPERSID" and depth:  # of a torch file: its storages, and its classes
+            return taken[0][1] if isinstance(taken[0], tuple) and len(taken[0]) == 4 else None
         elif name.startswith("EXT") or name in ("PERSID", "BINPERSID"):
             self.found[f"opcode {name}"] = CALLED
         elif name in LITERALS and isinstance(arg, str | bytes | bytearray):
             return arg
-        elif name in ("EMPTY_TUPLE", "TUPLE", "TUPLE1", "TUPLE2", "TUPLE3"):
+        elif name.startswith("TUPLE"):
             return tuple(taken) if len(taken) < 8 else None
         return None
 
-    def _mark(self, found: Global, *, reduce: bool, bare: bool) -> None:
-        """Note that something calls a global.
-
-        Args:
-            found: the global.
-            reduce: by its function or constructor.
-            bare: without arguments.
-        """
+    def _mark(self, found: Global, *, called: bool) -> None:
+        """Note that a global makes an object; `called`, by its function or constructor."""
         name = str(found)
-        if not is_allowed(found, called=reduce or not bare):
+        if not is_allowed(found, called=called):
             self.found[name] = CALLED
         elif str(canonical(found)) in RUN_SOURCE:
             self.found[name] = " (would have run source text of the file)"
-        elif reduce and not is_harmless(found):
+        elif called and not is_harmless(found):
             self.found[name] = " (would have been called)"
 
     def _call(self, name: str, args: tuple[Any, ...], depth: int) -> Any:
         """Follow the calls that matter here: of names by other names, and of files in bytes."""
         argument = args[0]
         if isinstance(argument, Global):
-            if name == FROM_TYPE:
-                self._mark(argument, reduce=True, bare=False)
+            if name in (FROM_TYPE, CREATE_ARRAY):
+                self._mark(argument, called=True)
             elif name == GETATTR and len(args) > 1 and isinstance(args[1], str):
                 return Global(str(argument), args[1])
             return argument if name == PARTIAL else None
@@ -192,7 +194,7 @@ class _Lister:
             if depth >= 8:
                 raise damaged("files within files within files")
             stream = io.BytesIO(argument)
-            for _ in range(5):  # see `read_old_torch`
+            for _ in range(OLD_PICKLES):
                 try:
                     self.scan(stream, depth + 1)
                 except MALFORMED:

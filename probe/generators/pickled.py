@@ -19,7 +19,7 @@ from probe.generators.records import (
     module_attributes,
     plain,
 )
-from probe.generators.torch_file import read_torch_file, zip_kind
+from probe.generators.torch_file import is_old, read_torch_file, zip_kind
 from probe.generators.unpickle import pickle_file, read_pickle
 
 
@@ -30,7 +30,7 @@ def read_content(path: Path) -> tuple[Any, list[str]]:
         UnsafeCheckpoint: it refers to something outside the allow-list.
         CheckpointError: damaged.
     """
-    if zip_kind(path):
+    if zip_kind(path) or is_old(path):
         return read_torch_file(path)
     with pickle_file(path) as data:
         return read_pickle(data)

@@ -1,7 +1,8 @@
 """Torch files (.pt, .pth) read as data: a zip of one pickle and the raw numbers it refers to.
 
 The pickle goes through `unpickle`; the zip may hold no more bytes than the file has, so that
-neither compression nor entries laid over each other can take more memory than that.
+neither compression nor entries laid over each other can take more memory than that. Files of
+PyTorch before 1.6 are no zips, but pickles one after the other, and the numbers.
 """
 
 import re
@@ -13,11 +14,25 @@ from typing import Any
 
 from probe.errors import CheckpointError
 from probe.generators.records import Storage, damaged
-from probe.generators.unpickle import read_pickle, storage_dtype
+from probe.generators.unpickle import (
+    OLD_MAGIC,
+    pickle_file,
+    read_old_torch,
+    read_pickle,
+    storage_dtype,
+)
 from probe.images.archive import DAMAGED
 
 MOST_MEMBERS = 100_000
 LARGEST_DIRECTORY = 2**24  # bytes of a zip's list of members, which is read whole
+OLD_START = OLD_MAGIC.to_bytes(10, "little")
+
+
+def is_old(path: Path) -> bool:
+    """Return whether a file is a torch file of the form before PyTorch 1.6."""
+    with path.open("rb") as file:
+        head = file.read(32)
+    return head[:1] == b"\x80" and OLD_START in head
 
 
 def zip_kind(path: Path) -> str | None:
@@ -86,7 +101,7 @@ def opened(path: Path) -> Iterator[Callable[[str], bytes]]:
 
 
 def read_torch_file(path: Path) -> tuple[Any, list[str]]:
-    """Read what `torch.save` wrote (PyTorch 1.6 and later), running nothing of it.
+    """Read what `torch.save` wrote, running nothing of it.
 
     Returns:
         What it holds, tensors as `LazyTensor`, and every global it refers to.
@@ -95,6 +110,9 @@ def read_torch_file(path: Path) -> tuple[Any, list[str]]:
         UnsafeCheckpoint: it refers to something outside the allow-list, named.
         CheckpointError: damaged.
     """
+    if is_old(path):
+        with pickle_file(path) as data:
+            return read_old_torch(data)
     with opened(path) as read:
         storages: dict[str, Storage] = {}
 

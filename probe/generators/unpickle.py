@@ -34,6 +34,7 @@ from probe.generators.vocabulary import (
 
 MOST_OPCODES = 1_000_000  # a 1024 px StyleGAN2 pickle has about 20 000
 OLD_MAGIC = 0x1950A86A20F9469CFC6C  # what torch files before PyTorch 1.6 begin with
+OLD_PICKLES = 5  # of such a file
 LARGEST_LITERAL = 2**31  # bytes of one; the largest tensor of a backbone has a tenth
 MOST_GLOBALS = 10_000  # different ones
 FREE_BYTES = 2**20  # that calls may copy beyond what the file itself holds
@@ -156,7 +157,8 @@ class _Machine:
             items = [stack.pop(-2), stack.pop()] if name == "SETITEM" else self._since_mark()
             self._mapping().update(pairs(_paired(items)))
         elif name == "ADDITEMS":
-            self._top(set).update(map(dict_key, self._since_mark()))
+            items = self._since_mark()
+            self._top(set).update(map(dict_key, items))
         elif name in ("GLOBAL", "STACK_GLOBAL"):
             self._global(name, arg)
         elif name in ("REDUCE", "NEWOBJ") and self.calls:

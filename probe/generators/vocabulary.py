@@ -84,6 +84,8 @@ FUNCTION = re.compile(r"[A-Za-z_]\w*", re.ASCII)
 GETATTR = "builtins.getattr"
 PARTIAL = "functools.partial"
 LOAD_TYPE = "dill._dill._load_type"
+CREATE_ARRAY = "dill._dill._create_array"
+RECONSTRUCT = "numpy.core.multiarray._reconstruct"
 FROM_TYPE = "torch._tensor._rebuild_from_type_v2"
 LOAD_STORAGE = "torch.storage._load_from_bytes"  # the reader's own to read
 
@@ -108,11 +110,11 @@ def is_allowed(found: Global, *, called: bool = False) -> bool:
 
     Functions of the known libraries may be named and not called: they write files, fetch addresses,
     call by name. Their classes may be called, as those of enumerations are. Of other packages,
-    classes and functions may be named, and classes made without arguments, as modules are.
+    nothing is called: an object of their classes is made without, and given its state.
 
     Args:
         found: the global.
-        called: as a function, or a class with arguments: what would have run one or the other.
+        called: by REDUCE, which would have run the function or the class's constructor.
     """
     found = canonical(found)
     name = str(found)
@@ -153,7 +155,7 @@ def call(function: Any, args: Any, *, reduce: bool, further: Mapping[str, Call])
         return make(args)
     if name in STORAGES or name == LOAD_STORAGE:
         raise refused(f"a call of {name}")
-    if not is_allowed(function, called=reduce or args != ()):
+    if not is_allowed(function, called=reduce):
         raise refused(f"a call of {name}")
     return Record(function, args)
 
@@ -199,6 +201,8 @@ def _reconstructor(args: Arguments) -> Any:
 def _load_type(args: Arguments) -> Global:
     """`dill._dill._load_type(name)`: one of Python's own types."""
     (name,) = args
+    if name == "PartialType":
+        return Global("functools", "partial")
     found = Global("builtins", name)
     return found if is_allowed(found) else Global("types", name)
 
@@ -219,6 +223,18 @@ def _rebuild_from_type(args: Arguments) -> Any:
     return values.rebuild_tensor(arguments)
 
 
+def _create_array(args: Arguments) -> Array:
+    """`dill._dill._create_array(function, arguments, state, attributes)`: a numpy array."""
+    function, _, state, _ = args
+    if str(function) != RECONSTRUCT:
+        raise refused(f"a call of {CREATE_ARRAY} with another function")
+    if not isinstance(state, tuple) or not isinstance(state[-1], bytes | bytearray):
+        raise damaged("a numpy array without content")  # text would be copied, and not paid for
+    array = Array()
+    values.fill_array(array, state)
+    return array
+
+
 TENSORS = ("torch._utils._rebuild_tensor", "torch._utils._rebuild_tensor_v2")
 CALLS: Mapping[str, Call] = {
     "_codecs.encode": values.encode,
@@ -231,8 +247,9 @@ CALLS: Mapping[str, Call] = {
     "collections.defaultdict": lambda args: {},
     "collections.deque": values.make_list,
     "copyreg._reconstructor": _reconstructor,
+    CREATE_ARRAY: _create_array,
     LOAD_TYPE: _load_type,
-    "numpy.core.multiarray._reconstruct": lambda args: Array(),
+    RECONSTRUCT: lambda args: Array(),
     "numpy.core.multiarray.scalar": values.numpy_scalar,
     "numpy.core.numeric._frombuffer": values.numpy_buffer,
     "numpy.dtype": values.numpy_dtype,
