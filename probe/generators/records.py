@@ -7,7 +7,7 @@ in many places: whatever is walked or copied here is counted.
 import math
 import warnings
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
@@ -51,12 +51,19 @@ class Global:
 
 @dataclass(eq=False, slots=True)
 class Record:
-    """An object of the pickle, inert: what it was called, built from, its state and its items."""
+    """An object of the pickle, inert.
+
+    Attributes:
+        type: its class.
+        args: what it was made of.
+        state: its attributes.
+        entries: its items, of a class that is a dict.
+    """
 
     type: Global
     args: Any = ()
     state: Any = None
-    entries: dict[Any, Any] = field(default_factory=dict)
+    entries: dict[Any, Any] | None = None
     stands_for: ClassVar[str] = "pickled object"
 
 

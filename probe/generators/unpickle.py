@@ -22,7 +22,7 @@ import torch
 
 from probe.errors import UnsafeCheckpoint, kind_of
 from probe.generators.records import Global, Record, Storage, damaged
-from probe.generators.values import dict_key, pairs, refused
+from probe.generators.values import dict_key, entries_of, pairs, refused
 from probe.generators.vocabulary import (
     LOAD_STORAGE,
     STORAGES,
@@ -191,7 +191,7 @@ class _Machine:
 
     def _mapping(self) -> dict[Any, Any]:
         top = self.stack[-1]
-        return top.entries if isinstance(top, Record) else self._top(dict)
+        return entries_of(top) if isinstance(top, Record) else self._top(dict)
 
     def _top(self, kind: type[Any]) -> Any:
         if not isinstance(self.stack[-1], kind):

@@ -78,6 +78,13 @@ def pairs(items: Any) -> Iterator[tuple[Any, Any]]:
         yield dict_key(key), value
 
 
+def entries_of(record: Record) -> dict[Any, Any]:
+    """Return the items of an object whose class is a dict."""
+    if record.entries is None:
+        record.entries = {}
+    return record.entries
+
+
 def make_dict(args: Arguments) -> dict[Any, Any]:
     """`dict(items)`, and the classes that are one."""
     return dict(pairs(*args)) if args else {}

@@ -191,7 +191,8 @@ def _reconstructor(args: Arguments) -> Any:
         raise damaged("an object of no class")
     if str(base) == "builtins.dict":
         made = call(found, (), reduce=False, further={})
-        (made if isinstance(made, dict) else made.entries).update(values.pairs(content))
+        entries = made if isinstance(made, dict) else values.entries_of(made)
+        entries.update(values.pairs(content))
         return made
     if str(base) != "builtins.object":
         raise refused(f"a {found} that is a {base}")

@@ -4,7 +4,10 @@ Each test has a short form, which `make test` runs, and a long one, which `make 
 report how many attempts they made, and the totals are printed at the end.
 """
 
+import os
+
 import pytest
+from attack.streams import CANARY
 
 
 @pytest.fixture
@@ -21,3 +24,12 @@ def tally(request):
         request.node.user_properties.append(("tally", (outcome, number)))
 
     return count
+
+
+@pytest.fixture(autouse=True)
+def canary():
+    """Notice what a file ran."""
+    if os.path.exists(CANARY):
+        os.unlink(CANARY)
+    yield
+    assert not os.path.exists(CANARY), "something of the pickle was run"

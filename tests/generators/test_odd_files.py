@@ -8,9 +8,17 @@ import struct
 import numpy as np
 import pytest
 import torch
+from attack.streams import (
+    ARRAY,
+    SYSTEM,
+    proto,
+    refused,
+    short,
+    snapshot_bytes,
+    stack_global,
+    torch_zip,
+)
 from generators.pickles import Persistent, dumps, stylegan2_pickle
-from generators.test_bounds import snapshot_bytes
-from generators.test_hostile import ARRAY, SYSTEM, proto, refused, short, stack_global, torch_zip
 from inputs import tiny_generator
 
 from probe.errors import CheckpointError, UnsafeCheckpoint

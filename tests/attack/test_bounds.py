@@ -1,6 +1,5 @@
 """Small files that would cost much, and what inspection says of a pickle without running it."""
 
-import json
 import os
 import pickle
 import struct
@@ -10,22 +9,24 @@ import zipfile
 import numpy as np
 import pytest
 import torch
-from generators.pickles import Persistent, dumps, stylegan2_pickle
-from generators.test_hostile import (
+from attack.streams import (
     ARRAY,
     DTYPE,
     ORDERED,
     SYSTEM,
     TENSOR,
-    canary,  # noqa: F401  (a fixture)
+    integer,
     legacy,
     proto,
     refused,
+    repeated,
     short,
+    snapshot_bytes,
     stack_global,
     storage,
     torch_zip,
 )
+from generators.pickles import Persistent, dumps, stylegan2_pickle
 from inputs import tiny_generator
 
 from probe.errors import CheckpointError, UnsafeCheckpoint, UsageError, shown
@@ -41,16 +42,6 @@ from probe.generators.unpickle import pickle_file, read_pickle
 LOAD = stack_global("torch.storage", "_load_from_bytes")
 ENCODE = stack_global("_codecs", "encode")
 PRIME = 2**61 - 1  # every multiple of it has the hash 0
-
-
-def integer(n: int) -> bytes:
-    data = n.to_bytes(n.bit_length() // 8 + 1, "little", signed=True)
-    return b"\x8b" + struct.pack("<I", len(data)) + data
-
-
-def repeated(function: bytes, argument: bytes, times: int) -> bytes:
-    """Call a function many times with one argument from the memo."""
-    return proto(function, b"q\x000", argument, b"\x85q\x010", b"](", b"h\x00h\x01R" * times, b"e.")
 
 
 def nested(depth: int, calls: int) -> bytes:
@@ -398,11 +389,6 @@ def arguments(group=None, **changes):
 )
 def test_arguments_without_a_meaning_are_refused(tmp_path, group, changes):
     refused(tmp_path / "x.pkl", stylegan2_pickle(arguments(group, **changes)))
-
-
-def snapshot_bytes(probe: str) -> bytes:
-    header = json.dumps({"__metadata__": {"probe": probe}}).encode()
-    return struct.pack("<Q", len(header)) + header
 
 
 @pytest.mark.parametrize("probe", ["[" * 100_000, "[]", "{}", "null", '{"format": []}'])
