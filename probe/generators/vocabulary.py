@@ -59,7 +59,7 @@ HARMLESS = re.compile(
 # Types and functions that an attribute may name.
 PLAIN = re.compile(
     r"torch\.(Tensor|q?u?int\d+|float\w+|bfloat16|complex\d+|bool)"
-    r"|torch\._C\.(_VariableFunctionsClass|_nn\.[a-z]\w*)"
+    r"|torch\._C\.(_VariableFunctionsClass|_(nn|fft|linalg|special)\.[a-z]\w*)"
     r"|numpy\.(bool_?|u?int\d+|float\d+)"
     r"|builtins\.(bool|int|long|float|str|unicode|list|tuple)",
     re.ASCII,
@@ -101,7 +101,7 @@ def canonical(found: Global) -> Global:
 def is_harmless(found: Global) -> bool:
     """Return whether to call a global is to make a container, a tensor or the like."""
     name = str(canonical(found))
-    known = name in CALLS or name in DICTS or name in STORAGES or name == LOAD_STORAGE
+    known = name in CALLS or name in DICTS or name == LOAD_STORAGE
     return (known or bool(HARMLESS.fullmatch(name))) and name != GETATTR
 
 
@@ -118,8 +118,10 @@ def is_allowed(found: Global, *, called: bool = False) -> bool:
     """
     found = canonical(found)
     name = str(found)
-    if is_harmless(found) or name == GETATTR or (PLAIN.fullmatch(name) and not called):
+    if is_harmless(found) or name == GETATTR:
         return True
+    if name in STORAGES or PLAIN.fullmatch(name):
+        return not called
     # Dots in the name itself reach through attributes: from a module to all that it imports.
     is_class = all(map(CLASS.fullmatch, found.name.split(".")))
     is_function = bool(FUNCTION.fullmatch(found.name))
@@ -153,8 +155,6 @@ def call(function: Any, args: Any, *, reduce: bool, further: Mapping[str, Call])
         return values.make_dict(args)
     if make := CALLS.get(name) or further.get(name):
         return make(args)
-    if name in STORAGES or name == LOAD_STORAGE:
-        raise refused(f"a call of {name}")
     if not is_allowed(function, called=reduce):
         raise refused(f"a call of {name}")
     return Record(function, args)

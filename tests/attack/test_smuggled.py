@@ -96,6 +96,7 @@ CALLED = {
     "a class of torch": call("torch.utils.cpp_extension", "BuildExtension", short(TOUCH)),
     "a function of torch": call("torch.utils.cpp_extension", "load_inline", short(TOUCH)),
     "a function of torch.nn": call("torch.nn.functional", "handle_torch_function", b"N"),
+    "a storage of a terabyte": call("torch", "FloatStorage", integer(2**38)),
     "a codec": call("_codecs", "decode", short("x"), short("zip")),
     "Python 2's eval": call("__builtin__", "eval", short(PYTHON)),
     "Python 2's execfile": call("__builtin__", "execfile", short(CANARY)),

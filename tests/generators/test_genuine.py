@@ -325,7 +325,6 @@ def test_whatever_a_module_has_as_an_attribute_is_passed_over(tmp_path, kind, wr
         (deque([1], 3), [1]),
         (-(2**63), -(2**63)),
     ],
-    ids=str,
 )
 def test_data_is_read_as_what_it_is(value, expected, protocol):
     found, _ = read_pickle(dumps(value, protocol))
