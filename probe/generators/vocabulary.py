@@ -53,7 +53,7 @@ STORAGES = {
 # Records that nothing would have been run by.
 HARMLESS = re.compile(
     r"functools\.partial|torch\.device|torch\.serialization\._get_layout|argparse\.Namespace"
-    r"|types\.SimpleNamespace|pathlib\.(Pure)?(Posix|Windows)?Path"
+    r"|types\.SimpleNamespace|logging\.getLogger|pathlib\.(Pure)?(Posix|Windows)?Path"
     r"|datetime\.(date|time|datetime|timedelta|timezone)|builtins\.(object|range|xrange)"
 )
 # Types and functions that an attribute may name.
@@ -61,7 +61,7 @@ PLAIN = re.compile(
     r"torch\.(Tensor|q?u?int\d+|float\w+|bfloat16|complex\d+|bool)"
     r"|torch\._C\.(_VariableFunctionsClass|_(nn|fft|linalg|special)\.[a-z]\w*)"
     r"|numpy\.(bool_?|u?int\d+|float\d+)"
-    r"|builtins\.(bool|int|long|float|str|unicode|list|tuple)",
+    r"|builtins\.(bool|int|long|float|str|unicode|list|tuple)|typing\.[A-Z]\w*",
     re.ASCII,
 )
 # Modules of the known families, of torch.nn (whose hooks keep spectral norms), and of the libraries
@@ -161,7 +161,7 @@ def call(function: Any, args: Any, *, reduce: bool, further: Mapping[str, Call])
 
 
 def build(target: Any, state: Any) -> None:
-    """Give a BUILD its meaning: state for a record or an array, nothing else.
+    """Give a BUILD its meaning: state for a record, an array or a dtype, nothing else.
 
     Raises:
         UnsafeCheckpoint: another state or target.
@@ -170,7 +170,9 @@ def build(target: Any, state: Any) -> None:
     if isinstance(target, Record):
         if str(target.type) == PARTIAL and isinstance(state, tuple):
             state = dict(zip(("func", "args", "keywords"), state, strict=False))
-        if not isinstance(state, dict):
+        # A pair that ends in a dict sets attributes one by one, by whatever names it has.
+        in_slots = isinstance(state, tuple) and len(state) == 2 and isinstance(state[1], dict)
+        if in_slots or not isinstance(state, dict | tuple):
             raise refused(f"a state of {target.type} that is not a dict")
         target.state = state
     elif isinstance(target, Array):

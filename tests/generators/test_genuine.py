@@ -3,9 +3,11 @@
 import argparse
 import datetime
 import json
+import logging
 import pathlib
 import re
 import types
+import typing
 from collections import Counter, OrderedDict, defaultdict, deque
 from functools import partial
 
@@ -245,6 +247,8 @@ class Hooks(nn.Module):
     def __init__(self):
         super().__init__()
         self.layer = nn.utils.spectral_norm(nn.Linear(2, 2))
+        self.handle = self.layer.register_forward_hook(named("training.hooks.Hook")())
+        self.logger = logging.getLogger("training")
         self.register_forward_pre_hook(partial(named("training.hooks.Hook"), 1), with_kwargs=True)
         self.register_buffer("passing", torch.ones(2), persistent=False)
 
@@ -269,7 +273,7 @@ ATTRIBUTES = {
     "device": torch.device("cuda:1"),
     "layout": torch.strided,
     "functions": [nn.functional.relu, nn.functional.gelu, torch.sigmoid, torch.tanh, nn.init.ones_],
-    "types": [np.float32, int, dict, float, nn.ReLU, torch.Tensor],
+    "types": [np.float32, int, dict, float, typing.Any, nn.ReLU, torch.Tensor],
     "partial": partial(nn.LayerNorm, eps=1e-6),
     "namespace": argparse.Namespace(a=1, path=pathlib.Path("/data/x")),
     "simple namespace": types.SimpleNamespace(a=1),
