@@ -6,21 +6,18 @@ from pathlib import Path
 from typing import Any
 
 from probe.errors import CheckpointError, printable
-from probe.generators.records import Global, damaged
-from probe.generators.torch_file import is_old, opened
-from probe.generators.unpickle import (
+from probe.generators.machine import (
     FREE_BYTES,
     LITERALS,
     MALFORMED,
     MARK,
     MOST_GLOBALS,
     MOST_OPCODES,
-    OLD_PICKLES,
-    Pickle,
     Stream,
-    pickle_file,
-    stream_of,
 )
+from probe.generators.records import Global, damaged
+from probe.generators.torch_file import is_old, opened
+from probe.generators.unpickle import OLD_PICKLES, Pickle, pickle_file, stream_of
 from probe.generators.values import dict_key
 from probe.generators.vocabulary import (
     CALLS,

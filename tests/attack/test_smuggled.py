@@ -275,12 +275,16 @@ def old_torch(pid=None, keys=("0",), count=4, stored=4, data=bytes(16), after=b"
     )  # fmt: skip
 
 
+ENDLESS = ["0"]
+for _ in range(30):  # a text of a thousand million
+    ENDLESS = [ENDLESS, ENDLESS]
 STORAGE = ("storage", torch.FloatStorage, "0", "cpu")
 OLD = {
     "another order": {"keys": ("1",)},
     "storages that are not there": {"keys": ("0", "1")},
     "a storage twice": {"keys": ("0", "0")},
-    "an order that is text": {"keys": "0"},
+    "an order of endless names": {"keys": [ENDLESS]},
+    "endless facts": {"system": ENDLESS},
     "another number": {"stored": 3},
     "a negative number": {"count": -4, "stored": -4},
     "a terabyte": {"count": 2**38, "stored": 2**38},
