@@ -17,7 +17,7 @@ from probe.generators.vocabulary import Call, build, call, canonical, is_allowed
 MOST_OPCODES = 1_000_000  # a 1024 px StyleGAN2 pickle has about 20 000
 MOST_GLOBALS = 10_000  # different ones
 FREE_BYTES = 2**20  # that calls may copy beyond what the file itself holds
-ITEM_BYTES = 32  # of a container that a call copies
+ITEM_BYTES = 32  # of a list, dict or set that a call copies
 
 
 class Stream(Protocol):
@@ -130,11 +130,13 @@ class _Machine:
         """Pay for what a call or state may copy: texts, bytes, and the items of containers."""
         if not isinstance(args, tuple):
             raise damaged("a call without arguments")
-        self.budget -= ITEM_BYTES * len(args)
+        self.budget -= 8 * len(args)
         for arg in args[:64] if self.budget >= 0 else ():
             if isinstance(arg, str | bytes | bytearray):
                 self.budget -= len(arg)
-            elif isinstance(arg, list | tuple | dict | set | frozenset):
+            elif isinstance(arg, tuple):
+                self.budget -= 8 * len(arg)
+            elif isinstance(arg, list | dict | set | frozenset):
                 self.budget -= ITEM_BYTES * len(arg)
         if self.budget < 0:
             raise damaged("its calls copy more than the file holds")

@@ -7,13 +7,20 @@ import pytest
 import timm
 import torch
 import torchvision
-from generators.pickles import EasyDict, Persistent, dumps, persistent, stylegan2_pickle
+from generators.pickles import (
+    WRITERS,
+    EasyDict,
+    Persistent,
+    dumps,
+    persistent,
+    stylegan2_snapshot,
+)
 from inputs import tiny_generator
 
 from probe.errors import CheckpointError, UsageError
 from probe.generators import fastgan, r3gan, stylegan3
 from probe.generators.formats import load_generator
-from probe.generators.listing import globals_in
+from probe.generators.inspection import inspect_file
 from probe.generators.sampler import GeneratorSource
 from probe.generators.snapshot import save_snapshot
 from probe.training.inherit import inherit
@@ -114,16 +121,16 @@ def genuine_backbones():
     )
 
 
-def test_whole_backbones_beside_the_generator_are_passed_over(tmp_path):
+@pytest.mark.parametrize("writer", ["protocol 2", "protocol 3", "protocol 5", "torch.save"])
+def test_whole_backbones_beside_the_generator_are_passed_over(tmp_path, writer):
     network = tiny_generator()
     path = tmp_path / "G.pkl"
-    path.write_bytes(stylegan2_pickle(network, D_ensemble=[genuine_backbones()]))
+    path.write_bytes(WRITERS[writer](stylegan2_snapshot(network, D_ensemble=[genuine_backbones()])))
     found = load_generator(path)
     assert "D_ensemble" in found.ignored and "timm.models.vision_transformer.VisionTransformer" in (
         found.globals
     )
-    names = globals_in(path.read_bytes())
-    assert not [name for name in names if "not allowed" in name]
+    assert not [name for name in inspect_file(path).globals if "not allowed" in name]
     assert torch.equal(
         found.generator.synthesis.b32.conv1.weight, network.synthesis.b32.conv1.weight
     )
