@@ -16,7 +16,7 @@ from probe.errors import CheckpointError, printable, shown
 from probe.generators.families import SIGNS, heads
 from probe.generators.records import LazyTensor, Record, damaged, module_tensors
 from probe.generators.rosinality import AVERAGE, DISCRIMINATOR_SIGN, SIGN
-from probe.generators.unreadable import stranger, what_it_is
+from probe.generators.unreadable import STYLEGAN_XL, what_it_is
 
 MOST_PARTS = 20_000  # dicts, lists and modules that are looked into
 MOST_MODULES = 100  # whose tensors are looked at, each of which may have some thousands
@@ -83,8 +83,8 @@ def find_generator(content: Any) -> Held:
             problem = problem or error
             continue
         if held is not None:
-            if known := stranger(list(held.tensors), [held.class_name]):
-                raise CheckpointError(known)
+            if STYLEGAN_XL.matches(list(held.tensors), [held.class_name]):
+                raise CheckpointError(STYLEGAN_XL.text)
             return _with_average(held, content)
     if problem is not None:
         raise problem
@@ -179,7 +179,7 @@ def _items(value: Any) -> Iterable[tuple[Any, Any]]:
     """Return what a container holds, with its keys: a dict, an object, a list from its end."""
     if isinstance(value, Record):
         state = value.state if isinstance(value.state, dict) else {}
-        return [*state.items(), *value.entries.items()]
+        return [*state.items(), *(value.entries or {}).items()]
     if isinstance(value, dict):
         return value.items()
     return reversed(list(enumerate(value)))

@@ -29,27 +29,32 @@ class Stranger:
     classes: str = "(?!)"
     remedy: str = FUNCTION
 
+    @property
+    def text(self) -> str:
+        """That it is not read, as the inside of a sentence."""
+        return f"it holds {self.title}, which is not read; {self.remedy}"
+
     def matches(self, names: Sequence[str], classes: Sequence[str]) -> bool:
         """Return whether tensors or classes of these names are of this kind."""
         found, of_class = re.compile(self.names), re.compile(self.classes)
         return any(map(found.search, names)) or any(map(of_class.fullmatch, classes))
 
 
+# Its tensors have the names of a StyleGAN3's, and more.
+STYLEGAN_XL = Stranger("a StyleGAN-XL", names=r"(^|\.)mapping\.embed_proj\.", classes=r"Superres.*")
 # The first that matches is told; those of a discriminator are often beside another network.
 STRANGERS = (
     Stranger(
         "a diffusion model",
-        names=r"(^|\.)(down_blocks|up_blocks|mid_block)\.|(^|\.)input_blocks\.\d+\.|(^|\.)time_embed(ding)?\."
-        r"|model\.diffusion_model\.|(^|\.)map_(noise|layer0)\.|(^|\.)adaLN_modulation\.",
+        names=r"(^|\.)(down_blocks|up_blocks|mid_block|time_embed(ding)?|diffusion_model)\."
+        r"|(^|\.)(input_blocks\.\d+|map_noise|map_layer0|adaLN_modulation)\.",
         classes=r"(EDM|VP|VE|iDDPM)Precond|SongUNet|DhariwalUNet|.*UNet.*|DiT.*",
     ),
     Stranger(
         "an autoencoder of a diffusion model",
         names=r"(^|\.)(post_)?quant_conv\.|(^|\.)(de|en)coder\.(down|up|mid)[._]",
     ),
-    Stranger(
-        "a StyleGAN-XL generator", names=r"(^|\.)mapping\.embed_proj\.", classes=r"Superres.*"
-    ),
+    STYLEGAN_XL,
     Stranger(
         "a generator of the first StyleGAN",
         names=r"(^|\.)blocks\.4x4\.|(^|\.)progression\.\d+\.|(^|\.)style_mod\.",
@@ -63,7 +68,7 @@ STRANGERS = (
         "a StyleGAN2 as BasicSR, GFPGAN or MMGeneration name it",
         names=r"(^|\.)(modulated_conv|style_mlp|style_mapping|constant_input)\.",
     ),
-    Stranger("a BigGAN", names=r"(^|\.)bn\d\.gain\.weight", classes=r"BigGAN.*"),
+    Stranger("a BigGAN", names=r"(^|\.)blocks\.\d+\.\d+\.bn\d\.gain\.", classes=r"BigGAN.*"),
     Stranger(
         "a discriminator without a generator",
         names=r"(^|\.)(b4\.out|final_linear\.1|b4\.mbstd)\.",
@@ -71,14 +76,6 @@ STRANGERS = (
         remedy=ANOTHER,
     ),
 )
-
-
-def stranger(names: Sequence[str], classes: Sequence[str]) -> str | None:
-    """Return what networks of such tensors and classes are, None for nothing that is known."""
-    for kind in STRANGERS:
-        if kind.matches(names, classes):
-            return f"it holds {kind.title}, which is not read; {kind.remedy}"
-    return None
 
 
 def what_it_is(keys: Sequence[str], names: Sequence[str], classes: Sequence[str]) -> str:
@@ -89,8 +86,9 @@ def what_it_is(keys: Sequence[str], names: Sequence[str], classes: Sequence[str]
         names: of its tensors.
         classes: of its modules.
     """
-    if known := stranger(names, classes):
-        return known
+    known = next((kind for kind in STRANGERS if kind.matches(names, classes)), None)
+    if known is not None:
+        return known.text
     if classes:
         kinds = ", ".join(dict.fromkeys(printable(name, 60) for name in classes[:3]))
         return f"it holds networks of unknown kinds ({kinds}); {FUNCTION}"
