@@ -236,8 +236,11 @@ def discriminator_to_theirs(discriminator: Any) -> dict[str, torch.Tensor]:
 
 
 def no_place_for(discriminator: Any) -> str | None:
-    """Return what of a residual discriminator theirs has no place for, None for nothing."""
+    """Return what of a discriminator theirs has no place for, None for nothing."""
     arguments = discriminator.init_kwargs
+    architecture = arguments.get("architecture", "resnet")
+    if architecture != "resnet":
+        return f"its architecture is {architecture}, and theirs is resnet"
     if arguments["c_dim"]:
         return f"it has {arguments['c_dim']} classes, and theirs has none"
     if arguments["mbstd_group_size"] != GROUP:

@@ -56,7 +56,7 @@ def generator_arguments(state: Tensors) -> dict[str, Any]:
 
 
 def discriminator_arguments(state: Tensors) -> dict[str, Any]:
-    """Return the arguments of the residual discriminator that has these tensors.
+    """Return the arguments of the discriminator that has these tensors.
 
     Raises:
         CheckpointError: they have widths that no discriminator has.
@@ -71,6 +71,7 @@ def discriminator_arguments(state: Tensors) -> dict[str, Any]:
         "c_dim": 0 if embedding is None else embedding.shape[1],
         "img_resolution": size,
         "img_channels": state[f"b{size}.fromrgb.weight"].shape[1],
+        "architecture": "resnet" if f"b{size}.skip.weight" in state else "orig",
         **_widths(channels),
     }
 

@@ -342,6 +342,15 @@ def test_what_cannot_be_exported_says_so(cli, tmp_path):
     assert not (tmp_path / "out.pt").exists()
 
 
+def test_a_plain_discriminator_is_not_taken_for_a_residual_one(cli, tmp_path):
+    state = judge_of().state_dict()
+    plain = {n: t for n, t in state.items() if "skip" not in n}
+    torch.save({"G_ema": network().state_dict(), "D": plain}, tmp_path / "G.pt")
+    path, said = exported(cli, tmp_path / "G.pt", "rosinality", tmp_path, ".pt")
+    assert "The discriminator is left out" in said and "orig" in said
+    assert list(torch.load(path, weights_only=True)) == ["g_ema", "latent_avg"]
+
+
 def test_a_discriminator_that_is_not_read_does_not_stop_the_generator(cli, tmp_path):
     torch.save({"g_ema": state_dict(), "d": {"final_linear.1.weight": torch.ones(1, 3)}},
                tmp_path / "G.pt")  # fmt: skip

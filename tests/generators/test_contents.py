@@ -15,6 +15,7 @@ from probe.errors import CheckpointError
 from probe.generators.formats import load_generator
 from probe.generators.stylegan2 import Generator
 from probe.training.config import TrainConfig
+from probe.training.inherit import read_discriminator
 from probe.training.state import TrainState
 
 
@@ -232,12 +233,16 @@ def test_a_training_state_of_ours_holds_the_average(cli, tmp_path):
     with torch.no_grad():
         for parameter in state.average.parameters():
             parameter.add_(0.1)
-    state.save(tmp_path)
-    found = load_generator(tmp_path / "training-state-latest.pt")
-    assert found.place == "average"
+    record = {name: getattr(state, name).state_dict() for name in state.NETWORKS}
+    members = {member.name: member.state_dict() for member in state.members}
+    path = tmp_path / "training-state-latest.pt"
+    torch.save(record | {"images": 1000, "best": (1.0, 2.0), "members": members}, path)
+    found = load_generator(path)
+    assert found.place == "average" and "members" in found.ignored
     torch.testing.assert_close(images(found.generator), images(state.average))
-    made = cli("generate", "--gen", tmp_path / "training-state-latest.pt", "--seeds", "0",
-               "--grid", tmp_path / "grid.png")  # fmt: skip
+    judge = read_discriminator(path)
+    assert judge is not None and judge.img_resolution == 16
+    made = cli("generate", "--gen", path, "--seeds", "0", "--grid", tmp_path / "grid.png")
     assert made.code == 0, made.err
 
 
