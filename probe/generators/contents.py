@@ -125,7 +125,7 @@ def passed_over(content: Any, held: Held) -> list[str]:
             content = content[word]
         elif isinstance(content, dict):  # a state dict of several networks
             head = ".".join(map(str, held.path[depth:])) + "."
-            outside = (key for key in map(_word, content) if not key.startswith(head))
+            outside = (k for k in map(_word, content) if k != used and not k.startswith(head))
             others = list(dict.fromkeys(key.partition(".")[0] for key in outside))
             content = None
         elif isinstance(content, list | tuple):

@@ -39,7 +39,7 @@ def read_content(path: Path) -> tuple[Any, list[str]]:
 def read_pickled(path: Path) -> Checkpoint:
     """Read the generator of a pickle or torch file; nothing of it is run.
 
-    Tensors alone, as a state dict, need a description beside them (see `described`).
+    What tells the arguments of a network without its module is in `described`.
 
     Raises:
         UnsafeCheckpoint: it refers to something outside the allow-list.

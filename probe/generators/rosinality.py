@@ -1,9 +1,10 @@
 """rosinality's StyleGAN2: the same networks under other names, as pSp, e4e and GANSpace hold them.
 
-Nothing is computed to go from one to the other but the low-pass kernels' gain of 4, which is in
-their files and not in ours, and the average latent where a file has none. Both networks flip the
-kernel of an up-sampling convolution and pad alike. Their demodulation adds its epsilon to weights
-that have their run-time gain, ours to weights that have none yet: a relative difference of 1e-8.
+Tensors move from one to the other as they are, but for the low-pass kernels' gain of 4, which
+their files hold and ours do not. Both networks flip the kernel of an up-sampling convolution, and
+pad alike. Their demodulation adds its epsilon to weights with their run-time gain, ours to weights
+without it, which changes images by about 1e-8. Giving the weights that gain would close the gap,
+and would make Adam's steps on them some seventy times too long.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -22,7 +23,7 @@ AVERAGE = "latent_avg"  # in their files it stands beside the state dict
 TAPS = (1, 3, 3, 1)  # if a file leaves the kernels out, as some do
 LATENTS = 4096  # drawn for an average that a file lacks: as many as their programs draw
 RATE = 0.01  # multiplies the mapping's learning rate
-LARGEST = 2048  # pixels; what a file lacks must not take much more memory than it has
+MOST_DOUBLINGS = 9  # to 2048 px: noise that a file lacks must not take much memory
 WIDEST, DEEPEST = 16384, 64  # of the mapping
 GROUP = 4  # images whose spread the discriminator sees
 
@@ -116,14 +117,6 @@ def _discriminator_pairs(size: int) -> Iterator[Pair]:
         yield from _pairs(f"final_linear.{i}", ours, {"weight": "weight", "bias": "bias"})
 
 
-def _count(state: Tensors, name: str) -> int:
-    """Return how many of the tensors `name.0`, `name.1`, … there are."""
-    count = 0
-    while name.format(count) in state:
-        count += 1
-    return count
-
-
 def _count(state: Tensors, name: str, first: int = 0) -> int:
     """Return how many tensors there are whose names have one number after the other, no gap."""
     count = 0
@@ -147,12 +140,13 @@ def generator_to_ours(state: Tensors) -> dict[str, torch.Tensor]:
     Raises:
         CheckpointError: it has no mapping layers, or more layers than networks have.
     """
-    size = 4 * 2 ** _count(state, "to_rgbs.{}.conv.weight")
+    doublings = _count(state, "to_rgbs.{}.conv.weight")
     layers = _count(state, "style.{}.weight", first=1)
     if not 0 < layers <= DEEPEST:
         raise CheckpointError(f"its generator has {layers} mapping layers (style.1.weight, …)")
-    if size > LARGEST:
-        raise CheckpointError(f"its generator has layers up to {size.bit_length() - 1} doublings")
+    if doublings > MOST_DOUBLINGS:
+        raise CheckpointError(f"its generator doubles the resolution {doublings} times")
+    size = 4 * 2**doublings
     left = dict(state)
     average = left.pop(AVERAGE, None)
     ours = _renamed(left, _generator_pairs(layers, size))
@@ -213,7 +207,7 @@ def generator_to_theirs(generator: Any) -> dict[str, torch.Tensor]:
     Raises:
         CheckpointError: their network cannot be this one; it says why.
     """
-    _check(generator)
+    _refuse_inexpressible(generator)
     ours = dict(generator.state_dict())
     layers = generator.mapping.num_layers
     # Their files do not say the multiplier of the mapping's learning rate: it is always this one.
@@ -253,7 +247,7 @@ def channels(multiplier: int, sides: Iterable[int]) -> dict[int, int]:
     return {r: 512 if r <= 32 else 2**14 // r * multiplier for r in sides}
 
 
-def _check(generator: Any) -> None:
+def _refuse_inexpressible(generator: Any) -> None:
     """Refuse what their network has no place for.
 
     Raises:
