@@ -174,7 +174,7 @@ class _Lister:
         """Follow the calls that matter here: of names by other names, and of files in bytes."""
         argument = args[0]
         if isinstance(argument, Global):
-            if name in (FROM_TYPE, CREATE_ARRAY):
+            if name in (*FROM_TYPE, CREATE_ARRAY):
                 self._mark(argument, called=True)
             elif name == GETATTR and len(args) > 1 and isinstance(args[1], str):
                 return Global(str(argument), args[1])

@@ -86,7 +86,7 @@ PARTIAL = "functools.partial"
 LOAD_TYPE = "dill._dill._load_type"
 CREATE_ARRAY = "dill._dill._create_array"
 RECONSTRUCT = "numpy.core.multiarray._reconstruct"
-FROM_TYPE = "torch._tensor._rebuild_from_type_v2"
+FROM_TYPE = ("torch._tensor._rebuild_from_type", "torch._tensor._rebuild_from_type_v2")
 LOAD_STORAGE = "torch.storage._load_from_bytes"  # the reader's own to read
 
 
@@ -222,7 +222,7 @@ def _rebuild_from_type(args: Arguments) -> Any:
     """`_rebuild_from_type_v2(function, type, arguments, attributes)`: a tensor with attributes."""
     function, _, arguments, _ = args
     if not isinstance(function, Global) or str(function) not in TENSORS:
-        raise refused(f"a call of {FROM_TYPE} with another function")
+        raise refused("a tensor that another function makes")
     return values.rebuild_tensor(arguments)
 
 
@@ -230,7 +230,7 @@ def _create_array(args: Arguments) -> Array:
     """`dill._dill._create_array(function, arguments, state, attributes)`: a numpy array."""
     function, _, state, _ = args
     if str(function) != RECONSTRUCT:
-        raise refused(f"a call of {CREATE_ARRAY} with another function")
+        raise refused("an array that another function makes")
     if not isinstance(state, tuple) or not isinstance(state[-1], bytes | bytearray):
         raise damaged("a numpy array without content")  # text would be copied, and not paid for
     array = Array()
@@ -259,7 +259,8 @@ CALLS: Mapping[str, Call] = {
     "numpy.ndarray": lambda args: Array(),
     "torch.Size": values.make_size,
     **dict.fromkeys(TENSORS, values.rebuild_tensor),
-    FROM_TYPE: _rebuild_from_type,
+    **dict.fromkeys(FROM_TYPE, _rebuild_from_type),
+    "torch._utils._rebuild_device_tensor_from_cpu_tensor": values.rebuild_parameter,
     "torch._utils._rebuild_parameter": values.rebuild_parameter,
     "torch._utils._rebuild_parameter_with_state": values.rebuild_parameter,
     "torch_utils.persistence._reconstruct_persistent_obj": values.persistent_object,

@@ -16,8 +16,8 @@ from io import BytesIO
 import pytest
 import torch
 from attack.streams import PYTHON, TOUCH, integer, short, stack_global
-from generators.pickles import WRITERS, stylegan2_snapshot
-from generators.test_genuine import ATTRIBUTES, GENUINE, snapshot
+from generators.attributes import ATTRIBUTES
+from generators.pickles import GENUINE, WRITERS, snapshot, stylegan2_snapshot
 from generators.trees import fastgan, r3gan
 from inputs import tiny_generator
 

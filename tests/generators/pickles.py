@@ -11,10 +11,13 @@ import types
 import warnings
 from collections import OrderedDict
 from contextlib import contextmanager
+from pathlib import Path
 
 import numpy as np
 import torch
 from torch import nn
+
+GENUINE = Path(__file__).resolve().parents[3] / "shared" / "checkpoints"
 
 
 class EasyDict(dict):
@@ -180,6 +183,11 @@ def persistent(module, class_name=None, **extra):
         **extra,
     }
     return Persistent(class_name or THEIR_NAMES.get(kind, kind), state)
+
+
+def snapshot(network, **others) -> dict:
+    """Return a training snapshot whose G_ema is a module."""
+    return {"G": None, "D": None, "G_ema": network, "training_set_kwargs": {}, **others}
 
 
 def stylegan2_snapshot(network, *, positional=False, **others) -> dict:

@@ -1,26 +1,22 @@
 """Snapshots of every family in every way of writing, and the genuine files if they are at hand."""
 
-import argparse
-import datetime
 import json
-import logging
-import pathlib
 import re
-import types
-import typing
 from collections import Counter, OrderedDict, defaultdict, deque
-from functools import partial
 
 import numpy as np
 import pytest
 import torch
 from generators import reference, reference3, reference_fastgan, reference_r3gan
+from generators.attributes import ATTRIBUTES
 from generators.pickles import (
+    GENUINE,
     WRITERS,
     EasyDict,
     dumps,
     named,
     persistent,
+    snapshot,
     stylegan2_snapshot,
 )
 from generators.trees import fastgan, r3gan, tree
@@ -35,7 +31,6 @@ from probe.generators.inspection import inspect_file
 from probe.generators.snapshot import save_snapshot
 from probe.generators.unpickle import read_pickle
 
-GENUINE = pathlib.Path(__file__).resolve().parents[3] / "shared" / "checkpoints"
 TOLERANCE = 1e-4  # of the range of the output
 BATCH = 2
 
@@ -55,10 +50,6 @@ def latents(width):
 
 def one_hot(classes):
     return np.eye(classes)[np.arange(BATCH) % classes] if classes else None
-
-
-def snapshot(network, **others):
-    return {"G": None, "D": None, "G_ema": network, "training_set_kwargs": {}, **others}
 
 
 def written(path, content, writer="protocol 4"):
@@ -241,64 +232,6 @@ def test_widths_that_no_expansion_gives(tmp_path):
 # --- what else genuine files hold
 
 
-class Hooks(nn.Module):
-    """Holds what torch keeps of a module's hooks."""
-
-    def __init__(self):
-        super().__init__()
-        self.layer = nn.utils.spectral_norm(nn.Linear(2, 2))
-        self.handle = self.layer.register_forward_hook(named("training.hooks.Hook")())
-        self.logger = logging.getLogger("training")
-        self.register_forward_pre_hook(partial(named("training.hooks.Hook"), 1), with_kwargs=True)
-        self.register_buffer("passing", torch.ones(2), persistent=False)
-
-
-def with_attribute(tensor):
-    tensor.note = "x"
-    return tensor
-
-
-# Values that modules and snapshots of some release or other have as attributes.
-ATTRIBUTES = {
-    "set": {1, "a", None, 2.5, (3, 4)},
-    "frozenset": frozenset({"a"}),
-    "bytearray": bytearray(b"ab"),
-    "empty bytes": [b"", bytearray()],
-    "complex": 1 + 2j,
-    "object": object(),
-    "long": [2**63, -(2**63), 2**64 - 1],
-    "keys": {(16, 16): 1, 3: 2, None: 3, "a": 4, True: 5, named("x.Y"): 6, torch.ones(1): 7},
-    "size": torch.Size([1, 2]),
-    "dtypes": [torch.float32, torch.bfloat16, torch.int8, torch.complex64],
-    "device": torch.device("cuda:1"),
-    "layout": torch.strided,
-    "functions": [nn.functional.relu, nn.functional.gelu, torch.sigmoid, torch.tanh, nn.init.ones_],
-    "types": [np.float32, int, dict, float, typing.Any, nn.ReLU, torch.Tensor],
-    "partial": partial(nn.LayerNorm, eps=1e-6),
-    "namespace": argparse.Namespace(a=1, path=pathlib.Path("/data/x")),
-    "simple namespace": types.SimpleNamespace(a=1),
-    "path": [pathlib.Path("/data/x.zip"), pathlib.PureWindowsPath("C:/x")],
-    "time": [datetime.datetime(2020, 1, 2), datetime.timedelta(3), datetime.UTC],
-    "dicts": [defaultdict(list, a=[1]), Counter("ab"), OrderedDict(a=1)],
-    "deque": deque([1, 2], 3),
-    "range": range(3),
-    "scalars": [np.float32(1), np.int64(2), np.bool_(True), np.str_("ab"), np.complex64(1j)],
-    "arrays": [
-        np.arange(6.0).reshape(2, 3), np.ones((2, 3, 4), np.float16).transpose(1, 0, 2),
-        np.asfortranarray(np.ones((2, 3))), np.zeros(0), np.array(1), np.array(["a", "bc"]),
-        np.zeros((0, 4)), np.ones((3, 4))[:, ::2],
-    ],
-    "tensors": [
-        with_attribute(torch.ones(2)), with_attribute(nn.Parameter(torch.ones(2))),
-        nn.Buffer(torch.ones(2)), torch.ones(2, dtype=torch.int16), torch.ones(2) * 1j,
-        torch.ones(2, 3, 4, 4).to(memory_format=torch.channels_last), torch.ones(4)[::2],
-    ],
-    "optimizer": torch.optim.Adam(nn.Linear(1, 1).parameters()),
-    "modules": [nn.DataParallel(nn.Linear(1, 1)), nn.MultiheadAttention(2, 1), Hooks()],
-    "foreign": named("some.package.Thing")(),
-}  # fmt: skip
-
-
 @pytest.mark.parametrize("writer", WRITERS)
 @pytest.mark.parametrize("kind", ATTRIBUTES)
 def test_whatever_a_module_has_as_an_attribute_is_passed_over(tmp_path, kind, writer):
@@ -350,6 +283,13 @@ def test_the_spellings_of_numpy_1_and_2():
         (scalar, array), names = read_pickle(old)
         assert scalar == 0.5 and array.value.tolist() == [0, 1, 2]
         assert protocol != 2 or "numpy.core.multiarray.scalar" in names
+
+
+def test_the_spelling_of_earlier_releases_of_torch():
+    data = dumps(nn.Buffer(torch.ones(2)), 2)
+    assert b"_rebuild_from_type_v2" in data and b"_rebuild_tensor_v2" in data
+    found, _ = read_pickle(data.replace(b"_v2\n", b"\n"))
+    assert found.tensor().tolist() == [1, 1]
 
 
 @pytest.mark.parametrize("protocol", range(6))
