@@ -311,13 +311,12 @@ def derive_arguments(
 ) -> dict[str, Any]:
     """Return the constructor's arguments, from tensors' names and shapes.
 
-    The resolution alone is an attribute: layers up to 256 pixels are there in any case. Without the
-    attribute the width of the last layer tells it, but for 32 and 64 pixels, which have one width;
-    64 is taken.
+    The resolution is an attribute, since files hold the layers up to 256 pixels anyway. Without
+    it, the width of the last layer tells. At 32 and 64 pixels that is the same: 64 is taken.
 
     Args:
         state: tensors under the network's names.
-        attributes: plain values of a file's modules; `img_resolution` is used, of any of the two.
+        attributes: plain values of a file's modules, of which `img_resolution` is used.
 
     Raises:
         KeyError: the name of a tensor that is missing.

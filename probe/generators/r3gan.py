@@ -389,7 +389,7 @@ def derive_arguments(
     Raises:
         KeyError: the name of a tensor that is missing.
     """
-    last = max(int(part[1]) for part in map(STAGE.fullmatch, state) if part)
+    last = max((int(part[1]) for part in map(STAGE.fullmatch, state) if part), default=0)
     width, in_features = state["Model.MainLayers.0.Layers.0.LinearLayer.weight"].shape
     widths, cardinalities, blocks = [], [], []
     expansion, kernel, taps = 2, 3, [1, 2, 1]

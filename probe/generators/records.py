@@ -145,9 +145,9 @@ def module_tensors(record: Record) -> dict[str, LazyTensor]:
 
 
 def module_attributes(record: Record) -> dict[str, Any]:
-    """Return the plain values among a module record's attributes, under their dotted names.
+    """Return a module record's attributes that are texts, numbers or None, under dotted names.
 
-    They are texts, numbers and None: of a file without a constructor's arguments, what tells them.
+    In a file without the constructor's arguments, they tell what these were.
 
     Raises:
         CheckpointError: as `module_state`.
@@ -156,13 +156,14 @@ def module_attributes(record: Record) -> dict[str, Any]:
     names = _Names()
     for prefix, state in _modules(record):
         for name, value in state.items():
-            if isinstance(value, str | int | float | None) and not str(name).startswith("_"):
+            is_own = isinstance(name, str) and not name.startswith("_")
+            if is_own and isinstance(value, str | int | float | None):
                 attributes[names.counted(prefix, name)] = value
     return attributes
 
 
 def _modules(record: Record) -> Iterator[tuple[str, dict[Any, Any]]]:
-    """Yield the state of a module and of all within it, with what its tensors' names begin with."""
+    """Yield the state of a module, and of every one within it, after its prefix: "a.b." or none."""
     seen: set[int] = set()
     names = _Names()
 

@@ -262,6 +262,21 @@ def test_tuples_of_one_hash_are_keys_all_the_same():
     assert len(found) == 20_000
 
 
+def test_attributes_under_endless_names_are_passed_over(tmp_path):
+    """A key that is a tuple of a list of lists of … is never written out."""
+    endless = b"]\x94" + b"".join(b"](h%ch%ce\x94" % (i, i) for i in range(60))
+    one = (
+        TENSOR
+        + tuple_of(storage(legacy(1, 1, bytes(4))), b"K\x00", plain((1,)), plain((1,)), b"\x89}")
+        + b"R"
+    )
+    buffers = b"}" + short("synthesis.init.x") + one + b"s"
+    state = b"}(" + short("_buffers") + buffers + b"h\x3c\x85" + b"K\x01u"
+    meta = b"}(" + short("class_name") + short("Generator") + short("state") + state + b"u"
+    data = proto(endless, b"}", short("G_ema"), PERSISTENT, meta, b"\x85Rs.")
+    assert "lacks tensor 'synthesis.init.conv.weight'" in str(refused(tmp_path / "x.pkl", data))
+
+
 # --- torch files of the form before PyTorch 1.6
 
 
