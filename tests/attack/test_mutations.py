@@ -22,6 +22,8 @@ from generators.trees import fastgan, r3gan
 from inputs import tiny_generator
 
 from probe.generators.inspection import inspect_file
+from probe.generators.torch_file import OLD_START
+from probe.generators.unpickle import OLD_PICKLES
 
 LONGEST = 5  # seconds of this process for one file
 MOST_MEMORY = 400_000  # KiB that a run of this test may take more than before
@@ -111,17 +113,19 @@ def mutated_bytes(data: bytes, rng: random.Random) -> bytes:
 
 
 def opcodes(data: bytes) -> list[bytes]:
-    """Cut a pickle into its opcodes; what follows its end is the last."""
-    starts = [position for _, _, position in pickletools.genops(data)]
-    ends = [*starts[1:], starts[-1] + 1]
-    return [data[a:b] for a, b in zip(starts, ends, strict=True)] + [data[ends[-1] :]]
+    """Cut a pickle, or those of an old torch file, into opcodes; what follows them is the last."""
+    stream, starts = BytesIO(data), []
+    for _ in range(OLD_PICKLES if OLD_START in data[:32] else 1):
+        starts += [position for _, _, position in pickletools.genops(stream)]
+    starts.append(stream.tell())
+    return [data[a:b] for a, b in zip(starts, [*starts[1:], len(data)], strict=True)]
 
 
 def mutated_opcodes(parts: list[bytes], rng: random.Random) -> bytes:
     """Take opcodes out, double, swap, replace and repeat them, or put others in."""
     changed = list(parts)
     for _ in range(rng.choice((1, 1, 2, 4))):
-        at, other = rng.randrange(len(changed) - 2), rng.randrange(len(changed) - 2)
+        at, other = rng.randrange(len(changed)), rng.randrange(len(changed))
         kind = rng.randrange(7)
         if kind == 0:
             del changed[at]
