@@ -27,6 +27,7 @@ from probe.generators.vocabulary import (
     LOAD_STORAGE,
     LOAD_TYPE,
     PARTIAL,
+    attribute,
     canonical,
     is_allowed,
     is_harmless,
@@ -176,8 +177,8 @@ class _Lister:
         if isinstance(argument, Global):
             if name in (*FROM_TYPE, CREATE_ARRAY):
                 self._mark(argument, called=True)
-            elif name == GETATTR and len(args) > 1 and isinstance(args[1], str):
-                return Global(str(argument), args[1])
+            elif name == GETATTR and len(args) > 1:
+                return attribute(argument, args[1])
             return argument if name == PARTIAL else None
         if not isinstance(argument, str | bytes | bytearray):
             return None

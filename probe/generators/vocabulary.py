@@ -59,7 +59,7 @@ HARMLESS = re.compile(
 # Types and functions that an attribute may name.
 PLAIN = re.compile(
     r"torch\.(Tensor|q?u?int\d+|float\w+|bfloat16|complex\d+|bool)"
-    r"|torch\._C\.(_VariableFunctionsClass|_(nn|fft|linalg|special)\.[a-z]\w*)"
+    r"|torch\._C\.(_VariableFunctionsClass(\.\w+)?|_(nn|fft|linalg|special)\.[a-z]\w*)"
     r"|numpy\.(bool_?|u?int\d+|float\d+)"
     r"|builtins\.(bool|int|long|float|str|unicode|list|tuple)|typing\.[A-Z]\w*",
     re.ASCII,
@@ -98,6 +98,11 @@ def canonical(found: Global) -> Global:
     return found
 
 
+def attribute(owner: Global, name: Any) -> Global:
+    """Return what stands for an attribute of what a global stands for."""
+    return Global(owner.module, f"{owner.name}.{name}" if isinstance(name, str) else name)
+
+
 def is_harmless(found: Global) -> bool:
     """Return whether to call a global is to make a container, a tensor or the like."""
     name = str(canonical(found))
@@ -122,9 +127,12 @@ def is_allowed(found: Global, *, called: bool = False) -> bool:
         return True
     if name in STORAGES or PLAIN.fullmatch(name):
         return not called
-    # Dots in the name itself reach through attributes: from a module to all that it imports.
-    is_class = all(map(CLASS.fullmatch, found.name.split(".")))
-    is_function = bool(FUNCTION.fullmatch(found.name))
+    # Dots in the name itself reach through attributes: through a class to its method, and not
+    # through a module to all that it imports.
+    *classes, last = found.name.split(".")
+    within_classes = all(map(CLASS.fullmatch, classes))
+    is_class = within_classes and bool(CLASS.fullmatch(last))
+    is_function = within_classes and bool(FUNCTION.fullmatch(last))
     if LIBRARIES.fullmatch(name):
         return is_class or (is_function and not called)
     package = found.module.partition(".")[0]
@@ -210,12 +218,16 @@ def _load_type(args: Arguments) -> Global:
     return found if is_allowed(found) else Global("types", name)
 
 
-def _getattr(args: Arguments) -> Global:
-    """`getattr(torch._C._VariableFunctionsClass, name)`: how `torch.sigmoid` is written."""
+def _getattr(args: Arguments) -> Global | Record:
+    """`getattr(owner, name)`: how methods are written, and functions such as `torch.sigmoid`."""
     owner, name = args
-    if str(owner) != "torch._C._VariableFunctionsClass" or not FUNCTION.fullmatch(name):
-        raise refused(f"a call of {GETATTR}")
-    return Global(str(owner), name)
+    if isinstance(owner, Record) and FUNCTION.fullmatch(name) and not name.startswith("__"):
+        return Record(Global("builtins", "getattr"), args)
+    if isinstance(owner, Global):
+        found = attribute(owner, name)
+        if is_allowed(found):
+            return found
+    raise refused(f"a call of {GETATTR}")
 
 
 def _rebuild_from_type(args: Arguments) -> Any:

@@ -69,6 +69,15 @@ CALLED = {
         "builtins", "getattr", MATH, short("from_file")) + tuple_of(short(CANARY)) + b"R",
     "an attribute of something else": call("builtins", "getattr", RUN, short("__globals__")),
     "an attribute of a value": call("builtins", "getattr", short("x"), short("upper")),
+    "an attribute of an object's code": call(
+        "builtins", "getattr", stack_global("training.x", "Y") + b")\x81", short("__init__")),
+    "a method of an object, called": call(
+        "builtins", "getattr", stack_global("training.x", "Y") + b")\x81", short("run")) + b")R",
+    "a method of a class, called": call(
+        "builtins", "getattr", stack_global("training.x", "Y"), short("run")) + b")R",
+    "a method of a class by its name, called": stack_global("training.x", "Y.run") + b")R",
+    "an attribute of a module": stack_global("training.x", "os.path"),
+    "a method of Python's own": stack_global("pathlib", "Path.unlink"),
     "an attribute that is no name": call("builtins", "getattr", MATH, short("a.b")),
     "a partial of a function, called": call("functools", "partial", RUN) + b")R",
     "a partial of a partial, called": call(

@@ -46,6 +46,7 @@ ATTRIBUTES = {
     "device": torch.device("cuda:1"),
     "layout": torch.strided,
     "functions": [nn.functional.relu, nn.functional.gelu, torch.sigmoid, torch.tanh, nn.init.ones_],
+    "methods": [nn.Linear(1, 1).extra_repr, nn.ReLU.forward],
     "types": [np.float32, int, dict, float, typing.Any, nn.ReLU, torch.Tensor],
     "partial": partial(nn.LayerNorm, eps=1e-6),
     "namespace": argparse.Namespace(a=1, path=pathlib.Path("/data/x")),

@@ -235,8 +235,8 @@ def test_widths_that_no_expansion_gives(tmp_path):
 @pytest.mark.parametrize("writer", WRITERS)
 @pytest.mark.parametrize("kind", ATTRIBUTES)
 def test_whatever_a_module_has_as_an_attribute_is_passed_over(tmp_path, kind, writer):
-    if writer.startswith("dill") and kind in ("optimizer", "range"):
-        pytest.skip("dill cannot write the one, and writes the other as source text")
+    if writer.startswith("dill") and kind in ("optimizer", "range", "methods"):
+        pytest.skip("dill cannot write it, or writes a call of a function or of source text")
     network = tiny_generator()
     content = stylegan2_snapshot(network, other=ATTRIBUTES[kind])
     content["G_ema"].meta["state"]["other"] = ATTRIBUTES[kind]
