@@ -81,11 +81,6 @@ class FileSource:
         return len(self._names)
 
     @property
-    def names(self) -> list[str]:
-        """Relative paths of the candidates, sorted, as the file system has them."""
-        return self._names
-
-    @property
     def resolution(self) -> int:
         """Most common short side in pixels of up to 256 evenly spaced candidates; ties: smaller.
 
