@@ -10,19 +10,19 @@ def export(
     checkpoint: Annotated[
         Path,
         typer.Argument(
-            help="A StyleGAN2 in any form that is read, or a run's directory: its best snapshot.",
+            help="StyleGAN2 checkpoint, or a run directory (its best snapshot).",
             show_default=False,
         ),
     ],
     format: Annotated[str, typer.Option(help="rosinality or stylegan2-ada.", show_default=False)],
     out: Annotated[
         Path | None,
-        typer.Option(help="The file; named after checkpoint and format, here, by default."),
+        typer.Option(help="Output file; by default CHECKPOINT-FORMAT in the working directory."),
     ] = None,
 ) -> None:
-    """Write a StyleGAN2 as another program loads it, with the discriminator if there is one.
+    """Write a StyleGAN2 in another program's format, with its discriminator if the file has one.
 
-    Prints the file's path. docs/export.md has the few lines that turn it into their network.
+    Prints the path of the file. docs/export.md shows how to load it there.
     """
     from probe import api
 

@@ -167,7 +167,9 @@ def _holds_images(path: Path) -> bool:
         if not path.is_file():
             if not path.is_dir() or is_run_folder(path):
                 return False
-            refuse_checkpoints(path, "Name one of them, or a folder that holds images alone")
+            refuse_checkpoints(
+                path, "Name one of them, or give a folder with nothing but images in it"
+            )
             return True
         if zip_kind(path):
             return False

@@ -70,8 +70,8 @@ def refuse_checkpoints(folder: Path, remedy: str = "Name one of them") -> None:
     """
     if (folder / PIPELINE).is_file():
         raise CheckpointError(
-            f"{folder}: is a diffusers pipeline, which is not read. Let a function of yours draw "
-            "its images (--gen module:function)."
+            f"{folder}: is a diffusers pipeline, which is not read. Draw images with a function "
+            "of your own (--gen module:function)."
         )
     runs, files = _checkpoints_below(folder)
     held = [named for kind, found in (("training runs", runs), ("checkpoints", files))

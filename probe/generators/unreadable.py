@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from probe.errors import printable
 
 FUNCTION = (
-    "let a function of yours draw its images (--gen module:function), or give a folder of images "
-    "that it drew"
+    "draw images with a function of your own (--gen module:function), or give a folder of images "
+    "that it has drawn"
 )
 ANOTHER = "name a file that holds the generator"
 

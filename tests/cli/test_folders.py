@@ -88,7 +88,7 @@ def test_checkpoints_in_a_folder_are_named_beside_images_or_alone(
         (folder / deep / name).write_bytes(stylegan2_pickle(tiny_generator()))
         result = cli("rank", "--real", reals, "--gen", folder, "--bank", bank)
         refused(result, f"holds checkpoints ({deep and deep + '/'}{name})", "Name one of them",
-                "images alone")  # fmt: skip
+                "nothing but images")  # fmt: skip
     (fakes / deep / name).unlink()
     ranked = cli("rank", "--real", reals, "--gen", fakes, "--bank", bank)
     assert ranked.code == 0, ranked.err
