@@ -25,6 +25,7 @@ _PUBLIC = {
     "Scores": "probe.probing.scoring",
     "TrainConfig": "probe.training.config",
     "doctor": "probe.api",
+    "export": "probe.api",
     "generate": "probe.api",
     "inspect": "probe.api",
     "load_bank": "probe.bank.spec",

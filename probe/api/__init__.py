@@ -10,6 +10,7 @@ _VERBS = {
     "check_bank": "checking",
     "demo": "ranking",
     "doctor": "examining",
+    "export": "exporting",
     "generate": "generating",
     "inspect": "generating",
     "measure": "measuring",

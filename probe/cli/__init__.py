@@ -21,6 +21,7 @@ from probe.cli import (
     cache,
     demo,
     doctor,
+    export,
     generate,
     inspect,
     metrics,
@@ -58,6 +59,7 @@ app.command("report")(report.report)
 app.command("doctor")(doctor.doctor)
 app.command("generate")(generate.generate)
 app.command("inspect")(inspect.inspect)
+app.command("export")(export.export)
 app.command("demo")(demo.demo)
 app.add_typer(bank.app, name="bank")
 app.add_typer(cache.app, name="cache")

@@ -62,7 +62,8 @@ ARGUMENTS: Mapping[str, Callable[[Any], bool]] = {
     "use_noise": lambda v: isinstance(v, bool),
     "track_average": lambda v: v is True,  # truncation needs the average
     "img_channels": lambda v: type(v) is int and v in (1, 3, 4),
-    "resample_filter": lambda v: _are_numbers(v) and sum(v) != 0,
+    # Filters that are no mirror image of themselves would be used the other way round.
+    "resample_filter": lambda v: _are_numbers(v) and sum(v) != 0 and list(v) == list(v)[::-1],
     "ResamplingFilter": lambda v: _are_numbers(v) and sum(v) != 0,
     "WidthPerStage": _are_counts,
     "CardinalityPerStage": _are_counts,
@@ -92,6 +93,7 @@ class Checkpoint:
         architecture: a name of `FAMILIES`, or of `probe.generators.programs.TITLES`.
         digest: SHA-256 of the file.
         init: the constructor's arguments.
+        place: the keys that lead to the generator in the file, "" for the file as a whole.
         kimg: images seen in training, in thousands, where the file says so.
         globals: every global the file's pickle refers to; empty for safetensors.
         ignored: what else the file holds.
@@ -101,6 +103,7 @@ class Checkpoint:
     architecture: str
     digest: str
     init: dict[str, Any]
+    place: str = ""
     kimg: float | None = None
     globals: list[str] = field(default_factory=list)
     ignored: list[str] = field(default_factory=list)

@@ -2,7 +2,8 @@
 
 The description is JSON, `{"architecture": "stylegan2", "init": {"z_dim": 512, …}}`, in the
 metadata of a safetensors file or in a `config.json` in the file's folder. `class_name` and `kwargs`
-are taken for the two names as well. Without an architecture the tensors' names tell it.
+are taken for the two names as well. Without an architecture the tensors' names tell it, and without
+arguments their shapes do, but for StyleGAN3.
 """
 
 import json
@@ -11,10 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from probe.errors import CheckpointError, shown
-from probe.generators.families import FAMILIES, family_of
+from probe.errors import CheckpointError
+from probe.generators.checkpoint import misfits_refused
+from probe.generators.families import FAMILIES, Tensors, family_of
 
 LARGEST = 2**20  # bytes of a config.json
 WANTED = '{"architecture": …, "init": {"z_dim": …}}'
@@ -75,33 +75,42 @@ def described_in(metadata: Mapping[str, str]) -> Description | None:
 
 
 def describe(
-    state: Mapping[str, torch.Tensor], description: Description | None
-) -> tuple[str, dict[str, Any]]:
-    """Return the architecture of some tensors and its constructor's arguments.
+    state: Tensors,
+    description: Description | None,
+    attributes: Mapping[str, Any] | None = None,
+) -> tuple[str, dict[str, Any], Tensors]:
+    """Return what network some tensors make, by a description or else by their shapes.
 
     Args:
-        state: the tensors by name.
+        state: a generator's tensors by the names of its file.
         description: see the top of this file; None for none.
+        attributes: plain values of its modules, if there are modules.
+
+    Returns:
+        The architecture, its constructor's arguments, and the tensors under our names.
 
     Raises:
-        CheckpointError: no description, or of no network that is known.
+        CheckpointError: of no family, or nothing says the arguments.
     """
-    found = family_of(state)
-    if description is None:
-        known = f"those of a {FAMILIES[found].title}" if found else "of an unknown network"
-        remedy = f"a config.json beside it with {WANTED} would say which"
-        raise CheckpointError(f"it holds tensors alone, {known}; {remedy}")
-    content, where = description.content, description.where
-    if not isinstance(content, dict):
-        raise CheckpointError(f"{where} is not a JSON object; {WANTED} is expected")
-    name = content.get("architecture", content.get("class_name"))
-    init = content.get("init", content.get("kwargs"))
-    if not isinstance(init, dict):
-        raise CheckpointError(f"{where} was read and has no 'init'; {WANTED} is expected")
-    architecture = name if isinstance(name, str) and name in FAMILIES else found
-    if architecture is None:
-        families = ", ".join(FAMILIES)
+    architecture = family_of(state)
+    family = FAMILIES[architecture]
+    with misfits_refused():
+        state = family.convert(state)
+    if description is not None:
+        content, where = description.content, description.where
+        if not isinstance(content, dict):
+            raise CheckpointError(f"{where} is not a JSON object; {WANTED} is expected")
+        name = content.get("architecture", content.get("class_name"))
+        init = content.get("init", content.get("kwargs"))
+        if isinstance(init, dict):
+            known = isinstance(name, str) and name in FAMILIES
+            return name if known else architecture, init, state
+        if not family.derives:
+            raise CheckpointError(f"{where} was read and has no 'init'; {WANTED} is expected")
+    if not family.derives:
         raise CheckpointError(
-            f"the architecture {shown(name)} in {where} is unknown. Supported are {families}"
+            f"it holds tensors alone, those of a {family.title}; a config.json beside it with "
+            f"{WANTED} would say which"
         )
-    return architecture, init
+    with misfits_refused():
+        return architecture, family.derive(state, attributes or {}), state

@@ -1,6 +1,6 @@
 """The generator families: how a file's tensors tell one, and which network reads it."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from probe.errors import CheckpointError
+from probe.generators import rosinality
 from probe.generators.base import Generator
 
 Tensors = Mapping[str, torch.Tensor]
@@ -19,7 +20,7 @@ class Family:
 
     Attributes:
         title: what people call it.
-        sign: how the name of a tensor begins that only this family has.
+        signs: how the name of a tensor begins that only this family has, in any of its spellings.
         module: where its `Generator` is.
         arguments: what its constructor's positional arguments are called in files.
         converts: whether the module's `convert_state` makes our names of a file's first.
@@ -27,7 +28,7 @@ class Family:
     """
 
     title: str
-    sign: str
+    signs: tuple[str, ...]
     module: str
     arguments: tuple[str, ...]
     converts: bool = False
@@ -46,7 +47,7 @@ class Family:
             attributes: plain values of its modules' attributes, under dotted names of its own.
 
         Raises:
-            CheckpointError: a tensor that would tell is missing.
+            CheckpointError: a tensor that would tell is missing, or they make no network.
         """
         try:
             return import_module(self.module).derive_arguments(state, attributes)
@@ -61,14 +62,19 @@ class Family:
 _STYLEGAN = ("z_dim", "c_dim", "w_dim", "img_resolution", "img_channels")
 FAMILIES: Mapping[str, Family] = {
     "stylegan2": Family(
-        "StyleGAN2", "synthesis.b4.const", "probe.generators.stylegan2", _STYLEGAN
+        "StyleGAN2",
+        ("synthesis.b4.const", rosinality.SIGN),
+        "probe.generators.stylegan2",
+        _STYLEGAN,
+        converts=True,
+        derives=True,
     ),
     "stylegan3": Family(
-        "StyleGAN3", "synthesis.input.freqs", "probe.generators.stylegan3", _STYLEGAN
+        "StyleGAN3", ("synthesis.input.freqs",), "probe.generators.stylegan3", _STYLEGAN
     ),
     "fastgan": Family(
         "FastGAN (Projected GAN)",
-        "synthesis.init.",
+        ("synthesis.init.",),
         "probe.generators.fastgan",
         ("z_dim", "c_dim", "img_resolution", "img_channels", "ngf", "cond", "synthesis_kwargs"),
         converts=True,
@@ -76,7 +82,7 @@ FAMILIES: Mapping[str, Family] = {
     ),
     "r3gan": Family(
         "R3GAN",
-        "Model.MainLayers.",
+        ("Model.MainLayers.",),
         "probe.generators.r3gan",
         ("NoiseDimension", "WidthPerStage", "CardinalityPerStage", "BlocksPerStage",
          "ExpansionFactor"),
@@ -84,20 +90,31 @@ FAMILIES: Mapping[str, Family] = {
         derives=True,
     ),
 }  # fmt: skip
+SIGNS = tuple(sign for family in FAMILIES.values() for sign in family.signs)
 
 
-def without_prefix(state: Tensors) -> Tensors:
-    """Return tensors without what a wrapper ("module.", "G_ema.") put before every name."""
-    for family in FAMILIES.values():
-        head = next((name.partition(family.sign)[0] for name in state if family.sign in name), "")
-        if head.endswith(".") and all(name.startswith(head) for name in state):
-            return {name.removeprefix(head): tensor for name, tensor in state.items()}
-    return state
+def heads(names: Iterable[str], signs: Sequence[str] = SIGNS) -> list[str]:
+    """Return what stands before a sign in names, each once, in their order.
+
+    That is "" or the modules around a network, a dot behind each: "module.", "state_dict.decoder.".
+    """
+    found: dict[str, None] = {}
+    for name in names:
+        for sign in signs:
+            head, sign_found, _ = name.partition(sign)
+            if sign_found and (not head or head.endswith(".")):
+                found[head] = None
+    return list(found)
 
 
-def family_of(state: Tensors) -> str | None:
-    """Return which family a file's tensors belong to, None for none that is read."""
+def family_of(names: Iterable[str]) -> str:
+    """Return which family the tensors of such names belong to.
+
+    Raises:
+        CheckpointError: to none that is read.
+    """
+    known = list(names)
     for name, family in FAMILIES.items():
-        if any(key.startswith(family.sign) for key in state):
+        if any(key.startswith(family.signs) for key in known):
             return name
-    return None
+    raise CheckpointError("its tensors are of no network that is read")

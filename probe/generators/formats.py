@@ -12,8 +12,9 @@ from probe.generators.snapshot import read_safetensors
 from probe.generators.torch_file import is_old, zip_kind
 
 SUPPORTED = (
-    "pickles and torch files of StyleGAN2-ADA, StyleGAN3, Projected GAN and R3GAN, TensorFlow "
-    "pickles of StyleGAN2, .safetensors files, TorchScript and torch.export programs"
+    "pickles and torch files of StyleGAN2-ADA, StyleGAN3, Projected GAN and R3GAN, torch files of "
+    "rosinality's StyleGAN2, TensorFlow pickles of StyleGAN2, .safetensors files, TorchScript and "
+    "torch.export programs"
 )
 READERS: Mapping[str, Callable[[Path], Checkpoint]] = {
     "safetensors": read_safetensors,

@@ -22,7 +22,8 @@ class Inspection:
         bytes: its size.
         sha256: of its bytes.
         problem: why no generator can be read from it, or None.
-        family: "StyleGAN2" and so on; None where none can be read, like all that follow.
+        family: "StyleGAN2" and so on; None if none can be read, like all that follow.
+        place: the keys that lead to the generator in the file; None for the file as a whole.
         resolution, channels: of the images.
         z_dim: width of the latent.
         classes: number of classes, 0 for none.
@@ -37,6 +38,7 @@ class Inspection:
     sha256: str
     problem: str | None = None
     family: str | None = None
+    place: str | None = None
     resolution: int | None = None
     channels: int | None = None
     z_dim: int | None = None
@@ -71,6 +73,7 @@ def inspect_file(path: Path) -> Inspection:
     return Inspection(
         **known,
         family=FAMILIES[checkpoint.architecture].title,
+        place=checkpoint.place or None,
         resolution=network.img_resolution,
         channels=network.img_channels,
         z_dim=network.z_dim,

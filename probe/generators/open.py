@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from probe.errors import UsageError
+from probe.errors import CheckpointError, UsageError
 from probe.generators.callables import (
     CallableSource,
     SampleFunction,
@@ -17,7 +17,12 @@ from probe.generators.callables import (
 from probe.generators.config import SampleOptions
 from probe.generators.formats import load_generator
 from probe.generators.programs import TITLES
-from probe.generators.run_folder import is_run_folder
+from probe.generators.run_folder import (
+    in_short,
+    is_checkpoint,
+    is_run_folder,
+    refuse_checkpoints,
+)
 from probe.generators.sampler import GeneratorSource, check_class, draw_images
 from probe.generators.torch_file import zip_kind
 from probe.images.archive import DAMAGED
@@ -58,7 +63,7 @@ def open_fakes(
 
     Raises:
         ImagesError: a folder or zip without images.
-        CheckpointError: not a generator that can be read.
+        CheckpointError: not a generator that can be read, or a folder that holds several things.
         UsageError: sampling flags together with a folder of images or a function.
     """
     path = Path(gen)
@@ -153,18 +158,30 @@ def _no_sampling(gen: str, what: str, sample: SampleOptions) -> None:
 
 
 def _holds_images(path: Path) -> bool:
-    """Return whether a path is a folder or zip of images; torch files are zips as well."""
+    """Return whether a path is a folder or zip of images; torch files are zips as well.
+
+    Raises:
+        CheckpointError: it holds checkpoints; they are named.
+    """
     try:
         if not path.is_file():
-            return path.is_dir() and not is_run_folder(path)
+            if not path.is_dir() or is_run_folder(path):
+                return False
+            refuse_checkpoints(
+                path, "Name one of them, or give a folder with nothing but images in it"
+            )
+            return True
         if zip_kind(path):
             return False
         with path.open("rb") as file:
             if file.read(2) != b"PK":  # a pickle may have a zip behind it
                 raise zipfile.BadZipFile
-        with zipfile.ZipFile(path):
-            return True
+        with zipfile.ZipFile(path) as archive:
+            held = in_short("checkpoints", filter(is_checkpoint, archive.namelist()))
     except (*DAMAGED, OSError, ValueError):
         # What calls itself a zip is opened as one, to be told what is wrong with it; about all
         # else the reader of checkpoints says it.
         return path.suffix.lower() == ".zip"
+    if held:
+        raise CheckpointError(f"{path}: is a zip that holds {held}. Unpack it and name one.")
+    return True

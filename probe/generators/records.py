@@ -24,7 +24,6 @@ LONGEST_NAMES = 2**24  # characters of all their names: each has those of the mo
 MOST_ARGUMENTS = 10_000
 LONGEST_TEXT = 1000  # of an argument
 DEEPEST = 64  # nesting of modules
-WRAPPED = ("module", "_orig_mod")  # how wrappers call the module within
 
 
 @dataclass(frozen=True)
@@ -124,26 +123,11 @@ def damaged(what: str) -> CheckpointError:
     return CheckpointError(f"the pickle is damaged: {what}")
 
 
-def unwrapped(module: Record) -> Record:
-    """Return the module within `DataParallel` and other wrappers of one module, or the module.
-
-    Raises:
-        CheckpointError: it holds itself, or is nested too deeply.
-    """
-    for _ in range(DEEPEST):
-        inside = _dict(module.state.get("_modules")) if isinstance(module.state, dict) else {}
-        name = next(iter(inside), None)
-        if len(inside) != 1 or name not in WRAPPED or not isinstance(inside[name], Record):
-            return module
-        module = inside[name]
-    raise damaged("a module that is nested without end")
-
-
-def module_state(record: Record) -> dict[str, torch.Tensor]:
+def module_tensors(record: Record) -> dict[str, LazyTensor]:
     """Return a module record's tensors under their dotted names, as `state_dict()` would.
 
     Raises:
-        CheckpointError: not a module, nested too deeply, holding itself; see `make_tensors`.
+        CheckpointError: not a module, nested too deeply, or holding itself.
     """
     tensors: dict[str, LazyTensor] = {}
     names = _Names()
@@ -157,7 +141,7 @@ def module_state(record: Record) -> dict[str, torch.Tensor]:
                         tensors[full] = value
                 elif value is not None:
                     raise damaged(f"{shown(full)} is not a tensor")
-    return make_tensors(tensors)
+    return tensors
 
 
 def module_attributes(record: Record) -> dict[str, Any]:

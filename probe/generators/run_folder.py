@@ -1,9 +1,14 @@
-"""Which file a path stands for: a training run's directory for its best snapshot."""
+"""Which file a path stands for: a training run's directory for its best snapshot.
+
+Any other folder with checkpoints in it stands for none of them, nor for the images beside them,
+which are samples of a training run as often as not: whoever gave it is asked which one is meant.
+"""
 
 import json
 import math
+import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from probe.errors import CheckpointError, printable
@@ -14,6 +19,10 @@ BEST = "network-snapshot-best.safetensors"
 ITS_BEST, ITS_LAST = "best_model.pkl", "network-snapshot.pkl"
 LARGEST = 2**33  # bytes of a checkpoint
 LARGEST_LOG = 2**24  # bytes of a metric's log that are read: some hundred thousand lines
+CHECKPOINTS = frozenset((".bin", ".ckpt", ".pickle", ".pkl", ".pt", ".pt2", ".pth", ".safetensors"))
+PIPELINE = "model_index.json"  # of a diffusers pipeline's folder
+DEEPEST = 4  # folders below folders in which checkpoints are looked for
+MOST_NAMED = 5
 # Metrics of which less is better, the most trusted first: their names begin so.
 METRICS = ("frechet", "fid50k_full", "fid", "kernel", "kid")
 
@@ -22,8 +31,8 @@ def checkpoint_file(path: Path) -> Path:
     """Return the file that a path stands for: itself, or a run's best snapshot.
 
     Raises:
-        CheckpointError: a run without a snapshot, another folder, a pipe or device, or nothing that
-            can be looked at; with the path.
+        CheckpointError: a run without a snapshot, another folder (what is in it is named), a pipe
+            or device, or nothing that can be looked at; with the path.
     """
     try:
         if is_run_folder(path):
@@ -35,9 +44,8 @@ def checkpoint_file(path: Path) -> Path:
     except ValueError as error:  # a zero byte in its name
         raise CheckpointError(f"{printable(str(path))}: is no path ({error}).") from error
     if stat.S_ISDIR(mode):
-        raise CheckpointError(
-            f"{path}: is a folder without snapshots; name a checkpoint file in it."
-        )
+        refuse_checkpoints(path)
+        raise CheckpointError(f"{path}: is a folder without snapshots or other checkpoints.")
     if not stat.S_ISREG(mode):
         raise CheckpointError(f"{path}: is not a regular file.")
     if size > LARGEST:
@@ -45,6 +53,59 @@ def checkpoint_file(path: Path) -> Path:
             f"{path}: has {size / 2**30:.0f} GiB; up to {LARGEST >> 30} GiB are read."
         )
     return path
+
+
+def refuse_checkpoints(folder: Path, remedy: str = "Name one of them") -> None:
+    """Refuse a folder that holds checkpoints or training runs, and name them.
+
+    Args:
+        folder: not itself a run's.
+        remedy: what to do.
+
+    Raises:
+        CheckpointError: it does; with the path.
+        OSError: it cannot be listed.
+    """
+    if (folder / PIPELINE).is_file():
+        raise CheckpointError(
+            f"{folder}: is a diffusers pipeline, which is not read. Draw images with a function "
+            "of your own (--gen module:function)."
+        )
+    runs, files = _checkpoints_below(folder)
+    held = [named for kind, found in (("training runs", runs), ("checkpoints", files))
+            if (named := in_short(kind, found))]  # fmt: skip
+    if held:
+        raise CheckpointError(f"{folder}: holds {' and '.join(held)}. {remedy}.")
+
+
+def in_short(kind: str, names: Iterable[str]) -> str:
+    """Return "kind (a, b, c and 7 more)", "" for no names."""
+    found = sorted(names)
+    if not found:
+        return ""
+    more = len(found) - MOST_NAMED
+    shown = ", ".join(printable(name, 100) for name in found[:MOST_NAMED])
+    return f"{kind} ({shown}{f' and {more} more' if more > 0 else ''})"
+
+
+def _checkpoints_below(folder: Path) -> tuple[list[str], list[str]]:
+    """Return the runs below a folder, and the checkpoints outside them, as relative paths."""
+    runs: list[str] = []
+    files: list[str] = []
+    for place, folders, names in os.walk(folder):
+        below = Path(place).relative_to(folder)
+        deeper = [name for name in folders if not name.startswith(".")]
+        found = [name for name in deeper if is_run_folder(Path(place, name))]
+        runs += [str(below / name) for name in found]
+        files += [str(below / name) for name in names if is_checkpoint(name)]
+        folders[:] = sorted(set(deeper) - set(found)) if len(below.parts) < DEEPEST else []
+    return runs, files
+
+
+def is_checkpoint(name: str) -> bool:
+    """Return whether a file's name is a checkpoint's, by its suffix; hidden ones are not."""
+    path = Path(name)
+    return path.suffix.lower() in CHECKPOINTS and not path.name.startswith(".")
 
 
 def kimg_in_name(path: Path) -> float | None:

@@ -15,8 +15,9 @@ from safetensors.torch import save_file
 from probe.errors import CheckpointError, printable
 from probe.files import atomic_path, digest_file, utf8_path
 from probe.generators.checkpoint import MISFITS, Checkpoint, build_network
+from probe.generators.contents import find_generator, passed_over
 from probe.generators.described import describe, described_beside, described_in
-from probe.generators.families import FAMILIES, without_prefix
+from probe.generators.families import FAMILIES
 from probe.generators.records import MOST_TENSORS
 
 FORMAT, VERSION = "probe-generator", 1
@@ -64,22 +65,15 @@ def read_safetensors(path: Path) -> Checkpoint:
     Raises:
         CheckpointError: damaged, of another kind, or with tensors that do not fit.
     """
-    try:
-        with utf8_path(path) as known, safe_open(known, framework="pt") as f:
-            metadata = f.metadata() or {}
-            names = f.keys()
-            if len(names) > MOST_TENSORS:
-                raise CheckpointError(f"it holds {len(names)} tensors, more than any network has")
-            state = {name: f.get_tensor(name) for name in names}
-    except (SafetensorError, OSError, *MISFITS) as error:
-        what = str(error).partition("\n")[0]  # torch adds lines for its developers
-        raise CheckpointError(f"it is damaged ({what})") from error
-    kimg = None
+    metadata, state = read_tensors(path)
+    kimg, place, ignored = None, "", []
     if "probe" in metadata:
         architecture, init, kimg = _own(metadata["probe"])
     else:
-        state = without_prefix(state)
-        architecture, init = describe(state, described_in(metadata) or described_beside(path))
+        held = find_generator(state)
+        place, ignored = held.place, passed_over(state, held)
+        description = described_in(metadata) or described_beside(path)
+        architecture, init, state = describe(held.tensors, description)
     odd = next((name for name, tensor in state.items() if tensor.dtype not in DTYPES), None)
     if odd is not None:
         kind = str(state[odd].dtype).removeprefix("torch.")
@@ -90,8 +84,27 @@ def read_safetensors(path: Path) -> Checkpoint:
         architecture=architecture,
         digest=digest_file(path),
         init=init,
+        place=place,
         kimg=kimg,
+        ignored=ignored,
     )
+
+
+def read_tensors(path: Path) -> tuple[dict[str, str], dict[str, torch.Tensor]]:
+    """Return the metadata and the tensors of a safetensors file.
+
+    Raises:
+        CheckpointError: damaged, or with more tensors than networks have.
+    """
+    try:
+        with utf8_path(path) as known, safe_open(known, framework="pt") as f:
+            names = f.keys()
+            if len(names) > MOST_TENSORS:
+                raise CheckpointError(f"it holds {len(names)} tensors, more than any network has")
+            return f.metadata() or {}, {name: f.get_tensor(name) for name in names}
+    except (SafetensorError, OSError, *MISFITS) as error:
+        what = str(error).partition("\n")[0]  # torch adds lines for its developers
+        raise CheckpointError(f"it is damaged ({what})") from error
 
 
 def _own(text: str) -> tuple[str, dict[str, Any], float | None]:

@@ -14,6 +14,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from probe.errors import UsageError, shown
+from probe.generators import rosinality
 from probe.generators.layers import (
     FullyConnected,
     Mapping,
@@ -26,6 +27,7 @@ from probe.generators.layers import (
     truncate,
     upsample,
 )
+from probe.generators.shapes import generator_arguments
 from probe.runtime import send
 
 NoiseStreams = Sequence[torch.Generator] | None
@@ -358,3 +360,18 @@ class Generator(nn.Module):
         w = self.mapping(z, c)
         ws = truncate(w, self.mapping.w_avg, self.num_ws, truncation_psi, truncation_cutoff)
         return self.synthesis(ws, noise_mode=noise_mode, noise_rng=noise_rng)
+
+
+def convert_state(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Return a file's tensors under our names, which are StyleGAN2-ADA's."""
+    return rosinality.generator_to_ours(state) if rosinality.SIGN in state else state
+
+
+def derive_arguments(state: dict[str, torch.Tensor], attributes: dict[str, Any]) -> dict[str, Any]:
+    """Return the constructor's arguments of the network that has these tensors.
+
+    Args:
+        state: tensors under the network's names.
+        attributes: plain values of a file's modules; not used.
+    """
+    return generator_arguments(state)

@@ -8,8 +8,9 @@ from probe.images.archive import is_zip, open_zip
 from probe.images.base import ImageSource
 from probe.images.files import FileSource
 from probe.images.folder import open_folder, read_file
+from probe.images.sheets import refuse_sheets
 
-READERS: Mapping[str, tuple[Callable[[Path], bool], Callable[[Path, str], ImageSource]]] = {
+READERS: Mapping[str, tuple[Callable[[Path], bool], Callable[[Path, str], FileSource]]] = {
     "folder": (Path.is_dir, open_folder),
     "zip": (is_zip, open_zip),
 }
@@ -29,14 +30,17 @@ def open_images(path: Path | str, name: str | None = None) -> ImageSource:
         name: what to call the source in messages; the path by default.
 
     Raises:
-        ImagesError: no such path, not a folder or zip, or no images in it.
+        ImagesError: no such path, not a folder or zip, no images in it, or sample sheets of a
+            training run.
     """
     path = Path(path)
     name = name or str(path)
     try:
         for matches, reader in READERS.values():
             if matches(path):
-                return reader(path, name)
+                source = reader(path, name)
+                refuse_sheets(source)
+                return source
         path.stat()
     except FileNotFoundError as error:
         raise ImagesError(f"{name}: no such file or folder. Check the path.") from error

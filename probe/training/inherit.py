@@ -1,6 +1,7 @@
-"""Networks to go on from: `--init` with a StyleGAN2-ADA pickle or one of our snapshots."""
+"""Networks to go on from: `--init` with any StyleGAN2 that is read, of ours or of others."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -9,14 +10,15 @@ import torch
 
 from probe.errors import CheckpointError, UsageError, shown
 from probe.generators.checkpoint import build_network, check_arguments
+from probe.generators.companions import Network, read_companions
 from probe.generators.families import FAMILIES
 from probe.generators.formats import load_generator
-from probe.generators.pickled import read_modules
+from probe.generators.layers import filter2d
 from probe.generators.programs import TITLES
 from probe.generators.stylegan2 import Generator
 from probe.generators.torch_file import zip_kind
 from probe.training.config import TrainConfig
-from probe.training.discriminator import ARCHITECTURES, Discriminator
+from probe.training.discriminator import ARCHITECTURES, TAPS, Discriminator
 
 # Of the original discriminator's arguments, those that change no weight and no result here.
 IGNORED = ("num_fp16_res", "block_kwargs", "cmap_dim", "mapping_kwargs")
@@ -60,8 +62,8 @@ def inherit(path: Path, *, resolution: int, c_dim: int) -> Inherited:
     """Read the networks of a file, running nothing of it.
 
     Args:
-        path: a StyleGAN2-ADA pickle (G, D and G_ema are taken) or a snapshot of ours (one
-            generator, the average).
+        path: a file with a StyleGAN2: a pickle of StyleGAN2-ADA (G, D and G_ema are taken), a
+            checkpoint of rosinality's, a snapshot of ours (one generator, the average).
         resolution: of the training images.
         c_dim: number of classes of the run.
 
@@ -89,16 +91,13 @@ def inherit(path: Path, *, resolution: int, c_dim: int) -> Inherited:
             f"--init: {path} has {average.c_dim} classes, this run has {c_dim} (--cond). They must "
             "agree."
         )
-    modules = read_modules(path) if checkpoint.globals else {}
-    generator = average
-    if "G" in modules:
-        generator = build_network("stylegan2", *modules["G"])
-    discriminator = None
-    if "D" in modules:
-        try:
-            discriminator = _discriminator(*modules["D"])
-        except CheckpointError as error:
-            raise CheckpointError(f"{path}: {error}.") from error
+    generator: Any = average
+    with _named(path):
+        companions = read_companions(path)
+        if "G" in companions:
+            generator = build_network("stylegan2", *companions["G"])
+    discriminator = _discriminator(path, companions)
+    if discriminator is not None:
         made_for = (discriminator.img_resolution, discriminator.c_dim)
         if made_for != (resolution, c_dim):
             raise UsageError(
@@ -108,7 +107,34 @@ def inherit(path: Path, *, resolution: int, c_dim: int) -> Inherited:
     return Inherited(checkpoint.digest, generator, average, discriminator)
 
 
-def _discriminator(init: Mapping[str, Any], state: Mapping[str, torch.Tensor]) -> Discriminator:
+@contextmanager
+def _named(path: Path) -> Iterator[None]:
+    """Put a file's name before what is wrong with it."""
+    try:
+        yield
+    except CheckpointError as error:
+        raise type(error)(f"{path}: {error}.") from error
+
+
+def read_discriminator(path: Path) -> Discriminator | None:
+    """Return the discriminator of a file that `load_generator` has read, None if none.
+
+    Raises:
+        CheckpointError: damaged, of another architecture, or its tensors do not fit.
+    """
+    with _named(path):
+        companions = read_companions(path)
+    return _discriminator(path, companions)
+
+
+def _discriminator(path: Path, companions: Mapping[str, Network]) -> Discriminator | None:
+    if "D" not in companions:
+        return None
+    with _named(path):
+        return _build(*companions["D"])
+
+
+def _build(init: Mapping[str, Any], state: Mapping[str, torch.Tensor]) -> Discriminator:
     """Build a discriminator from what a file says of it.
 
     Raises:
@@ -131,6 +157,9 @@ def _discriminator(init: Mapping[str, Any], state: Mapping[str, torch.Tensor]) -
     if unknown:
         raise CheckpointError(f"its discriminator has an argument '{unknown[0]}' that is not known")
     check_arguments(arguments)
+    for name, tensor in state.items():
+        if name.endswith("resample_filter") and not _is_usual(tensor):
+            raise CheckpointError(f"its discriminator's low-pass '{name}' is not {list(TAPS)}")
     tensors = {k: v for k, v in state.items() if not k.endswith("resample_filter")}
     try:
         with torch.device("meta"):
@@ -154,3 +183,8 @@ def _discriminator(init: Mapping[str, Any], state: Mapping[str, torch.Tensor]) -
     network = Discriminator(**arguments, mbstd_group_size=group if group else 4)
     network.load_state_dict({k: v.float() for k, v in tensors.items()}, strict=False)
     return network
+
+
+def _is_usual(kernel: torch.Tensor) -> bool:
+    usual = filter2d(TAPS)
+    return kernel.shape == usual.shape and torch.allclose(kernel.float(), usual, atol=1e-4)

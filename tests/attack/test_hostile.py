@@ -221,7 +221,7 @@ def test_torch_files_zips_pages_folders(tmp_path):
         ("page.pkl", "web page"),
         ("empty.pkl", "empty"),
         ("gone.pkl", "No such file"),
-        (".", "folder"),
+        (".", "holds checkpoints"),
     ]:
         with pytest.raises(CheckpointError, match=words):
             load_generator(tmp_path / name)
@@ -240,10 +240,10 @@ def test_snapshots_without_a_usable_generator(tmp_path):
     odd = tiny_generator()
     odd.init_kwargs["synthesis_kwargs"]["magic"] = 3
     for content, words in [
-        (dumps({"D": Persistent("Discriminator", state)}), "no generator under 'G_ema', only D"),
-        (dumps({"G_ema": None, "G": None}), "no generator under 'G_ema'"),
-        (dumps([1, 2]), "holds a list"),
-        (dumps({"G_ema": Persistent("UNet", state)}), "is a UNet of an unknown kind"),
+        (dumps({"D": Persistent("Discriminator", state)}), "a discriminator without a generator"),
+        (dumps({"G_ema": None, "G": None}), "no generator, only G_ema, G; name a file"),
+        (dumps([1, 2]), "no generator, only nothing"),
+        (dumps({"G_ema": Persistent("Painter", state)}), r"unknown kinds \(Painter\)"),
         (stylegan2_pickle(nan), "'synthesis.b8.conv0.weight' holds NaN"),
         (stylegan2_pickle(wrong), r"'synthesis.b8.conv0.weight' has shape \(3, 3, 3, 3\)"),
         (stylegan2_pickle(lacking), "lacks tensor 'synthesis.b8.conv0.bias'"),

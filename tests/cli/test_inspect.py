@@ -55,7 +55,12 @@ def test_what_is_no_checkpoint_says_so(cli, tmp_path):
     result = cli("inspect", page)
     assert result.code == 1 and "web page" in result.out
     os.mkfifo(tmp_path / "pipe.pkl")
-    for name, words in (("pipe.pkl", "is not a regular file"), (".", "folder without snapshots")):
+    os.mkdir(tmp_path / "none")
+    for name, words in (
+        ("pipe.pkl", "is not a regular file"),
+        ("none", "folder without snapshots"),
+        (".", "holds checkpoints (G.pkl, pipe.pkl). Name one of them."),
+    ):
         other = cli("inspect", tmp_path / name)
         assert other.code == 1 and words in other.err
     gone = cli("inspect", tmp_path / "gone.pkl")

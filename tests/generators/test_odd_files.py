@@ -23,11 +23,11 @@ from inputs import tiny_generator
 
 from probe.errors import CheckpointError, UnsafeCheckpoint
 from probe.generators import fastgan, tensorflow
+from probe.generators.companions import read_companions
 from probe.generators.config import SampleOptions
 from probe.generators.formats import load_generator
 from probe.generators.inspection import inspect_file
 from probe.generators.open import what_runs
-from probe.generators.pickled import read_modules
 from probe.generators.snapshot import save_snapshot
 from probe.generators.torch_file import zip_kind
 from probe.generators.unpickle import read_pickle
@@ -160,11 +160,11 @@ def test_a_sentence_ends_once(tmp_path):
     assert str(refused(tmp_path / "x.pkl", stylegan2_pickle(network))).endswith("not 48.")
     network.init_kwargs |= {"img_resolution": 32, "synthesis_kwargs": {"channel_base": 16}}
     assert "no channels" in str(refused(tmp_path / "x.pkl", stylegan2_pickle(network)))
-    assert "nor anything else" in str(refused(tmp_path / "x.pkl", proto(b"}.")))
+    assert "only nothing" in str(refused(tmp_path / "x.pkl", proto(b"}.")))
 
 
 def test_what_a_runs_snapshot_holds_besides(run):
-    assert read_modules(run) == {}
+    assert read_companions(run) == {}
 
 
 @pytest.mark.parametrize("given", [5, True, 2.5, {"a": 1}, "abc"])

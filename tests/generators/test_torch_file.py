@@ -79,10 +79,11 @@ def test_a_prefix_of_every_name_is_dropped(tmp_path, network, kind, prefix):
     torch.save(state, path) if kind == "pt" else save_file(state, path)
     write_config(tmp_path, init=network.init_kwargs)
     assert torch.equal(images(load_generator(path).generator), images(network))
-    state["other.weight"] = torch.ones(1)
+    state["other.weight"] = torch.ones(1)  # of another network
     torch.save(state, path) if kind == "pt" else save_file(state, path)
-    with pytest.raises(CheckpointError, match="is unknown"):
-        load_generator(path)
+    found = load_generator(path)
+    assert torch.equal(images(found.generator), images(network))
+    assert found.ignored == ["other"]
 
 
 def test_half_precision_and_shared_storages(tmp_path, network):
@@ -109,27 +110,24 @@ def test_inspection_lists_a_torch_files_globals(cli, tmp_path, network):
 @pytest.mark.parametrize(
     ("config", "words"),
     [
-        (None, "tensors alone, those of a StyleGAN2"),
+        (None, "tensors alone, those of a StyleGAN3"),
         ([1], "not a JSON object"),
-        ({"architecture": "stylegan2"}, "no 'init'"),
+        ({"architecture": "stylegan3"}, "no 'init'"),
         ({"model_type": "unet"}, "the config.json beside it was read and has no 'init'"),
         ({"architecture": "r3gan", "init": {"z_dim": 3}}, "cannot be built"),
         ({"init": {"z_dim": 10**9}}, "z_dim = 1000000000"),
     ],
 )
-def test_descriptions_that_do_not_do(tmp_path, network, config, words):
-    torch.save(network.state_dict(), tmp_path / "G.pt")
+def test_descriptions_that_do_not_do(tmp_path, config, words):
+    torch.save({"synthesis.input.freqs": torch.ones(3, 2)}, tmp_path / "G.pt")
     if config is not None:
         (tmp_path / "config.json").write_text(json.dumps(config))
     with pytest.raises(CheckpointError, match=words):
         load_generator(tmp_path / "G.pt")
 
 
-def test_tensors_of_an_unknown_network(tmp_path):
-    torch.save({"layer.weight": torch.ones(3)}, tmp_path / "G.pt")
-    write_config(tmp_path, architecture=["x"], init={})
-    with pytest.raises(CheckpointError, match="architecture some.* is unknown. Supported are sty"):
-        load_generator(tmp_path / "G.pt")
+def test_a_description_that_is_no_json(tmp_path, network):
+    torch.save(network.state_dict(), tmp_path / "G.pt")
     (tmp_path / "config.json").write_text("{")
     with pytest.raises(CheckpointError, match="not JSON"):
         load_generator(tmp_path / "G.pt")
@@ -290,7 +288,8 @@ def test_calls_are_refused_by_name(tmp_path):
 
 def test_a_file_cannot_take_much_more_memory_than_it_has(tmp_path):
     one = torch.ones(2**20)
-    torch.save({f"w{i}": one for i in range(30)}, tmp_path / "G.pt")
+    names = ["synthesis.b4.const", *(f"w{i}" for i in range(30))]
+    torch.save(dict.fromkeys(names, one), tmp_path / "G.pt")
     write_config(tmp_path, init={})
     with pytest.raises(CheckpointError, match="many tensors in one storage"):
         load_generator(tmp_path / "G.pt")

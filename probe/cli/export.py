@@ -1,0 +1,35 @@
+"""`probe export`: a snapshot as other programs load it."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+
+def export(
+    checkpoint: Annotated[
+        Path,
+        typer.Argument(
+            help="StyleGAN2 checkpoint, or a run directory (its best snapshot).",
+            show_default=False,
+        ),
+    ],
+    format: Annotated[str, typer.Option(help="rosinality or stylegan2-ada.", show_default=False)],
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Output file; by default CHECKPOINT-FORMAT in the working directory."),
+    ] = None,
+) -> None:
+    """Write a StyleGAN2 in another program's format, with its discriminator if the file has one.
+
+    Prints the path of the file. docs/export.md shows how to load it there.
+    """
+    from probe import api
+
+    typer.echo(api.export(checkpoint, format, out=out, report=_report))
+
+
+def _report(record: dict[str, Any]) -> None:
+    """Print notes to stderr."""
+    if record["event"] == "note":
+        typer.echo(record["text"], err=True)

@@ -1,0 +1,55 @@
+"""Sample sheets of training runs: grids of many small images, which are no images to be ranked."""
+
+import re
+from collections import Counter, defaultdict
+
+from probe.errors import ImagesError
+from probe.images.files import FileSource
+
+# As the trainers of the StyleGAN family name them, and ours; the digits are thousands of images.
+FAKES = re.compile(r"fakes\d{6}.*\.(png|jpe?g)")
+FIRST = re.compile(r"fakes_init\.(png|jpe?g)")
+REALS = re.compile(r"reals\.(png|jpe?g)")
+
+
+def refuse_sheets(source: FileSource) -> None:
+    """Refuse images that a training run has left as its samples.
+
+    Names decide. A folder of nothing but numbered fakes may be anybody's: there it is the shape,
+    since generated images are square and sheets rarely are.
+
+    Raises:
+        ImagesError: some of them are sheets; they are named.
+    """
+    names = source.captions(range(len(source)))
+    kinds = {i: kind for i, name in enumerate(names) if (kind := _kind(name)) is not None}
+    by_folder = defaultdict(list)
+    for index in kinds:
+        by_folder[_folder(names[index])].append(index)
+    sizes = Counter(map(_folder, names)) if kinds else Counter()
+    for folder, indices in by_folder.items():
+        found = {kinds[i] for i in indices}
+        is_run = FIRST in found or {FAKES, REALS} <= found
+        only_fakes = found == {FAKES} and len(indices) == sizes[folder]
+        if is_run or (only_fakes and not _is_square(source, indices[0])):
+            more = f" and {len(indices) - 1} more" if len(indices) > 1 else ""
+            raise ImagesError(
+                f"{source.name}: holds sample sheets of a training run ({names[indices[0]]}{more}),"
+                " not single images. Take them out or name a folder of images; --gen takes the run "
+                "itself, by its snapshots."
+            )
+
+
+def _folder(name: str) -> str:
+    return name.rpartition("/")[0]
+
+
+def _kind(name: str) -> re.Pattern[str] | None:
+    base = name.rpartition("/")[2]
+    return next((kind for kind in (FAKES, FIRST, REALS) if kind.fullmatch(base)), None)
+
+
+def _is_square(source: FileSource, index: int) -> bool:
+    """Return whether an image is square, or broken."""
+    header = source.headers([index])[0]
+    return header is None or header.size[0] == header.size[1]
