@@ -15,7 +15,7 @@ import torch
 from probe.bank.fid import FID, fid_spec, how_to_get
 from probe.bank.spec import BackboneSpec
 from probe.bank.weights import verified_weights
-from probe.errors import BackboneUnavailable
+from probe.errors import BackboneUnavailable, ImagesError
 from probe.features.extract import Failure
 from probe.features.pair import digest_keys, draw_orders, extract_pair, no_backbone, refuse
 from probe.features.space import library_versions
@@ -66,7 +66,7 @@ def measure(
         config: plain values to keep in the record besides the options.
 
     Raises:
-        ImagesError: too few usable images of a class.
+        ImagesError: too few usable images of a class, or images that change meanwhile.
         BrokenImageError: an image is broken, under `strict`.
         BackboneUnavailable: no backbone can run here.
     """
@@ -104,6 +104,11 @@ def measure(
         assert found is not None  # there is one process
         failures |= found.failures
         spaces |= found.spaces
+        if measured is not None and found.spaces and found.keys != measured.keys:
+            raise ImagesError(
+                f"{real.name} or {fake.name} changed while it was read. Repeat the command when "
+                "nothing writes there."
+            )
         measured = found if found.spaces else measured
     if measured is None:
         no_backbone(failures)
@@ -131,7 +136,7 @@ def measure(
         n_fake=n_fake,
         resolution=resolution,
         rows=tuple(rows),
-        notes=_notes(rows, n_real, n_fake, measured.broken),
+        notes=[*real.notes, *fake.notes, *_notes(rows, n_real, n_fake, measured.broken)],
         config={
             **(config or {}),
             "options": asdict(options),
