@@ -32,13 +32,8 @@ def digest_file(path: Path) -> str:
         return hashlib.file_digest(f, "sha256").hexdigest()
 
 
-def stamp(path: Path) -> tuple[int, ...]:
-    """Return what changes whenever a file is written or replaced: which it is, size and times.
-
-    Raises:
-        OSError: it cannot be looked at.
-    """
-    found = path.stat()
+def stamp(found: os.stat_result) -> tuple[int, ...]:
+    """Return what changes whenever a file is written or replaced: which it is, size and times."""
     return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
 
 

@@ -92,7 +92,7 @@ def load_generator(
     """
     path = checkpoint_file(Path(path))
     try:
-        before = stamp(path)
+        before = stamp(path.stat())
         kind = format_of(path)
         if kind in READERS:
             if z_dim is not None:
@@ -105,7 +105,7 @@ def load_generator(
                 f"it is a {TITLES[kind]}: to draw images is to run it. If you trust it, allow that "
                 "with --run-code"
             )
-        if stamp(path) != before:  # its digest, by which images are known, may be another's
+        if stamp(path.stat()) != before:  # its digest, by which images are known, may be another's
             raise CheckpointError("it changed while it was read. Repeat the command")
         return checkpoint
     except CheckpointError as error:

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from probe.errors import BrokenImageError, ImagesError
+from probe.files import stamp
 from probe.images.encoded import LONGEST_MAGIC
 from probe.images.files import FileSource, sort_files
 from probe.images.limits import ENCODED
@@ -86,8 +87,9 @@ class Members:
 
     def __init__(self, path: Path) -> None:
         self._file, self._lock = path.open("rb"), threading.Lock()
+        self._opened = os.fstat(self._file.fileno())
         infos = zipfile.ZipFile(self._file).infolist()
-        if sum(info.compress_size for info in infos) > os.fstat(self._file.fileno()).st_size:
+        if sum(info.compress_size for info in infos) > self._opened.st_size:
             raise zipfile.BadZipFile("its members are larger than the file")
         self._infos = {info.filename: info for info in infos if not info.is_dir()}
 
@@ -100,7 +102,8 @@ class Members:
         """Yield a member's bytes, and hold the room for them.
 
         Raises:
-            BrokenImageError: encrypted, packed in a way that is not read, too large, or damaged.
+            BrokenImageError: encrypted, packed in a way that is not read, too large, damaged, or
+                changed.
             OSError: the file cannot be read.
         """
         info = self._infos[name]
@@ -111,15 +114,17 @@ class Members:
             raise BrokenImageError(
                 f"packed with {how}, which is not read; unpack the zip, or pack it with Deflate"
             )
-        size = info.file_size + info.compress_size
-        if size > ENCODED.most:
+        if max(info.file_size, info.compress_size) > ENCODED.most:
             raise BrokenImageError(f"larger than {ENCODED.most >> 20} MiB")
-        with ENCODED.take(size):
+        unpacked = 0 if info.compress_type == zipfile.ZIP_STORED else info.file_size
+        with ENCODED.take(min(info.compress_size + unpacked, ENCODED.most)):
             try:
                 data = self._unpack(info, info.compress_size, info.file_size)
                 if len(data) != info.file_size or zlib.crc32(data) != info.CRC:
                     raise zipfile.BadZipFile("its checksum is wrong")
             except DAMAGED as error:
+                if stamp(os.fstat(self._file.fileno())) != stamp(self._opened):
+                    raise BrokenImageError("its zip changed while it was read") from error
                 reason = (str(error).splitlines() or [type(error).__name__])[0]
                 raise BrokenImageError(f"damaged zip member ({reason})") from error
             yield data

@@ -16,7 +16,7 @@ from probe.errors import BrokenImageError
 from probe.images.base import Broken
 from probe.images.depth import Extent, Spans, extent_of, kind_of, to_8_bits, values_of
 from probe.images.encoded import DAMAGED, UNSUPPORTED, open_image, unsupported
-from probe.images.limits import DECODED
+from probe.images.limits import DECODED, TOO_LARGE
 from probe.images.resize import to_square
 
 NO_SPANS: Spans = MappingProxyType({})
@@ -138,7 +138,7 @@ def _failures_named(reason: Callable[[Exception], str]) -> Iterator[None]:
     try:
         yield
     except MemoryError as error:
-        raise BrokenImageError("too large for this machine's memory") from error
+        raise BrokenImageError(TOO_LARGE) from error
     except DAMAGED as error:
         raise BrokenImageError(reason(error)) from error
 

@@ -182,10 +182,8 @@ def to_8_bits(image: Image.Image, data: bytes, spans: Spans) -> Image.Image:
     for start in range(0, len(values), ROWS):  # float64 of all at once would take eight times this
         part = slice(start, start + ROWS)
         scaled[part] = _scale(values[part], span)
-    if (
-        values.ndim == 3 and values.shape[2] % 2 == 0
-    ):  # alpha may fill its range where colours don't
-        alpha = values[..., -1]
+    if values.ndim == 3 and values.shape[2] % 2 == 0:
+        alpha = values[..., -1]  # it may fill all 16 bits where the colours do not
         scaled[..., -1] = _scale(alpha, span if alpha.max() <= span.high else Span(0, 65535))
     if image.format == "TIFF" and values.ndim == 2 and WHITE_IS_ZERO in _tag(image, PHOTOMETRIC):
         scaled = 255 - scaled

@@ -172,9 +172,9 @@ def _why_refused(data: bytes, error: Exception) -> str:
         samples = _tiff_samples(data)
         return unsupported(f"TIFF of {samples}") if samples else DAMAGED_HEADER
     said = _plugin_says(name, data) or str(error)
-    return (
-        unsupported(f"{name} of a rare kind", said) if UNSUPPORTED.search(said) else DAMAGED_HEADER
-    )
+    if UNSUPPORTED.search(said):
+        return unsupported(f"{name} of a rare kind", said)
+    return DAMAGED_HEADER
 
 
 def _plugin_says(name: str, data: bytes) -> str:
@@ -197,6 +197,8 @@ def _tiff_samples(data: bytes) -> str | None:
         bits, kinds = set(tags[BITS]), set(tags.get(SAMPLE_FORMAT, (1,)))
         channels, compression = tags.get(CHANNELS, 1), tags.get(COMPRESSION, 1)
     except DAMAGED:
+        return None
+    if not all(type(value) is int for value in (*bits, *kinds, channels, compression)):
         return None
     if len(bits) != 1 or len(kinds) != 1 or not kinds <= SAMPLES.keys():
         return None

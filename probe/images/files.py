@@ -19,11 +19,10 @@ from probe.images.depth import key_suffix
 from probe.images.encoded import FORMATS, SUFFIXES, is_image
 from probe.images.header import read_header
 from probe.images.labels import LABELS_FILE, Labels, find_labels
-from probe.images.limits import map_threads
+from probe.images.limits import TOO_LARGE, map_threads
 from probe.images.survey import Survey, survey
 
 SURVEYED = 256  # files
-UNUSABLE = ""  # in place of a digest
 
 # What file managers, network drives and notebooks put beside images, besides hidden names.
 SYSTEM = frozenset(
@@ -104,6 +103,7 @@ class FileSource:
         self.name, self.kind = name, kind
         self._found, self._read = found, read
         self._digests: dict[int, str] = {}  # of each file, when it was first read
+        self._refused: dict[int, str] = {}  # file → why it cannot be used
 
     def __len__(self) -> int:
         """Return the number of candidates."""
@@ -232,27 +232,28 @@ class FileSource:
         """Yield a file's bytes, the same whenever it is read.
 
         Raises:
-            BrokenImageError: it cannot be read, or is not what it was.
+            BrokenImageError: it cannot be read, or is not what it was; from then on, always.
         """
         with ExitStack() as stack:
             try:
+                if index in self._refused:
+                    raise BrokenImageError(self._refused[index])
                 data = stack.enter_context(self._read(self.names[index]))
                 digest = digest_bytes(data)
-            except BrokenImageError:
-                self._digests.setdefault(index, UNUSABLE)
-                raise
-            except OSError as error:
-                self._digests.setdefault(index, UNUSABLE)
-                reason = (error.strerror or str(error)).lower()
-                raise BrokenImageError(f"cannot be read: {reason}") from error
-            except MemoryError as error:
-                self._digests.setdefault(index, UNUSABLE)
-                raise BrokenImageError("too large for this machine's memory") from error
-            # What was decoded is stored under the key that was asked for: the bytes must be those.
-            if self._digests.setdefault(index, digest) != digest:
-                self._digests[index] = UNUSABLE
-                raise BrokenImageError("changed since it was first read")
+                # Features are stored under the key that was asked for: they must be of its bytes.
+                if self._digests.setdefault(index, digest) != digest:
+                    raise BrokenImageError("changed since it was first read")
+            except (OSError, MemoryError, BrokenImageError) as error:
+                self._refused[index] = _why(error)
+                raise BrokenImageError(self._refused[index]) from error
             yield data
+
+
+def _why(error: Exception) -> str:
+    """Return the reason for which a file cannot be used."""
+    if isinstance(error, OSError):
+        return f"cannot be read: {(error.strerror or str(error)).lower()}"
+    return str(error) if isinstance(error, BrokenImageError) else TOO_LARGE
 
 
 def _suffixes(left_out: Counter[str], most: int = 5) -> str:

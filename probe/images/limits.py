@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import TypeVar
 
+TOO_LARGE = "too large for this machine's memory"
 THREADS = min(8, os.cpu_count() or 1)
 
 T = TypeVar("T")
