@@ -15,6 +15,7 @@ from pictures import png
 from PIL import Image
 
 from probe.errors import ImagesError
+from probe.files import digest_bytes
 from probe.images.base import Broken
 from probe.images.decode import describe_broken, name_broken
 from probe.images.open import open_images
@@ -308,3 +309,28 @@ def test_resolution_of_nothing_readable_is_refused(tmp_path):
     (tmp_path / "a.png").write_bytes(b"text")
     with pytest.raises(ImagesError, match="none of 1 files"):
         _ = open_images(tmp_path).resolution
+
+
+def test_a_file_is_what_it_was_when_it_was_first_read(tmp_path):
+    first, other = png((1, 2, 3)), png((4, 5, 6))
+    for name in ("a.png", "b.png", "c.png"):
+        (tmp_path / name).write_bytes(first)
+    os.symlink(tmp_path / "later", tmp_path / "d.png")
+    source = open_images(tmp_path)
+    keys = source.keys(range(4))
+    assert keys[:3] == [digest_bytes(first)] * 3 and keys[3].startswith("unreadable:")
+    (tmp_path / "b.png").write_bytes(other)
+    (tmp_path / "c.png").unlink()
+    (tmp_path / "later").write_bytes(other)
+    for _ in range(2):
+        batch = source.load(range(4), 8)
+        assert batch.indices == [0]
+        reasons = [batch.broken[i].reason for i in (1, 2, 3)]
+        assert reasons[0] == "changed since it was first read"
+        assert reasons[1] == reasons[2] == "cannot be read: no such file or directory"
+        for name in ("b.png", "c.png"):  # they are not trusted again
+            (tmp_path / name).write_bytes(first)
+    assert source.keys([0]) == [digest_bytes(first)]
+    assert all(key.startswith("unreadable:") for key in source.keys([1, 2, 3]))
+    assert source.headers([1, 2, 3]) == [None] * 3
+    assert open_images(tmp_path).keys([1, 2, 3]) == [digest_bytes(d) for d in (first, first, other)]
