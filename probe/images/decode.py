@@ -115,7 +115,7 @@ def _room_for(image: Image.Image) -> Iterator[None]:
 def _cost(image: Image.Image, scale: int) -> int:
     """Return how many bytes decoding takes at most, for an image that is not decoded yet."""
     each = PLAIN + CODECS.get(image.format or "", 0)
-    if "exif" in image.info or image.format == "TIFF":  # it may have to be turned
+    if image.format == "TIFF" or ("exif" in image.info and _orientation(image) in TURNS):
         each += TURNED
     if image.mode == "CMYK":
         each += CMYK

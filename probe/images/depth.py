@@ -213,7 +213,8 @@ def key_suffix(data: bytes, spans: Spans) -> str:
 
 def _scale(values: np.ndarray, span: Span) -> np.ndarray:
     """Return values scaled to 0 to 255, uint8."""
-    values = np.nan_to_num(values.astype(np.float64), nan=span.low).clip(span.low, span.high)
+    with np.errstate(invalid="ignore"):  # some kinds of NaN are warned of
+        values = np.nan_to_num(values.astype(np.float64), nan=span.low).clip(span.low, span.high)
     return ((values - span.low) * (255 / (span.high - span.low))).round().astype(np.uint8)
 
 

@@ -157,8 +157,7 @@ class FileSource:
         left_out, notes = self._found.left_out, []
         if left_out:
             notes.append(
-                f"{self.name}: files left out, not being images by their suffix: "
-                f"{_suffixes(left_out)}."
+                f"{self.name}: files left out because of their suffix: {_suffixes(left_out)}."
             )
         return notes + self._survey.notes(self.name)
 

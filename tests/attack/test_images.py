@@ -19,7 +19,7 @@ from inputs import photo, write_images
 from pictures import encode, flat_png, pfm, png, png16, png_chunk, pnm, tiff
 from PIL import Image
 
-from probe.errors import BrokenImageError, ImagesError
+from probe.errors import BrokenImageError, ImagesError, printable
 from probe.images.decode import decode_square, deep_values
 from probe.images.depth import key_suffix
 from probe.images.encoded import FORMATS
@@ -58,6 +58,10 @@ SEEDS = {
 }
 
 
+def is_fit_for_terminals(text: str) -> bool:
+    return printable(text) == text
+
+
 def mutate(data: bytes, rng: random.Random) -> bytes:
     """Return the bytes with some of them changed, cut, doubled or taken out."""
     changed = bytearray(data)
@@ -93,7 +97,7 @@ def test_mutated_images_have_a_reason(name, rounds, tally, monkeypatch, capfd):
             deep_values(data)
             assert decode_square(data, 16).shape == (16, 16, 3)
         except BrokenImageError as error:
-            assert 0 < len(str(error)) < 200 and str(error).isprintable()
+            assert 0 < len(str(error)) < 200 and is_fit_for_terminals(str(error))
             tally("mutated images refused with a reason")
         else:
             tally("mutated images decoded")
@@ -228,7 +232,7 @@ def test_decoding_takes_no_more_than_is_held_for_it(name, tmp_path, rounds, tall
         pytest.skip("the long form alone")
     large, small = tmp_path / "large", tmp_path / "small"
     large.write_bytes(enlarged(name))
-    small.write_bytes(SEEDS[name])
+    small.write_bytes(SEEDS["PNG"])
     grown, said = resident(COST, large, small)
     assert grown < int(said) + 16 * 2**20
     tally("formats within the memory held for them")
@@ -278,7 +282,7 @@ def test_members_that_unpack_to_more_than_they_say_take_no_memory(tmp_path, roun
     info = zipfile.ZipInfo("a.png")
     info.compress_type = method
     with zipfile.ZipFile(path, "w", method) as archive, archive.open(info, "w") as member:
-        for _ in range(rounds(96, 2048)):
+        for _ in range(rounds(96, 1024)):
             member.write(bytes(2**20))
     data = bytearray(path.read_bytes())
     at = data.rindex(b"PK\x01\x02")
@@ -324,7 +328,7 @@ def test_paths_of_members_lead_nowhere(tmp_path, tally):
     source = open_images(path)
     batch = source.load(range(len(source)), 8)
     assert [b.reason for b in batch.broken.values()] == ["not an image"]  # of the link
-    assert all(name.isprintable() for name in source.captions(range(len(source))))
+    assert all(map(is_fit_for_terminals, source.captions(range(len(source)))))
     assert source.labels is None
     assert sorted(tmp_path.rglob("*")) == before
     tally("members with tricks in their paths read in place", len(TRICKS))
@@ -347,12 +351,12 @@ def test_mutated_zips_have_a_reason(tmp_path, rounds, tally, method):
             source = open_images(path)
             batch = source.load(range(len(source)), 8)
             source.keys(range(len(source)))
-            assert all(b.reason.isprintable() for b in batch.broken.values())
+            assert all(is_fit_for_terminals(b.reason) for b in batch.broken.values())
             tally("images read from mutated zips", len(batch.indices))
             tally("images of mutated zips refused with a reason", len(batch.broken))
             _ = (source.notes, source.labels)
         except ImagesError as error:
-            assert str(error).isprintable()
+            assert is_fit_for_terminals(str(error))
             tally("mutated zips or their labels refused with a sentence")
 
 
@@ -371,7 +375,7 @@ def test_mutated_label_files_give_classes_or_a_sentence(tmp_path, rounds, tally)
         try:
             labels = open_images(tmp_path).labels
         except ImagesError as error:
-            assert str(error).isprintable() and len(str(error)) < 600
+            assert is_fit_for_terminals(str(error)) and len(str(error)) < 600
             tally("mutated label files refused with a sentence")
         else:
             assert labels is None or all(0 <= label < 100_000 for label in labels)
@@ -471,5 +475,5 @@ def test_a_bomb_within_a_zip_is_skipped(tmp_path, tally):
     source = open_images(path)
     batch = source.load(range(len(source)), 8)
     assert batch.indices == [0, 1] and "save it smaller" in batch.broken[2].reason
-    assert source.notes[0].endswith("not being images by their suffix: 1 .zip.")
+    assert source.notes[0].endswith("left out because of their suffix: 1 .zip.")
     tally("bombs within the bound of memory")

@@ -1,5 +1,7 @@
 """Pictures of more than 8 bits come out as their 8-bit copies, whatever range they use."""
 
+import warnings
+
 import numpy as np
 import pytest
 from pictures import encode, pfm, png16, pnm, tiff
@@ -238,6 +240,13 @@ def test_infinite_values_and_nan_do_not_decide_the_range():
     assert deep_values(tiff(values)) == ("float32", Extent(0.5, 1.0))
     assert np.asarray(decode(tiff(values)))[0, :, 0].tolist() == [0, 255, 0, 128, 255]
     assert deep_values(tiff(np.full((2, 2), np.nan, np.float32))) == ("float32", Extent(0.0, 0.0))
+
+
+def test_no_kind_of_nan_is_warned_of():
+    signalling = np.array([[0x7F800001, 0x3F800000, 0]], np.uint32).view(np.float32)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert np.asarray(decode(tiff(signalling)))[0, :, 0].tolist() == [0, 255, 0]
 
 
 @pytest.mark.parametrize("form", ["PNG", "JPEG", "WEBP", "AVIF", "GIF", "BMP", "TIFF", "PPM"])

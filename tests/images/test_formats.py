@@ -68,8 +68,7 @@ def test_what_is_left_out_is_counted_by_suffix(tmp_path, kind):
     source = make(tmp_path / "set", kind, members)
     assert source.captions([0, 1]) == ["0001", "a.png"]
     assert source.notes == [
-        "set: files left out, not being images by their suffix: 2 .heic, 1 without a suffix, "
-        "1 .part, 1 .txt."
+        "set: files left out because of their suffix: 2 .heic, 1 without a suffix, 1 .part, 1 .txt."
     ]
 
 
