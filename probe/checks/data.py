@@ -188,8 +188,8 @@ def _labels(source: ImageSource) -> Iterator[Finding]:
         labels = source.labels
     except ImagesError as error:
         yield Finding(
-            topic="data", level="warning", text=str(error),
-            advice="Without --cond no labels are needed.",
+            topic="data", level="note", text=str(error),
+            advice="Only --cond and conditional generators need labels.",
         )  # fmt: skip
         return
     if labels is None:
