@@ -97,7 +97,7 @@ def places() -> list[tuple[str, Any, str]]:
     from probe.generators import snapshot
     from probe.generators.sampler import GeneratorSource
     from probe.generators.stylegan2 import Generator
-    from probe.images import files
+    from probe.images import decode
     from probe.images.files import FileSource
     from probe.probing import evaluate, ranking, standing
 
@@ -105,8 +105,8 @@ def places() -> list[tuple[str, Any, str]]:
         ("generator forward", Generator, "forward"),
         ("backbone forward", Backbone, "pool"),
         ("resize for the backbone", Backbone, "prepare"),
-        ("decode", files, "decode"),
-        ("resize to a square", files, "to_square"),
+        ("decode", decode, "_upright_rgb"),
+        ("resize to a square", decode, "to_square"),
         ("audit of encodings", ranking, "audit"),
         ("hashing images", FileSource, "keys"),
         ("hashing images", GeneratorSource, "keys"),

@@ -80,6 +80,11 @@ def digest_file(path: Path) -> str:
         return hashlib.file_digest(f, "sha256").hexdigest()
 
 
+def stamp(found: os.stat_result) -> tuple[int, ...]:
+    """Return what changes whenever a file is written or replaced: which it is, size and times."""
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
+
+
 def digest_json(value: Any) -> str:
     """Return the SHA-256 of a plain value in canonical JSON (sorted keys) as 64 hex digits."""
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True)

@@ -6,10 +6,12 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from probe.checks.findings import Finding, counted, some
+from probe.errors import ImagesError
 from probe.features.copies import ADVICE
-from probe.features.looks import NEAR, nearest, thumbnails
+from probe.features.looks import NEAR, SIDE, nearest, thumbnails
 from probe.images.audit import audit
 from probe.images.base import Header, ImageSource
+from probe.images.decode import name_broken
 from probe.probing.config import LEAST_IMAGES
 from probe.runtime import numpy_stream
 
@@ -39,14 +41,19 @@ def examine(source: ImageSource, *, resolution: int | None, seed: int = 0) -> It
     yield _count(n)
     yield from _sizes(dict(zip(read, headers, strict=True)), names, resolution, partly)
     yield from _modes(headers, partly)
+    yield from _profiles(headers, partly)
+    for text in source.notes:
+        yield Finding(topic="data", level="note", text=text)
     yield from _labels(source)
     pixels, kept, broken = thumbnails(source, decoded)
-    damaged = sorted({names[i] for i, h in zip(read, headers, strict=True) if h is None} | broken)
+    odd = [i for i, h in zip(read, headers, strict=True) if h is None or names[i] in broken]
+    damaged = list(source.load(odd, SIDE).broken.values())
     if damaged:
-        share = f"{len(damaged)} of {len(read)} files cannot be read: {some(damaged)}."
+        share = f"{len(damaged)} of {len(read)} files cannot be read: {name_broken(damaged)}."
         level = "warning" if len(damaged) < 0.1 * len(read) else "problem"
-        advice = "They are skipped, counted and named; remove them, or fetch them again."
-        yield Finding(topic="data", level=level, text=share, advice=advice, names=tuple(damaged))
+        advice = "They are skipped; put sound 8-bit copies in their place."
+        listed = tuple(sorted(b.name for b in damaged))
+        yield Finding(topic="data", level=level, text=share, advice=advice, names=listed)
     else:
         looked = f"{len(kept)} images were decoded, all of them whole"
         yield Finding(topic="data", level="ok", text=f"{looked}{_of(kept, n)}.")
@@ -169,10 +176,29 @@ def _modes(headers: Sequence[Header | None], partly: str) -> Iterator[Finding]:
         )  # fmt: skip
 
 
+def _profiles(headers: Sequence[Header | None], partly: str) -> Iterator[Finding]:
+    profiles = Counter(h.profile for h in headers if h is not None and h.profile is not None)
+    if profiles:
+        words = ", ".join(f"{count} {name}" for name, count in profiles.most_common(4))
+        yield Finding(
+            topic="data", level="note", text=f"Colour profiles other than sRGB: {words}{partly}.",
+            advice="They are not applied; convert the images to sRGB for the colours that were "
+            "meant.",
+        )  # fmt: skip
+
+
 def _labels(source: ImageSource) -> Iterator[Finding]:
-    if source.labels is None:
+    try:
+        labels = source.labels
+    except ImagesError as error:
+        yield Finding(
+            topic="data", level="note", text=str(error),
+            advice="Only --cond and conditional generators need labels.",
+        )  # fmt: skip
         return
-    counts = Counter(source.labels)
+    if labels is None:
+        return
+    counts = Counter(labels)
     least = min(counts.values())
     yield Finding(
         topic="data", level="warning" if least < LEAST_IMAGES else "note",

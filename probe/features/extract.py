@@ -241,7 +241,7 @@ def extract(
         if strict and unit.broken:
             first = next(iter(unit.broken.values()))
             raise BrokenImageError(
-                f"{source.name}: {first.name}: {first.reason}. Remove it, or leave out --strict."
+                f"{source.name}: {first.name}: {first.reason}. Move it away, or leave out --strict."
             )
         for name, space in list(alive.items()):
             started = time.monotonic()

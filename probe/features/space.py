@@ -12,7 +12,7 @@ from probe.features.store import FeatureSpace, FeatureStore
 from probe.images.base import ImageSource
 from probe.runtime import choose_precision
 
-PIPELINE = 2  # raised whenever decoding, resizing, pooling or folding changes a feature
+PIPELINE = 3  # raised whenever decoding, resizing, pooling or folding changes a feature
 
 
 def library_versions(spaces: Iterable[FeatureSpace]) -> dict[str, str]:

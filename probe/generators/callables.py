@@ -116,6 +116,8 @@ class CallableSource:
     """
 
     labels: Sequence[int] | None = None
+    classes: int | None = None
+    notes: Sequence[str] = ()
 
     def __init__(self, function: SampleFunction, *, name: str, count: int, seed: int = 0) -> None:
         self.function, self.name, self.count, self.seed = function, name, count, seed

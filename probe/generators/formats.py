@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from probe.errors import CheckpointError, UsageError, printable
+from probe.files import stamp
 from probe.generators.checkpoint import Checkpoint
 from probe.generators.pickled import read_pickled
 from probe.generators.programs import TITLES, read_program
@@ -83,23 +84,28 @@ def load_generator(
 
     Raises:
         UnsafeCheckpoint: the file refers to code outside the allow-list; it is named.
-        CheckpointError: missing, empty, damaged, of a kind that is not supported, or a program
-            without `run_code`.
+        CheckpointError: missing, empty, damaged, of a kind that is not supported, changed while it
+            was read, or a program without `run_code`.
         UsageError: `z_dim` for a file that is no program, or another than the program's.
     """
     path = checkpoint_file(Path(path))
     try:
+        before = stamp(path.stat())
         kind = format_of(path)
         if kind in READERS:
             if z_dim is not None:
                 raise UsageError(f"--z-dim: {path} says itself how wide its latent is.")
-            return READERS[kind](path)
-        if not run_code:
+            checkpoint = READERS[kind](path)
+        elif run_code:
+            checkpoint = read_program(path, kind, z_dim)
+        else:
             raise CheckpointError(
                 f"it is a {TITLES[kind]}: to draw images is to run it. If you trust it, allow that "
                 "with --run-code"
             )
-        return read_program(path, kind, z_dim)
+        if stamp(path.stat()) != before:  # its digest, by which images are known, may be another's
+            raise CheckpointError("it changed while it was read. Repeat the command")
+        return checkpoint
     except CheckpointError as error:
         # Parts of the file may be quoted in it: nothing that would steer a terminal.
         raise type(error)(f"{path}: {printable(str(error), 500)}.") from error

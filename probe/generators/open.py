@@ -64,7 +64,8 @@ def open_fakes(
     Raises:
         ImagesError: a folder or zip without images.
         CheckpointError: not a generator that can be read, or a folder that holds several things.
-        UsageError: sampling flags together with a folder of images or a function.
+        UsageError: sampling flags together with a folder of images or a function, or labels of
+            other classes than a conditional generator's.
     """
     path = Path(gen)
     if is_function_name(gen):
@@ -73,14 +74,16 @@ def open_fakes(
     if _holds_images(path):
         _no_sampling(gen, "holds finished images", sample)
         return open_images(path)
+    checkpoint = load_generator(path, run_code=sample.run_code, z_dim=sample.z_dim)
+    is_drawn = checkpoint.generator.c_dim > 0 and sample.class_index is None
     return GeneratorSource(
-        load_generator(path, run_code=sample.run_code, z_dim=sample.z_dim),
+        checkpoint,
         name=gen,
         count=count,
         seed=seed,
         psi=sample.trunc,
         noise=sample.noise,
-        labels=real.labels,
+        labels=_labels(real, checkpoint.generator.c_dim, gen) if is_drawn else None,
         class_index=sample.class_index,
         device=device,
     )
@@ -155,6 +158,26 @@ def _no_sampling(gen: str, what: str, sample: SampleOptions) -> None:
             f"--gen: {gen} {what}; --trunc, --noise, --class, --run-code and --z-dim belong to a "
             "checkpoint. Leave them out."
         )
+
+
+def _labels(real: ImageSource, classes: int, gen: str) -> Sequence[int] | None:
+    """Return the real images' labels, all of them classes of the generator.
+
+    Raises:
+        ImagesError: their dataset.json cannot be used.
+        UsageError: an image is of a class that the generator does not have.
+    """
+    labels = real.labels
+    if labels is None:
+        return None
+    for index, label in enumerate(labels):
+        if label >= classes or real.classes not in (None, classes):
+            theirs = f"class {label}" + (f" of {real.classes}" if real.classes else "")
+            raise UsageError(
+                f"{real.name}: {real.captions([index])[0]} is labelled {theirs}; {gen} has classes "
+                f"0 to {classes - 1}. Correct dataset.json, or name a class with --class."
+            )
+    return labels
 
 
 def _holds_images(path: Path) -> bool:

@@ -126,6 +126,8 @@ class GeneratorSource:
             class for an unconditional one.
     """
 
+    notes: Sequence[str] = ()
+
     def __init__(
         self,
         checkpoint: Checkpoint,
@@ -170,6 +172,11 @@ class GeneratorSource:
     def __len__(self) -> int:
         """Return how many images there are."""
         return self.count
+
+    @property
+    def classes(self) -> int | None:
+        """The generator's, None for an unconditional one."""
+        return self._generator.c_dim or None
 
     @property
     def resolution(self) -> int:

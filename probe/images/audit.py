@@ -6,7 +6,7 @@ own; where one separates the classes, the leaderboard says so.
 
 import math
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,6 +18,7 @@ DEVIATIONS = 2.5  # of chance, that must be exceeded as well: few images differ 
 LEAST = 4  # images of a class, fewer say nothing
 COMMON = 0.05  # share of a class from which a value counts for itself and not for its band
 DEFAULT_QUALITY = 90
+NO_PROFILE = "sRGB or none"
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,8 @@ class Finding:
     """One property by which reals and fakes can be told apart without their content.
 
     Attributes:
-        property: "compression", "JPEG tables", "size", "shape", "colour mode" or "EXIF".
+        property: "compression", "JPEG tables", "size", "shape", "colour mode", "colour profile" or
+            "EXIF".
         real: what the reals are, in short ("JPEG 98 %, lossless 2 %").
         fake: what the fakes are.
         accuracy: balanced accuracy of the best rule on this property alone, 0.5–1.
@@ -88,10 +90,20 @@ def _mode(h: Header) -> str:
     return "RGB" if h.mode in ("RGB", "YCbCr") else h.mode
 
 
+def _profile(h: Header) -> str:
+    return h.profile or NO_PROFILE
+
+
 def _exif(h: Header) -> str:
     return "EXIF" if h.has_exif else "no EXIF"
 
 
+PROFILES = Property(
+    "colour profile",
+    _profile,
+    _profile,
+    "Its colours are taken for those of sRGB; convert both sets to sRGB beforehand.",
+)
 SAME_JPEG = "--match-jpeg gives both the same treatment."
 PROPERTIES: tuple[Property, ...] = (
     Property("compression", _compression, _compression, SAME_JPEG),
@@ -116,6 +128,7 @@ PROPERTIES: tuple[Property, ...] = (
         _mode,
         "Grey (L), palette (P) and transparent (RGBA) images are easy to tell; convert both alike.",
     ),
+    PROFILES,
     Property(
         "EXIF",
         _exif,
@@ -132,6 +145,8 @@ def audit(
     fake_indices: Sequence[int],
 ) -> list[Finding]:
     """Return the properties of encoding that tell reals from fakes, the most telling first.
+
+    Colour profiles are named even if they tell nothing, since colours are not what was meant.
 
     Args:
         real: the real images.
@@ -154,6 +169,9 @@ def audit(
                 f"{_summary(r)}; fakes: {_summary(f)}). {known.advice}"
             )
             findings.append(Finding(known.name, _summary(r), _summary(f), accuracy, message))
+        elif known is PROFILES and (named := _carriers({"reals": r, "fakes": f})):
+            message = f"{named} carry a colour profile, which is not applied. {known.advice}"
+            findings.append(Finding(known.name, _summary(r), _summary(f), accuracy, message))
     return sorted(findings, key=lambda finding: -finding.accuracy)
 
 
@@ -173,6 +191,21 @@ def _values(
         for headers in classes
     )
     return r, f
+
+
+def _carriers(profiles: Mapping[str, Sequence[str]]) -> str:
+    """Return in words which sets have images with profiles other than sRGB; "" for none.
+
+    Args:
+        profiles: "reals" and "fakes" → what the profiles of its images are called.
+    """
+    named = []
+    for name, values in profiles.items():
+        others = Counter(value for value in values if value != NO_PROFILE)
+        if others:
+            called = ", ".join(profile for profile, _ in others.most_common(2))
+            named.append(f"{others.total()} of {len(values)} {name} ({called})")
+    return " and ".join(named)
 
 
 def _accuracy(real: Counter[str], fake: Counter[str]) -> float:

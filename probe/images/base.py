@@ -32,6 +32,7 @@ class Header:
         jpeg_quality: estimated IJG quality 1–100, None for other formats.
         has_exif: whether the file carries EXIF data.
         lossy: whether encoding changed the pixels (JPEG, lossy WebP, JPEG inside TIFF).
+        profile: name of the colour profile, None if there is none or if it is sRGB.
     """
 
     format: str | None
@@ -41,6 +42,7 @@ class Header:
     jpeg_quality: int | None = None
     has_exif: bool = False
     lossy: bool = False
+    profile: str | None = None
 
 
 @dataclass(frozen=True)
@@ -66,11 +68,34 @@ class ImageSource(Protocol):
 
     Attributes:
         name: what the user typed, for messages.
-        labels: class index of every image where the source has labels, else None.
     """
 
     name: str
-    labels: Sequence[int] | None
+
+    @property
+    def labels(self) -> Sequence[int] | None:
+        """Class index of every image, None if the source has none.
+
+        Ask only where they are needed: labels that cannot be used are an error here.
+
+        Raises:
+            ImagesError: the source's labels cannot be used.
+        """
+        ...
+
+    @property
+    def classes(self) -> int | None:
+        """How many classes the labels say there are; None if they do not say it.
+
+        Raises:
+            ImagesError: the source's labels cannot be used.
+        """
+        ...
+
+    @property
+    def notes(self) -> Sequence[str]:
+        """What a reader of results must know of how the images were read, as sentences."""
+        ...
 
     def __len__(self) -> int:
         """Return how many candidates there are; some may turn out broken."""
@@ -88,8 +113,9 @@ class ImageSource(Protocol):
     def keys(self, indices: Sequence[int]) -> list[str]:
         """Return a content key per image: same key, same pixels (at equal resolution).
 
-        For files: the SHA-256 of the file's bytes. A file that cannot be read at all gets a key
-        that never matches anything stored ("unreadable:<name>").
+        For files: the SHA-256 of the file's bytes. `load` decodes the bytes that a key was taken
+        of, or calls the image broken. One that cannot be used gets a key that never matches
+        anything stored ("unreadable:<name>").
         """
         ...
 

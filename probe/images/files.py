@@ -1,11 +1,12 @@
 """Images that are files, wherever the bytes come from: the logic of folder and zip alike."""
 
-import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import PurePosixPath
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,72 +14,127 @@ import torch
 from probe.errors import BrokenImageError, ImagesError, printable
 from probe.files import digest_bytes
 from probe.images.base import Batch, Broken, Header
-from probe.images.decode import decode, read_header
-from probe.images.resize import to_square
+from probe.images.decode import decode_square, name_broken
+from probe.images.depth import key_suffix
+from probe.images.encoded import FORMATS, SUFFIXES, is_image
+from probe.images.header import read_header
+from probe.images.labels import LABELS_FILE, Labels, find_labels
+from probe.images.limits import TOO_LARGE, map_threads
+from probe.images.survey import Survey, survey
 
-SUFFIXES = frozenset((".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif"))
-MOST_BYTES = 2**30  # of one encoded file: more than any image below the limit of pixels needs
-THREADS = min(8, os.cpu_count() or 1)  # each may hold one decoded original
-HEADERS_LOOKED_AT = 256
+SURVEYED = 256  # files
 
-T = TypeVar("T")
-R = TypeVar("R")
+# What file managers, network drives and notebooks put beside images, besides hidden names.
+SYSTEM = frozenset(
+    (
+        "__macosx", "@eadir", "#recycle", "@recycle", "#snapshot", "$recycle.bin", "lost+found",
+        "system volume information", "thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r",
+    )
+)  # fmt: skip
 
-
-def is_hidden(part: str) -> bool:
-    """Return whether one part of a path is hidden, or made by macOS beside the real files."""
-    return (part.startswith(".") and part not in (".", "..")) or part == "__MACOSX"
-
-
-def is_candidate(name: str) -> bool:
-    """Return whether a relative path is taken for an image: by suffix, hidden parts excluded."""
-    path = PurePosixPath(name)
-    return path.suffix.lower() in SUFFIXES and not any(map(is_hidden, path.parts))
+Read = Callable[[str], AbstractContextManager[bytes]]
 
 
-def map_threads(function: Callable[[T], R], items: Iterable[T]) -> list[R]:
-    """Apply a function to every item with a few threads; results in the items' order.
+def is_system(part: str) -> bool:
+    """Return whether one part of a path is hidden, or put there by a system and not by people."""
+    return (part.startswith(".") and part not in (".", "..")) or part.lower() in SYSTEM
 
-    Worth it where the work releases the interpreter lock, as Pillow and hashlib do.
+
+@dataclass(frozen=True)
+class Found:
+    """The files of a set, by what they are taken for.
+
+    Attributes:
+        images: relative paths of the candidates, sorted.
+        labels: relative paths of all files called dataset.json.
+        left_out: suffix → how many other files have it; those of systems are not counted.
     """
-    with ThreadPoolExecutor(THREADS) as threads:
-        return list(threads.map(function, items))
+
+    images: list[str]
+    labels: list[str] = field(default_factory=list)
+    left_out: Counter[str] = field(default_factory=Counter)
+
+
+def sort_files(names: Iterable[str], start: Callable[[str], bytes]) -> Found:
+    """Tell the images among files from the rest, by suffix.
+
+    Args:
+        names: relative paths.
+        start: path → the first bytes of a file; asked of those without a suffix.
+    """
+    images, labels, left_out = [], [], Counter[str]()
+    for name in names:
+        path = PurePosixPath(name.replace("\\", "/"))  # in zips made by Windows programs
+        suffix = path.suffix.lower()
+        if any(map(is_system, path.parts)):
+            continue
+        if suffix in SUFFIXES or (not suffix and is_image(start(name))):
+            images.append(name)
+        elif path.name == LABELS_FILE:
+            labels.append(name)
+        else:
+            left_out[suffix] += 1
+    return Found(sorted(images), labels, left_out)
 
 
 class FileSource:
     """An `ImageSource` of encoded files.
 
+    A file is what it was when it was first read: one that has changed since counts as broken.
+
     Args:
         name: what the user typed.
         kind: "folder" or "zip", for the record.
-        names: relative paths of the candidates, sorted.
-        read: relative path → bytes, or OSError or BrokenImageError; called from several threads.
-        labels: class of every candidate, or None.
+        found: the files.
+        read: relative path → its bytes, or OSError or BrokenImageError; called from several
+            threads.
 
     Raises:
         ImagesError: no candidates.
     """
 
-    def __init__(
-        self,
-        name: str,
-        kind: str,
-        names: Sequence[str],
-        read: Callable[[str], bytes],
-        labels: Sequence[int] | None,
-    ) -> None:
-        if not names:
+    def __init__(self, name: str, kind: str, found: Found, read: Read) -> None:
+        if not found.images:
+            others = f" among {found.left_out.total()} files ({_suffixes(found.left_out)})"
             raise ImagesError(
-                f"{name}: no images found. Put some in, as {', '.join(sorted(SUFFIXES))}, or pass "
-                "another path."
+                f"{name}: no images found{others if found.left_out else ''}. Put some in, as "
+                f"{', '.join(FORMATS)}, or pass another path."
             )
-        self.name, self.kind, self.labels = name, kind, labels
-        self._names, self._read = list(names), read
-        self._resolution: int | None = None
+        self.name, self.kind = name, kind
+        self._found, self._read = found, read
+        self._digests: dict[int, str] = {}  # of each file, when it was first read
+        self._refused: dict[int, str] = {}  # file → why it cannot be used
 
     def __len__(self) -> int:
         """Return the number of candidates."""
-        return len(self._names)
+        return len(self.names)
+
+    @property
+    def names(self) -> list[str]:
+        """Relative paths of the candidates, sorted, as the file system has them."""
+        return self._found.images
+
+    @property
+    def labels(self) -> Sequence[int] | None:
+        """Class of every candidate, None if there is no dataset.json or it has none.
+
+        Raises:
+            ImagesError: the dataset.json cannot be used.
+        """
+        return None if self._labels is None else self._labels.indices
+
+    @property
+    def classes(self) -> int | None:
+        """How many classes the one-hot lists of dataset.json have; None if there are no lists.
+
+        Raises:
+            ImagesError: the dataset.json cannot be used.
+        """
+        return None if self._labels is None else self._labels.classes
+
+    @cached_property
+    def _labels(self) -> Labels | None:
+        return find_labels(self.names, self._found.labels, self._read, self.name)
 
     @property
     def resolution(self) -> int:
@@ -87,17 +143,28 @@ class FileSource:
         Raises:
             ImagesError: none of those is a readable image.
         """
-        if self._resolution is None:
-            looked_at = np.linspace(0, len(self) - 1, min(len(self), HEADERS_LOOKED_AT))
-            headers = self.headers(looked_at.round().astype(int).tolist())
-            sides = Counter(min(h.size) for h in headers if h is not None)
-            if not sides:
-                raise ImagesError(
-                    f"{self.name}: none of {len(headers)} files looked at is a readable image. "
-                    "Check that the files are complete."
-                )
-            self._resolution = min(sides, key=lambda side: (-sides[side], side))
-        return self._resolution
+        sides = self._survey.sides
+        if not sides:
+            raise ImagesError(
+                f"{self.name}: none of {self._survey.looked_at} files looked at is a readable "
+                f"image: {name_broken(self._survey.broken)}."
+            )
+        return min(sides, key=lambda side: (-sides[side], side))
+
+    @property
+    def notes(self) -> list[str]:
+        """Which files were left out, and how values of more than 8 bits were read."""
+        left_out, notes = self._found.left_out, []
+        if left_out:
+            notes.append(
+                f"{self.name}: files left out because of their suffix: {_suffixes(left_out)}."
+            )
+        return notes + self._survey.notes(self.name)
+
+    @cached_property
+    def _survey(self) -> Survey:
+        looked_at = np.linspace(0, len(self) - 1, min(len(self), SURVEYED)).round().astype(int)
+        return survey(looked_at.tolist(), self._bytes, self._caption)
 
     def identity(self) -> dict[str, Any]:
         """Return kind, path and number of candidates."""
@@ -105,16 +172,24 @@ class FileSource:
 
     def captions(self, indices: Sequence[int]) -> list[str]:
         """Return the relative paths."""
-        return [printable(self._names[i]) for i in indices]
+        return [self._caption(i) for i in indices]
+
+    def _caption(self, index: int) -> str:
+        return printable(self.names[index])
 
     def keys(self, indices: Sequence[int]) -> list[str]:
-        """Return the SHA-256 of each file's bytes; "unreadable:…" for one that cannot be read."""
+        """Return the SHA-256 of each file's bytes; "unreadable:…" for one that cannot be used.
+
+        Values of more than 8 bits are scaled as the set needs it, which the key then says too.
+        """
+        spans = self._survey.spans
 
         def key(index: int) -> str:
             try:
-                return digest_bytes(self._bytes(index))
+                with self._bytes(index) as data:
+                    return self._digests[index] + key_suffix(data, spans)
             except BrokenImageError:
-                return printable(f"unreadable:{self.name}:{self._names[index]}")
+                return printable(f"unreadable:{self.name}:{self.names[index]}")
 
         return map_threads(key, indices)
 
@@ -123,7 +198,8 @@ class FileSource:
 
         def header(index: int) -> Header | None:
             try:
-                return read_header(self._bytes(index))
+                with self._bytes(index) as data:
+                    return read_header(data)
             except BrokenImageError:
                 return None
 
@@ -132,13 +208,14 @@ class FileSource:
     def load(self, indices: Sequence[int], resolution: int) -> Batch:
         """Decode to uint8 (M, 3, resolution, resolution); broken files are noted."""
         images = torch.empty(len(indices), 3, resolution, resolution, dtype=torch.uint8)
-        pixels = images.numpy()
+        pixels, spans = images.numpy(), self._survey.spans
 
         def fill(row: int) -> Broken | None:
             try:
-                square = to_square(decode(self._bytes(indices[row])), resolution)
+                with self._bytes(indices[row]) as data:
+                    square = decode_square(data, resolution, spans)
             except BrokenImageError as error:
-                return Broken(printable(self._names[indices[row]]), str(error))
+                return Broken(self._caption(indices[row]), str(error))
             pixels[row] = square.transpose(2, 0, 1)
             return None
 
@@ -149,11 +226,37 @@ class FileSource:
         good = [row for row, b in enumerate(found) if b is None]
         return Batch(images[good], [indices[row] for row in good], broken)
 
-    def _bytes(self, index: int) -> bytes:
-        try:
-            return self._read(self._names[index])
-        except OSError as error:
-            reason = (error.strerror or str(error)).lower()
-            raise BrokenImageError(f"cannot be read: {reason}") from error
-        except MemoryError as error:
-            raise BrokenImageError("too large for this machine's memory") from error
+    @contextmanager
+    def _bytes(self, index: int) -> Iterator[bytes]:
+        """Yield a file's bytes, the same whenever it is read.
+
+        Raises:
+            BrokenImageError: it cannot be read, or is not what it was; from then on, always.
+        """
+        with ExitStack() as stack:
+            try:
+                if index in self._refused:
+                    raise BrokenImageError(self._refused[index])
+                data = stack.enter_context(self._read(self.names[index]))
+                digest = digest_bytes(data)
+                # Features are stored under the key that was asked for: they must be of its bytes.
+                if self._digests.setdefault(index, digest) != digest:
+                    raise BrokenImageError("changed since it was first read")
+            except (OSError, MemoryError, BrokenImageError) as error:
+                self._refused[index] = _why(error)
+                raise BrokenImageError(self._refused[index]) from error
+            yield data
+
+
+def _why(error: Exception) -> str:
+    """Return the reason for which a file cannot be used."""
+    if isinstance(error, OSError):
+        return f"cannot be read: {(error.strerror or str(error)).lower()}"
+    return str(error) if isinstance(error, BrokenImageError) else TOO_LARGE
+
+
+def _suffixes(left_out: Counter[str], most: int = 5) -> str:
+    """Return how many files have which suffix, in words."""
+    order = sorted(left_out.items(), key=lambda found: (-found[1], found[0]))
+    named = [f"{n} {printable(suffix, 12) or 'without a suffix'}" for suffix, n in order[:most]]
+    return ", ".join(named) + (", …" if len(order) > most else "")

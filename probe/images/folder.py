@@ -2,15 +2,18 @@
 
 import os
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-from probe.errors import BrokenImageError, ImagesError
-from probe.images.files import MOST_BYTES, FileSource, is_candidate, is_hidden
-from probe.images.labels import LABELS_FILE, read_labels
+from probe.errors import BrokenImageError
+from probe.images.encoded import LONGEST_MAGIC
+from probe.images.files import FileSource, Found, is_system, sort_files
+from probe.images.limits import ENCODED
 
 
-def find_images(folder: Path) -> list[str]:
-    """Return the candidates below a folder as sorted relative paths with forward slashes.
+def find_files(folder: Path) -> Found:
+    """Return the files below a folder by relative paths with forward slashes.
 
     Symbolic links are followed, to files and to folders. Every folder counts once: under its own
     name where it lies below `folder`, else under its link's; a loop of links ends. A subfolder that
@@ -20,6 +23,7 @@ def find_images(folder: Path) -> list[str]:
         OSError: the folder itself cannot be listed.
     """
     names: list[str] = []
+    unlisted: list[str] = []
     visited: set[tuple[int, int]] = set()
     own, linked = [""], []  # all folders before any link, so that a link never hides a name
     while own or linked:
@@ -31,20 +35,21 @@ def find_images(folder: Path) -> list[str]:
         except OSError:
             if not below:
                 raise
-            names.append(below)
+            unlisted.append(below)
             continue
         if (status.st_dev, status.st_ino) in visited:
             continue
         visited.add((status.st_dev, status.st_ino))
         for entry in entries:
             name = f"{below}/{entry.name}" if below else entry.name
-            if is_hidden(entry.name):
+            if is_system(entry.name):
                 continue
             if _is_folder(entry):
                 (linked if entry.is_symlink() else own).append(name)
-            elif is_candidate(entry.name):
+            else:
                 names.append(name)
-    return sorted(names)
+    sorted_out = sort_files(names, lambda name: _start(folder / name))
+    return Found(sorted([*sorted_out.images, *unlisted]), sorted_out.labels, sorted_out.left_out)
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:
@@ -54,8 +59,20 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
         return False
 
 
-def read_file(path: Path) -> bytes:
-    """Return a file's bytes.
+def _start(path: Path) -> bytes:
+    """Return the first bytes of a regular file, none of what cannot be read."""
+    try:
+        if not path.is_file():  # a pipe would be waited for
+            return b""
+        with path.open("rb") as file:
+            return file.read(LONGEST_MAGIC)
+    except OSError:
+        return b""
+
+
+@contextmanager
+def read_file(path: Path) -> Iterator[bytes]:
+    """Yield a file's bytes, and hold the room for them.
 
     Raises:
         BrokenImageError: too large, or no regular file; opening a named pipe would wait for ever.
@@ -66,9 +83,10 @@ def read_file(path: Path) -> bytes:
         raise BrokenImageError("folder that cannot be listed")
     if not stat.S_ISREG(status.st_mode):
         raise BrokenImageError("not a regular file")
-    if status.st_size > MOST_BYTES:
-        raise BrokenImageError("larger than 1 GiB")
-    return path.read_bytes()
+    if status.st_size > ENCODED.most:
+        raise BrokenImageError(f"larger than {ENCODED.most >> 20} MiB")
+    with ENCODED.take(status.st_size), path.open("rb") as file:
+        yield file.read(status.st_size)  # no more, though it may have grown
 
 
 def open_folder(path: Path, name: str) -> FileSource:
@@ -79,13 +97,7 @@ def open_folder(path: Path, name: str) -> FileSource:
         name: what to call it in messages.
 
     Raises:
-        ImagesError: no candidates, or a malformed dataset.json.
-        OSError: the folder, or its dataset.json, cannot be read.
+        ImagesError: no candidates.
+        OSError: the folder cannot be read.
     """
-    names = find_images(path)
-    file = path / LABELS_FILE
-    try:
-        labels = read_labels(file, read_file(file), names) if file.exists() else None
-    except BrokenImageError as error:
-        raise ImagesError(f"{file}: {error}. Repair or remove it.") from error
-    return FileSource(name, "folder", names, lambda below: read_file(path / below), labels)
+    return FileSource(name, "folder", find_files(path), lambda below: read_file(path / below))

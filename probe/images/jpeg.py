@@ -11,7 +11,7 @@ from PIL import Image
 from probe.errors import UsageError
 from probe.images.base import Batch, Header, ImageSource
 from probe.images.decode import decode
-from probe.images.files import map_threads
+from probe.images.limits import map_threads
 
 
 class JpegMatched:
@@ -29,7 +29,22 @@ class JpegMatched:
         if not 1 <= quality <= 100:  # Pillow takes 0 for its own default
             raise UsageError(f"JPEG quality {quality}: it must be 1 to 100.")
         self.source, self.quality = source, quality
-        self.name, self.labels = source.name, source.labels
+        self.name = source.name
+
+    @property
+    def labels(self) -> Sequence[int] | None:
+        """The source's classes."""
+        return self.source.labels
+
+    @property
+    def classes(self) -> int | None:
+        """How many classes the source's labels say there are."""
+        return self.source.classes
+
+    @property
+    def notes(self) -> list[str]:
+        """The source's notes."""
+        return self.source.notes
 
     def __len__(self) -> int:
         """Return the length of the source."""

@@ -1,60 +1,175 @@
 """Classes of images: the `dataset.json` of the NVlabs tools."""
 
 import json
-import math
-from collections.abc import Sequence
-from pathlib import Path
+import unicodedata
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import PurePosixPath
 from typing import Any
 
-from probe.errors import ImagesError, printable
+from probe.errors import BrokenImageError, ImagesError, printable, shown
 
 LABELS_FILE = "dataset.json"
+# Bytes that a file may have, and how many more per image: a one-hot list of 1 000 floats. Parsed it
+# takes some twenty times as much memory.
+FIXED_BYTES, BYTES_PER_IMAGE, MOST_BYTES = 2**20, 2**13, 2**27
+MOST_CLASSES = 100_000  # as of the networks that are read
+LONGEST_NUMBER = 20  # digits
+EXPECTED = '{"labels": [["name.png", 3], …]} is expected'
 
 
-def _class(label: Any) -> int:
-    """Return the class of one entry: an integer, or the place of the largest float of a list."""
-    if isinstance(label, list):
-        values = [float(value) for value in label]
-        if not values or not all(map(math.isfinite, values)):
-            raise ValueError(f"{label} is not a one-hot list")
-        return values.index(max(values))
-    if isinstance(label, bool) or not isinstance(label, int) or label < 0:
-        raise ValueError(f"{json.dumps(label)} is not a class: 0, 1, 2, … are")
-    return label
+@dataclass(frozen=True)
+class Labels:
+    """The classes of a set's images.
+
+    Attributes:
+        indices: class of every image.
+        classes: how many there are, if one-hot lists say so; else None.
+    """
+
+    indices: list[int]
+    classes: int | None
 
 
-def read_labels(path: Path | str, text: bytes, names: Sequence[str]) -> list[int] | None:
-    """Read a `dataset.json`: {"labels": [["00000/img.png", 3], …]} or {"labels": null}.
+def find_labels(
+    names: Sequence[str],
+    files: Sequence[str],
+    read: Callable[[str], AbstractContextManager[bytes]],
+    place: str,
+) -> Labels | None:
+    """Read the `dataset.json` of a set; None if it has none, or one without labels.
 
-    A label is an integer, or a one-hot list of floats, or null; null for all means no labels.
+    It stands at the top, or in the only folder that all images are below, as in the zip of a
+    folder. Names in it are relative to where it stands.
 
     Args:
-        path: where the text came from, for messages.
-        text: the file's bytes.
-        names: the candidates; each must have a label.
-
-    Returns:
-        The class of each of `names`, or None.
+        names: the images, as relative paths.
+        files: relative paths of all files called dataset.json.
+        read: relative path → its bytes.
+        place: what to call the set in messages.
 
     Raises:
-        ImagesError: malformed, or a candidate without a label.
+        ImagesError: it cannot be read, or does not say one class of each image.
     """
+    images, places = [_canonical(name) for name in names], {_canonical(f): f for f in files}
+    folder = next((f for f in _shared_folders(images) if f + LABELS_FILE in places), None)
+    if folder is None:
+        return None
+    file = places[folder + LABELS_FILE]
+    path = printable(f"{place}/{file}")
     try:
-        entries = json.loads(text)["labels"]
-        if entries is None or all(label is None for _, label in entries):
-            return None
-        table = {name: None if label is None else _class(label) for name, label in entries}
+        with read(file) as text:
+            entries = _parse(path, text, len(names))
+    except BrokenImageError as error:
+        raise ImagesError(f"{path}: {error}. Write it again.") from error
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise ImagesError(f"{path}: cannot be read: {reason}. Check its permissions.") from error
+    if all(label is None for _, label in entries):
+        return None
+    return _match(path, entries, [name.removeprefix(folder) for name in images])
+
+
+def _shared_folders(names: Sequence[str]) -> Iterator[str]:
+    """Yield the folders that all files are below, from the top: "", "a/", "a/b/"."""
+    for parent in reversed(PurePosixPath(names[0]).parents):
+        folder = f"{parent}/" if parent.name else ""
+        if all(name.startswith(folder) for name in names):
+            yield folder
+
+
+def _canonical(name: str) -> str:
+    r"""Return a relative path in one spelling: Windows writes "\" in zips, macOS NFD letters."""
+    return unicodedata.normalize("NFC", name.replace("\\", "/")).removeprefix("./")
+
+
+def _parse(path: str, text: bytes, images: int) -> list[tuple[str, Any]]:
+    """Return the entries of a label file, canonical name and label.
+
+    Raises:
+        ImagesError: too large, or not of the form that is expected.
+    """
+    most = min(MOST_BYTES, FIXED_BYTES + BYTES_PER_IMAGE * images)
+    if len(text) > most:
+        raise ImagesError(
+            f"{path}: {len(text) / 2**20:.0f} MiB are too many for the labels of {images} images; "
+            f"up to {most / 2**20:.0f} MiB are read. Write each class as a number."
+        )
+    try:
+        # Numbers that Python would refuse to read, or need long for, stay text.
+        entries = json.loads(text, parse_int=lambda n: int(n) if len(n) < LONGEST_NUMBER else n)
+        entries = entries["labels"]
+        if entries is None:
+            return []
+        if not isinstance(entries, list):
+            raise ValueError(f"labels are {shown(entries)}")
     # RecursionError: brackets nested by the thousand.
     except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise ImagesError(
-            f'{path}: not a label file: {{"labels": [["name.png", 3], …]}} is expected '
-            f"({type(error).__name__}: {error}). Repair or remove it."
-        ) from error
-    labels = [table.get(name) for name in names]
-    missing = [name for name, label in zip(names, labels, strict=True) if label is None]
+        what = printable(f"{type(error).__name__}: {error}", 100)
+        raise ImagesError(f"{path}: not a label file: {EXPECTED} ({what}).") from error
+    for number, entry in enumerate(entries):
+        if not (isinstance(entry, list) and len(entry) == 2 and isinstance(entry[0], str)):
+            raise ImagesError(
+                f"{path}: entry {number} is not a name and its class: {EXPECTED}. Correct it."
+            )
+    return [(_canonical(name), label) for name, label in entries]
+
+
+def _match(path: str, entries: Sequence[tuple[str, Any]], names: Sequence[str]) -> Labels:
+    """Return the labels of images by their canonical names.
+
+    Raises:
+        ImagesError: names the first entry that is no class, stands twice, or does not agree with
+            the others, and the first image that has none.
+    """
+    table: dict[str, int | None] = {}
+    classes, first = None, ""
+    for name, label in entries:
+        if name in table:
+            raise ImagesError(f"{path}: {printable(name)} is listed twice. Leave one entry of it.")
+        if isinstance(label, list):
+            if classes is None:
+                classes, first = len(label), name
+            elif len(label) != classes:
+                raise ImagesError(
+                    f"{path}: the list of {printable(name)} has {len(label)} classes, and that of "
+                    f"{printable(first)} has {classes}. Make all of one length."
+                )
+        table[name] = None if label is None else _class(path, name, label)
+    for name, index in table.items():
+        if classes is not None and index is not None and index >= classes:
+            raise ImagesError(
+                f"{path}: {printable(name)} is of class {index}, and the list of "
+                f"{printable(first)} has {classes}. Write all as numbers, or all as lists."
+            )
+    missing = [name for name in names if table.get(name) is None]
     if missing:
         raise ImagesError(
             f"{path}: {len(missing)} of {len(names)} images have no label, among them "
             f"{printable(missing[0])}. Label all of them or none."
         )
-    return [label for label in labels if label is not None]
+    return Labels([index for name in names if (index := table[name]) is not None], classes)
+
+
+def _class(path: str, name: str, label: Any) -> int:
+    """Return the class of one entry: a number, or the place of the 1 in a one-hot list.
+
+    Raises:
+        ImagesError: it is neither.
+    """
+    if isinstance(label, list):
+        ones = [place for place, value in enumerate(label) if value == 1]
+        if len(ones) == 1 and all(type(v) in (int, float) and v in (0, 1) for v in label):
+            return ones[0]
+        some = ", ".join(map(shown, label[:4])) + (", …" if len(label) > 4 else "")
+        raise ImagesError(
+            f"{path}: the label of {printable(name)}, [{some}], is not one-hot. An image has one "
+            "class: write its number."
+        )
+    if type(label) is int and 0 <= label < MOST_CLASSES:
+        return label
+    raise ImagesError(
+        f"{path}: the label of {printable(name)}, {shown(label)}, is not a class: 0, 1, 2, … are, "
+        f"up to {MOST_CLASSES - 1}. Correct it."
+    )

@@ -1,12 +1,13 @@
 """Which reader takes a path."""
 
+import stat
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from probe.errors import ImagesError
 from probe.images.archive import is_zip, open_zip
 from probe.images.base import ImageSource
-from probe.images.files import FileSource
+from probe.images.files import FileSource, Found
 from probe.images.folder import open_folder, read_file
 from probe.images.sheets import refuse_sheets
 
@@ -19,7 +20,7 @@ READERS: Mapping[str, tuple[Callable[[Path], bool], Callable[[Path, str], FileSo
 def open_files(paths: Sequence[Path]) -> ImageSource:
     """Open single image files; those that cannot be read are found when they are decoded."""
     names = [str(path) for path in paths]
-    return FileSource(f"{len(names)} files", "files", names, lambda n: read_file(Path(n)), None)
+    return FileSource(f"{len(names)} files", "files", Found(names), lambda n: read_file(Path(n)))
 
 
 def open_images(path: Path | str, name: str | None = None) -> ImageSource:
@@ -36,12 +37,14 @@ def open_images(path: Path | str, name: str | None = None) -> ImageSource:
     path = Path(path)
     name = name or str(path)
     try:
+        mode = path.stat().st_mode
+        if not (stat.S_ISDIR(mode) or stat.S_ISREG(mode)):  # a pipe would be waited for
+            raise ImagesError(f"{name}: is a pipe or a device. Pass a folder or a zip of images.")
         for matches, reader in READERS.values():
             if matches(path):
                 source = reader(path, name)
                 refuse_sheets(source)
                 return source
-        path.stat()
     except FileNotFoundError as error:
         raise ImagesError(f"{name}: no such file or folder. Check the path.") from error
     except OSError as error:

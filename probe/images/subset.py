@@ -27,6 +27,16 @@ class Subset:
         return None if labels is None else [labels[i] for i in self.indices]
 
     @property
+    def classes(self) -> int | None:
+        """How many classes the source's labels say there are."""
+        return self.source.classes
+
+    @property
+    def notes(self) -> list[str]:
+        """The source's."""
+        return self.source.notes
+
+    @property
     def resolution(self) -> int:
         """The source's."""
         return self.source.resolution

@@ -24,6 +24,8 @@ class TensorSource:
     """
 
     labels: Sequence[int] | None = None
+    classes: int | None = None
+    notes: Sequence[str] = ()
 
     def __init__(self, images: torch.Tensor | np.ndarray, *, name: str = "images") -> None:
         given = f"{str(images.dtype).removeprefix('torch.')} {tuple(images.shape)}"

@@ -15,7 +15,7 @@ import torch
 from probe.bank.fid import FID, fid_spec, how_to_get
 from probe.bank.spec import BackboneSpec
 from probe.bank.weights import verified_weights
-from probe.errors import BackboneUnavailable
+from probe.errors import BackboneUnavailable, ImagesError
 from probe.features.copies import find_copies
 from probe.features.extract import Failure
 from probe.features.pair import digest_keys, draw_orders, extract_pair, no_backbone, refuse
@@ -67,7 +67,8 @@ def measure(
         config: plain values to keep in the record besides the options.
 
     Raises:
-        ImagesError: too few usable images of a class, or too few different ones.
+        ImagesError: too few usable images of a class, or too few different ones, or images that
+            change meanwhile.
         BrokenImageError: an image is broken, under `strict`.
         BackboneUnavailable: no backbone can run here.
     """
@@ -105,6 +106,11 @@ def measure(
         assert found is not None  # there is one process
         failures |= found.failures
         spaces |= found.spaces
+        if measured is not None and found.spaces and found.keys != measured.keys:
+            raise ImagesError(
+                f"{real.name} or {fake.name} changed while it was read. Repeat the command when "
+                "nothing writes there."
+            )
         measured = found if found.spaces else measured
     if measured is None:
         no_backbone(failures)
@@ -135,6 +141,8 @@ def measure(
         resolution=resolution,
         rows=tuple(rows),
         notes=[
+            *real.notes,
+            *fake.notes,
             *(f"Warning: {remark}" for remark in copies.remarks()),
             *_notes(rows, n_real, n_fake, measured.broken),
         ],

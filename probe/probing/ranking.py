@@ -300,6 +300,7 @@ def _notes(
             f"{count} images of each class were used: {least.name} has no more "
             f"({options.num} asked for)."
         )
+    notes += [*real.notes, *fake.notes]
     if broken:
         notes.append(describe_broken(broken))
     if quality is not None:

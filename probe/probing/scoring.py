@@ -266,7 +266,7 @@ def score(
         backbones=tuple(backbones),
         broken=found.broken,
         valid_for=run.valid_for,
-        notes=_notes(run, backbones, found.broken, places, other),
+        notes=[*source.notes, *_notes(run, backbones, found.broken, places, other)],
         run=str(run.folder),
     )
 

@@ -23,7 +23,7 @@ from probe.metrics.frechet import FrechetReference
 from probe.metrics.kernel import kernel_distance
 from probe.runtime import World, autocast, send
 from probe.training.ensemble import Member, OwnNetwork
-from probe.training.reals import Reals, one_hot
+from probe.training.reals import Reals, load_whole, one_hot, refuse_broken
 
 PART = 64
 WATCHED = 256  # images of each kind on which the discriminators' accuracies are taken
@@ -85,7 +85,7 @@ def sample_source(generator: Generator, reals: Reals, *, count: int, seed: int) 
         name="the generator in training",
         count=count,
         seed=seed,
-        labels=reals.training.labels,
+        labels=reals.training.labels if reals.c_dim else None,
         device=next(generator.parameters()).device,
     )
 
@@ -108,6 +108,7 @@ class Evaluator:
 
         Raises:
             BackboneUnavailable: its weights are not here, or it broke.
+            ProbeError: an image is not what it was when the run began.
         """
         spec = candidates.evaluator
         assert spec is not None
@@ -143,6 +144,7 @@ class Evaluator:
             )
             for failure in found.failures.values():
                 raise BackboneUnavailable(f"the evaluator {spec.name}: {failure.reason}")
+            refuse_broken(reals.training, found.broken)
             self.features = space.read(found.keys)
             self.reference = FrechetReference(self.features)
         self.backbone = pool.get(spec.name)
@@ -203,7 +205,7 @@ def accuracies(
         right = {member.name: torch.zeros([], device=device) for member in members}
         for start in range(0, len(indices), PART):
             part = indices[start : start + PART]
-            images = send(source.load(part, reals.resolution).images, device).float() / 127.5 - 1
+            images = send(load_whole(source, part, reals.resolution), device).float() / 127.5 - 1
             labels = [source.labels[i] for i in part] if reals.c_dim and source.labels else None
             c = one_hot(reals, labels)
             c = None if c is None else send(c, device)

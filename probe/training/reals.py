@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from probe.errors import ImagesError, ProbeError, UsageError
 from probe.features.copies import Copies, group
 from probe.images.base import Broken, ImageSource
-from probe.images.decode import describe_broken
+from probe.images.decode import describe_broken, name_broken
 from probe.images.subset import Subset
 from probe.probing.config import LEAST_IMAGES
 from probe.runtime import World, numpy_stream, pin, send
@@ -94,7 +94,7 @@ def open_reals(
                 f"--cond: {source.name} has no labels. Put a dataset.json beside the images, or "
                 "leave --cond out."
             )
-        c_dim = max(source.labels[i] for i in usable) + 1
+        c_dim = source.classes or max(source.labels[i] for i in usable) + 1
     shown = np.flatnonzero(~held).tolist()
     return Reals(
         training=Subset(source, [usable[i] for i in shown]),
@@ -206,11 +206,31 @@ def load_pixels(reals: Reals, indices: Sequence[int]) -> torch.Tensor:
     """
     if reals.pixels is not None:
         return reals.pixels[list(indices)]
-    batch = reals.training.load(list(indices), reals.resolution)
-    if batch.broken:
-        broken = next(iter(batch.broken.values()))
-        raise ProbeError(f"{broken.name}: became unreadable during training ({broken.reason}).")
+    return load_whole(reals.training, indices, reals.resolution)
+
+
+def load_whole(source: ImageSource, indices: Sequence[int], resolution: int) -> torch.Tensor:
+    """Return images that decoded when the run began, uint8 (n, 3, resolution, resolution).
+
+    Raises:
+        ProbeError: one no longer does, or is not what it was.
+    """
+    batch = source.load(list(indices), resolution)
+    refuse_broken(source, list(batch.broken.values()))
     return batch.images
+
+
+def refuse_broken(source: ImageSource, broken: Sequence[Broken]) -> None:
+    """Stop if images are broken that were whole when the run began.
+
+    Raises:
+        ProbeError: there are some; they are named.
+    """
+    if broken:
+        raise ProbeError(
+            f"{source.name}: images cannot be used any more: {name_broken(broken)}. Put back what "
+            "they were, and repeat the command."
+        )
 
 
 def one_hot(reals: Reals, labels: Sequence[int] | None) -> torch.Tensor | None:

@@ -67,7 +67,7 @@ def rank_snapshot(
         name="the snapshot",
         count=min(config.rank_num, len(reals.training)),
         seed=config.seed,
-        labels=reals.training.labels,
+        labels=reals.training.labels if reals.c_dim else None,
         device=device,
     )
     ranking = rank(

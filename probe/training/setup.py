@@ -104,6 +104,8 @@ def set_up(
             if world.is_first:
                 plan_record = {"folder": str(folder), "plan": plan, "notes": notes, **record}
                 report({"event": "plan", **plan_record})
+                for text in source.notes:
+                    report({"event": "note", "text": text})
                 if reals.broken:
                     report({"event": "note", "text": describe_broken(reals.broken)})
                 for remark in reals.copies.remarks():
@@ -157,6 +159,7 @@ def _identity(
     return {
         **plan.config.record(),
         "images": digest_json(keys),
+        **({"labels": digest_json(list(reals.training.labels or ()))} if reals.c_dim else {}),
         "init": None if inherited is None else inherited.digest,
         "bank": [spec.name for spec in candidates.specs],
     }

@@ -227,7 +227,7 @@ def test_shapes_of_no_network(tmp_path, network, change, words):
 def test_a_training_state_of_ours_holds_the_average(cli, tmp_path):
     config = TrainConfig(
         z_dim=12, w_dim=12, channel_base=128, channel_max=8, map_layers=3, mbstd_group=4, lr=0.002,
-        pl_weight=0.0,
+        pl_weight=0.0, d_architecture="resnet",
     )  # fmt: skip
     state = TrainState(config, 16, torch.device("cpu"), "digest")
     with torch.no_grad():

@@ -13,7 +13,8 @@ from PIL import Image
 
 from probe.errors import BrokenImageError
 from probe.images.base import Header
-from probe.images.decode import decode, read_header
+from probe.images.decode import decode
+from probe.images.header import read_header
 from probe.images.resize import to_square
 
 RNG = np.random.default_rng(0)
@@ -64,11 +65,6 @@ def test_every_sixteen_bit_grey_rounds_to_the_nearest(form):
     np.testing.assert_array_equal(found, np.round(wide / 257.0).astype(np.uint8))
 
 
-def test_thirty_two_bit_grey_is_taken_for_sixteen():
-    wide = np.array([[-5, 0], [65535, 70000]], dtype=np.int32)
-    assert pixels(encode(Image.fromarray(wide), "TIFF"))[:, :, 0].tolist() == [[0, 0], [255, 255]]
-
-
 def sixteen_bit_rgb(values: np.ndarray) -> bytes:
     """Encode uint16 (H, W, 3) as PNG, which Pillow cannot write."""
     height, width, _ = values.shape
@@ -111,9 +107,9 @@ def test_a_mode_that_cannot_be_converted_is_named(monkeypatch):
     def convert(image, mode):
         raise ValueError(f"conversion from {image.mode} to {mode} not supported")
 
-    data = encode(Image.fromarray(PIXELS), "PNG")
+    data = encode(Image.fromarray(PIXELS).convert("L"), "PNG")
     monkeypatch.setattr(Image.Image, "convert", convert)
-    with pytest.raises(BrokenImageError, match="colour mode RGB cannot be converted"):
+    with pytest.raises(BrokenImageError, match="colour mode L cannot be converted"):
         decode(data)
 
 
@@ -256,7 +252,7 @@ def test_damaged_files_print_and_warn_nothing(capfd, monkeypatch):
 @pytest.mark.parametrize("form", FORMS)
 def test_mutated_files_never_raise_anything_else(form, monkeypatch):
     # Claimed sizes below the real limit would only cost the test time and memory.
-    monkeypatch.setattr("probe.images.decode.MOST_PIXELS", 1_000_000)
+    monkeypatch.setattr("probe.images.encoded.MOST_PIXELS", 1_000_000)
     rng = np.random.default_rng(1)
     original = encode(Image.fromarray(PIXELS), form)
     for _ in range(200):

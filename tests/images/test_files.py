@@ -11,18 +11,14 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 import torch
+from pictures import png
 from PIL import Image
 
 from probe.errors import ImagesError
+from probe.files import digest_bytes
 from probe.images.base import Broken
-from probe.images.decode import describe_broken
+from probe.images.decode import describe_broken, name_broken
 from probe.images.open import open_images
-
-
-def png(colour=(10, 20, 30), size=(8, 8)) -> bytes:
-    buffer = io.BytesIO()
-    Image.new("RGB", size, colour).save(buffer, format="PNG")
-    return buffer.getvalue()
 
 
 def write_zip(path, members):
@@ -167,9 +163,6 @@ def test_broken_files_are_named_and_the_rest_loads(tmp_path):
     assert reasons["e_text.png"] == reasons["f_page.jpg"] == "not an image"
     assert "truncated" in reasons["b_truncated.png"] and "truncated" in reasons["c_truncated.jpg"]
     assert "cannot be read" in reasons["h_dangling.png"]
-    sentence = describe_broken(list(batch.broken.values()), limit=2)
-    assert sentence.startswith("6 images were skipped: b_truncated.png (")
-    assert sentence.endswith("and 4 more.")
     assert source.keys([7])[0].startswith("unreadable:")
     assert source.headers([0, 4])[1] is None
 
@@ -182,65 +175,6 @@ def test_a_damaged_zip_member_is_broken_alone(tmp_path):
     path.write_bytes(data)
     batch = open_images(path).load([0, 1], 8)
     assert batch.indices == [1] and "zip member" in batch.broken[0].reason
-
-
-def add_labels(path, text):
-    if path.is_dir():
-        (path / "dataset.json").write_text(text)
-    else:
-        with zipfile.ZipFile(path, "a") as archive:
-            archive.writestr("dataset.json", text)
-
-
-def test_labels_as_numbers_or_one_hot(source_path):
-    assert open_images(source_path).labels is None
-    labels = [["absent.png", 9], [NAMES[2], 0], [NAMES[0], 2], [NAMES[1], [0.0, 1.0]]]
-    add_labels(source_path, json.dumps({"labels": labels}))
-    assert open_images(source_path).labels == [2, 1, 0]
-
-
-@pytest.mark.parametrize("labels", [None, [[name, None] for name in NAMES]])
-def test_null_labels_are_none(source_path, labels):
-    add_labels(source_path, json.dumps({"labels": labels}))
-    assert open_images(source_path).labels is None
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "not json",
-        "\udcff",
-        "[]",
-        "[" * 100_000,
-        '{"other": 1}',
-        '{"labels": 3}',
-        '{"labels": [["a.png", 1]]}',
-        '{"labels": [["a.png", 1], ["b.png", null]]}',
-        '{"labels": [["a.png", 1], ["b.png"]]}',
-        '{"labels": [["a.png", 1], ["b.png", -1]]}',
-        '{"labels": [["a.png", 1], ["b.png", 1.5]]}',
-        '{"labels": [["a.png", 1], ["b.png", "1"]]}',
-        '{"labels": [["a.png", 1], ["b.png", true]]}',
-        '{"labels": [["a.png", 1], ["b.png", []]]}',
-        '{"labels": [["a.png", 1], ["b.png", [NaN, 1.0]]]}',
-        '{"labels": [["a.png", 1], [["b.png"], 1]]}',
-    ],
-)
-def test_malformed_labels_are_refused_by_name(tmp_path, text):
-    (tmp_path / "a.png").write_bytes(png())
-    (tmp_path / "b.png").write_bytes(png())
-    (tmp_path / "dataset.json").write_bytes(text.encode(errors="surrogateescape"))
-    with pytest.raises(ImagesError, match="dataset.json"):
-        open_images(tmp_path)
-
-
-def test_labels_in_a_damaged_member_are_refused_by_name(tmp_path):
-    path = tmp_path / "set.zip"
-    write_zip(path, {"a.png": png(), "dataset.json": b'{"labels": null}'})
-    data = path.read_bytes().replace(b'{"labels": null}', b'{"labels": NULL}')
-    path.write_bytes(data)
-    with pytest.raises(ImagesError, match=r"dataset\.json: damaged zip member"):
-        open_images(path)
 
 
 def test_paths_without_images_are_refused(tmp_path):
@@ -309,7 +243,7 @@ def test_a_member_that_claims_to_be_huge_is_not_unpacked(tmp_path):
     data = bytearray(path.read_bytes())
     struct.pack_into("<I", data, data.index(b"PK\x01\x02") + 24, 2**31)
     path.write_bytes(data)
-    assert open_images(path).load([0], 8).broken[0].reason == "larger than 1 GiB"
+    assert open_images(path).load([0], 8).broken[0].reason == "larger than 512 MiB"
 
 
 def test_many_threads_read_one_source(source_path):
@@ -343,6 +277,11 @@ def test_broken_sentences():
     assert describe_broken([]) == "No images were skipped."
     one = describe_broken([Broken("a.png", "empty file")])
     assert one == "1 image was skipped: a.png (empty file)."
+    many = [Broken(f"{i}.png", "empty file") for i in range(9)] + [Broken("x.png", "not an image")]
+    assert describe_broken(many) == (
+        "10 images were skipped: 0.png, 1.png, 2.png and 6 more (empty file); x.png (not an image)."
+    )
+    assert name_broken(many, reasons=1, names=1) == "0.png and 8 more (empty file); and 1 more"
 
 
 def test_resolution_is_the_most_common_short_side(tmp_path):
@@ -370,3 +309,28 @@ def test_resolution_of_nothing_readable_is_refused(tmp_path):
     (tmp_path / "a.png").write_bytes(b"text")
     with pytest.raises(ImagesError, match="none of 1 files"):
         _ = open_images(tmp_path).resolution
+
+
+def test_a_file_is_what_it_was_when_it_was_first_read(tmp_path):
+    first, other = png((1, 2, 3)), png((4, 5, 6))
+    for name in ("a.png", "b.png", "c.png"):
+        (tmp_path / name).write_bytes(first)
+    os.symlink(tmp_path / "later", tmp_path / "d.png")
+    source = open_images(tmp_path)
+    keys = source.keys(range(4))
+    assert keys[:3] == [digest_bytes(first)] * 3 and keys[3].startswith("unreadable:")
+    (tmp_path / "b.png").write_bytes(other)
+    (tmp_path / "c.png").unlink()
+    (tmp_path / "later").write_bytes(other)
+    for _ in range(2):
+        batch = source.load(range(4), 8)
+        assert batch.indices == [0]
+        reasons = [batch.broken[i].reason for i in (1, 2, 3)]
+        assert reasons[0] == "changed since it was first read"
+        assert reasons[1] == reasons[2] == "cannot be read: no such file or directory"
+        for name in ("b.png", "c.png"):  # they are not trusted again
+            (tmp_path / name).write_bytes(first)
+    assert source.keys([0]) == [digest_bytes(first)]
+    assert all(key.startswith("unreadable:") for key in source.keys([1, 2, 3]))
+    assert source.headers([1, 2, 3]) == [None] * 3
+    assert open_images(tmp_path).keys([1, 2, 3]) == [digest_bytes(d) for d in (first, first, other)]

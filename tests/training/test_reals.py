@@ -1,12 +1,13 @@
 """The stream of training images, the weight average, the samples of a step."""
 
+import json
 import shutil
 
 import pytest
 import torch
 from inputs import write_images
 
-from probe.errors import ImagesError, UsageError
+from probe.errors import ImagesError, ProbeError, UsageError
 from probe.generators.stylegan2 import Generator
 from probe.images.open import open_images
 from probe.runtime import World, torch_stream
@@ -197,3 +198,32 @@ def test_noise_of_an_image_does_not_depend_on_its_neighbours():
     together = network(z, noise_rng=[torch_stream(0, i) for i in range(4)])
     alone = torch.cat([network(z[i : i + 1], noise_rng=[torch_stream(0, i)]) for i in range(4)])
     torch.testing.assert_close(together, alone, atol=1e-5, rtol=1e-5)
+
+
+def test_an_image_that_changes_during_training_stops_it(folder, monkeypatch):
+    monkeypatch.setattr("probe.training.reals.MEMORY", 0)  # images are read again and again
+    reals = opened(folder)
+    before = load_pixels(reals, range(24))
+    original = (folder / "003.png").read_bytes()
+    (folder / "003.png").write_bytes((folder / "004.png").read_bytes())
+    with pytest.raises(
+        ProbeError, match=r"003\.png \(changed since it was first read\)\. Put back"
+    ):
+        load_pixels(reals, range(24))
+    (folder / "003.png").write_bytes(original)
+    assert torch.equal(load_pixels(opened(folder), range(24)), before)
+
+
+def test_one_hot_lists_say_how_many_classes_there_are(folder):
+    lists = [[f"{i:03}.png", [int(i % 2 == place) for place in range(5)]] for i in range(24)]
+    (folder / "dataset.json").write_text(json.dumps({"labels": lists}))
+    reals = opened(folder, cond=True)
+    assert reals.c_dim == 5
+    assert stream(reals).at(0)[1].shape == (4, 5)
+
+
+def test_labels_that_cannot_be_used_matter_only_to_conditional_training(folder):
+    (folder / "dataset.json").write_text('{"labels": [["000.png", [0.5, 0.5]]]}')
+    assert len(opened(folder).training) == 24
+    with pytest.raises(ImagesError, match=r"the label of 000\.png, \[0.5, 0.5\], is not one-hot"):
+        opened(folder, cond=True)

@@ -1,0 +1,207 @@
+"""Which formats are read, and an encoded image opened: looked at, its pixels not yet decoded."""
+
+import ctypes
+import io
+import logging
+import re
+import struct
+import warnings
+import zlib
+from collections.abc import Mapping
+from itertools import chain
+
+from PIL import Image, TiffImagePlugin
+
+from probe.errors import BrokenImageError, printable
+
+# Named, because Pillow would try everything it knows: a PostScript file called x.png would start
+# Ghostscript. A file is what its first bytes say, whatever its suffix.
+FORMATS: Mapping[str, tuple[str, ...]] = {
+    "PNG": (".png", ".apng"),
+    "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif", ".jif", ".mpo"),
+    "WEBP": (".webp",),
+    "AVIF": (".avif", ".avifs"),
+    "GIF": (".gif",),
+    "BMP": (".bmp",),
+    "TIFF": (".tif", ".tiff"),
+    "JPEG2000": (".jp2", ".j2k", ".j2c", ".jpc", ".jpf", ".jpx"),
+    "PPM": (".ppm", ".pgm", ".pbm", ".pnm", ".pfm"),
+}
+SUFFIXES = frozenset(chain.from_iterable(FORMATS.values()))
+MAGIC: Mapping[str, re.Pattern[bytes]] = {
+    name: re.compile(start, re.DOTALL)
+    for name, start in {
+        "PNG": rb"\x89PNG",
+        "JPEG": rb"\xff\xd8\xff",
+        "WEBP": rb"RIFF....WEBP",
+        "AVIF": rb"....ftypavi[fs]",
+        "GIF": rb"GIF8[79]a",
+        "BMP": rb"BM",
+        "TIFF": rb"II[*+]\0|MM\0[*+]",
+        "JPEG2000": rb"\0\0\0\x0cjP  |\xff\x4f\xff\x51",
+        "PPM": rb"P[1-6f]\s",
+    }.items()
+}
+# What is taken for an image, and is one, but not for Pillow.
+OTHERS: Mapping[str, re.Pattern[bytes]] = {
+    name: re.compile(start, re.DOTALL)
+    for name, start in {
+        "HEIC": rb"....ftyp(hei[cmsx]|hev[cmsx]|mif1|msf1)",
+        "JPEG XL": rb"\xff\x0a|\0\0\0\x0cJXL ",
+        "OpenEXR": rb"v/1\x01",
+        "Radiance": rb"#\?(RADIANCE|RGBE)",
+        "Photoshop": rb"8BPS",
+        "SVG": rb"\s*(<\?xml[^>]*>\s*)?<svg",
+        "PDF": rb"%PDF",
+        "colour PFM": rb"PF\s",
+    }.items()
+}
+DAMAGED_HEADER = "truncated or damaged header"
+LONGEST_MAGIC = 64  # bytes of a file that tell what it is
+
+MOST_PIXELS = 178_956_970  # at which Pillow, too, speaks of a decompression bomb
+
+# What Pillow's decoders raise on damaged bytes. They parse hostile input in Python and C, so any
+# error of parsing, of arithmetic or of memory is to be expected, and the list is broad on purpose.
+DAMAGED = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    TypeError,
+    LookupError,
+    AttributeError,
+    EOFError,
+    ArithmeticError,
+    MemoryError,
+    AssertionError,
+    RuntimeError,
+    SystemError,
+    struct.error,
+    zlib.error,
+    Image.DecompressionBombError,
+)
+# What Pillow says of sound files that it cannot decode.
+UNSUPPORTED = re.compile(r"unsupported|unknown|cannot handle|not supported|not available", re.I)
+
+# Tags of TIFF, and what its samples are called.
+BITS, SAMPLE_FORMAT, CHANNELS, COMPRESSION = 258, 339, 277, 259
+SAMPLES = {1: "unsigned", 2: "signed", 3: "float", 5: "complex", 6: "complex"}
+
+_PIL_WARNINGS = ("ignore", None, Warning, re.compile(r"PIL\."), 0)
+
+# Without any handler, Python prints a library's errors to stderr by itself.
+logging.getLogger("PIL").addHandler(logging.NullHandler())
+
+
+def _silence_libtiff() -> None:
+    """See to it that libtiff prints nothing about damaged files; what Pillow raises says enough.
+
+    Pillow silences its warnings alone. Where libtiff is part of Pillow's own file, as on Windows,
+    it cannot be reached.
+    """
+    set_handler = getattr(ctypes.CDLL(Image.core.__file__), "TIFFSetErrorHandler", None)
+    if set_handler is not None:
+        set_handler.argtypes, set_handler.restype = [ctypes.c_void_p], ctypes.c_void_p
+        set_handler(None)
+
+
+_silence_libtiff()
+
+
+def is_image(start: bytes) -> bool:
+    """Return whether a file that begins so is of a format that is read."""
+    return any(magic.match(start) for magic in MAGIC.values())
+
+
+def open_image(data: bytes) -> Image.Image:
+    """Open an image without decoding its pixels.
+
+    Args:
+        data: the file's bytes.
+
+    Raises:
+        BrokenImageError: empty, not an image, damaged, of a kind that Pillow does not read, or of
+            too many pixels.
+    """
+    if not data:
+        raise BrokenImageError("empty file")
+    _quiet()
+    try:
+        image = Image.open(io.BytesIO(data), formats=tuple(FORMATS))
+        width, height = image.size
+    except Image.DecompressionBombError as error:
+        raise BrokenImageError("too many pixels") from error
+    except DAMAGED as error:  # among them UnidentifiedImageError
+        raise BrokenImageError(_why_refused(data, error)) from error
+    if width * height > MOST_PIXELS:
+        raise BrokenImageError(f"too many pixels ({width} x {height})")
+    if width < 1 or height < 1:
+        raise BrokenImageError("no pixels")
+    return image
+
+
+def unsupported(what: str, said: str = "") -> str:
+    """Return the reason for which a sound image is left out, with what to do about it.
+
+    Args:
+        what: the kind of file.
+        said: what Pillow has to say of it.
+    """
+    why = f": {printable(said, 60)}" if said else ""
+    return f"{what}, which Pillow does not read{why}; save it as an 8-bit PNG"
+
+
+def _quiet() -> None:
+    """See to it that what Pillow warns of in a damaged file is not printed; the reason is ours.
+
+    Not `warnings.catch_warnings`, which threads undo for one another.
+    """
+    if warnings.filters[:1] != [_PIL_WARNINGS]:
+        warnings.filterwarnings("ignore", module=r"PIL\.")
+
+
+def _why_refused(data: bytes, error: Exception) -> str:
+    """Return why Pillow did not open a file: it is none of its, or damaged, or of a rare kind."""
+    for name, magic in OTHERS.items():
+        if magic.match(data):
+            return unsupported(name)
+    name = next((name for name, magic in MAGIC.items() if magic.match(data)), None)
+    if name is None:
+        return "not an image"
+    if name == "TIFF":  # whose reader says the same of rare kinds and of damaged tags
+        samples = _tiff_samples(data)
+        return unsupported(f"TIFF of {samples}") if samples else DAMAGED_HEADER
+    said = _plugin_says(name, data) or str(error)
+    if UNSUPPORTED.search(said):
+        return unsupported(f"{name} of a rare kind", said)
+    return DAMAGED_HEADER
+
+
+def _plugin_says(name: str, data: bytes) -> str:
+    """Return the error of one format's reader, which `Image.open` keeps to itself."""
+    try:
+        Image.OPEN[name][0](io.BytesIO(data), "")
+    except DAMAGED as error:
+        return str(error)
+    return ""
+
+
+def _tiff_samples(data: bytes) -> str | None:
+    """Return what a TIFF's samples are, None where its tags are damaged."""
+    try:
+        stream = io.BytesIO(data)
+        head = stream.read(16 if data[2:4] in (b"+\0", b"\0+") else 8)  # BigTIFF, and TIFF
+        tags = TiffImagePlugin.ImageFileDirectory_v2(head)
+        stream.seek(tags.next)
+        tags.load(stream)
+        bits, kinds = set(tags[BITS]), set(tags.get(SAMPLE_FORMAT, (1,)))
+        channels, compression = tags.get(CHANNELS, 1), tags.get(COMPRESSION, 1)
+    except DAMAGED:
+        return None
+    if not all(type(value) is int for value in (*bits, *kinds, channels, compression)):
+        return None
+    if len(bits) != 1 or len(kinds) != 1 or not kinds <= SAMPLES.keys():
+        return None
+    known = compression in TiffImagePlugin.COMPRESSION_INFO
+    samples = f"{channels} x {bits.pop()}-bit {SAMPLES[kinds.pop()]} values"
+    return samples if known else f"{samples} in compression {compression}"
