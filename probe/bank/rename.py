@@ -34,7 +34,7 @@ def rename(names: Sequence[str], steps: Sequence[Step]) -> list[str | None]:
         [sys.executable, "-I", "-S", __file__],
         input=json.dumps([list(names), list(steps)]),
         capture_output=True,
-        text=True,
+        encoding="utf-8",
     )
     if done.returncode:
         raise TooCostly

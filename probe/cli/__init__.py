@@ -139,7 +139,7 @@ def main() -> None:
         if not is_out_of_memory(error):
             raise
         text = "Out of memory. Fewer or smaller images need less (--num, --resolution)."
-        typer.secho(f"Error: {text}", err=True, fg="red", bold=True)
+        say(f"Error: {text}", err=True, style="red")
         sys.exit(1)
     except OSError as error:  # a full disk, a folder without permission
         if isinstance(error, BrokenPipeError):

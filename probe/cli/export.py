@@ -5,6 +5,8 @@ from typing import Annotated, Any
 
 import typer
 
+from probe.cli.output import say
+
 
 def export(
     checkpoint: Annotated[
@@ -26,10 +28,10 @@ def export(
     """
     from probe import api
 
-    typer.echo(api.export(checkpoint, format, out=out, report=_report))
+    say(api.export(checkpoint, format, out=out, report=_report))
 
 
 def _report(record: dict[str, Any]) -> None:
     """Print notes to stderr."""
     if record["event"] == "note":
-        typer.echo(record["text"], err=True)
+        say(record["text"], err=True)

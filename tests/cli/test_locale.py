@@ -67,7 +67,7 @@ def run(place: Path, *commands: list[object], **environment: str):
         [sys.executable, "-c", CODE, words], cwd=place, capture_output=True,
         env={**os.environ, **locale, **environment},
     )  # fmt: skip
-    errors = done.stderr.decode("ascii")  # the locale's own
+    errors = done.stderr.decode("utf-8")  # whatever the locale
     assert done.returncode == 0 and "Traceback" not in errors, errors
     assert all(f"{command[0]} ends with 0" in errors for command in commands), errors
     return done.stdout.decode("utf-8")

@@ -115,12 +115,12 @@ def test_the_doctor_of_nasty_names(cli, bank, nasty, form):
 def test_what_a_server_says(cli, tmp_path, monkeypatch):
     class Rude(http.server.BaseHTTPRequestHandler):
         def do_GET(self):
-            self.wfile.write(b"HTTP/1.1 404 \x1b[31mgone\x9b0m\r\nContent-Length: 0\r\n\r\n")
+            self.wfile.write(b"HTTP/1.1 500 \x1b[31mgone\x9b0m\r\nContent-Length: 0\r\n\r\n")
 
         def log_message(self, *args):
             pass
 
-    monkeypatch.setattr("probe.bank.weights._unreachable", {}, raising=False)
+    monkeypatch.setattr("probe.bank.download._unreachable", {}, raising=False)
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     bank = tmp_path / "bank.yaml"
     with http.server.HTTPServer(("127.0.0.1", 0), Rude) as server:

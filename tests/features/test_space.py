@@ -11,7 +11,7 @@ import torch
 
 from probe.bank.fid import fid_spec
 from probe.bank.spec import BackboneSpec, Weights
-from probe.features.space import open_space
+from probe.features.space import PIPELINE, open_space
 from probe.features.store import FeatureStore
 from probe.images.open import open_images
 
@@ -65,7 +65,7 @@ def test_features_kept_before_the_sources_spoke_for_themselves_are_still_found(
 ):
     found = record(entry(source, weights, pool="average"))
     assert found == {
-        "pipeline": 2,
+        "pipeline": PIPELINE,
         "source": source,
         "model": "m",
         "pool": "average",
