@@ -42,6 +42,9 @@ DEEP_COLOUR = re.compile(r"(RGB|RGBA|RGBX|[RGBA]);16[BLN]")
 OTHER_ORDER = {"B": "L", "L": "B", "N": "B" if sys.byteorder == "little" else "L"}
 NUMBERS = re.compile(r"([IF];(?:16|32))B?([SF])")  # signed and float ones, in either order
 GREY_ALPHA, FOUR_BYTES = "LA;16B", "RGBA"  # a pixel is four bytes, which RGBA keeps as they are
+PNM_DEEP = ("RGB", 65535)  # Pillow's arguments for colours of 16 bits; by less, it scales itself
+JPEG2000_START = b"\xff\x4f\xff\x51"  # of the codestream
+JPEG2000_BITS = 42  # from there: of the first component, less 1. ISO/IEC 15444-1, A.5.1
 
 
 @dataclass(frozen=True)
@@ -90,7 +93,7 @@ def kind_of(image: Image.Image) -> str | None:
         return f"{'' if is_signed else 'u'}int{16 if 16 in _tag(image, BITS) else 32}"
     if image.mode.startswith("I"):  # values of PNM are scaled to 16 bits by Pillow
         return "uint16"
-    return "uint16" if _is_deep_colour(_rawmodes(image)) else None
+    return "uint16" if _is_deep_colour(_rawmodes(image)) or _unread(image) else None
 
 
 def values_of(image: Image.Image, data: bytes) -> np.ndarray:
@@ -106,6 +109,8 @@ def values_of(image: Image.Image, data: bytes) -> np.ndarray:
     Raises:
         BrokenImageError: a kind of which Pillow has the upper bytes alone.
     """
+    if what := _unread(image):
+        raise BrokenImageError(unsupported(what))
     kind, rawmodes = kind_of(image), _rawmodes(image)
     if not _is_deep_colour(rawmodes):
         values = _read(data, rawmodes)
@@ -114,8 +119,6 @@ def values_of(image: Image.Image, data: bytes) -> np.ndarray:
     if rawmodes[0] == GREY_ALPHA:
         pairs = _read(data, [FOUR_BYTES] * len(rawmodes))
         return pairs[..., ::2].astype(np.uint16) << 8 | pairs[..., 1::2]
-    if image.format == "TIFF" and PLANES in _tag(image, PLANAR) and _is_packed(image):
-        raise BrokenImageError(unsupported("TIFF of 16-bit colours in compressed planes"))
     low = _read(data, [mode[:-1] + OTHER_ORDER[mode[-1]] for mode in rawmodes])
     values = _read(data, rawmodes).astype(np.uint16) << 8 | low
     return values[..., :3] if image.mode == "RGBX" else values
@@ -232,6 +235,8 @@ def _rawmodes(image: Image.Image) -> list[str]:
     """Return how the samples of each tile are packed, corrected where Pillow is mistaken."""
     tiles = getattr(image, "tile", ())
     modes = [_rawmode(tile.args) for tile in tiles]
+    if image.format == "PPM" and tiles and tiles[0].args == PNM_DEEP:
+        return ["RGB;16B"]
     if image.format != "TIFF" or not tiles:
         return modes
     if _is_packed(image):  # libtiff returns this machine's order, not the file's
@@ -240,6 +245,27 @@ def _rawmodes(image: Image.Image) -> list[str]:
         order = "L" if image.tag_v2.prefix == b"II" else "B"  # type: ignore[attr-defined]
         return [f"{mode};16{order}" if mode in tuple("RGBA") else mode for mode in modes]
     return modes
+
+
+def _unread(image: Image.Image) -> str | None:
+    """Return what an image is, if it has colours of 16 bits of which Pillow has the upper ones."""
+    if image.format == "JPEG2000":  # and Pillow rounds what is nearly white up to black
+        deep = not image.mode.startswith("I") and _jpeg2000_bits(image) > 8
+        return "JPEG 2000 of 16-bit colours" if deep else None
+    if not _is_deep_colour(_rawmodes(image)):
+        return None
+    if image.format == "PPM" and image.tile[0].codec_name == "ppm_plain":
+        return "PPM of 16-bit colours as text"
+    if image.format == "TIFF" and PLANES in _tag(image, PLANAR) and _is_packed(image):
+        return "TIFF of 16-bit colours in compressed planes"
+    return None
+
+
+def _jpeg2000_bits(image: Image.Image) -> int:
+    """Return how many bits the first channel of a JPEG 2000 file has; 0 if it does not say."""
+    data = image.fp.getvalue()  # type: ignore[union-attr]
+    start = data.find(JPEG2000_START)
+    return (data[start + JPEG2000_BITS] & 0x7F) + 1 if 0 <= start < len(data) - JPEG2000_BITS else 0
 
 
 def _is_packed(image: Image.Image) -> bool:
@@ -263,5 +289,7 @@ def _read(data: bytes, rawmodes: Sequence[str]) -> np.ndarray:
 
 
 def _repacked(tile: Any, mode: str) -> Any:
+    if tile.codec_name == "ppm":
+        return tile._replace(codec_name="raw", args=mode)
     args = mode if isinstance(tile.args, str) else (mode, *tile.args[1:])
     return tile._replace(args=args)

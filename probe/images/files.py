@@ -27,7 +27,8 @@ SURVEYED = 256  # files
 # What file managers, network drives and notebooks put beside images, besides hidden names.
 SYSTEM = frozenset(
     (
-        "__macosx", "@eadir", "#recycle", "@recycle", "#snapshot", "$recycle.bin", "lost+found",
+        "__macosx", "@eadir", "#recycle", "@recycle", "@recently-snapshot", "@tmp", "#snapshot",
+        "$recycle.bin", "lost+found",
         "system volume information", "thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r",
     )
 )  # fmt: skip
@@ -156,8 +157,9 @@ class FileSource:
         """Which files were left out, and how values of more than 8 bits were read."""
         left_out, notes = self._found.left_out, []
         if left_out:
+            count = "1 file" if left_out.total() == 1 else f"{left_out.total()} files"
             notes.append(
-                f"{self.name}: files left out because of their suffix: {_suffixes(left_out)}."
+                f"{self.name}: {count} left out because of their suffix: {_suffixes(left_out)}."
             )
         return notes + self._survey.notes(self.name)
 

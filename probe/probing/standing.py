@@ -266,7 +266,10 @@ def _remedy(results: Mapping[str, ProbeResult]) -> str:
     first = next(iter(results.values()))
     if np.isin(first.groups[first.n_real :], first.groups[: first.n_real]).any():
         return "Remove the images that are in both sets, and rank again."
-    return "More images would show smaller differences."
+    return (
+        "More images would show smaller differences, and --near-duplicates finds images that are "
+        "in both sets in other encodings."
+    )
 
 
 def _control_reading(board: Leaderboard, spread: Bootstrap, i: int) -> list[str]:

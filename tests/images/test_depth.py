@@ -89,6 +89,9 @@ COLOURS = {  # what the same colour pictures are stored as
         with_alpha(wide(v, 4095), 65535).astype(np.uint16)
     ),
     "16 bits, PPM": lambda v: pnm(wide(v, 65535), 65535),
+    "12 bits in 16, PPM": lambda v: pnm(wide(v, 4095), 65535),
+    "8 bits in 16, PPM": lambda v: pnm(v, 65535),
+    "12 bits, PPM": lambda v: pnm(wide(v, 4095), 4095),
 }
 SUFFIX = {b"\x89P": "png", b"II": "tif", b"MM": "tif", b"P5": "pgm", b"P6": "ppm", b"Pf": "pfm"}
 
@@ -117,8 +120,7 @@ def test_colour_pictures_equal_their_8_bit_copies(name, tmp_path):
     expected = write_set(tmp_path / "plain", COLOUR, lambda v: encode(Image.fromarray(v)))
     assert not batch.broken
     difference = batch.images.int() - expected.load(range(6), 12).images.int()
-    # Pillow rounds 16-bit PPM down, and composites transparent images in whole numbers.
-    assert difference.abs().max() <= (1 if "PPM" in name else 0)
+    assert difference.abs().max() == 0
 
 
 def test_packed_planes_of_16_bits_are_refused_and_not_read_in_part(tmp_path):
@@ -127,6 +129,23 @@ def test_packed_planes_of_16_bits_are_refused_and_not_read_in_part(tmp_path):
         decode(data)
     eight = tiff(COLOUR[0], planar=True, packed=True)
     np.testing.assert_array_equal(decode(eight), COLOUR[0])
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "LA"])
+def test_jpeg_2000_of_16_bit_colours_is_refused_and_its_white_not_read_as_black(mode):
+    data = bytearray(encode(Image.new(mode, (16, 16), "white"), "JPEG2000", irreversible=False))
+    assert np.array_equal(decode(bytes(data)), np.full((16, 16, 3), 255))
+    start = data.index(b"\xff\x4f\xff\x51") + 42
+    for channel in range(len(mode)):
+        data[start + 3 * channel] = 15
+    with pytest.raises(BrokenImageError, match="JPEG 2000 of 16-bit colours.* 8-bit PNG"):
+        decode(bytes(data))
+
+
+def test_16_bit_colours_as_text_are_refused():
+    with pytest.raises(BrokenImageError, match="PPM of 16-bit colours as text.* 8-bit PNG"):
+        decode(b"P3 2 1 65535 0 10 20 4000 4095 30")
+    assert decode(b"P3 2 1 255 0 10 20 30 40 50").getpixel((1, 0)) == (30, 40, 50)
 
 
 def test_grey_with_alpha_of_16_bits_is_scaled_and_composited(tmp_path):

@@ -68,7 +68,8 @@ def test_what_is_left_out_is_counted_by_suffix(tmp_path, kind):
     source = make(tmp_path / "set", kind, members)
     assert source.captions([0, 1]) == ["0001", "a.png"]
     assert source.notes == [
-        "set: files left out because of their suffix: 2 .heic, 1 without a suffix, 1 .part, 1 .txt."
+        "set: 5 files left out because of their suffix: "
+        "2 .heic, 1 without a suffix, 1 .part, 1 .txt."
     ]
 
 
@@ -76,6 +77,7 @@ def test_what_is_left_out_is_counted_by_suffix(tmp_path, kind):
 def test_what_systems_put_beside_images_is_neither_read_nor_counted(tmp_path, kind):
     places = (
         "@eaDir/a.jpg@SynoEAStream", "@eaDir/a.jpg/SYNOPHOTO_THUMB_XL.jpg", "#recycle/a.png",
+        "@Recently-Snapshot/a.png", "@tmp/a.png",
         "x/@eaDir/b.jpg", "x/.thumbnails/a.png", "__MACOSX/._a.png", "._a.png", ".DS_Store",
         "Thumbs.db", "desktop.ini", ".ipynb_checkpoints/a-checkpoint.png", ".git/a.png",
         "System Volume Information/a.png", "$RECYCLE.BIN/a.png", "lost+found/a.png",
