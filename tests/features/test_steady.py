@@ -46,7 +46,7 @@ class AveragedNoise(Base):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         y = self.conv(x).relu()
-        return (y + 0.1 * torch.randn_like(y)).mean(dim=(2, 3))
+        return (y + 0.03 * torch.randn_like(y)).mean(dim=(2, 3))
 
 
 class TrainedNorm(Base):
