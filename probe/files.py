@@ -105,10 +105,12 @@ def atomic_path(path: Path) -> Iterator[Path]:
     temporary = path.parent / f".{secrets.token_hex(8)}.partial"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.open("xb").close()  # the system takes the mode from the user's umask
+        temporary.open("xb").close()
+        mode = stat.S_IMODE(temporary.stat().st_mode)  # the system takes it from the user's umask
         with utf8_path(temporary) as reachable:
             yield reachable
         with temporary.open("rb+") as f:
+            os.fchmod(f.fileno(), mode)  # safetensors puts a file of its own there, for one user
             os.fsync(f.fileno())
         temporary.replace(path)
     except OSError as error:

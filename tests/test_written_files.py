@@ -33,9 +33,12 @@ def test_the_mode_is_the_users_and_their_umask_stays(tmp_path, mask, monkeypatch
         with monkeypatch.context() as patched:
             patched.setattr(os, "umask", lambda mask: pytest.fail("the umask was changed"))
             write_text(tmp_path / "a.txt", "text")
+            with atomic_path(tmp_path / "a.safetensors") as temporary:
+                save_file({"a": torch.ones(1)}, temporary)  # replaces it by a file of its own
     finally:
         assert os.umask(before) == mask
-    assert stat.S_IMODE((tmp_path / "a.txt").stat().st_mode) == 0o666 & ~mask
+    for path in tmp_path.iterdir():
+        assert stat.S_IMODE(path.stat().st_mode) == 0o666 & ~mask, path
 
 
 def test_what_fails_leaves_the_old_file_and_nothing_else(tmp_path):

@@ -12,6 +12,7 @@ from probe.errors import BackboneUnavailable
 from probe.registry import lookup
 
 StateDict = dict[str, torch.Tensor]
+PARALLEL = "module."
 
 
 def efficientnet_lite(state: StateDict, network: nn.Module) -> StateDict:
@@ -64,6 +65,8 @@ KEY_MAPS: Mapping[str, Callable[[StateDict, nn.Module], StateDict]] = {
 def map_keys(state: StateDict, keys: str | Sequence[Rename], network: nn.Module) -> StateDict:
     """Apply an entry's key map to a file's tensors.
 
+    Without a key map, names lose the "module." that DataParallel puts before all of them.
+
     Raises:
         UsageError: unknown map.
         BackboneUnavailable: its patterns take too long.
@@ -71,7 +74,7 @@ def map_keys(state: StateDict, keys: str | Sequence[Rename], network: nn.Module)
     if isinstance(keys, str):
         return lookup(KEY_MAPS, keys, "key map")(state, network)
     if not keys:
-        return state
+        return _without_parallel(state)
     try:
         names = rename([str(name) for name in state], [(step.pattern, step.to) for step in keys])
     except TooCostly as error:
@@ -82,3 +85,9 @@ def map_keys(state: StateDict, keys: str | Sequence[Rename], network: nn.Module)
     return {
         name: tensor for name, tensor in zip(names, state.values(), strict=True) if name is not None
     }
+
+
+def _without_parallel(state: StateDict) -> StateDict:
+    while state and all(str(name).startswith(PARALLEL) for name in state):
+        state = {name.removeprefix(PARALLEL): tensor for name, tensor in state.items()}
+    return state

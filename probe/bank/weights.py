@@ -143,7 +143,8 @@ def calibration_indices(calibration: "ImageSource") -> range:
 def _in_file(spec: BackboneSpec) -> Path:
     path = Path(str(spec.weights.file))
     if not path.is_file():
-        raise BackboneUnavailable(f"{path} does not exist", "put the file there")
+        what = "is not a regular file" if path.exists() else "does not exist"
+        raise BackboneUnavailable(f"{path} {what}", "put the file there, or correct the entry")
     return path
 
 

@@ -14,7 +14,7 @@ import torch
 
 from probe.errors import CheckpointError, printable, shown
 from probe.generators.families import SIGNS, heads
-from probe.generators.records import LazyTensor, Record, damaged, module_tensors
+from probe.generators.records import Array, LazyTensor, Record, damaged, module_tensors
 from probe.generators.rosinality import AVERAGE, DISCRIMINATOR_SIGN, SIGN
 from probe.generators.unreadable import STYLEGAN_XL, what_it_is
 
@@ -35,7 +35,7 @@ DISCRIMINATOR_SIGNS = ("b4.out.weight", DISCRIMINATOR_SIGN)
 LEAST = 2  # rank of what may be a generator, though its key does not say so
 
 Path = tuple[Any, ...]
-Tensor = LazyTensor | torch.Tensor
+Tensor = LazyTensor | torch.Tensor | Array
 
 
 @dataclass(frozen=True, eq=False)
@@ -211,7 +211,7 @@ def _held(path: Path, part: Any, signs: Sequence[str]) -> Held | None:
     if isinstance(part, Record):
         tensors: dict[str, Any] = dict(module_tensors(part))
     else:
-        tensors = {n: t for n, t in part.items() if isinstance(n, str) and isinstance(t, Tensor)}
+        tensors = _named_tensors(part)
     found = [(*path, *head.split(".")[:-1]) for head in heads(tensors, signs)]
     if not found:
         return None
@@ -220,6 +220,12 @@ def _held(path: Path, part: Any, signs: Sequence[str]) -> Held | None:
     head = "".join(f"{word}." for word in modules)
     own = {n.removeprefix(head): t for n, t in tensors.items() if n.startswith(head)}
     return Held(best, _inner(part, modules) if isinstance(part, Record) else None, own)
+
+
+def _named_tensors(part: dict[Any, Any]) -> dict[str, Any]:
+    """Return the tensors of a dict that have names; numpy's arrays are tensors as well."""
+    named = {n: t.tensor if isinstance(t, Array) else t for n, t in part.items()}
+    return {n: t for n, t in named.items() if isinstance(n, str) and isinstance(t, Tensor)}
 
 
 def _inner(module: Record, names: Path) -> Record:
@@ -240,8 +246,8 @@ def _with_average(held: Held, content: Any) -> Held:
     for word in (*held.path, None):
         if not isinstance(content, dict):
             break
-        if isinstance(average := content.get(AVERAGE), Tensor):
-            held.tensors.setdefault(AVERAGE, average)
+        average = _named_tensors({AVERAGE: content.get(AVERAGE)})
+        held.tensors.update({n: t for n, t in average.items() if n not in held.tensors})
         content = content.get(word)
     return held
 
@@ -262,7 +268,7 @@ def _description(content: Any) -> str:
 def _names(part: Any) -> list[str]:
     """Return the names of a part's tensors, none if it is damaged: it is not read in any case."""
     if not isinstance(part, Record):
-        return [n for n, t in part.items() if isinstance(n, str) and isinstance(t, Tensor)]
+        return list(_named_tensors(part))
     try:
         return list(module_tensors(part))
     except CheckpointError:

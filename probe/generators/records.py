@@ -4,6 +4,7 @@ The records refer to each other as the pickle has them, so that a small file can
 in many places: whatever is walked or copied here is counted.
 """
 
+import functools
 import math
 import warnings
 from collections.abc import Iterator, Mapping
@@ -116,6 +117,23 @@ class Array:
 
     value: np.ndarray | None = None
     stands_for: ClassVar[str] = "numpy array"
+
+    @functools.cached_property
+    def tensor(self) -> LazyTensor | None:
+        """The same numbers as a tensor, None for text or an array without content.
+
+        One for all the places that hold the array, so that its numbers are counted once.
+        """
+        if self.value is None:
+            return None
+        native = self.value.astype(self.value.dtype.newbyteorder("="), order="C", copy=False)
+        try:
+            dtype = torch.from_numpy(np.empty(0, native.dtype)).dtype
+        except TypeError:
+            return None
+        data = memoryview(native.reshape(-1)).cast("B") if native.size else NO_DATA
+        stride = tuple(step // native.itemsize for step in native.strides)
+        return LazyTensor(Storage(dtype, native.size, data), 0, native.shape, stride)
 
 
 def damaged(what: str) -> CheckpointError:

@@ -45,7 +45,8 @@ def refused(name: object) -> UnsafeCheckpoint:
     """Return the error for what is not on the list of what a generator needs."""
     return UnsafeCheckpoint(
         f"the pickle refers to {printable(str(name), 120)}, which is not on the list of what a "
-        "generator needs. Nothing of it was run"
+        "generator needs. Nothing of it was run. If you trust the file, save the generator's "
+        "tensors alone where it was made: torch.save(G.state_dict(), 'G.pt')"
     )
 
 

@@ -55,13 +55,17 @@ HARMLESS = re.compile(
     r"functools\.partial|torch\.device|torch\.serialization\._get_layout|argparse\.Namespace"
     r"|types\.(SimpleNamespace|MethodType)|logging\.getLogger|pathlib\.(Pure)?(Posix|Windows)?Path"
     r"|datetime\.(date|time|datetime|timedelta|timezone)|builtins\.(object|range|xrange)"
+    r"|decimal\.Decimal|fractions\.Fraction|uuid\.(UUID|SafeUUID)"
+    r"|numpy\.random\._pickle\.__(randomstate|bit_generator)_ctor"
 )
 # Types and functions that an attribute may name.
 PLAIN = re.compile(
     r"torch\.(Tensor|q?u?int\d+|float\w+|bfloat16|complex\d+|bool)"
     r"|torch\._C\.(_VariableFunctionsClass(\.\w+)?|_(nn|fft|linalg|special)\.[a-z]\w*)"
     r"|numpy\.(bool_?|u?int\d+|float\d+)"
-    r"|builtins\.(bool|int|long|float|str|unicode|list|tuple)|typing\.[A-Z]\w*",
+    r"|numpy\.random\._mt19937\.MT19937"
+    r"|builtins\.(bool|int|long|float|str|unicode|list|tuple|Ellipsis|NotImplemented)"
+    r"|typing\.[A-Z]\w*",
     re.ASCII,
 )
 # Modules of the known families, of torch.nn (whose hooks keep spectral norms), and of the libraries

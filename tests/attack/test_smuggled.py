@@ -128,6 +128,10 @@ CALLED = {
     "a name reached through a package": stack_global("some.package", "os.system"),
     "a module of datetime's": stack_global("datetime", "sys.exit"),
     "a function of pathlib's": stack_global("pathlib", "os"),
+    "a module of uuid's": stack_global("uuid", "os.system"),
+    "a function of uuid's": call("uuid", "_popen", short(TOUCH)),
+    "a number's constructor": call("decimal", "Decimal.from_float", short(TOUCH)),
+    "a function of numpy's beside random states": call("numpy.random._pickle", "np.load", RUN),
 }  # fmt: skip
 # What makes no sense, or would cost.
 ABSURD = {

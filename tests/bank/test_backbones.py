@@ -191,6 +191,8 @@ def test_weight_files_that_cannot_be_used(tmp_path):
         load_backbone(entry, offline=True)
     with pytest.raises(BackboneUnavailable, match="does not exist"):
         load_backbone(spec(weights=Weights(file=str(tmp_path / "gone"))), offline=True)
+    with pytest.raises(BackboneUnavailable, match="is not a regular file"):
+        load_backbone(spec(weights=Weights(file=str(tmp_path))), offline=True)
 
 
 def test_a_stand_in_hub_cache_is_used_offline_and_nothing_else(tmp_path, monkeypatch):

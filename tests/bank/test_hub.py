@@ -133,7 +133,7 @@ FAILURES = {
     "limited": r"no more requests for now \(429\); wait some minutes, then probe bank fetch",
     "busy": r"503.*; probe bank fetch busy",
     "gone": r"has no model\.safetensors of org/gone \(404\); correct hub: of the entry",
-    "cut": r"(10240|5120 more).*; probe bank fetch cut",
+    "cut": r"gave none \(.*(10240|5120 more|disconnected).*; probe bank fetch cut",
     "liar": r"should be of size 10240 but has size 10140.*; probe bank fetch liar",
     "silent": r"gave none \(.*; probe bank fetch silent",
     "dead": r"gave none \(.*; probe bank fetch dead",

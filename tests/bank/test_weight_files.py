@@ -125,6 +125,7 @@ def others() -> dict:
         lambda s: Easy(model=Easy(s)),
         lambda s: collections.defaultdict(dict, model=s),
         lambda s: {"ema": {"shadow": s, "decay": 0.99}},
+        lambda s: {"state_dict": {f"module.{name}": tensor for name, tensor in s.items()}},
     ],
 )
 def test_tensors_are_found_in_the_records_of_training_programs(wrap, state, network, tmp_path):
@@ -139,7 +140,8 @@ def test_tensors_are_found_in_the_records_of_training_programs(wrap, state, netw
     "wrap",
     [
         lambda m: m,
-        lambda m: nn.DataParallel(m).module,
+        nn.DataParallel,
+        lambda m: {"net": nn.DataParallel(nn.DataParallel(m))},
         lambda m: {"epoch": 3, "model": m},
         lambda m: {"ema": m, "args": argparse.Namespace(a=1)},
     ],

@@ -41,6 +41,14 @@ class Noise(Base):
         return y + 0.05 * torch.randn_like(y)
 
 
+class AveragedNoise(Base):
+    """Adds noise to a map, most of which its mean takes away: less than a batch's rounding."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = self.conv(x).relu()
+        return (y + 0.03 * torch.randn_like(y)).mean(dim=(2, 3))
+
+
 class TrainedNorm(Base):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         y = F.batch_norm(self.conv(x), None, None, training=True)
@@ -64,6 +72,7 @@ class Positional(Base):
 UNSTEADY = {
     Dropout: "are random",
     Noise: "are random",
+    AveragedNoise: "are random",
     TrainedNorm: "depend on the other images",
     Whitened: "depend on the other images",
     Positional: "depend on the other images",

@@ -2,10 +2,13 @@
 
 import argparse
 import datetime
+import decimal
+import fractions
 import logging
 import pathlib
 import types
 import typing
+import uuid
 from collections import Counter, OrderedDict, defaultdict, deque
 from functools import partial
 
@@ -53,9 +56,11 @@ ATTRIBUTES = {
     "simple namespace": types.SimpleNamespace(a=1),
     "path": [pathlib.Path("/data/x.zip"), pathlib.PureWindowsPath("C:/x")],
     "time": [datetime.datetime(2020, 1, 2), datetime.timedelta(3), datetime.UTC],
+    "numbers": [decimal.Decimal("1.5"), fractions.Fraction(1, 3), uuid.UUID(int=1)],
+    "random state": np.random.RandomState(0),
     "dicts": [defaultdict(list, a=[1]), Counter("ab"), OrderedDict(a=1)],
     "deque": deque([1, 2], 3),
-    "range": range(3),
+    "range": [range(3), ..., NotImplemented],
     "scalars": [np.float32(1), np.int64(2), np.bool_(True), np.str_("ab"), np.complex64(1j)],
     "arrays": [
         np.arange(6.0).reshape(2, 3), np.ones((2, 3, 4), np.float16).transpose(1, 0, 2),

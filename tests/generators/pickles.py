@@ -156,7 +156,7 @@ THEIR_ATTRIBUTES = {
     },
     "SynthesisLayer": lambda m: {"padding": 1, "act_gain": np.sqrt(2)},
 }  # fmt: skip
-OURS_ALONE = {"activation_gain", "init_kwargs", "resolutions"}
+OURS_ALONE = {"init_kwargs", "resolutions", "activation_gain"}
 
 
 def attributes(module) -> dict:

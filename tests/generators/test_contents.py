@@ -129,6 +129,27 @@ def test_inspection_says_where_it_is(cli, tmp_path, network):
 
 # --- tensors alone
 
+
+@pytest.mark.parametrize(
+    "store", [np.array, lambda a: np.array(a, order="F"), lambda a: a.astype(">f4")]
+)
+@pytest.mark.parametrize("protocol", [2, 4, 5])
+def test_tensors_may_be_arrays_of_numpy(tmp_path, network, store, protocol):
+    arrays = {name: store(tensor.numpy()) for name, tensor in network.state_dict().items()}
+    content = {"ema": arrays, "losses": np.ones(3), "names": np.array(["a"])}
+    (tmp_path / "G.pkl").write_bytes(dumps(content, protocol))
+    found = load_generator(tmp_path / "G.pkl")
+    assert found.place == "ema" and torch.equal(images(found.generator), images(network))
+
+
+def test_arrays_that_are_no_tensors_are_not_taken_for_any(tmp_path, network):
+    state = dict(network.state_dict())
+    state["synthesis.b4.const"] = np.array(["a", "b"])
+    (tmp_path / "G.pkl").write_bytes(dumps(state))
+    with pytest.raises(CheckpointError, match="tensors alone, of an unknown network"):
+        load_generator(tmp_path / "G.pkl")
+
+
 SHAPES = {
     "defaults": {},
     "classes": {"c_dim": 3},
