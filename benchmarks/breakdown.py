@@ -22,7 +22,7 @@ from unittest.mock import patch
 from common import PACKAGED, Record, arguments, scratch, wait_for_gpu
 from inputs import build_generator, save_generator, write_demo_reals
 
-from probe.memory import keep_freed_memory
+from probe.accel.memory import keep_freed_memory
 
 FORWARDS = ("generator forward", "backbone forward")
 TARGET = 80.0
@@ -94,12 +94,12 @@ def places() -> list[tuple[str, Any, str]]:
     from probe.bank.base import Backbone
     from probe.features import extract, pair, space
     from probe.features.store import FeatureSpace, FeatureStore
-    from probe.generators import snapshot
+    from probe.generators.files import snapshot
+    from probe.generators.networks.stylegan2 import Generator
     from probe.generators.sampler import GeneratorSource
-    from probe.generators.stylegan2 import Generator
     from probe.images import decode
     from probe.images.files import FileSource
-    from probe.probing import evaluate, ranking, standing
+    from probe.probing import fit, rank, standing
 
     return [
         ("generator forward", Generator, "forward"),
@@ -107,7 +107,7 @@ def places() -> list[tuple[str, Any, str]]:
         ("resize for the backbone", Backbone, "prepare"),
         ("decode", decode, "_upright_rgb"),
         ("resize to a square", decode, "to_square"),
-        ("audit of encodings", ranking, "audit"),
+        ("audit of encodings", rank, "audit"),
         ("hashing images", FileSource, "keys"),
         ("hashing images", GeneratorSource, "keys"),
         ("hashing images", FeatureSpace, "missing"),
@@ -120,7 +120,7 @@ def places() -> list[tuple[str, Any, str]]:
         ("store writes", FeatureSpace, "write_facts"),
         ("store writes", FeatureStore, "remember"),
         ("store reads", FeatureSpace, "read"),
-        ("probe fitting", evaluate, "evaluate"),
+        ("probe fitting", fit, "evaluate"),
         ("bootstrap", standing, "bootstrap"),
     ]
 
@@ -141,7 +141,8 @@ def measure(args: argparse.Namespace) -> tuple[dict[str, float], float, float]:
         Seconds of each phase, of the whole ranking, and of the imports before it.
     """
     started = time.perf_counter()
-    from probe import RankOptions, api
+    import probe
+    from probe import RankOptions
 
     imported = time.perf_counter() - started
     clock = Clock()
@@ -151,7 +152,7 @@ def measure(args: argparse.Namespace) -> tuple[dict[str, float], float, float]:
         save_generator(folder / "g.safetensors", generator)
         with timers(clock):
             start = time.perf_counter()
-            api.rank(
+            probe.rank(
                 folder / "reals",
                 folder / "g.safetensors",
                 backbones=args.backbones.split(","),

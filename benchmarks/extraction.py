@@ -22,12 +22,13 @@ from reference import load_network
 from torch import nn
 
 from probe.bank.base import Backbone, InputSpec
+from probe.bank.file import load_bank
 from probe.bank.load import load_backbone
-from probe.bank.spec import BackboneSpec, load_bank
-from probe.bundled import CALIBRATION
+from probe.bank.spec import BackboneSpec
+from probe.bundled import BN_IMAGES
+from probe.devices import choose_device, choose_precision
 from probe.features.extract import BackbonePool, measure, pooled_features
 from probe.images.open import open_images
-from probe.runtime import choose_device, choose_precision
 
 BANK = Path(__file__).resolve().parent / "bank.yaml"
 RANDOM = ("resnet50", "vit-b16", "swin-t")
@@ -88,7 +89,7 @@ def compare(spec: BackboneSpec, count: int, rounds: int, precision: str) -> Spee
     """Time all sides on one backbone."""
     device = choose_device()
     pool = BackbonePool(
-        lambda name: load_backbone(spec, offline=True, calibration=open_images(CALIBRATION)), device
+        lambda name: load_backbone(spec, offline=True, bn_images=open_images(BN_IMAGES)), device
     )
     backbone = pool.get(spec.name)
     network = load_network(spec).to(device).requires_grad_(False)

@@ -20,9 +20,9 @@ from torch import nn
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
-from probe.generators import layers, stylegan2, stylegan3
-from probe.generators.stylegan3 import downsample, upsample
-from probe.runtime import autocast
+from probe.devices import autocast
+from probe.generators.networks import layers, stylegan2, stylegan3
+from probe.generators.networks.stylegan3 import downsample, upsample
 
 Forms = dict[str, Callable[[], torch.Tensor]]
 CPU = torch.device("cpu")

@@ -53,11 +53,12 @@ def write_classes(folder: Path, count: int, side: int, suffix: str) -> None:
 
 def time_rank(folder: Path, images: int, backbones: int) -> float:
     """Return the seconds of one cold ranking in this process."""
-    from probe import RankOptions, api
+    import probe
+    from probe import RankOptions
 
     with scratch() as cache, patch.dict("os.environ", PROBE_CACHE_DIR=str(cache)):
         return stopwatch(
-            lambda: api.rank(
+            lambda: probe.rank(
                 folder / "real",
                 folder / "fake",
                 bank=BANK,

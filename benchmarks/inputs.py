@@ -11,8 +11,8 @@ import torch
 from PIL import Image
 
 from probe.bundled import DEMO_REALS
-from probe.generators.snapshot import save_snapshot
-from probe.generators.stylegan2 import Generator
+from probe.generators.files.snapshot import save_snapshot
+from probe.generators.networks.stylegan2 import Generator
 from probe.images.open import open_images
 
 WIDTH = 512  # of z and w, as in the presets of the StyleGAN2-ADA family

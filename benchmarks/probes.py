@@ -17,15 +17,15 @@ from common import PACKAGED, Record, arguments, stopwatch
 from inputs import synthetic_features
 from torch.nn import functional as F
 
+from probe.bank.file import load_bank
 from probe.bank.load import load_backbone
-from probe.bank.spec import load_bank
 from probe.bundled import DEMO_REALS
+from probe.devices import choose_device, choose_precision
 from probe.features.extract import BackbonePool, pooled_features
 from probe.images.open import open_images
-from probe.probing.evaluate import evaluate
+from probe.probing.fit import evaluate
 from probe.probing.protocol import FAIR, PROTOCOLS, ProbeResult
-from probe.probing.score import bootstrap
-from probe.runtime import choose_device, choose_precision
+from probe.probing.uncertainty import bootstrap
 
 SIZES = ((2000, 1280, 2.0), (20_000, 2048, 60.0))  # rows of both classes, width, target in seconds
 GAPS = {"near chance": 0.3, "apart": 3.0, "far apart": 10.0}
@@ -102,7 +102,7 @@ def main() -> None:
         }
         middle = {name: median(values) for name, values in seconds.items()}
         rows.append([title, result.score, *middle.values()])
-        record.values[title] = {"seconds": seconds, "strengths": list(result.strengths)}
+        record.values[title] = {"seconds": seconds, "strengths": list(result.c_values)}
         print(f"{title}: {middle['whole']:.3g} s", flush=True)
         if target is not None:
             record.check(title, middle["whole"], at_most=target, unit=" s")

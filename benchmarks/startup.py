@@ -23,7 +23,7 @@ def main() -> None:
     runs = args.runs or (1 if args.quick else 10)
     record = Record("startup", "How long the command line takes to answer")
     record.settings = {"runs": runs}
-    imports = ("import torch", "import probe.api.ranking")
+    imports = ("import torch", "import probe.api.rank")
     with scratch() as cache:
         sides = {
             **{

@@ -8,22 +8,26 @@ import torch
 from reference import grouped_modulated_conv2d, load_network
 from torch.nn import functional as F
 
+from probe.accel.memory import keep_freed_memory
+from probe.api.context import open_context
 from probe.bank.base import Backbone, normalise, resize_unclamped
+from probe.bank.file import load_bank
 from probe.bank.load import load_backbone, wrap
-from probe.bank.spec import BackboneSpec, load_bank
+from probe.bank.spec import BackboneSpec
 from probe.bundled import DEMO_REALS
-from probe.generators import stylegan2
+from probe.devices import choose_device, choose_precision
+from probe.discriminators.losses import r1_penalty
+from probe.discriminators.member import Batch, Member, Step, VisionNetwork, vision_member
+from probe.generators.networks import stylegan2
 from probe.images.open import open_images
-from probe.memory import keep_freed_memory
-from probe.runtime import World, choose_device, choose_precision
+from probe.processes import Processes
 from probe.training.clock import Clock
 from probe.training.config import TrainConfig
-from probe.training.ensemble import Member, VisionNetwork, vision_member
-from probe.training.losses import r1_penalty
+from probe.training.own import head_options
 from probe.training.presets import make_plan
 from probe.training.reals import RealStream, open_reals
-from probe.training.state import TrainState
-from probe.training.step import Samples, r1_step, train_step
+from probe.training.state import TrainState, make_networks
+from probe.training.step import Samples, Session, r1_step, train_step
 
 REFERENCE, FACTORED = "reference", "reference, our convolutions"
 P = 0.3  # fixed, so that every step augments alike
@@ -76,19 +80,23 @@ class Trainer:
         plan = make_plan(
             TrainConfig(**options), resolution=setting.resolution, images=len(reals.training)
         )
-        self.config, self.world = plan.config, World()
-        self.state = TrainState(self.config, setting.resolution, self.device, digest="")
+        self.config = plan.config
+        networks = make_networks(self.config, setting.resolution)
+        self.state = TrainState(self.config, networks, self.device, digest="")
+        precision = choose_precision(setting.precision, self.device)
+        with open_context(precision=precision, offline=True) as ctx:
+            self.session = Session(config=self.config, ctx=ctx, clock=self.clock)
         specs = load_bank(None).select(setting.backbones) if setting.backbones else []
         for spec in specs:
             chosen = {"input": setting.input, "resize": setting.resize}
             given = {key: value for key, value in chosen.items() if value is not None}
             backbone = self.backbone(replace(spec, **given))
             self.state.members.append(
-                vision_member(self.config, backbone, c_dim=0, smooth=False, device=self.device)
+                vision_member(head_options(self.config), backbone, device=self.device)
             )
         self.members = self.state.members
         self.stream = RealStream(
-            reals, batch=setting.batch, mirror=True, seed=self.config.seed, world=self.world,
+            reals, batch=setting.batch, mirror=True, seed=self.config.seed, processes=Processes(),
             device=self.device,
         )  # fmt: skip
 
@@ -119,7 +127,6 @@ class Ours(Trainer):
         if setting.keep_memory:
             keep_freed_memory()  # as the command does
         super().__init__(setting)
-        self.precision = choose_precision(setting.precision, self.device)
         if not setting.channels_last:
             self.to_layout(torch.contiguous_format)
 
@@ -130,25 +137,22 @@ class Ours(Trainer):
 
     def r1(self, reals: torch.Tensor, *, augmented: bool) -> None:
         """Take one step of R1, at the images or, as it is not done, at the augmented ones."""
-        member, seen = self.members[0], self.state.images
+        member, step = self.members[0], self.session.step(self.state.images)
         if augmented:
             with torch.no_grad():
-                reals = member.augment(reals, self.world, "r1", seen)
+                reals = member.augment(reals, "r1", step)
             member = copy.copy(member)
             member.augmentation = "none"
-        r1_step(member, reals, None, self.config, self.world, seen, self.precision, self.clock)
+        r1_step(member, Batch(reals), self.config.gamma * self.config.r1_interval, step)
 
     def step(self, *, warmup: bool = False) -> Stats:
         """Take one step of `probe train`; in the warm-up there are no backbones."""
         self.state.members = self.members[:1] if warmup else self.members
         with self.clock.span("data"):
-            reals, _ = self.stream.at(self.state.images)
+            reals = self.stream.at(self.state.images)
             if not self.setting.channels_last:
-                reals = reals.contiguous()
-        found = train_step(
-            self.state, reals, None, self.config,
-            labels=None, world=self.world, precision=self.precision, clock=self.clock,
-        )  # fmt: skip
+                reals = Batch(reals.images.contiguous())
+        found = train_step(self.state, reals, self.session)
         return {name: float(value) for name, value in found.items()}
 
 
@@ -195,13 +199,10 @@ class Reference(Trainer):
         return {name: float(value.detach()) for name, value in stats.items()}
 
     def _samples(self, purpose: str) -> Samples:
-        return Samples(
-            self.config, purpose, self.state.images, self.setting.batch,
-            world=self.world, device=self.device, labels=None, c_dim=0,
-        )  # fmt: skip
+        return Samples(self.session, purpose, self.state.images, self.setting.batch)
 
     def _augment(self, member: Member, images: torch.Tensor, purpose: str) -> torch.Tensor:
-        return member.augment(images, self.world, purpose, self.state.images)
+        return member.augment(images, purpose, Step(seen=self.state.images))
 
     def _generator_step(self, weight: float) -> dict[str, torch.Tensor]:
         for member in self.members:

@@ -3,7 +3,7 @@
     python benchmarks/training.py [--quick] [--rounds 3] [--curve-steps 128] [--out FILE.json]
 
 Every side is a process of its own, and the processes take turns, so that each has its own memory
-allocator (`probe.memory`) and none of its threads runs while another side is timed.
+allocator (`probe.accel.memory`) and none of its threads runs while another side is timed.
 
 Ours is `probe.training.step.train_step`, in the precision that the machine has. The reference takes
 the same steps of the same networks with the same random numbers (see `Reference`). Then both train
@@ -28,7 +28,7 @@ from common import Record, arguments, integers, interleave, speedup, stopwatch
 from torch.profiler import ProfilerActivity, profile
 from trainers import FACTORED, REFERENCE, Ours, P, Reference, Setting, Stats, Trainer
 
-from probe.runtime import choose_device, choose_precision
+from probe.devices import choose_device, choose_precision
 from probe.training.config import TrainConfig
 
 BACKBONES = ("efficientnet-lite0", "mobilenetv2")

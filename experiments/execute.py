@@ -22,9 +22,10 @@ from plan import HERE, WARMUP, Run, Study, read_json, read_study
 from warmup import go_on_from
 from weights import bank_digest, judge_digest
 
+from probe.accel.memory import keep_freed_memory
 from probe.errors import ProbeError, UsageError
+from probe.events import Event, Note, RunPlanned, SnapshotSaved, StageStarted, TickDone
 from probe.files import atomic_path, write_json
-from probe.memory import keep_freed_memory
 from probe.training.run import PROGRESS_FILE
 
 RESULT, FEATURES, BANK, IDENTITY = "result.json", "features.npy", "bank.yaml", "identity.json"
@@ -176,10 +177,10 @@ def train(study: Study, run: Run, out: Path) -> Path:
     shared = study.warmup_of(run)
     warmup = finished_training(out, study, shared) if shared else None
 
-    def report(record: dict[str, Any]) -> None:
-        if record["event"] == "plan" and warmup and go_on_from(warmup, run, record):
+    def follow(event: Event) -> None:
+        if isinstance(event, RunPlanned) and warmup and go_on_from(warmup, run, event):
             _say(f"goes on from {shared.name}")
-        _report(record)
+        _log(event)
 
     probe.train(
         DEMO_REALS,
@@ -189,7 +190,7 @@ def train(study: Study, run: Run, out: Path) -> Path:
         backbones=run.backbones,
         device="cpu",
         offline=True,
-        report=report,
+        on_event=follow,
     )
     found = finished_training(out, study, run)
     if found is None:
@@ -197,17 +198,17 @@ def train(study: Study, run: Run, out: Path) -> Path:
     return found
 
 
-def _report(record: dict[str, Any]) -> None:
+def _log(event: Event) -> None:
     """Write one line per tick and per event to the log."""
-    event = record["event"]
-    if event == "tick":
-        _say(f"kimg {record['Progress/kimg']:g}  {record['Timing/sec_per_kimg']:.1f} s/kimg")
-    elif event == "stage":
-        _say(f"stage {record['stage']}: {', '.join(record['added']) or 'nothing'} joins")
-    elif event == "snapshot":
-        _say(f"snapshot {Path(record['path']).name}  Fréchet {record.get('frechet', 0):.1f}")
-    elif event == "note":
-        _say(record["text"])
+    match event:
+        case TickDone(statistics=found):
+            _say(f"kimg {found['Progress/kimg']:g}  {found['Timing/sec_per_kimg']:.1f} s/kimg")
+        case StageStarted():
+            _say(f"stage {event.stage}: {', '.join(event.added) or 'nothing'} joins")
+        case SnapshotSaved():
+            _say(f"snapshot {Path(event.path).name}  Fréchet {event.results.get('frechet', 0):.1f}")
+        case Note(text):
+            _say(text)
 
 
 def _say(text: str) -> None:

@@ -8,20 +8,20 @@ from typing import Any
 import numpy as np
 import torch
 
+from probe.api.context import open_context
+from probe.bank.file import load_bank
 from probe.bank.load import load_backbone
-from probe.bank.spec import BackboneSpec, load_bank
-from probe.bundled import CALIBRATION, DEMO_REALS
-from probe.features.extract import BackbonePool, extract, pooled_features
+from probe.bank.spec import BackboneSpec
+from probe.bundled import DEMO_REALS
+from probe.devices import choose_device, choose_precision
+from probe.features.extract import Extractor, pooled_features
 from probe.features.space import open_space
-from probe.features.store import FeatureStore
-from probe.files import cache_root
-from probe.generators.formats import load_generator
+from probe.generators.files.formats import load_generator
 from probe.generators.sampler import GeneratorSource
 from probe.images.open import open_images
 from probe.metrics.frechet import FrechetReference
 from probe.metrics.kernel import kernel_distance
 from probe.metrics.prdc import neighbourhoods
-from probe.runtime import choose_device, choose_precision
 from probe.training.reals import Reals, open_reals
 
 PART = 64
@@ -127,29 +127,17 @@ def open_judge(bank: Path, name: str, *, resolution: int) -> Judge:
 def _real_features(
     spec: BackboneSpec, *, device: torch.device, precision: str, resolution: int
 ) -> np.ndarray:
-    source, calibration = open_images(DEMO_REALS), open_images(CALIBRATION)
-    space = open_space(
-        spec,
-        FeatureStore(cache_root()),
-        resolution=resolution,
-        precision=precision,
-        device=device,
-        offline=True,
-        calibration=calibration,
-    )
-    pool = BackbonePool(lambda name: load_backbone(spec, offline=True), device)
-    order = list(range(len(source)))
-    found = extract(
-        source,
-        order,
-        len(order),
+    source = open_images(DEMO_REALS)
+    with open_context(str(device), precision=precision, offline=True) as ctx:
+        space = open_space(spec, ctx, resolution=resolution)
+    extractor = Extractor(
         {spec.name: space},
-        pool,
+        lambda name: load_backbone(spec, offline=True),
+        ctx,
         resolution=resolution,
-        device=device,
-        report=lambda record: None,
-        strict=True,
     )
+    order = list(range(len(source)))
+    found = extractor.extract(source, order, len(order), strict=True)
     for failure in found.failures.values():
         raise RuntimeError(f"{spec.name}: {failure.reason}")
     return space.read(found.keys)

@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 from plan import Run, read_json
 
-from probe.generators.run_folder import kimg_in_name
+from probe.generators.files.run_folder import kimg_in_name
 
 SERIES = ("Loss/", "Progress/", "Timing/sec_per_kimg")  # of stats.jsonl, kept in a result
 

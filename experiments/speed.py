@@ -14,7 +14,7 @@ from pathlib import Path
 
 from plan import HERE, Run, read_study
 
-from probe.memory import keep_freed_memory
+from probe.accel.memory import keep_freed_memory
 
 
 def hours(run: Run, own: float, each: dict[str, float]) -> float:
@@ -45,7 +45,7 @@ def main() -> None:
     study = read_study(given.config)
     from weights import prepare_bank
 
-    from probe.api import plan_training
+    from probe.api.train import plan_training
     from probe.bundled import DEMO_REALS
 
     names = sorted({name for run in study.runs for name in run.backbones})

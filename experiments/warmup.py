@@ -8,11 +8,11 @@ import shutil
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from plan import Run, Study
 
-from probe.reports.run import REPORT_FILE
+from probe.events import RunPlanned
+from probe.reports.report import REPORT_FILE
 from probe.training.records import PROBES_FILE
 from probe.training.run import PROGRESS_FILE
 from probe.training.runs import LOCK_FILE, OPTIONS_FILE
@@ -29,18 +29,18 @@ def shared_warmups(study: Study, runs: Sequence[Run]) -> list[Run]:
     return [w for w in {w.name: w for w in found}.values() if counts[w.name] > 1]
 
 
-def go_on_from(warmup: Path, run: Run, plan: dict[str, Any]) -> bool:
+def go_on_from(warmup: Path, run: Run, plan: RunPlanned) -> bool:
     """Give a run directory that is about to be trained in the end of a warm-up.
 
     Args:
         warmup: the finished run directory of the warm-up.
         run: which run.
-        plan: the trainer's "plan" event: its directory and the digest of its options.
+        plan: tells its directory and the digest of its options.
 
     Returns:
         Whether it began at the warm-up's end; False where it has a state of its own.
     """
-    folder = Path(plan["folder"])
+    folder = Path(plan.folder)
     if has_state(folder):
         return False
     for file in warmup.iterdir():
@@ -49,5 +49,5 @@ def go_on_from(warmup: Path, run: Run, plan: dict[str, Any]) -> bool:
         shutil.copyfile(file, folder / file.name)
     state = read_state(warmup)
     assert state is not None, "a finished run has one"
-    write_state(folder, {**state.record, "digest": plan["digest"]})  # last: now it is begun
+    write_state(folder, {**state.record, "digest": plan.record["digest"]})  # last: now it is begun
     return True

@@ -14,14 +14,15 @@ import yaml
 from plan import HERE
 from safetensors.torch import save_file
 
-from probe.bank.calibrate import calibrate, calibration_images
+from probe.bank.batchnorm import bn_pixels, set_statistics
+from probe.bank.file import load_bank
 from probe.bank.load import SOURCES, input_spec
-from probe.bank.spec import BackboneSpec, load_bank
-from probe.bundled import CALIBRATION
+from probe.bank.spec import BackboneSpec
+from probe.bundled import BN_IMAGES
 from probe.errors import UsageError
 from probe.files import atomic_path, digest_file, digest_json, write_text
 from probe.images.open import open_images
-from probe.runtime import stream_seed
+from probe.streams import stream_seed
 
 HED = {
     "name": "hed-vgg16",
@@ -95,7 +96,7 @@ def random_state(spec: BackboneSpec) -> dict[str, torch.Tensor]:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(stream_seed(spec.weights.random, spec.source, spec.model))
         network = SOURCES[spec.source](spec, None)
-    calibrate(network.eval(), calibration_images(open_images(CALIBRATION)), input_spec(spec))
+    set_statistics(network.eval(), bn_pixels(open_images(BN_IMAGES)), input_spec(spec))
     return {k: v.contiguous() for k, v in network.model.state_dict().items()}
 
 

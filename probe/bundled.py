@@ -5,7 +5,7 @@ from pathlib import Path
 BUNDLED = Path(__file__).parent / "demo"
 DEMO_REALS = BUNDLED / "reals.zip"
 DEMO_GENERATOR = BUNDLED / "generator.safetensors"
-CALIBRATION = BUNDLED / "calibration.zip"
+BN_IMAGES = BUNDLED / "bn_images.zip"
 DEMO_BACKBONES = (
     "efficientnet-lite0",
     "efficientnet-lite1",

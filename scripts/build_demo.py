@@ -2,7 +2,7 @@
 
     python scripts/build_demo.py --out probe/demo
 
-Writes reals.zip (1 000 images, the demo's data set) and calibration.zip (256 other images, on
+Writes reals.zip (1 000 images, the demo's data set) and bn_images.zip (256 other images, on
 which randomly initialised backbones get their BatchNorm statistics). Skin-tone variants are left
 out: near-duplicates would leak across a split. Alpha is composited over white. The same package
 version gives the same bytes.
@@ -70,9 +70,9 @@ def main() -> None:
     order = np.random.default_rng(0).permutation(len(names))
     chosen = [names[i] for i in order]
     arguments.out.mkdir(parents=True, exist_ok=True)
-    reals, calibration = chosen[:REALS], chosen[REALS : REALS + CALIBRATION]
+    reals, bn_images = chosen[:REALS], chosen[REALS : REALS + CALIBRATION]
     write_zip(arguments.out / "reals.zip", {n: images[n] for n in reals})
-    write_zip(arguments.out / "calibration.zip", {n: images[n] for n in calibration})
+    write_zip(arguments.out / "bn_images.zip", {n: images[n] for n in bn_images})
 
 
 if __name__ == "__main__":

@@ -11,8 +11,8 @@ from pathlib import Path
 import torch
 from safetensors import safe_open
 
-from probe.generators.formats import load_generator
-from probe.generators.snapshot import save_snapshot
+from probe.generators.files.formats import load_generator
+from probe.generators.files.snapshot import save_snapshot
 
 
 def main() -> None:

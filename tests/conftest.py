@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from inputs import tiny_generator, write_bank, write_images
 
-from probe.generators.snapshot import save_snapshot
+from probe.generators.files.snapshot import save_snapshot
 
 
 def pytest_addoption(parser):

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from probe.generators.stylegan2 import Generator
+from probe.generators.networks.stylegan2 import Generator
 
 
 def photo(rng: np.random.Generator, size: int = 32, blue: int = 0) -> Image.Image:

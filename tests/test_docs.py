@@ -11,7 +11,7 @@ import typer
 from inputs import tiny_generator, write_bank, write_images
 
 from probe.cli import app
-from probe.generators.snapshot import save_snapshot
+from probe.generators.files.snapshot import save_snapshot
 
 ROOT = Path(__file__).parents[1]
 WRITTEN = [p for p in sorted((ROOT / "docs").glob("*.md")) if p.name != "commands.md"]

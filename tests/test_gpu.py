@@ -5,24 +5,26 @@ import warnings
 import numpy as np
 import pytest
 import torch
+from contexts import new_state, session
 from inputs import tiny_generator
 from torchvision.models import vgg16
 
-from probe import RankOptions, api
+import probe
+from probe import RankOptions
+from probe.bank.file import load_bank
 from probe.bank.load import load_backbone
-from probe.bank.spec import load_bank
 from probe.bundled import DEMO_GENERATOR, DEMO_REALS
+from probe.devices import choose_device
+from probe.discriminators.member import P_INTERVAL, vision_member
 from probe.features import extract
 from probe.features.extract import BackbonePool, pooled_features, usual_batch
 from probe.generators.sampler import draw_images
 from probe.images.open import open_images
-from probe.runtime import World, choose_device
-from probe.training.clock import Clock
+from probe.processes import Processes
 from probe.training.config import TrainConfig
-from probe.training.ensemble import P_INTERVAL, vision_member
+from probe.training.own import head_options
 from probe.training.presets import make_plan
 from probe.training.reals import RealStream, open_reals
-from probe.training.state import TrainState
 from probe.training.step import train_step
 
 pytestmark = [
@@ -155,7 +157,7 @@ def test_a_ranking_is_that_of_the_cpu(tmp_path, monkeypatch):
     boards = {}
     for device in ("cpu", "cuda"):
         monkeypatch.setenv("PROBE_CACHE_DIR", str(tmp_path / device))
-        boards[device] = api.rank(
+        boards[device] = probe.rank(
             DEMO_REALS, DEMO_GENERATOR, backbones=PACKAGED, device=device,
             options=RankOptions(num=200, precision="fp32"), offline=True,
         )  # fmt: skip
@@ -171,17 +173,16 @@ def trainer(**options):
     reals = open_reals(open_images(DEMO_REALS), resolution=32, holdout=0, cond=False, seed=0)
     made = TrainConfig(batch=8, channel_base=1024, pl_weight=2.0, pl_interval=4, **options)
     config = make_plan(made, resolution=32, images=len(reals.training)).config
-    state = TrainState(config, 32, GPU, digest="")
-    state.members.append(vision_member(config, backbone(), c_dim=0, smooth=False, device=GPU))
-    stream = RealStream(reals, batch=8, mirror=True, seed=0, world=World(), device=GPU)
-    clock = Clock(GPU)
+    state = new_state(config, 32, device=GPU)
+    state.members.append(vision_member(head_options(config), backbone(), device=GPU))
+    stream = RealStream(reals, batch=8, mirror=True, seed=0, processes=Processes(), device=GPU)
+    chosen = session(config, device=GPU, precision="bf16")
+    clock = chosen.clock
 
     def step():
         with clock.span("data"):
-            images, _ = stream.at(state.images)
-        return train_step(
-            state, images, None, config, labels=None, world=World(), precision="bf16", clock=clock
-        )
+            reals = stream.at(state.images)
+        return train_step(state, reals, chosen)
 
     return step, state, clock
 

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from probe.generators.run_folder import best_snapshot, kimg_in_name
+from probe.generators.files.run_folder import best_snapshot, kimg_in_name
 from probe.snapshots import kimg_of, snapshot_number
 
 

@@ -1,29 +1,28 @@
 """Whatever a caller gives becomes an image source here, once."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 
 from probe.errors import ImagesError, UsageError
+from probe.events import Note, OnEvent
 from probe.generators.callables import CallableSource, SampleFunction
-from probe.generators.config import SampleOptions
+from probe.generators.config import Drawing, SampleOptions
 from probe.generators.open import open_fakes, what_runs
 from probe.images.archive import is_zip
 from probe.images.base import ImageSource
 from probe.images.open import open_files, open_images
 from probe.images.tensors import TensorSource
 
-Report = Callable[[dict[str, Any]], None]
 Images = Path | str | ImageSource | torch.Tensor | np.ndarray
 
 
-def say_what_runs(gen: str, sample: SampleOptions, report: Report) -> None:
+def say_what_runs(gen: str, sample: SampleOptions, on_event: OnEvent) -> None:
     """Report whose code a generator is about to run, where it is not ours."""
     if text := what_runs(gen, sample):
-        report({"event": "note", "text": text})
+        on_event(Note(text))
 
 
 def open_given(images: Images, name: str) -> ImageSource:
@@ -38,22 +37,17 @@ def open_given(images: Images, name: str) -> ImageSource:
 def open_fakes_given(
     gen: Images | SampleFunction,
     reals: ImageSource,
-    count: int,
-    seed: int,
-    sample: SampleOptions,
-    device: torch.device,
-    report: Report,
+    drawing: Drawing,
+    on_event: OnEvent,
 ) -> ImageSource:
-    """Return generated images, whatever they come from; a generator is asked for `count`."""
+    """Return generated images, whatever they come from."""
     if isinstance(gen, str | Path):
-        say_what_runs(str(gen), sample, report)
-        return open_fakes(
-            str(gen), real=reals, count=count, seed=seed, sample=sample, device=device
-        )
+        say_what_runs(str(gen), drawing.sample, on_event)
+        return open_fakes(str(gen), reals, drawing)
     if hasattr(gen, "load") or not callable(gen):
         return open_given(gen, "gen")
     name = getattr(gen, "__name__", type(gen).__name__)
-    return CallableSource(gen, name=name, count=count, seed=seed)
+    return CallableSource(gen, name=name, count=drawing.count, seed=drawing.seed)
 
 
 def open_files_given(images: Images | Sequence[Path | str]) -> ImageSource:

@@ -9,9 +9,10 @@ import yaml
 
 from probe.bank.base import Backbone, no_such
 from probe.bank.document import read
+from probe.bank.errors import WANTED
+from probe.bank.file import read_specs
 from probe.bank.load import load_backbone
-from probe.bank.mistakes import WANTED
-from probe.bank.spec import NAME, BackboneSpec, Weights, read_specs
+from probe.bank.spec import NAME, BackboneSpec, Weights
 from probe.errors import BackboneUnavailable, BankError, UsageError, shown
 from probe.files import to_json, write_bytes
 from probe.registry import lookup

@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from probe.bank.mistakes import Mistake, line_of, nodes, refuse
+from probe.bank.errors import Mistake, line_of, nodes, refuse
 from probe.errors import UNREADABLE, BankError, printable, shown
 from probe.files import read_small
 

@@ -8,17 +8,17 @@ from typing import Any
 import torch
 from torch import nn
 
+from probe.accel.fold import fold_batchnorm
+from probe.accel.fuse import fuse_activations
 from probe.bank.base import Backbone, InputSpec
-from probe.bank.calibrate import Uncalibrated, calibrate, calibration_images, has_batchnorm
-from probe.bank.fold import fold_batchnorm
-from probe.bank.fuse import fuse_activations
+from probe.bank.batchnorm import WithoutStatistics, bn_pixels, has_batchnorm, set_statistics
 from probe.bank.size import bounded_size
 from probe.bank.spec import BackboneSpec
-from probe.bank.weights import verified_weights
+from probe.bank.weights.find import verified_weights
 from probe.errors import BackboneUnavailable, ProbeError
 from probe.images.base import ImageSource
 from probe.registry import lookup
-from probe.runtime import stream_seed
+from probe.streams import stream_seed
 
 Build = Callable[[BackboneSpec, Path | None], nn.Module]
 
@@ -27,7 +27,7 @@ def _source(module: str) -> Build:
     """Return a source's `build`, importing its library only when it is used."""
 
     def build(spec: BackboneSpec, path: Path | None) -> nn.Module:
-        return import_module(f"probe.bank.{module}").build(spec, path)
+        return import_module(f"probe.bank.sources.{module}").build(spec, path)
 
     return build
 
@@ -40,7 +40,7 @@ SOURCES: Mapping[str, Build] = {
 def source_key(spec: BackboneSpec) -> dict[str, Any]:
     """Return what an entry's features depend on besides input and weights, as its source says."""
     lookup(SOURCES, spec.source, "source")
-    return import_module(f"probe.bank.{spec.source}").key(spec)
+    return import_module(f"probe.bank.sources.{spec.source}").key(spec)
 
 
 def input_spec(spec: BackboneSpec) -> InputSpec:
@@ -51,7 +51,7 @@ def input_spec(spec: BackboneSpec) -> InputSpec:
     """
     if spec.input is not None and spec.mean is not None and spec.std is not None:
         return InputSpec(spec.input, spec.mean, spec.std, spec.resize)
-    from probe.bank.timm import known_input
+    from probe.bank.sources.timm import known_input
 
     known = known_input(spec)
     return InputSpec(
@@ -63,18 +63,18 @@ def load_backbone(
     spec: BackboneSpec,
     *,
     offline: bool,
-    calibration: ImageSource | torch.Tensor | None = None,
+    bn_images: ImageSource | torch.Tensor | None = None,
     device: torch.device | str = "cpu",
 ) -> Backbone:
     """Build an entry's network with its weights, in float32.
 
     Random weights are a function of the entry's seed and architecture alone, and leave the
-    global random state as it was; their BatchNorm statistics come from `calibration`.
+    global random state as it was; their BatchNorm statistics come from `bn_images`.
 
     Args:
         spec: the entry.
         offline: never download weights.
-        calibration: unlabelled images, a source or uint8 (N, 3, R, R), for networks with random
+        bn_images: unlabelled images, a source or uint8 (N, 3, R, R), for networks with random
             weights and BatchNorm. Without them such a network can be looked at (dims, parameters),
             but refuses to compute features.
         device: where the backbone is put in the end.
@@ -95,8 +95,8 @@ def load_backbone(
                 torch.manual_seed(stream_seed(random, spec.source, spec.model))
                 network = build(spec, None)
             network.eval()
-            if calibration is not None:
-                calibrate(network, calibration_images(calibration), fed)
+            if bn_images is not None:
+                set_statistics(network, bn_pixels(bn_images), fed)
         if path is not None:
             _require_finite(network, path)
         backbone = wrap(spec, network)
@@ -108,8 +108,8 @@ def load_backbone(
             f"{spec.source} cannot build {spec.model} as the entry says ({first})",
             "see model, args, input, pool and taps of the entry",
         ) from error
-    if random is not None and calibration is None and has_batchnorm(network):
-        backbone.network = Uncalibrated(network, spec.name)
+    if random is not None and bn_images is None and has_batchnorm(network):
+        backbone.network = WithoutStatistics(network, spec.name)
     else:
         fold_batchnorm(network, fed.size)
         fuse_activations(network, fed.size)

@@ -9,13 +9,11 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from probe.bank.spec import BackboneSpec
 from probe.errors import BankError
 from probe.files import digest_json, read_small, write_json
-
-if TYPE_CHECKING:
-    from probe.bank.spec import BackboneSpec
 
 VERSION = 1
 MOST_BYTES = 2**22
@@ -63,7 +61,7 @@ def read_lock(bank: Path) -> dict[str, dict[str, Any]]:
     return entries
 
 
-def write_lock(bank: Path, found: "Iterable[tuple[BackboneSpec, str, int]]") -> Path:
+def write_lock(bank: Path, found: Iterable[tuple[BackboneSpec, str, int]]) -> Path:
     """Add entries to the lock file, atomically; those of other entries stay.
 
     Args:
@@ -81,12 +79,12 @@ def write_lock(bank: Path, found: "Iterable[tuple[BackboneSpec, str, int]]") -> 
     return path
 
 
-def _place(spec: "BackboneSpec") -> str:
+def _place(spec: BackboneSpec) -> str:
     """Return what stands for where an entry's weights come from; another place is another file."""
     return digest_json({k: v for k, v in asdict(spec.weights).items() if v is not None})[:16]
 
 
-def held(spec: "BackboneSpec", locked: Mapping[str, Mapping[str, Any]]) -> "BackboneSpec":
+def pinned(spec: BackboneSpec, locked: Mapping[str, Mapping[str, Any]]) -> BackboneSpec:
     """Return an entry with the digest that the lock file has for it, where it names none."""
     entry = locked.get(spec.name)
     if entry is None or spec.sha256 is not None or spec.weights.kind in ("random", "file"):

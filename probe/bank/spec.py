@@ -1,26 +1,20 @@
-"""What a bank entry says, and how a bank file is read and validated. No torch here."""
+"""What a bank entry says, and what makes it valid. No torch here."""
 
 import dataclasses
-import fnmatch
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, TypeAdapter, ValidationError
+from pydantic import AfterValidator, BeforeValidator, Field
 
-from probe.bank.document import parse, read
-from probe.bank.lock import held, read_lock
-from probe.bank.mistakes import explain, refuse, repeats
 from probe.bank.places import Address, File, Package, Repository, Version, is_inside
-from probe.errors import BankError
-from probe.registry import lookup
 
-FILE_NAME = "modelbank.yaml"
-Role = Literal["discriminator", "evaluator", "control"]
+# Before 0.2 candidates were called discriminators.
+_CURRENT = BeforeValidator(lambda role: "candidate" if role == "discriminator" else role)
+Role = Annotated[Literal["candidate", "evaluator", "control"], _CURRENT]
+RecordedRole = Annotated[str, _CURRENT]  # of a row, which may be another than a backbone's
 Source = Literal["timm", "open_clip", "torchvision", "torchscript", "inception"]
-KeyMap = Literal["efficientnet-lite"]  # the names of probe.bank.keys.KEY_MAPS
+KeyMap = Literal["efficientnet-lite"]  # the names of probe.bank.weights.keys.KEY_MAPS
 Share = Annotated[float, Field(ge=0, le=1)]  # 0 to 255 is the usual slip
 Scale = Annotated[float, Field(gt=0, le=10)]
 LARGEST_ARG = 10_000
@@ -105,7 +99,7 @@ class Rename:
         """Check that the pattern compiles and that `to` names only groups it has.
 
         Nothing is searched for: that can take for ever, and has bounds where it is done
-        (`probe.bank.rename`).
+        (`probe.bank.weights.rename`).
 
         Raises:
             ValueError: it does not.
@@ -132,8 +126,9 @@ class BackboneSpec:
         args: plain values for the architecture's constructor.
         weights: where they come from.
         sha256: of the weight file, checked before use.
-        keys: key map from the file to the network: a name of `probe.bank.keys.KEY_MAPS`, or renames
-            applied in order. What is left must be the network's tensors, neither more nor fewer.
+        keys: key map from the file to the network: a name of `probe.bank.weights.keys.KEY_MAPS`, or
+            renames applied in order. What is left must be the network's tensors, neither more nor
+            fewer.
         input: side of the square input in pixels.
         mean, std: normalisation on the [0, 1] scale, per channel.
         resize: how images reach the input size; antialiased, but for "tf1-bilinear", which only
@@ -145,7 +140,7 @@ class BackboneSpec:
         tap_norm: whether the network's final norm is applied to tapped maps.
         task, data: what the weights were trained for, and on.
         license: of the weights.
-        role: "discriminator" can be chosen; "evaluator" only judges; "control" has random weights,
+        role: "candidate" can be chosen; "evaluator" only judges; "control" has random weights,
             and BatchNorm statistics from unlabelled images: without them it is refused.
 
     `input`, `mean` and `std` may be left out of a timm entry with hub weights: timm knows them
@@ -165,7 +160,7 @@ class BackboneSpec:
     input: Annotated[int, Field(ge=16, le=2048)] | None = None
     mean: tuple[Share, Share, Share] | None = None
     std: tuple[Scale, Scale, Scale] | None = None
-    role: Role = "discriminator"
+    role: Role = "candidate"
     args: dict[str, Any] = dataclasses.field(default_factory=dict)
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None
     keys: KeyMap | Annotated[tuple[Rename, ...], Field(max_length=MOST_RENAMES)] = ()
@@ -221,106 +216,3 @@ def _is_plain(value: Any) -> bool:
     if isinstance(value, int | float):  # False where there is a NaN
         return abs(value) <= LARGEST_ARG
     return value is None
-
-
-@dataclass(frozen=True)
-class Bank:
-    """A validated bank.
-
-    Attributes:
-        path: the file it was read from.
-        specs: its entries, in order.
-    """
-
-    path: Path
-    specs: tuple[BackboneSpec, ...]
-
-    @property
-    def evaluator(self) -> BackboneSpec | None:
-        """The entry that judges and is never chosen, where there is one."""
-        return next((spec for spec in self.specs if spec.role == "evaluator"), None)
-
-    def select(self, names: Sequence[str] | None = None) -> tuple[BackboneSpec, ...]:
-        """Return the entries of the given names or shell patterns, in the bank's order; None: all.
-
-        Raises:
-            UsageError: a name or pattern that fits nothing, with the nearest.
-        """
-        if names is None:
-            return self.specs
-        table = {spec.name: spec for spec in self.specs}
-        chosen = set()
-        for name in names:
-            fitting = fnmatch.filter(table, name) or [lookup(table, name, "backbone").name]
-            chosen.update(fitting)
-        return tuple(spec for spec in self.specs if spec.name in chosen)
-
-
-def find_bank() -> Path:
-    """Return ./modelbank.yaml, else the packaged one.
-
-    Raises:
-        BankError: there is none.
-    """
-    for place in (Path(FILE_NAME), packaged_bank()):
-        if place.is_file():
-            return place
-    raise BankError(f"No {FILE_NAME} here or in the package. Name one with --bank.")
-
-
-def packaged_bank() -> Path:
-    """Return the bank that comes with probe: in the package, or at the top of a checkout."""
-    packaged = Path(__file__).resolve().parent.parent / FILE_NAME
-    return packaged if packaged.is_file() else packaged.parent.parent / FILE_NAME
-
-
-def load_bank(path: Path | None = None) -> Bank:
-    """Read and validate a bank file; all mistakes are reported at once, each with its line.
-
-    Args:
-        path: the file; None finds one (see `find_bank`).
-
-    Raises:
-        BankError: missing, not YAML, or wrong entries; or its lock file is wrong.
-    """
-    path = find_bank() if path is None else path
-    specs = read_specs(path, read(path))
-    locked = read_lock(path)
-    return Bank(path, tuple(held(_anchor(spec, path), locked) for spec in specs))
-
-
-def read_specs(path: Path, data: bytes) -> tuple[BackboneSpec, ...]:
-    """Return the entries of a bank file as they are written.
-
-    Args:
-        path: what to call the file.
-        data: what is in it.
-
-    Raises:
-        BankError: not YAML, or wrong entries; every mistake with its line.
-    """
-    root, entries = parse(path, data)
-    found = repeats(root, entries)
-    specs: tuple[BackboneSpec, ...] = ()
-    try:
-        specs = TypeAdapter(tuple[BackboneSpec, ...]).validate_python(entries)
-    except ValidationError as error:
-        known = {"": BackboneSpec, "weights": Weights, "keys": Rename}
-        fields = {key: [f.name for f in dataclasses.fields(kind)] for key, kind in known.items()}
-        found += explain(error.errors(), root, entries, fields)
-    judges = [i for i, spec in enumerate(specs) if spec.role == "evaluator"]
-    for i in judges[1:]:
-        line = root.value[i].start_mark.line + 1
-        first = specs[judges[0]].name
-        found.append((line, f"{specs[i].name}: the evaluator is '{first}' already; there is one"))
-    if found:
-        refuse(path, found)
-    return specs
-
-
-def _anchor(spec: BackboneSpec, path: Path) -> BackboneSpec:
-    """Make the entry's file path absolute: it is relative to the bank file."""
-    if spec.weights.kind != "file" or spec.weights.file is None:
-        return spec
-    place = path.resolve().parent / Path(spec.weights.file).expanduser()
-    return dataclasses.replace(spec, weights=dataclasses.replace(spec.weights, file=str(place)))

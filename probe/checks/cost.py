@@ -6,20 +6,21 @@ from dataclasses import dataclass, replace
 
 import torch
 
+from probe.accel.memory import is_out_of_memory
 from probe.bank.load import load_backbone
 from probe.bank.spec import BackboneSpec
 from probe.checks.findings import Finding, some
+from probe.context import Context
+from probe.devices import peak_gib
 from probe.errors import BackboneUnavailable, ProbeError
 from probe.features.extract import pooled_features
 from probe.features.space import precision_for
 from probe.images.base import ImageSource
 from probe.images.subset import Subset
-from probe.memory import is_out_of_memory
 from probe.probing.config import LEAST_IMAGES, RankOptions
-from probe.runtime import ignore, peak_gib
 from probe.training.availability import Estimate, estimate, missing
+from probe.training.candidates import Candidates
 from probe.training.config import TrainConfig
-from probe.training.evaluation import Candidates
 from probe.training.presets import Plan, make_plan
 from probe.training.setup import set_up
 
@@ -74,9 +75,9 @@ def examine(
     specs: Sequence[BackboneSpec],
     candidates: Candidates,
     config: TrainConfig,
+    ctx: Context,
     *,
     measured: bool,
-    device: torch.device,
 ) -> Iterator[Finding]:
     """Yield which weights are here, what ranking and training would cost, and the settings.
 
@@ -86,8 +87,8 @@ def examine(
         specs: the bank's entries.
         candidates: of those, what training may use.
         config: of the training, with its resolution.
+        ctx: see `Context`.
         measured: whether to run backbones and a few steps of training for the cost.
-        device: where to compute.
     """
     assert config.resolution is not None
     absent = unavailable(specs)
@@ -95,13 +96,7 @@ def examine(
     yield from _weights([spec.name for spec in here], absent)
     if measured and here:
         drawn = fakes is not None and fakes.identity()["kind"] == "generator"
-        speed = measure(
-            here,
-            fakes if drawn else None,
-            resolution=config.resolution,
-            device=device,
-            calibration=candidates.calibration,
-        )
+        speed = measure(here, fakes if drawn else None, ctx, resolution=config.resolution)
         yield from _failures(speed.failures)
         yield from _ranking(speed, min(len(reals), RankOptions().num))
     if len(reals) < LEAST_IMAGES:
@@ -111,10 +106,8 @@ def examine(
     try:
         plan = make_plan(config, resolution=config.resolution, images=len(reals))
         if measured:
-            with set_up(
-                shown, replace(candidates, specs=able), config, outdir=None, init=None, resume=None,
-                device=device, precision="auto", report=ignore,
-            ) as (trial, state):  # fmt: skip
+            left = replace(candidates, specs=able)
+            with set_up(shown, left, config, ctx.quiet()) as (trial, state):
                 yield _training(plan, estimate(trial, state))
     except ProbeError as error:
         yield Finding(topic="settings", level="problem", text=str(error))
@@ -125,25 +118,24 @@ def examine(
 def measure(
     specs: Sequence[BackboneSpec],
     fake: ImageSource | None,
+    ctx: Context,
     *,
     resolution: int,
-    device: torch.device,
-    calibration: ImageSource,
 ) -> Speed:
     """Time backbones, and the generator, on a few images.
 
     Args:
         specs: entries whose weights are here.
         fake: the generator's images, drawn as they are asked for; or None.
+        ctx: see `Context`.
         resolution: side at which images meet.
-        device: where to compute.
-        calibration: any images: the content makes no difference.
     """
-    pixels = calibration.load(range(min(MEASURED, len(calibration))), resolution).images
+    device, bn_images = ctx.device, ctx.bn_images  # any images: the content makes no difference
+    pixels = bn_images.load(range(min(MEASURED, len(bn_images))), resolution).images
     found, failures = {}, {}
     for spec in specs:
         try:
-            backbone = load_backbone(spec, offline=True, calibration=calibration, device=device).to(
+            backbone = load_backbone(spec, offline=True, bn_images=bn_images, device=device).to(
                 memory_format=torch.channels_last
             )
             chosen = precision_for(spec, "auto", device)

@@ -13,7 +13,7 @@ from probe.images.audit import audit
 from probe.images.base import Header, ImageSource
 from probe.images.decode import name_broken
 from probe.probing.config import LEAST_IMAGES
-from probe.runtime import numpy_stream
+from probe.streams import numpy_stream
 
 HEADERS = 20_000  # read at most; more are sampled
 DECODED = 2_000  # decoded at most

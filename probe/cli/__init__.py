@@ -16,6 +16,7 @@ from types import FrameType
 import typer
 
 from probe import __version__
+from probe.accel.memory import is_out_of_memory
 from probe.cli import (
     bank,
     cache,
@@ -32,7 +33,6 @@ from probe.cli import (
 )
 from probe.cli.output import say
 from probe.errors import ProbeError
-from probe.memory import is_out_of_memory
 from probe.metrics.config import MeasureOptions
 from probe.probing.config import RankOptions
 from probe.training.config import TrainConfig

@@ -20,7 +20,7 @@ BankPath = Annotated[
 @app.command("list")
 def list_entries(bank: BankPath = None) -> None:
     """List the entries and whether their weights are here."""
-    from probe.bank.spec import load_bank
+    from probe.bank.file import load_bank
     from probe.reports.text import text_table
 
     found = load_bank(bank)
@@ -32,7 +32,7 @@ def list_entries(bank: BankPath = None) -> None:
 
 def _weights(spec: "BackboneSpec") -> str:
     """Return "random", "here" or "missing"."""
-    from probe.bank.weights import find_weights
+    from probe.bank.weights.find import find_weights
     from probe.errors import BackboneUnavailable
 
     if spec.role == "control":
@@ -53,9 +53,9 @@ def show(
 
     import yaml
 
+    from probe.bank.file import load_bank
     from probe.bank.load import input_spec
-    from probe.bank.spec import load_bank
-    from probe.bank.weights import find_weights
+    from probe.bank.weights.find import find_weights
     from probe.errors import BackboneUnavailable
 
     for spec in load_bank(bank).select([name]):
@@ -79,7 +79,7 @@ def check(
     ] = None,
 ) -> None:
     """Load every entry whose weights are here and say what is wrong with the others."""
-    from probe.api import check_bank
+    from probe.api.bank import check_bank
 
     names = [name.strip() for name in backbones.split(",")] if backbones else None
     failed = 0
@@ -99,9 +99,9 @@ def fetch(
     What was cut off goes on where it stopped. The lock file beside the bank gets every file's
     checksum, and holds later loads to it.
     """
+    from probe.bank.file import load_bank, packaged_bank
     from probe.bank.lock import lock_path, write_lock
-    from probe.bank.spec import load_bank, packaged_bank
-    from probe.bank.weights import verified_weights
+    from probe.bank.weights.find import verified_weights
     from probe.errors import BackboneUnavailable
     from probe.reports.text import text_table
 
@@ -160,7 +160,7 @@ def add(
     """
     from probe.bank.add import add as append
     from probe.bank.add import describe
-    from probe.bank.spec import packaged_bank
+    from probe.bank.file import packaged_bank
     from probe.errors import UsageError
     from probe.files import copy_file
 

@@ -20,12 +20,12 @@ def demo(
     quiet: Annotated[bool, typer.Option("--quiet/--no-quiet", help="No progress.")] = False,
 ) -> None:
     """Rank the packaged backbones on bundled images and a bundled generator; no network."""
-    from probe import api
+    from probe.api import rank
     from probe.cli.progress import Progress
-    from probe.reports.table import render
+    from probe.reports.rank_table import render
 
     with Progress(quiet=quiet) as progress:
-        ranking = api.demo(out=out, num=num, report=progress)
+        ranking = rank.demo(out=out, num=num, on_event=progress)
     if ranking is None:  # another process of torchrun's speaks
         return
     show_view(render(list(ranking.leaderboards.values()), "table"))

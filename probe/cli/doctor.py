@@ -1,12 +1,14 @@
 """`probe doctor`: what is wrong, and what would it cost, before hours are spent."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
+import probe
 from probe.cli.options import number
-from probe.cli.output import say, show_view
+from probe.cli.output import say, show_note, show_view
+from probe.events import Event, FindingMade
 from probe.options import SIDE
 
 
@@ -48,22 +50,20 @@ def doctor(
 
     Downloads nothing. Exit code 1 where there is a problem.
     """
-    from probe import api
     from probe.files import to_json
-    from probe.reports.examination import ExaminationText
+    from probe.reports.doctor_text import ExaminationText
 
     text = ExaminationText()
 
-    def show(record: dict[str, Any]) -> None:
-        if record["event"] == "note":
-            say(record["text"], err=True)
-        elif not as_json:
-            show_view(text.finding(record["finding"]) + "\n")
+    def show(event: Event) -> None:
+        show_note(event)
+        if isinstance(event, FindingMade) and not as_json:
+            show_view(text.finding(event.finding) + "\n")
 
     names = [name.strip() for name in backbones.split(",")] if backbones else None
-    found = api.doctor(
+    found = probe.doctor(
         real, gen=gen, run=run, bank=bank, backbones=names, strategy=strategy,
-        resolution=resolution, measure=measure, device=device, report=show,
+        resolution=resolution, measure=measure, device=device, on_event=show,
     )  # fmt: skip
     if as_json:
         say(to_json(found.to_dict()))

@@ -1,11 +1,12 @@
 """`probe export`: a snapshot as other programs load it."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from probe.cli.output import say
+import probe
+from probe.cli.output import say, show_note
 
 
 def export(
@@ -26,12 +27,4 @@ def export(
 
     Prints the path of the file. docs/export.md shows how to load it there.
     """
-    from probe import api
-
-    say(api.export(checkpoint, format, out=out, report=_report))
-
-
-def _report(record: dict[str, Any]) -> None:
-    """Print notes to stderr."""
-    if record["event"] == "note":
-        say(record["text"], err=True)
+    say(probe.export(checkpoint, format, out=out, on_event=show_note))

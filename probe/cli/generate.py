@@ -1,12 +1,14 @@
 """`probe generate`: images from a checkpoint."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
+import probe
 from probe.cli.options import with_options
-from probe.cli.output import say
+from probe.cli.output import say, show_note
+from probe.events import ignore
 from probe.generators.config import SampleOptions
 from probe.generators.seeds import parse_seeds
 
@@ -34,23 +36,16 @@ def generate(
 ) -> None:
     """Write images of a generator, one per seed."""
     numbers = parse_seeds(seeds)
-    from probe import api
 
-    count = api.generate(
+    count = probe.generate(
         gen,
         numbers,
         outdir=outdir,
         grid=grid,
         sample=sample,
         device=device,
-        **({} if quiet else {"report": _report}),
+        on_event=ignore if quiet else show_note,
     )
     if not quiet:
         places = " and ".join(str(place) for place in (outdir, grid) if place is not None)
         say(f"{count} images in {places}", err=True)
-
-
-def _report(record: dict[str, Any]) -> None:
-    """Print notes; `generate` has no other progress that is worth a line."""
-    if record["event"] == "note":
-        say(record["text"], err=True)

@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
+import probe
 from probe.cli.output import say
 from probe.errors import printable
 
@@ -15,10 +16,9 @@ def inspect(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Say what a checkpoint holds, and what its pickle would have run; nothing of it is run."""
-    from probe import api
     from probe.files import to_json
 
-    found = api.inspect(file)
+    found = probe.inspect(file)
     if as_json:
         say(to_json(asdict(found), indent=2))
     else:

@@ -46,13 +46,13 @@ def metrics(
     sample: SampleOptions,
 ) -> None:
     """Measure Fréchet and kernel distance, precision, recall, density and coverage."""
-    from probe import api
+    from probe.api.metrics import measure
     from probe.cli.progress import Progress
-    from probe.reports.distances import render
+    from probe.reports.metrics_table import render
 
     names = [name.strip() for name in backbones.split(",")] if backbones else None
     with Progress(quiet=quiet) as progress:
-        found = api.measure(
+        found = measure(
             real,
             gen,
             bank=bank,
@@ -61,7 +61,7 @@ def metrics(
             sample=sample,
             device=device,
             offline=offline,
-            report=progress,
+            on_event=progress,
         )
     show_view(render(found, format.value))
     raise typer.Exit(found.exit_code)

@@ -3,6 +3,7 @@
 import typer
 
 from probe.errors import printable
+from probe.events import Event, Note
 
 
 def say(text: object, *, err: bool = False, style: str | None = None) -> None:
@@ -20,3 +21,9 @@ def say(text: object, *, err: bool = False, style: str | None = None) -> None:
 def show_view(view: str) -> None:
     """Print what `probe.reports` rendered, styles included: it is clean."""
     typer.echo(view, nl=False)
+
+
+def show_note(event: Event) -> None:
+    """Print a note to stderr; other events are worth no line."""
+    if isinstance(event, Note):
+        say(event.text, err=True)

@@ -1,17 +1,25 @@
 """Progress on stderr: live bars on a terminal, a few lines in a log."""
 
 from types import TracebackType
-from typing import Any
 
 from rich import progress as rich_progress
 from rich.console import Console
 
 from probe.cli.output import say
 from probe.errors import printable
+from probe.events import (
+    BackboneFailed,
+    Event,
+    ExtractionStarted,
+    FeaturesStored,
+    MetricsStarted,
+    Note,
+    ProbeStarted,
+)
 
 
 class Progress:
-    """Shows a ranking's records: one bar per backbone, or one line per backbone and class."""
+    """Shows a ranking's events: one bar per backbone, or one line per backbone and class."""
 
     def __init__(self, *, quiet: bool) -> None:
         self.quiet = quiet
@@ -48,48 +56,46 @@ class Progress:
         if self.live:
             self.bars.stop()
 
-    def __call__(self, record: dict[str, Any]) -> None:
-        """Take one record of `probe.probing.ranking.rank`."""
-        if not self.quiet:
-            getattr(self, f"_{record['event']}")(record)
+    def __call__(self, event: Event) -> None:
+        """Show an event of `probe.rank`, `probe.measure` or `probe.score`."""
+        if self.quiet:
+            return
+        match event:
+            case ExtractionStarted():
+                self._start(event)
+            case FeaturesStored():
+                self._count(event)
+            case BackboneFailed(name, reason):
+                self.bars.remove_task(self.tasks.pop(name))
+                self._say(f"  {name}: {reason}")
+            case MetricsStarted(name):
+                self.bars.update(self.tasks[name], speed="distances")
+            case ProbeStarted(name, protocol):
+                self.bars.update(self.tasks[name], speed=f"{protocol} probe")
+            case Note(text):
+                self.console.print(
+                    printable(text, lines=True), markup=False, highlight=False, soft_wrap=True
+                )
 
     def _say(self, text: str) -> None:
         if not self.live:
             say(text, err=True)
 
-    def _start(self, record: dict[str, Any]) -> None:
-        self.kind, self.images = record["class"], record["images"]
+    def _start(self, event: ExtractionStarted) -> None:
+        self.kind, self.images = event.kind, event.images
         self.done, self.busy = {}, {}
-        self._say(f"{self.images} {self.kind} images, {len(record['backbones'])} backbones")
-        for name in record["backbones"]:
+        self._say(f"{self.images} {self.kind} images, {len(event.backbones)} backbones")
+        for name in event.backbones:
             if name not in self.tasks:
-                total = record["total"]
-                self.tasks[name] = self.bars.add_task(name, total=total, speed="")
+                self.tasks[name] = self.bars.add_task(name, total=event.total, speed="")
 
-    def _features(self, record: dict[str, Any]) -> None:
-        name = record["backbone"]
+    def _count(self, event: FeaturesStored) -> None:
+        name = event.backbone
         computed, seconds = self.busy.get(name, (0, 0.0))
-        computed, seconds = computed + record["computed"], seconds + record["seconds"]
+        computed, seconds = computed + event.computed, seconds + event.seconds
         self.busy[name] = (computed, seconds)
         speed = f"{computed / seconds:.0f} images/s" if computed and seconds else "cached"
-        self.bars.update(self.tasks[name], advance=record["done"], speed=speed)
-        self.done[name] = self.done.get(name, 0) + record["done"]
+        self.bars.update(self.tasks[name], advance=event.done, speed=speed)
+        self.done[name] = self.done.get(name, 0) + event.done
         if self.done[name] >= self.images:
             self._say(f"  {name}: {self.done[name]} {self.kind} images, {speed}")
-
-    def _note(self, record: dict[str, Any]) -> None:
-        self.console.print(
-            printable(record["text"], lines=True), markup=False, highlight=False, soft_wrap=True
-        )
-
-    def _failed(self, record: dict[str, Any]) -> None:
-        name = record["backbone"]
-        self.bars.remove_task(self.tasks.pop(name))
-        self._say(f"  {name}: {record['reason']}")
-
-    def _measure(self, record: dict[str, Any]) -> None:
-        self.bars.update(self.tasks[record["backbone"]], speed="distances")
-
-    def _probe(self, record: dict[str, Any]) -> None:
-        name = record["backbone"]
-        self.bars.update(self.tasks[name], speed=f"{record['protocol']} probe")

@@ -6,10 +6,11 @@ from typing import Annotated
 
 import typer
 
+import probe
+from probe.accel.memory import keep_freed_memory
 from probe.cli.options import with_options
 from probe.cli.output import show_view
 from probe.generators.config import SampleOptions
-from probe.memory import keep_freed_memory
 from probe.probing.config import RankOptions
 
 
@@ -60,14 +61,13 @@ def rank(
     sample: SampleOptions,
 ) -> None:
     """Rank the bank's backbones by how well they tell real images from generated ones."""
-    from probe import api
     from probe.cli.progress import Progress
-    from probe.reports.table import render
+    from probe.reports.rank_table import render
 
     keep_freed_memory()
     names = [name.strip() for name in backbones.split(",")] if backbones else None
     with Progress(quiet=quiet) as progress:
-        ranking = api.rank(
+        ranking = probe.rank(
             real,
             gen,
             bank=bank,
@@ -77,7 +77,7 @@ def rank(
             out=out,
             device=device,
             offline=offline,
-            report=progress,
+            on_event=progress,
         )
     if ranking is None:  # another process of torchrun's speaks
         return

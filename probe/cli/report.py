@@ -21,6 +21,6 @@ def report(
     ] = None,
 ) -> None:
     """Write the page of a ranking or a training run: one file that opens offline."""
-    from probe.reports.run import write_report
+    from probe.reports.report import write_report
 
     say(write_report(run, out))

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+import probe
 from probe.cli.options import number
 from probe.cli.output import say, show_view
 from probe.options import SHARE
@@ -50,13 +51,12 @@ def score(
 
     Valid for that ranking's generator and its kind of reals alone.
     """
-    from probe import api
     from probe.cli.progress import Progress
-    from probe.reports.verdicts import remarks, render
+    from probe.reports.score_table import remarks, render
 
     names = [name.strip() for name in backbones.split(",")] if backbones else None
     with Progress(quiet=quiet) as progress:
-        found = api.score(
+        found = probe.score(
             images,
             run,
             bank=bank,
@@ -64,7 +64,7 @@ def score(
             threshold=threshold,
             device=device,
             offline=offline,
-            report=progress,
+            on_event=progress,
         )
     show_view(render(found, format.value))
     if format is Format.CSV:  # which has no place for what must be read beside the numbers

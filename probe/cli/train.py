@@ -7,9 +7,10 @@ from typing import Annotated
 
 import typer
 
+import probe
+from probe.accel.memory import keep_freed_memory
 from probe.cli.options import number, with_options
 from probe.cli.output import say
-from probe.memory import keep_freed_memory
 from probe.options import Range
 from probe.training.config import TrainConfig
 
@@ -62,17 +63,17 @@ def train(
     if gpus > 1 and "WORLD_SIZE" not in os.environ:
         _start_processes(gpus, device)
     keep_freed_memory()
-    from probe import api
-    from probe.cli.training import TrainLog
+    from probe.api.train import plan_training
+    from probe.cli.train_progress import TrainLog
 
     names = [name.strip() for name in backbones.split(",")] if backbones else None
     with TrainLog(quiet=quiet) as log:
         common = {"config": config, "bank": bank, "backbones": names, "init": init,
                   "device": device, "precision": precision, "offline": offline}  # fmt: skip
         if dry_run:
-            log.show_estimate(api.plan_training(real, **common, report=log))
+            log.show_estimate(plan_training(real, **common, on_event=log))
             return
-        snapshot = api.train(real, outdir=outdir, resume=resume, **common, report=log)
+        snapshot = probe.train(real, outdir=outdir, resume=resume, **common, on_event=log)
     if os.environ.get("RANK", "0") == "0":
         say(snapshot)
 
@@ -83,7 +84,8 @@ def _start_processes(count: int, device: str) -> None:
     Raises:
         UsageError: there are not as many GPUs.
     """
-    from probe.runtime import check_gpus, choose_device
+    from probe.devices import choose_device
+    from probe.processes import check_gpus
 
     if choose_device(device).type == "cuda":
         check_gpus(count)

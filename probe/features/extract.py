@@ -16,13 +16,15 @@ import numpy as np
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from probe.accel.memory import give_back_freed_memory, in_batches
 from probe.bank.base import Backbone
+from probe.context import Context
+from probe.devices import autocast, free_bytes, pin, send
 from probe.errors import BackboneBroken, BackboneUnavailable, BrokenImageError, CacheError
+from probe.events import BackboneFailed, FeaturesStored
 from probe.features.steady import require_steady
 from probe.features.store import FeatureSpace
 from probe.images.base import Broken, ImageSource
-from probe.memory import give_back_freed_memory, in_batches
-from probe.runtime import World, autocast, free_bytes, pin, send
 
 UNIT_BYTES = 128 * 2**20  # of decoded pixels; two units are in memory at a time
 UNIT_MOST = 512
@@ -32,8 +34,6 @@ CPU_BATCH, GPU_BATCH = 16, 256
 GPU_BYTES = 2048  # per pixel of a backbone's input; VGG-16 in float32 needs 1 811 on an H100
 POOL_BYTES = 1 * 2**30  # of loaded backbones that are kept between units, on a CPU
 GPU_SHARE = 0.5  # of a GPU's free memory: for kept backbones, and for a batch beside a generator's
-
-Report = Callable[[dict[str, Any]], None]
 
 
 @dataclass(frozen=True)
@@ -154,202 +154,185 @@ def measure(backbone: Backbone, device: torch.device) -> dict[str, Any]:
     }
 
 
-def _units(
-    source: ImageSource,
-    order: Sequence[int],
-    extraction: Extraction,
-    count: int,
-    resolution: int,
-    lacking: Callable[[list[str]], set[int]],
-    device: torch.device,
-) -> Iterator[_Unit]:
-    """Yield units until enough images were accepted; the next one is prepared meanwhile."""
-    size = max(1, min(UNIT_MOST, UNIT_BYTES // (3 * resolution**2)))
-
-    def prepare(indices: list[int]) -> _Unit:
-        keys = source.keys(indices)
-        wanted = sorted(lacking(keys))
-        if not wanted:
-            return _Unit(indices, keys, None, {}, {})
-        batch = source.load([indices[i] for i in wanted], resolution)
-        row = {index: r for r, index in enumerate(batch.indices)}
-        decoded = {i: row[indices[i]] for i in wanted if indices[i] in row}
-        return _Unit(indices, keys, pin(batch.images, device), decoded, batch.broken)
-
-    with ThreadPoolExecutor(1) as background:
-        position = 0
-        while len(extraction.indices) < count and position < len(order):
-            # One unit ahead of the accepted images; broken ones are made up for at the end.
-            want = min(count - len(extraction.indices), len(order) - position)
-            parts = [
-                list(order[position + s : position + min(s + size, want)])
-                for s in range(0, want, size)
-            ]
-            position += want
-            ahead = background.submit(prepare, parts[0])
-            for following in [*parts[1:], None]:
-                unit = ahead.result()
-                if following is not None:
-                    ahead = background.submit(prepare, following)
-                yield unit
-
-
-def extract(
-    source: ImageSource,
-    order: Sequence[int],
-    count: int,
-    spaces: Mapping[str, FeatureSpace],
-    pool: BackbonePool,
-    *,
-    resolution: int,
-    device: torch.device,
-    report: Report,
-    strict: bool = False,
-) -> Extraction:
-    """Make sure that the first `count` usable images of an order have features everywhere.
+class Extractor:
+    """Makes sure that images have features in several backbones.
 
     Args:
-        source: the images.
-        order: indices in the order in which they are to be used, without repeats.
-        count: how many usable images are wanted; fewer are taken when there are no more.
-        spaces: backbone name → where its rows are kept, and in which precision it runs.
-        pool: loads backbones by name.
-        resolution: side in pixels at which all images meet before the backbone's own resize.
-        device: where to compute.
-        report: is given one record per backbone and unit: name, done, computed, seconds.
-        strict: raise for the first broken image instead of skipping it.
+        spaces: backbone name → where its features are kept, and in which precision it runs.
+        load: builds a backbone by its name, on the CPU.
+        ctx: where to compute.
+        resolution: side in pixels at which all images meet before a backbone's own resize.
 
-    Returns:
-        Which images were used, which are broken, and which backbones failed.
-
-    Raises:
-        BrokenImageError: an image is broken, under `strict`.
-        CacheError: the rows cannot be kept.
+    Attributes:
+        spaces: those of the backbones that have not failed.
     """
-    extraction = Extraction()
-    alive = dict(spaces)
 
-    def lacking(keys: list[str]) -> set[int]:
-        return {i for space in list(alive.values()) for i in space.missing(keys)}
+    def __init__(
+        self,
+        spaces: Mapping[str, FeatureSpace],
+        load: Callable[[str], Backbone],
+        ctx: Context,
+        *,
+        resolution: int,
+    ) -> None:
+        self.spaces = dict(spaces)
+        self.pool = BackbonePool(load, ctx.device)
+        self.ctx, self.resolution = ctx, resolution
 
-    units = _units(source, order, extraction, count, resolution, lacking, device)
-    for unit in units:
-        # Threads that decode and networks that run leave holes between each other's blocks, which
-        # would pile up with the number of images.
-        if unit.images is not None:
-            give_back_freed_memory()
-        if strict and unit.broken:
-            first = next(iter(unit.broken.values()))
-            raise BrokenImageError(
-                f"{source.name}: {first.name}: {first.reason}. Move it away, or leave out --strict."
+    def extract(
+        self, source: ImageSource, order: Sequence[int], count: int, *, strict: bool = False
+    ) -> Extraction:
+        """Make sure that the first `count` usable images of an order have features everywhere.
+
+        Backbones that fail are left out from then on. `FeaturesStored` is told once per backbone
+        and unit.
+
+        Args:
+            source: the images.
+            order: indices in the order in which they are to be used, without repeats.
+            count: how many usable images are wanted; fewer are taken when there are no more.
+            strict: raise for the first broken image instead of skipping it.
+
+        Returns:
+            Which images were used, which are broken, and which backbones failed.
+
+        Raises:
+            BrokenImageError: an image is broken, under `strict`.
+            CacheError: the rows cannot be kept.
+        """
+        extraction = Extraction()
+        for unit in self._units(source, order, extraction, count):
+            # Threads that decode and networks that run leave holes between each other's blocks,
+            # which would pile up with the number of images.
+            if unit.images is not None:
+                give_back_freed_memory()
+            if strict and unit.broken:
+                first = next(iter(unit.broken.values()))
+                raise BrokenImageError(
+                    f"{source.name}: {first.name}: {first.reason}. Move it away, or leave out "
+                    "--strict."
+                )
+            for name in list(self.spaces):
+                self._store(name, unit, extraction)
+            for index, key in zip(unit.indices, unit.keys, strict=True):
+                if index not in unit.broken:
+                    extraction.indices.append(index)
+                    extraction.keys.append(key)
+            extraction.broken.extend(unit.broken.values())
+            if not self.spaces:
+                break
+        for name, space in self.spaces.items():
+            if not space.facts():  # gone or damaged, though no row was missing
+                with suppress(BackboneUnavailable):
+                    space.write_facts(measure(self.pool.get(name), self.ctx.device))
+        return extraction
+
+    def share_out(self, source: ImageSource, order: Sequence[int]) -> None:
+        """Let every process extract its share of the images, and wait for all of them.
+
+        Afterwards each process finds all rows in the store, which the processes have in common.
+        What a process could not do is left out here; whoever needs it meets the reason again in
+        `extract`.
+        """
+        processes = self.ctx.processes
+        if processes.size == 1:
+            return
+        every, listening = dict(self.spaces), self.ctx
+        self.ctx = self.ctx.quiet()
+        mine = processes.share(order)
+        self.extract(source, mine, len(mine))
+        self.spaces, self.ctx = every, listening
+        processes.wait()
+        for space in self.spaces.values():
+            space.refresh()
+
+    def _units(
+        self, source: ImageSource, order: Sequence[int], extraction: Extraction, count: int
+    ) -> Iterator[_Unit]:
+        """Yield units until enough images were accepted; the next one is prepared meanwhile."""
+        size = max(1, min(UNIT_MOST, UNIT_BYTES // (3 * self.resolution**2)))
+
+        def prepare(indices: list[int]) -> _Unit:
+            keys = source.keys(indices)
+            spaces = list(self.spaces.values())
+            wanted = sorted({i for space in spaces for i in space.missing(keys)})
+            if not wanted:
+                return _Unit(indices, keys, None, {}, {})
+            batch = source.load([indices[i] for i in wanted], self.resolution)
+            row = {index: r for r, index in enumerate(batch.indices)}
+            decoded = {i: row[indices[i]] for i in wanted if indices[i] in row}
+            return _Unit(indices, keys, pin(batch.images, self.ctx.device), decoded, batch.broken)
+
+        with ThreadPoolExecutor(1) as background:
+            position = 0
+            while len(extraction.indices) < count and position < len(order):
+                # One unit ahead of the accepted images; broken ones are made up for at the end.
+                want = min(count - len(extraction.indices), len(order) - position)
+                parts = [
+                    list(order[position + s : position + min(s + size, want)])
+                    for s in range(0, want, size)
+                ]
+                position += want
+                ahead = background.submit(prepare, parts[0])
+                for following in [*parts[1:], None]:
+                    unit = ahead.result()
+                    if following is not None:
+                        ahead = background.submit(prepare, following)
+                    yield unit
+
+    def _store(self, name: str, unit: _Unit, extraction: Extraction) -> None:
+        """Compute and store the rows that one backbone lacks of a unit."""
+        space, started = self.spaces[name], time.monotonic()
+        todo = [i for i in space.missing(unit.keys) if i in unit.decoded]
+        if todo:
+            assert unit.images is not None
+            rows = [unit.decoded[i] for i in todo]
+            images = unit.images if rows == list(range(len(unit.images))) else unit.images[rows]
+            try:
+                self._run(name, [unit.keys[i] for i in todo], images)
+            except CacheError:  # concerns every backbone
+                raise
+            except BackboneUnavailable as error:
+                self._fail(name, Failure(error.status, error.reason, error.remedy), extraction)
+                return
+            except Exception as error:  # one broken backbone is a row, not the end of the run
+                reason = f"{type(error).__name__}: {error}".split("\n")[0]
+                self._fail(name, Failure("failed", reason), extraction)
+                return
+        self.ctx.tell(
+            FeaturesStored(
+                backbone=name,
+                done=len(unit.indices) - len(unit.broken),
+                computed=len(todo),
+                seconds=time.monotonic() - started,
             )
-        for name, space in list(alive.items()):
-            started = time.monotonic()
-            todo = [i for i in space.missing(unit.keys) if i in unit.decoded]
-            if todo:
-                assert unit.images is not None
-                rows = [unit.decoded[i] for i in todo]
-                images = unit.images if rows == list(range(len(unit.images))) else unit.images[rows]
-                try:
-                    _run(name, space, pool, [unit.keys[i] for i in todo], images, device)
-                except CacheError:  # concerns every backbone
-                    raise
-                except BackboneUnavailable as error:
-                    failure = Failure(error.status, error.reason, error.remedy)
-                except Exception as error:  # one broken backbone is a row, not the end of the run
-                    failure = Failure("failed", f"{type(error).__name__}: {error}".split("\n")[0])
-                else:
-                    failure = None
-                if failure is not None:
-                    extraction.failures[name] = failure
-                    del alive[name]
-                    pool.drop(name)
-                    report({"event": "failed", "backbone": name, "reason": failure.reason})
-                    continue
-            good = len(unit.indices) - len(unit.broken)
-            report(
-                {
-                    "event": "features",
-                    "backbone": name,
-                    "done": good,
-                    "computed": len(todo),
-                    "seconds": time.monotonic() - started,
-                }
-            )
-        broken = unit.broken
-        for index, key in zip(unit.indices, unit.keys, strict=True):
-            if index not in broken:
-                extraction.indices.append(index)
-                extraction.keys.append(key)
-        extraction.broken.extend(broken.values())
-        if not alive:
-            break
-    for name, space in alive.items():
-        if not space.facts():  # gone or damaged, though no row was missing
-            with suppress(BackboneUnavailable):
-                space.write_facts(measure(pool.get(name), device))
-    return extraction
+        )
 
+    def _fail(self, name: str, failure: Failure, extraction: Extraction) -> None:
+        extraction.failures[name] = failure
+        del self.spaces[name]
+        self.pool.drop(name)
+        self.ctx.tell(BackboneFailed(name, failure.reason))
 
-def share_out(
-    world: World,
-    source: ImageSource,
-    order: Sequence[int],
-    spaces: Mapping[str, FeatureSpace],
-    pool: BackbonePool,
-    *,
-    resolution: int,
-    device: torch.device,
-) -> None:
-    """Let every process extract its share of the images, and wait for all of them.
+    def _run(self, name: str, keys: list[str], images: torch.Tensor) -> None:
+        """Compute and store the rows of one backbone for one unit."""
+        backbone, space = self.pool.get(name), self.spaces[name]
+        device, precision = self.ctx.device, space.record["precision"]
+        known = space.facts()
+        facts = known or measure(backbone, device)
 
-    Afterwards each process finds all rows in the store, which the processes have in common. What a
-    process could not do is left out here; whoever needs it meets the reason again in `extract`.
-    """
-    if world.size == 1:
-        return
-    mine = world.share(order)
-    extract(
-        source,
-        mine,
-        len(mine),
-        spaces,
-        pool,
-        resolution=resolution,
-        device=device,
-        report=lambda record: None,
-    )
-    world.wait()
-    for space in spaces.values():
-        space.refresh()
+        def run(some: torch.Tensor) -> np.ndarray:
+            return pooled_features(backbone, some, device=device, precision=precision)
 
-
-def _run(
-    name: str,
-    space: FeatureSpace,
-    pool: BackbonePool,
-    keys: list[str],
-    images: torch.Tensor,
-    device: torch.device,
-) -> None:
-    """Compute and store the rows of one backbone for one unit."""
-    backbone = pool.get(name)
-    precision = space.record["precision"]
-    known = space.facts()
-    facts = known or measure(backbone, device)
-
-    def run(some: torch.Tensor) -> np.ndarray:
-        return pooled_features(backbone, some, device=device, precision=precision)
-
-    started = time.monotonic()
-    features = run(images)
-    speed = len(images) / (time.monotonic() - started)
-    if not np.isfinite(features).all():
-        remedy = "run it with --precision fp32" if precision != "fp32" else ""
-        raise BackboneBroken(f"its features are NaN or infinite in {precision}", remedy)
-    if not known:  # these are the first rows that are kept
-        require_steady(run, images, features, precision)
-    space.write(keys, features)
-    # The first unit pays for warming up: the fastest unit is the machine's speed.
-    facts["images_per_second"] = max(speed, facts.get("images_per_second", 0.0))
-    space.write_facts(facts)
+        started = time.monotonic()
+        features = run(images)
+        speed = len(images) / (time.monotonic() - started)
+        if not np.isfinite(features).all():
+            remedy = "run it with --precision fp32" if precision != "fp32" else ""
+            raise BackboneBroken(f"its features are NaN or infinite in {precision}", remedy)
+        if not known:  # these are the first rows that are kept
+            require_steady(run, images, features, precision)
+        space.write(keys, features)
+        # The first unit pays for warming up: the fastest unit is the machine's speed.
+        facts["images_per_second"] = max(speed, facts.get("images_per_second", 0.0))
+        space.write_facts(facts)

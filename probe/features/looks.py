@@ -7,11 +7,12 @@ import numpy as np
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
+from probe.context import Context
 from probe.errors import ImagesError
+from probe.events import Note
 from probe.features.copies import Copies
-from probe.features.pair import KINDS, PairFeatures, Report, digest_keys
+from probe.features.pair import KINDS, PairFeatures, digest_keys
 from probe.features.space import PIPELINE
-from probe.features.store import FeatureStore
 from probe.images.base import ImageSource
 
 SIDE = 16  # at which images are compared
@@ -103,8 +104,7 @@ def count_look_alikes(
     copies: Copies,
     sources: Sequence[ImageSource],
     found: PairFeatures,
-    store: FeatureStore,
-    report: Report,
+    ctx: Context,
 ) -> Copies:
     """Return copies among which images of both sets that look alike count.
 
@@ -112,17 +112,16 @@ def count_look_alikes(
         copies: by content key.
         sources: the real images and the generated ones, which are decoded or drawn once more.
         found: which of them are used.
-        store: remembers the outcome.
-        report: is given a note when images are compared.
+        ctx: its store remembers the outcome.
 
     Raises:
         ImagesError: images cannot be read any more.
     """
     keys = [key for kind in KINDS for key in found.keys[kind]]
     record = {"looks": [SIDE, NEAR], "pipeline": PIPELINE, "images": digest_keys(keys)}
-    arrays = store.recall(record)
+    arrays = ctx.store.recall(record)
     if arrays is None:
-        report({"event": "note", "text": f"Comparing {len(keys)} images by their looks."})
+        ctx.tell(Note(f"Comparing {len(keys)} images by their looks."))
         images = []
         for kind, source in zip(KINDS, sources, strict=True):
             decoded, kept, _ = thumbnails(source, found.indices[kind])
@@ -130,5 +129,5 @@ def count_look_alikes(
                 raise ImagesError(f"{source.name}: {lost} images became unreadable. Rank again.")
             images.append(decoded)
         arrays = {"groups": join_alike(copies.groups, np.concatenate(images))}
-        store.remember(record, arrays)
+        ctx.store.remember(record, arrays)
     return replace(copies, groups=arrays["groups"], by_looks=True)

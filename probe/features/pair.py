@@ -4,26 +4,24 @@ What a ranking and a measurement share: which images are used, in which order, u
 what one of them has computed is found by the other.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NoReturn
-
-import torch
+from typing import NoReturn
 
 from probe.bank.load import load_backbone
 from probe.bank.spec import BackboneSpec
+from probe.context import Context
 from probe.errors import BackboneUnavailable, ImagesError
-from probe.features.extract import BackbonePool, Failure, extract, share_out
+from probe.events import ExtractionStarted
+from probe.features.extract import Extractor, Failure
 from probe.features.space import open_space
-from probe.features.store import FeatureSpace, FeatureStore
+from probe.features.store import FeatureSpace
 from probe.files import digest_bytes
 from probe.images.base import Broken, ImageSource
 from probe.images.decode import describe_broken
-from probe.runtime import World, numpy_stream
+from probe.streams import numpy_stream
 
 KINDS = ("real", "fake")
-
-Report = Callable[[dict[str, Any]], None]
 
 
 @dataclass(frozen=True)
@@ -46,6 +44,23 @@ class PairFeatures:
     broken: list[Broken]
 
 
+@dataclass(frozen=True, kw_only=True)
+class Wanted:
+    """Which images of two sets are wanted; mappings by kind have "real" and "fake".
+
+    Attributes:
+        orders: kind → indices in the order in which images are to be used; see `draw_orders`.
+        counts: kind → how many.
+        least: how many of each kind are needed.
+        strict: whether the first broken image ends it, instead of being skipped.
+    """
+
+    orders: Mapping[str, Sequence[int]]
+    counts: Mapping[str, int]
+    least: int
+    strict: bool = False
+
+
 def digest_keys(keys: Sequence[str]) -> str:
     """Return the digest of a list of content keys, in order."""
     return digest_bytes("\n".join(keys).encode())
@@ -63,113 +78,75 @@ def extract_pair(
     real: ImageSource,
     fake: ImageSource,
     specs: Sequence[BackboneSpec],
+    wanted: Wanted,
+    ctx: Context,
     *,
-    orders: Mapping[str, Sequence[int]],
-    counts: Mapping[str, int],
-    least: int,
     resolution: int,
-    precision: str,
-    store: FeatureStore,
-    device: torch.device,
-    offline: bool,
-    calibration: ImageSource,
-    report: Report,
-    strict: bool = False,
-    world: World = World(),
 ) -> PairFeatures | None:
     """Make sure that reals and fakes have features in every backbone that can run here.
 
-    Where both counts are equal they stay so: images that are broken in one set and cannot be made
-    up for are left out of the other as well.
+    If both counts are equal they stay so: images that are broken in one set and cannot be made up
+    for are left out of the other as well. All processes extract.
 
     Args:
         real: the real images.
         fake: the generated images.
         specs: the backbones.
-        orders: see `draw_orders`.
-        counts: how many images of each kind are wanted.
-        least: how many of each kind are needed.
+        wanted: which images.
+        ctx: see `Context`.
         resolution: side in pixels at which all images meet.
-        precision: "auto", "fp32" or "bf16".
-        store: where features are kept.
-        device: where to compute.
-        offline: never download weights.
-        calibration: unlabelled images for networks with random weights.
-        report: is given progress records.
-        strict: raise for the first broken image instead of skipping it.
-        world: the processes; all extract, and the first returns.
 
     Returns:
         None on every process but the first.
 
     Raises:
-        ImagesError: fewer than `least` usable images of a kind.
-        BrokenImageError: an image is broken, under `strict`.
+        ImagesError: fewer usable images of a kind than needed.
+        BrokenImageError: an image is broken, under `wanted.strict`.
     """
     failures: dict[str, Failure] = {}
     by_name = {spec.name: spec for spec in specs}
     spaces = {}
     for name, spec in by_name.items():
         try:
-            spaces[name] = open_space(
-                spec,
-                store,
-                resolution=resolution,
-                precision=precision,
-                device=device,
-                offline=offline,
-                calibration=calibration,
-            )
+            spaces[name] = open_space(spec, ctx, resolution=resolution)
         except BackboneUnavailable as error:
             failures[name] = Failure("unavailable", error.reason, error.remedy)
     if not spaces:
         return PairFeatures({}, failures, {}, {}, [])
-    pool = BackbonePool(
-        lambda name: load_backbone(by_name[name], offline=offline, calibration=calibration), device
+    extractor = Extractor(
+        spaces,
+        lambda name: load_backbone(by_name[name], offline=ctx.offline, bn_images=ctx.bn_images),
+        ctx,
+        resolution=resolution,
     )
     sources = dict(zip(KINDS, (real, fake), strict=True))
-    run: dict[str, Any] = {"resolution": resolution, "device": device}
     for kind, source in sources.items():
-        share_out(world, source, orders[kind][: counts[kind]], spaces, pool, **run)
-    if not world.is_first:
+        extractor.share_out(source, wanted.orders[kind][: wanted.counts[kind]])
+    if not ctx.processes.is_first:
         return None
-    equal, wanted = counts["real"] == counts["fake"], dict(counts)
+    equal, counts = wanted.counts["real"] == wanted.counts["fake"], dict(wanted.counts)
     extractions = {}
     for kind, source in sources.items():
-        report(
-            {
-                "event": "start",
-                "class": kind,
-                "images": wanted[kind],
-                "total": sum(wanted.values()),
-                "backbones": list(spaces),
-            }
+        ctx.tell(
+            ExtractionStarted(
+                kind, counts[kind], total=sum(counts.values()), backbones=tuple(extractor.spaces)
+            )
         )
-        found = extract(
-            source,
-            orders[kind],
-            wanted[kind],
-            spaces,
-            pool,
-            **run,
-            report=report,
-            strict=strict,
-        )
+        found = extractor.extract(source, wanted.orders[kind], counts[kind], strict=wanted.strict)
         extractions[kind] = found
         failures.update(found.failures)
-        spaces = {name: space for name, space in spaces.items() if name not in failures}
-        if not spaces:
+        if not extractor.spaces:
             return PairFeatures({}, failures, {}, {}, found.broken)
-        if len(found.indices) < least:
-            refuse(source, len(found.indices), least, found.broken)
-        wanted[kind] = len(found.indices)
+        if len(found.indices) < wanted.least:
+            refuse(source, len(found.indices), wanted.least, found.broken)
+        counts[kind] = len(found.indices)
         if equal:
-            wanted = dict.fromkeys(KINDS, wanted[kind])
+            counts = dict.fromkeys(KINDS, counts[kind])
     return PairFeatures(
-        spaces=spaces,
+        spaces=extractor.spaces,
         failures=failures,
-        indices={kind: found.indices[: wanted[kind]] for kind, found in extractions.items()},
-        keys={kind: found.keys[: wanted[kind]] for kind, found in extractions.items()},
+        indices={kind: found.indices[: counts[kind]] for kind, found in extractions.items()},
+        keys={kind: found.keys[: counts[kind]] for kind, found in extractions.items()},
         broken=[b for found in extractions.values() for b in found.broken],
     )
 

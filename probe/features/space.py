@@ -7,10 +7,10 @@ import torch
 
 from probe.bank.load import input_spec, source_key
 from probe.bank.spec import BackboneSpec
-from probe.bank.weights import weights_digest
-from probe.features.store import FeatureSpace, FeatureStore
-from probe.images.base import ImageSource
-from probe.runtime import choose_precision
+from probe.bank.weights.find import weights_digest
+from probe.context import Context
+from probe.devices import choose_precision
+from probe.features.store import FeatureSpace
 
 PIPELINE = 3  # raised whenever decoding, resizing, pooling or folding changes a feature
 
@@ -35,42 +35,29 @@ def precision_for(spec: BackboneSpec, name: str, device: torch.device) -> str:
     return choose_precision(name, device)
 
 
-def open_space(
-    spec: BackboneSpec,
-    store: FeatureStore,
-    *,
-    resolution: int,
-    precision: str,
-    device: torch.device,
-    offline: bool,
-    calibration: ImageSource,
-) -> FeatureSpace:
+def open_space(spec: BackboneSpec, ctx: Context, *, resolution: int) -> FeatureSpace:
     """Return where an entry's features of images at `resolution` are kept.
 
     Its record holds everything that decides a feature besides the image.
 
     Args:
         spec: the entry.
-        store: of all features.
+        ctx: its precision may be "auto".
         resolution: side in pixels at which all images meet.
-        precision: "auto", "fp32" or "bf16".
-        device: where to compute.
-        offline: never download weights.
-        calibration: unlabelled images for networks with random weights.
 
     Raises:
         BackboneUnavailable: the entry's weights are not here.
     """
-    return store.space(
+    return ctx.store.space(
         {
             "pipeline": PIPELINE,
             "source": spec.source,
             "model": spec.model,
             "input": asdict(input_spec(spec)),
-            "weights": weights_digest(spec, offline=offline, calibration=calibration),
+            "weights": weights_digest(spec, offline=ctx.offline, bn_images=ctx.bn_images),
             "resolution": resolution,
-            "precision": precision_for(spec, precision, device),
-            "device": device.type,
+            "precision": precision_for(spec, ctx.precision, ctx.device),
+            "device": ctx.device.type,
             **source_key(spec),
         }
     )

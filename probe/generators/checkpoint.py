@@ -9,8 +9,8 @@ import torch
 
 from probe.errors import CheckpointError, UsageError, shown
 from probe.generators.base import Generator
-from probe.generators.families import FAMILIES
-from probe.generators.layers import ACTIVATIONS
+from probe.generators.files.families import FAMILIES
+from probe.generators.networks.layers import ACTIVATIONS
 
 # Bounds on what a file may make us allocate; the largest published networks are far below.
 BOUNDS = {
@@ -90,7 +90,7 @@ class Checkpoint:
 
     Attributes:
         generator: eval mode, float32, no gradients, on the CPU.
-        architecture: a name of `FAMILIES`, or of `probe.generators.programs.TITLES`.
+        architecture: a name of `FAMILIES`, or of `probe.generators.files.programs.TITLES`.
         digest: SHA-256 of the file.
         init: the constructor's arguments.
         place: the keys that lead to the generator in the file, "" for the file as a whole.

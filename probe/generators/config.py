@@ -1,9 +1,13 @@
 """How images are drawn from a generator. No torch here: the command line reads this."""
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from probe.errors import UsageError
 from probe.options import Range, check_numbers, option
+
+if TYPE_CHECKING:
+    import torch
 
 NOISE_MODES = ("random", "const", "none")
 
@@ -36,3 +40,20 @@ class SampleOptions:
         check_numbers(self)
         if self.noise not in NOISE_MODES:
             raise UsageError(f"--noise: '{self.noise}' is unknown. Use random, const or none.")
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """Which images a generator draws, and where.
+
+    Attributes:
+        count: how many.
+        seed: of the run.
+        sample: see `SampleOptions`.
+        device: where a checkpoint runs.
+    """
+
+    count: int
+    seed: int
+    sample: SampleOptions
+    device: "torch.device"

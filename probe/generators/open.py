@@ -14,21 +14,21 @@ from probe.generators.callables import (
     import_function,
     is_function_name,
 )
-from probe.generators.config import SampleOptions
-from probe.generators.formats import load_generator
-from probe.generators.programs import TITLES
-from probe.generators.run_folder import (
+from probe.generators.config import Drawing, SampleOptions
+from probe.generators.files.formats import load_generator
+from probe.generators.files.programs import TITLES
+from probe.generators.files.run_folder import (
     in_short,
     is_checkpoint,
     is_run_folder,
     refuse_checkpoints,
 )
+from probe.generators.files.torch_file import zip_kind
 from probe.generators.sampler import GeneratorSource, check_class, draw_images
-from probe.generators.torch_file import zip_kind
 from probe.images.archive import DAMAGED
 from probe.images.base import ImageSource
 from probe.images.open import open_images
-from probe.runtime import numpy_stream
+from probe.streams import numpy_stream
 
 Draw = Callable[[Sequence[int]], tuple[torch.Tensor, list[int] | None]]
 
@@ -42,24 +42,13 @@ def what_runs(gen: str, sample: SampleOptions) -> str | None:
     return None
 
 
-def open_fakes(
-    gen: str,
-    *,
-    real: ImageSource,
-    count: int,
-    seed: int,
-    sample: SampleOptions,
-    device: torch.device,
-) -> ImageSource:
+def open_fakes(gen: str, real: ImageSource, drawing: Drawing) -> ImageSource:
     """Open `--gen`: a folder or zip of images, a checkpoint, a program or a function.
 
     Args:
         gen: a path, or `module:function`.
         real: the real images; their labels are what a conditional generator is sampled with.
-        count: how many images a generator is asked for.
-        seed: of the run.
-        sample: how a checkpoint is sampled.
-        device: where a checkpoint runs.
+        drawing: what a generator is asked for.
 
     Raises:
         ImagesError: a folder or zip without images.
@@ -67,10 +56,12 @@ def open_fakes(
         UsageError: sampling flags together with a folder of images or a function, or labels of
             other classes than a conditional generator's.
     """
-    path = Path(gen)
+    path, sample = Path(gen), drawing.sample
     if is_function_name(gen):
         _no_sampling(gen, "is a function of your own", sample)
-        return CallableSource(import_function(gen), name=gen, count=count, seed=seed)
+        return CallableSource(
+            import_function(gen), name=gen, count=drawing.count, seed=drawing.seed
+        )
     if _holds_images(path):
         _no_sampling(gen, "holds finished images", sample)
         return open_images(path)
@@ -79,13 +70,11 @@ def open_fakes(
     return GeneratorSource(
         checkpoint,
         name=gen,
-        count=count,
-        seed=seed,
-        psi=sample.trunc,
-        noise=sample.noise,
+        count=drawing.count,
+        seed=drawing.seed,
+        sample=sample,
         labels=_labels(real, checkpoint.generator.c_dim, gen) if is_drawn else None,
-        class_index=sample.class_index,
-        device=device,
+        device=drawing.device,
     )
 
 

@@ -7,14 +7,16 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
+from probe.accel.memory import in_batches
+from probe.devices import send
 from probe.errors import CheckpointError, UsageError
 from probe.files import digest_json
 from probe.generators.base import Generator, to_uint8
 from probe.generators.checkpoint import Checkpoint
+from probe.generators.config import SampleOptions
 from probe.images.base import Batch, Header
 from probe.images.resize import squares
-from probe.memory import in_batches
-from probe.runtime import numpy_stream, send, torch_stream
+from probe.streams import numpy_stream, torch_stream
 
 SEEDS_PER_RUN = 1_000_000
 BATCH = 32
@@ -115,10 +117,8 @@ class GeneratorSource:
         name: what the user typed.
         count: how many images the source has.
         seed: of the run.
-        psi: truncation.
-        noise: "random", "const" or "none".
-        labels: classes of the reals; a conditional generator's are drawn from them.
-        class_index: one class for all instead.
+        sample: truncation, noise, and one class for all.
+        labels: classes of the reals, from which a conditional generator's are drawn otherwise.
         device: where to compute.
 
     Raises:
@@ -135,17 +135,16 @@ class GeneratorSource:
         name: str,
         count: int,
         seed: int = 0,
-        psi: float = 1.0,
-        noise: str = "random",
+        sample: SampleOptions | None = None,
         labels: Sequence[int] | None = None,
-        class_index: int | None = None,
         device: torch.device | None = None,
     ) -> None:
+        sample = sample or SampleOptions()
         self.checkpoint, self.name, self.count = checkpoint, name, count
-        self.seed, self.psi, self.noise = seed, psi, noise
+        self.seed, self.psi, self.noise = seed, sample.trunc, sample.noise
         self.device = device or torch.device("cpu")
         self._generator = checkpoint.generator.to(self.device, memory_format=torch.channels_last)
-        self.labels = self._draw_labels(labels, class_index)
+        self.labels = self._draw_labels(labels, sample.class_index)
 
     def _draw_labels(
         self, labels: Sequence[int] | None, class_index: int | None

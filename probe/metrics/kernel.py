@@ -10,7 +10,7 @@ import numpy as np
 from scipy.special import stdtrit
 
 from probe.metrics.tables import check_pair
-from probe.runtime import numpy_stream
+from probe.streams import numpy_stream
 
 MOST = 5000  # samples of each set; more would cost the square of their number
 GROUPS = 20  # of the jackknife

@@ -5,20 +5,28 @@ is extracted.
 """
 
 import math
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
 import numpy as np
-import torch
 
 from probe.bank.fid import FID, fid_spec, how_to_get
 from probe.bank.spec import BackboneSpec
-from probe.bank.weights import verified_weights
+from probe.bank.weights.find import verified_weights
+from probe.context import Context
 from probe.errors import BackboneUnavailable, ImagesError
+from probe.events import MetricsStarted
 from probe.features.copies import find_copies
 from probe.features.extract import Failure
-from probe.features.pair import digest_keys, draw_orders, extract_pair, no_backbone, refuse
+from probe.features.pair import (
+    Wanted,
+    digest_keys,
+    draw_orders,
+    extract_pair,
+    no_backbone,
+    refuse,
+)
 from probe.features.space import library_versions
 from probe.features.store import FeatureSpace, FeatureStore
 from probe.images.base import Broken, ImageSource
@@ -33,20 +41,14 @@ FORMULAS = 2  # raised whenever a metric changes
 AMPLE = 2  # images per dimension, below which the Fréchet distance's bias is spoken of
 PUBLISHED = 50_000  # generated images in the FIDs of papers
 
-Report = Callable[[dict[str, Any]], None]
-
 
 def measure(
     real: ImageSource,
     fake: ImageSource,
     specs: Sequence[BackboneSpec],
-    *,
     options: MeasureOptions,
-    store: FeatureStore,
-    device: torch.device,
-    offline: bool,
-    calibration: ImageSource,
-    report: Report,
+    ctx: Context,
+    *,
     trained_against: Collection[str] | None = None,
     config: Mapping[str, Any] | None = None,
 ) -> Measurement:
@@ -57,11 +59,7 @@ def measure(
         fake: the generated images.
         specs: the backbones in whose features to measure.
         options: see `MeasureOptions`.
-        store: where features and results are kept.
-        device: where to compute.
-        offline: never download weights.
-        calibration: unlabelled images for networks with random weights.
-        report: is given progress records.
+        ctx: its precision is that of `options`; one process.
         trained_against: names of the backbones on which the generator's discriminators were built,
             None where that is not known.
         config: plain values to keep in the record besides the options.
@@ -73,36 +71,25 @@ def measure(
         BackboneUnavailable: no backbone can run here.
     """
     resolution = options.resolution or fake.resolution
-    counts = _counts(real, fake, options)
-    orders = draw_orders(real, fake, options.seed)
-    passes = [(list(specs), options.precision)]
+    wanted = Wanted(
+        orders=draw_orders(real, fake, options.seed),
+        counts=_counts(real, fake, options),
+        least=LEAST_IMAGES,
+        strict=options.strict,
+    )
+    passes = [(list(specs), ctx)]
     failures: dict[str, Failure] = {}
     if options.fid:
         inception = fid_spec()
         try:
-            verified_weights(inception, offline=offline)
-            passes.append(([inception], "fp32"))
+            verified_weights(inception, offline=ctx.offline)
+            passes.append(([inception], ctx.in_precision("fp32")))
         except BackboneUnavailable as error:
             failures[inception.name] = Failure("unavailable", error.reason, how_to_get(inception))
         specs = [*specs, inception]
     spaces, measured = {}, None
-    for some, precision in passes:
-        found = extract_pair(
-            real,
-            fake,
-            some,
-            orders=orders,
-            counts=counts,
-            least=LEAST_IMAGES,
-            resolution=resolution,
-            precision=precision,
-            store=store,
-            device=device,
-            offline=offline,
-            calibration=calibration,
-            report=report,
-            strict=options.strict,
-        )
+    for some, within in passes:
+        found = extract_pair(real, fake, some, wanted, within, resolution=resolution)
         assert found is not None  # there is one process
         failures |= found.failures
         spaces |= found.spaces
@@ -123,11 +110,11 @@ def measure(
         if spec.name in failures:
             rows.append(Distances(**described, **asdict(failures[spec.name])))
             continue
-        report({"event": "measure", "backbone": spec.name})
+        ctx.tell(MetricsStarted(spec.name))
         rows.append(
             Distances(
                 **described,
-                **_measure(spaces[spec.name], keys, options.seed, store),
+                **_measure(spaces[spec.name], keys, options.seed, ctx.store),
                 trained_against=None if trained_against is None else spec.name in trained_against,
                 dim=spaces[spec.name].facts().get("dim"),
                 computed_in=spaces[spec.name].record["precision"],
@@ -149,7 +136,7 @@ def measure(
         config={
             **(config or {}),
             "options": asdict(options),
-            "device": str(device),
+            "device": str(ctx.device),
             "real": {**real.identity(), "images_digest": digest_keys(keys["real"])},
             "fake": {**fake.identity(), "images_digest": digest_keys(keys["fake"])},
             "versions": library_versions(spaces.values()),

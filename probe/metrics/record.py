@@ -15,7 +15,7 @@ class Distances:
 
     Attributes:
         name: the bank entry's name.
-        role: "evaluator", "discriminator" or "control" (random weights).
+        role: "evaluator", "candidate" or "control" (random weights).
         status: "ok", "unavailable" (weights or code are not here) or "failed" (broke).
         reason: why it is not "ok".
         remedy: what helps.

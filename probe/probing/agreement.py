@@ -12,7 +12,7 @@ from scipy.stats import rankdata
 
 from probe.probing.protocol import CHANCE, ProbeResult
 from probe.probing.units import images_of, strata
-from probe.runtime import numpy_stream
+from probe.streams import numpy_stream
 
 CLIP = 12.0  # nats of log-odds: beyond this an image is as clear as any
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
+from probe.bank.spec import RecordedRole
 from probe.errors import ProbeError
 from probe.probing.protocol import CHANCE, PROTOCOLS
 from probe.registry import lookup
@@ -25,7 +26,7 @@ class Row:
 
     Attributes:
         name: the bank entry's name; the null row's says whose features it uses.
-        role: "discriminator", "evaluator", "control" (random weights) or "null".
+        role: "candidate", "evaluator", "control" (random weights) or "null".
         status: "ok", "unavailable" (weights or code are not here) or "failed" (broke).
         reason: why it is not "ok".
         remedy: the command that helps.
@@ -49,7 +50,7 @@ class Row:
     """
 
     name: str
-    role: str
+    role: RecordedRole
     status: str = "ok"
     reason: Text = ""
     remedy: Text = ""

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from sklearn.linear_model import LogisticRegression
 
 
-def logistic(strength: float) -> LogisticRegression:
+def logistic(c: float) -> LogisticRegression:
     """Return an unfitted L2 logistic regression.
 
     The tolerance bounds the largest entry of the mean gradient, which fades where the classes
@@ -13,21 +13,21 @@ def logistic(strength: float) -> LogisticRegression:
     at 1e-9; at 1e-5, a separable set scored -0.013 in place of -0.004.
 
     Args:
-        strength: scikit-learn's C, one over the penalty on the summed log loss.
+        c: scikit-learn's C, one over the penalty on the summed log loss.
     """
-    return LogisticRegression(C=strength, tol=1e-7, max_iter=5000)
+    return LogisticRegression(C=c, tol=1e-7, max_iter=5000)
 
 
-def reference_logistic(strength: float) -> LogisticRegression:
+def reference_logistic(c: float) -> LogisticRegression:
     """Return the reference's: 5 000 iterations at most, default tolerance (method 2.2d).
 
     Args:
-        strength: scikit-learn's C.
+        c: scikit-learn's C.
     """
-    return LogisticRegression(C=strength, max_iter=5000, random_state=0)
+    return LogisticRegression(C=c, max_iter=5000, random_state=0)
 
 
-# name → strength → unfitted estimator with `decision_function`, in nats of log-odds.
+# name → C → unfitted estimator with `decision_function`, in nats of log-odds.
 PROBES: Mapping[str, Callable[[float], LogisticRegression]] = {
     "logistic": logistic,
     "reference": reference_logistic,

@@ -1,6 +1,6 @@
 """How one backbone is scored: the protocols, the splits they ask for, the result.
 
-`FAIR` is the design's protocol (design 1.2): standardised features, a strength chosen on the
+`FAIR` is the design's protocol (design 1.2): standardised features, C chosen on the
 training half alone, both halves held out in turn. `PAPER` is the procedure of "Ensembling
 Off-the-shelf Models for GAN Training" as its code runs it (method 2.2). `evaluate` follows them.
 """
@@ -13,7 +13,7 @@ from typing import Literal
 import numpy as np
 
 from probe.probing.units import images_of, strata
-from probe.runtime import numpy_stream
+from probe.streams import numpy_stream
 
 CHANCE = -math.log(2)
 
@@ -26,7 +26,7 @@ class Protocol:
         name: "fair" or "paper".
         probe: a name of `PROBES`.
         standardise: whether to use zero mean and unit deviation of the training half.
-        strengths: values of C, ascending; several are chosen among by the cross-validated log loss
+        c_values: values of C, ascending; several are chosen among by the cross-validated log loss
             of a logistic regression on the training half alone, one is used as it is.
         repeats: number of random half/half splits.
         folds: of the inner cross-validation.
@@ -38,7 +38,7 @@ class Protocol:
     name: str
     probe: str
     standardise: bool
-    strengths: tuple[float, ...]
+    c_values: tuple[float, ...]
     repeats: int = 3
     folds: int = 3
     swap: bool = True
@@ -51,14 +51,14 @@ FAIR = Protocol(
     name="fair",
     probe="logistic",
     standardise=True,
-    strengths=tuple(10 ** (e / 2) for e in range(-12, 5)),
+    c_values=tuple(10 ** (e / 2) for e in range(-12, 5)),
 )
 # Method 2.2 d-e. docs/leaderboard.md lists what differs from the reference.
 PAPER = Protocol(
     name="paper",
     probe="reference",
     standardise=False,
-    strengths=(0.2,),
+    c_values=(0.2,),
     swap=False,
     criterion="accuracy",
 )
@@ -84,7 +84,7 @@ class ProbeResult:
             right side of probability 1/2; NaN likewise.
         image_counts: int64 (n_real + n_fake,): by how many splits the image was held out.
         groups: int64 (n_real + n_fake,): the same number for copies of one image.
-        strengths: the C of every fit, in the order of `splits`.
+        c_values: the C of every fit, in the order of `splits`.
         weights: float64 (d,) of the mean of all splits' probes, on features as they come: its
             log-odds are `features @ weights + intercept`.
         intercept: of the same.
@@ -101,7 +101,7 @@ class ProbeResult:
     image_hits: np.ndarray
     image_counts: np.ndarray
     groups: np.ndarray
-    strengths: tuple[float, ...]
+    c_values: tuple[float, ...]
     weights: np.ndarray
     intercept: float
     unconverged: int
@@ -116,7 +116,7 @@ class ProbeResult:
             "image_hits": self.image_hits,
             "image_counts": self.image_counts,
             "groups": self.groups,
-            "strengths": np.array(self.strengths, dtype=np.float64),
+            "c_values": np.array(self.c_values, dtype=np.float64),
             "weights": np.append(self.weights, self.intercept),
             "numbers": np.array(
                 [self.score, self.accuracy, self.auroc, self.unconverged, self.n_real, self.n_fake],
@@ -137,7 +137,7 @@ class ProbeResult:
             image_hits=arrays["image_hits"],
             image_counts=arrays["image_counts"],
             groups=arrays["groups"],
-            strengths=tuple(arrays["strengths"].tolist()),
+            c_values=tuple(arrays["c_values"].tolist()),
             weights=arrays["weights"][:-1],
             intercept=float(arrays["weights"][-1]),
             unconverged=int(unconverged),

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from statistics import NormalDist
 from typing import Any
 
@@ -10,64 +10,75 @@ import numpy as np
 
 from probe.bank.spec import BackboneSpec
 from probe.errors import ProbeError
+from probe.probing.config import RankOptions
 from probe.probing.leaderboard import Leaderboard, Row
 from probe.probing.protocol import CHANCE, PROTOCOLS, ProbeResult
-from probe.probing.score import Bootstrap, bootstrap
 from probe.probing.strategies import choosable
+from probe.probing.uncertainty import Bootstrap, bootstrap
 from probe.probing.units import error_of_mean, strata
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setting:
+    """What a leaderboard tells besides its results.
+
+    Attributes:
+        failures: name → status, reason and remedy of the backbones without a result.
+        facts: name → dim, params, flops, images_per_second, precision.
+        resolution: see `Leaderboard`.
+        audit: see `Leaderboard`.
+        notes: sentences to which those about the results are added.
+        config: see `Leaderboard`.
+    """
+
+    failures: Mapping[str, Mapping[str, str]]
+    facts: Mapping[str, Mapping[str, Any]]
+    resolution: int
+    audit: list[dict[str, Any]]
+    notes: list[str]
+    config: dict[str, Any]
 
 
 def build_leaderboard(
     specs: Sequence[BackboneSpec],
     results: Mapping[str, ProbeResult],
-    *,
-    failures: Mapping[str, Mapping[str, str]],
-    facts: Mapping[str, Mapping[str, Any]],
     null: tuple[str, ProbeResult] | None,
+    setting: Setting,
+    *,
     protocol: str,
-    seed: int,
-    k: int,
-    resolution: int,
-    audit: list[dict[str, Any]],
-    notes: list[str],
-    config: dict[str, Any],
+    options: RankOptions,
 ) -> Leaderboard:
     """Rank what was scored and say what it means.
 
     Args:
         specs: all entries asked for, in the bank's order.
         results: name → probe result.
-        failures: name → status, reason and remedy of those without a result.
-        facts: name → dim, params, flops, images_per_second, precision.
         null: whose features, and the result of reals against other reals.
+        setting: see `Setting`.
         protocol: name of the protocol.
-        seed: of the bootstrap.
-        k: how many K-fixed would take.
-        resolution: see `Leaderboard`.
-        audit: see `Leaderboard`.
-        notes: sentences to which ours are added.
-        config: see `Leaderboard`.
+        options: give the bootstrap's seed, and k.
 
     Raises:
         ProbeError: there is no result.
     """
+    seed, notes = options.seed, setting.notes
     if not results:
         raise ProbeError("No backbone has a score, so there is nothing to rank.")
     scored = [s for s in specs if s.name in results]
-    rows, spread = build_rows(scored, results, facts=facts, protocol=protocol, seed=seed)
+    rows, spread = build_rows(scored, results, facts=setting.facts, protocol=protocol, seed=seed)
     board = Leaderboard(
         protocol=protocol,
         seed=seed,
         n_real=next(iter(results.values())).n_real,
         n_fake=next(iter(results.values())).n_fake,
-        resolution=resolution,
+        resolution=setting.resolution,
         rows=tuple(rows),
-        audit=audit,
+        audit=setting.audit,
         notes=notes,
-        config=config,
+        config=setting.config,
     )
     # The command line's k may ask for more than there are; training insists (`strategies.require`).
-    picks = choosable(board)[:k] if board.winner else ()
+    picks = choosable(board)[: options.k] if board.winner else ()
     rows = [replace(row, picked=row.name in picks) for row in rows]
     notes = [*notes, *_reading(board, spread, results)]
     if null is not None:
@@ -75,7 +86,7 @@ def build_leaderboard(
         notes += _null_reading(rows[-1])
     rows.sort(key=lambda row: _order(row, protocol))
     rows += [
-        Row(name=s.name, role=s.role, **_described(s), **failures[s.name])
+        Row(name=s.name, role=s.role, **_described(s), **setting.failures[s.name])
         for s in specs
         if s.name not in results
     ]

@@ -18,7 +18,7 @@ Strategy = Callable[["Sequence[Leaderboard]", int, Collection[str]], tuple[str, 
 
 def choosable(board: "Leaderboard", used: Collection[str] = ()) -> tuple[str, ...]:
     """Return the discriminators with a score that are not in use, best first."""
-    return tuple(r.name for r in board.ranked if r.role == "discriminator" and r.name not in used)
+    return tuple(r.name for r in board.ranked if r.role == "candidate" and r.name not in used)
 
 
 def fixed(boards: "Sequence[Leaderboard]", k: int, used: Collection[str] = ()) -> tuple[str, ...]:
@@ -84,7 +84,7 @@ def require(board: "Leaderboard", k: int) -> None:
         missing = [
             f"{r.name} is {r.status} ({r.reason}{f'; {r.remedy}' if r.remedy else ''})"
             for r in board.rows
-            if r.status != "ok" and r.role == "discriminator"
+            if r.status != "ok" and r.role == "candidate"
         ]
         because = f" Missing: {', '.join(missing)}." if missing else " The bank has no more."
         raise UsageError(

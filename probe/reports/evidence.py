@@ -17,8 +17,8 @@ from safetensors.numpy import load, save
 from probe.errors import ProbeError
 from probe.files import write_bytes
 from probe.probing.protocol import ProbeResult
-from probe.probing.ranking import Ranking
-from probe.runtime import numpy_stream
+from probe.probing.rank import Ranking
+from probe.streams import numpy_stream
 
 EVIDENCE_FILE = "evidence.safetensors"
 SHOWN = 8  # pictures of each sort and backbone

@@ -64,7 +64,7 @@ def rank_page(folder: Path) -> str:
     board = boards[0]
     results: Any = scored[board.protocol]
     picks = [row.name for row in board.rows if row.picked]
-    able = [row.name for row in board.ranked if row.role == "discriminator"]
+    able = [row.name for row in board.ranked if row.role == "candidate"]
     order = [row.name for row in board.rows if row.name in results]
     alike = agreement({name: results[name] for name in order}) if len(order) > 1 else None
     ranked = [row.name for row in board.ranked if row.name in results]

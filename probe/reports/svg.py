@@ -12,6 +12,7 @@ import numpy as np
 from markupsafe import Markup, escape
 
 LEFT, RIGHT, TOP, BOTTOM = 46, 10, 10, 36
+WIDTH, HEIGHT = 340, 230
 TICKS = 5
 
 
@@ -81,10 +82,8 @@ def plot(
     xlabel: str,
     ylabel: str,
     label: str,
-    width: int = 340,
-    height: int = 230,
 ) -> Markup:
-    """Return a plot.
+    """Return a plot, `WIDTH` by `HEIGHT` CSS pixels; the page may shrink it.
 
     Args:
         layers: drawn in order.
@@ -93,15 +92,13 @@ def plot(
         xlabel: what the axis is, with the unit.
         ylabel: likewise.
         label: what a reader who does not see the plot is told.
-        width: in CSS pixels at full size; the page may shrink it.
-        height: likewise.
     """
-    frame = _Frame(x, y, width, height)
+    frame = _Frame(x, y, WIDTH, HEIGHT)
     parts = [frame.axes(xlabel, ylabel), *(frame.draw(layer) for layer in layers)]
     return Markup(
         '<svg class="plot" viewBox="0 0 {w} {h}" width="{w}" height="{h}" role="img" '
         'aria-label="{label}">{body}</svg>'
-    ).format(w=width, h=height, label=label, body=Markup("").join(parts))
+    ).format(w=WIDTH, h=HEIGHT, label=label, body=Markup("").join(parts))
 
 
 def whisker(

@@ -196,14 +196,22 @@ def _styles(joined: Sequence[str]) -> dict[str, str]:
     return {name: f"c{i % COLOURS}" for i, name in enumerate(["D", *joined])}
 
 
+@dataclass(frozen=True)
+class Axis:
+    """The upright axis of curves; an end that is None follows the values."""
+
+    label: str
+    low: float | None = None
+    high: float | None = None
+
+
 def _curves(
     title: str,
     series: Series,
     marks: Sequence[Mark],
+    y: Axis,
     *,
-    ylabel: str,
     note: str,
-    y: tuple[float | None, float | None] = (None, None),
     bands: Mapping[str, tuple[np.ndarray, np.ndarray]] | None = None,
     known: Mapping[str, str] | None = None,
 ) -> Figure | None:
@@ -213,10 +221,10 @@ def _curves(
     if not finite:
         return None
     values = np.concatenate([points[:, 1] for points in finite.values()])
-    low = float(values.min()) if y[0] is None else y[0]
-    high = float(values.max()) if y[1] is None else y[1]
+    low = float(values.min()) if y.low is None else y.low
+    high = float(values.max()) if y.high is None else y.high
     room = 0.06 * (high - low) or 0.5 * (abs(high) or 1)
-    low, high = low - room * (y[0] is None), high + room * (y[1] is None)
+    low, high = low - room * (y.low is None), high + room * (y.high is None)
     last = max(float(points[-1, 0]) for points in finite.values())
     styles = dict(known or {})
     for name in finite:
@@ -238,7 +246,7 @@ def _curves(
     return Figure(
         title,
         plot(layers, x=(0, last or 1), y=(low, high), xlabel="thousands of images shown",
-             ylabel=ylabel, label=f"{title}: {summary}. {note}"),
+             ylabel=y.label, label=f"{title}: {summary}. {note}"),
         note,
         ("kimg", *finite),
         rows,
@@ -264,7 +272,7 @@ def _distance_figures(
         bands = {"distance": (low, high)} if np.isfinite(ends).all() and lines else {}
         name = {"frechet": "Fréchet", "kernel": "Kernel"}.get(kind, kind)
         note = f"In {evaluator}, on which no discriminator is built; lower is better."
-        yield _curves(f"{name} distance", {"distance": points}, marks, ylabel="distance",
+        yield _curves(f"{name} distance", {"distance": points}, marks, Axis("distance"),
                       note=note, bands=bands)  # fmt: skip
 
 
@@ -281,7 +289,7 @@ def _accuracy_figures(folder: Path, marks: Sequence[Mark]) -> Iterable[Figure | 
     for name, series in found.items():
         title = "Own discriminator" if name == "D" else f"Discriminator on {name}"
         arrays = {kind: np.array(points) for kind, points in series.items()}
-        yield _curves(title, arrays, marks, ylabel="accuracy", note=note, y=(0.0, 1.0))
+        yield _curves(title, arrays, marks, Axis("accuracy", 0.0, 1.0), note=note)
 
 
 def _probe_figures(
@@ -293,7 +301,7 @@ def _probe_figures(
             series.setdefault(name, []).append((line.kimg, score))
     yield _curves(
         "Probe scores", {name: np.array(points) for name, points in series.items()}, marks,
-        ylabel="score, nats", known=styles,
+        Axis("score, nats"), known=styles,
         note="How well each backbone tells the snapshot from the reals; −0.693 is chance, and "
         "where a good generator goes.",
     )  # fmt: skip
@@ -313,15 +321,15 @@ def _stats_figures(
             for name in sorted(found)
         }
 
-    yield _curves("Augmentation strength p", series("Progress/augment"), marks, ylabel="p",
+    yield _curves("Augmentation strength p", series("Progress/augment"), marks, Axis("p", 0.0),
                   note="Of ADA, by discriminator. Above 0.8 augmentations leak into the images.",
-                  y=(0.0, None), known=styles)  # fmt: skip
-    yield _curves("Generator's loss", series("Loss/G/"), marks, ylabel="loss, nats",
+                  known=styles)  # fmt: skip
+    yield _curves("Generator's loss", series("Loss/G/"), marks, Axis("loss, nats"),
                   note="By discriminator; D is its own. Far above 0.693: not fooled.",
                   known=styles)  # fmt: skip
     speed = dict(zip(["steps"], series("Timing/sec_per_kimg").values(), strict=False))
-    yield _curves("Time", speed, marks, ylabel="s per kimg",
-                  note="Of training steps, without evaluation.", y=(0.0, None))  # fmt: skip
+    yield _curves("Time", speed, marks, Axis("s per kimg", 0.0),
+                  note="Of training steps, without evaluation.")  # fmt: skip
 
 
 def _selection(choice: Choice) -> Mapping[str, Any]:

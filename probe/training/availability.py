@@ -2,25 +2,26 @@
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
 from probe.bank.spec import BackboneSpec
-from probe.bank.weights import find_weights
+from probe.bank.weights.find import find_weights
+from probe.devices import peak_gib
+from probe.discriminators.member import discriminator_step, generator_gradient
 from probe.errors import BackboneUnavailable, UsageError
-from probe.runtime import World, peak_gib
+from probe.processes import Processes
+from probe.training.candidates import Candidates
 from probe.training.clock import Clock
 from probe.training.config import TrainConfig
-from probe.training.ensemble import discriminator_step, generator_gradient
-from probe.training.evaluation import Candidates
-from probe.training.reals import RealStream
 from probe.training.run import Run
+from probe.training.session import open_session, open_stream
 from probe.training.state import TrainState
 from probe.training.step import train_step
 
 
-def require_backbones(config: TrainConfig, candidates: Candidates) -> list[str]:
+def require_backbones(config: TrainConfig, candidates: Candidates, *, offline: bool) -> list[str]:
     """Check that the bank's weights suffice for the strategy.
 
     Returns:
@@ -30,7 +31,7 @@ def require_backbones(config: TrainConfig, candidates: Candidates) -> list[str]:
         UsageError: fewer backbones than k are here, says which are missing; or nobody judges.
     """
     notes = []
-    problems = missing(candidates.specs, offline=candidates.offline)
+    problems = missing(candidates.specs, offline=offline)
     if config.strategy != "none":
         able = [spec.name for spec in candidates.specs if spec.name not in problems]
         if len(able) < config.k:
@@ -53,7 +54,7 @@ def require_backbones(config: TrainConfig, candidates: Candidates) -> list[str]:
                 "the latest snapshot is taken instead."
             )
         return [*notes, "The bank has no evaluator: no distances are measured."]
-    absent = missing([judge], offline=candidates.offline)
+    absent = missing([judge], offline=offline)
     if absent:
         text = f"The evaluator {judge.name} is not here ({absent[judge.name]})"
         if config.strategy != "none":
@@ -108,29 +109,22 @@ def estimate(run: Run, state: TrainState) -> Estimate:
 
     The state is trained a little on the way: give one that is thrown away.
     """
-    config, world = run.plan.config, World()
+    # Alone, even if several processes will share the batches.
+    run = replace(run, ctx=replace(run.ctx, processes=Processes()))
+    config, clock = run.plan.config, Clock(run.ctx.device)
     assert config.batch is not None
-    stream = RealStream(
-        run.reals, batch=config.batch, mirror=config.mirror, seed=config.seed, world=world,
-        device=run.device,
-    )  # fmt: skip
-    labels = None
-    if run.reals.c_dim and run.reals.training.labels is not None:
-        labels = torch.tensor(run.reals.training.labels)
+    stream, session = open_stream(run), open_session(run, clock)
 
     def synchronise() -> float:
-        if run.device.type == "cuda":
-            torch.cuda.synchronize(run.device)
+        if run.ctx.device.type == "cuda":
+            torch.cuda.synchronize(run.ctx.device)
         return time.monotonic()
 
     # A whole period of the regularisers, after one step that warms up.
     steps = min(config.r1_interval, 16)
     for n in range(steps + 1):
-        reals, c = stream.at(state.images)
-        train_step(
-            state, reals, c, config, labels=labels, world=world, precision=run.precision,
-            clock=Clock(run.device),
-        )  # fmt: skip
+        reals = stream.at(state.images)
+        train_step(state, reals, session)
         if n == 0:
             started = synchronise()
         elif n == 1 and synchronise() - started > 5:
@@ -138,7 +132,7 @@ def estimate(run: Run, state: TrainState) -> Estimate:
             break
     own = (synchronise() - started) / steps * 1000 / config.batch
     each = {}
-    absent = missing(run.candidates.specs, offline=run.candidates.offline)
+    absent = missing(run.candidates.specs, offline=run.ctx.offline)
     for spec in run.candidates.specs:
         if spec.name in absent:
             continue
@@ -146,10 +140,9 @@ def estimate(run: Run, state: TrainState) -> Estimate:
         for n in range(2):
             if n == 1:
                 started = synchronise()
-            step = {"world": world, "seen": n, "precision": run.precision,
-                    "span": Clock(run.device).span}  # fmt: skip
-            generator_gradient([member], reals, c, **step)
-            discriminator_step(member, reals, c, reals, c, **step)
+            step = session.step(n)
+            generator_gradient([member], reals, step)
+            discriminator_step(member, reals, reals, step)
         each[spec.name] = (synchronise() - started) * 1000 / config.batch
         del member
-    return Estimate(own, each, peak_gib(run.device))
+    return Estimate(own, each, peak_gib(run.ctx.device))

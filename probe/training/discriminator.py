@@ -8,63 +8,12 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.nn import functional as F
 
+from probe.discriminators.layers import ConvLayer
 from probe.errors import UsageError, shown
-from probe.generators.layers import (
-    FullyConnected,
-    Mapping,
-    activate,
-    activation_gain,
-    filter2d,
-    low_pass,
-)
+from probe.generators.networks.layers import FullyConnected, Mapping
 
-TAPS = (1, 3, 3, 1)
 ARCHITECTURES = ("resnet", "orig")
-
-
-class ConvLayer(nn.Module):
-    """Equalised convolution, optionally pre-filtered and halved; (N, I, H, W) → (N, O, ·, ·)."""
-
-    def __init__(
-        self,
-        in_channels: int,
-        out_channels: int,
-        kernel: int,
-        *,
-        bias: bool = True,
-        activation: str = "lrelu",
-        down: bool = False,
-        conv_clamp: float | None = None,
-    ) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.randn(out_channels, in_channels, kernel, kernel))
-        self.bias = nn.Parameter(torch.zeros(out_channels)) if bias else None
-        self.register_buffer("resample_filter", filter2d(TAPS))
-        self.weight_gain = 1 / math.sqrt(in_channels * kernel**2)
-        self.activation, self.activation_gain = activation, activation_gain(activation)
-        self.kernel, self.down = kernel, down
-        self.conv_clamp = conv_clamp
-
-    def forward(self, x: torch.Tensor, gain: float = 1) -> torch.Tensor:
-        """Apply the layer; `gain` multiplies the activation's own gain."""
-        scale = self.activation_gain * gain
-        weight = self.weight * (self.weight_gain * scale)
-        bias = None if self.bias is None else self.bias * scale
-        pad = self.kernel // 2
-        if not self.down:
-            x = F.conv2d(x, weight, bias, padding=pad)
-        elif self.kernel == 1:
-            # Decimating before the 1x1 convolution does a quarter of its work. The low-pass runs
-            # at full rate all the same: the gradient of a strided depthwise convolution was
-            # measured to be seven times slower on CPUs.
-            x = low_pass(x, self.resample_filter, before=1, after=1)[:, :, ::2, ::2]
-            x = F.conv2d(x, weight, bias)
-        else:
-            x = low_pass(x, self.resample_filter, before=1 + pad, after=1 + pad)
-            x = F.conv2d(x, weight, bias, stride=2)
-        return activate(x, self.activation, self.conv_clamp and self.conv_clamp * gain)
 
 
 class Block(nn.Module):

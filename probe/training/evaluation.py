@@ -2,60 +2,30 @@
 
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 
-from probe.bank.load import input_spec, load_backbone
+from probe.bank.load import load_backbone
 from probe.bank.spec import BackboneSpec
-from probe.bank.weights import weights_digest
+from probe.context import Context
+from probe.devices import autocast, send
+from probe.discriminators.member import Member
 from probe.errors import BackboneUnavailable, ProbeError
-from probe.features.extract import BackbonePool, extract, pooled_features, share_out
+from probe.features.extract import Extractor, pooled_features
 from probe.features.space import open_space
-from probe.features.store import FeatureStore
-from probe.files import digest_json
 from probe.generators.checkpoint import Checkpoint
+from probe.generators.networks.stylegan2 import Generator
 from probe.generators.sampler import GeneratorSource
-from probe.generators.stylegan2 import Generator
 from probe.images.base import ImageSource
 from probe.metrics.frechet import FrechetReference
 from probe.metrics.kernel import kernel_distance
-from probe.runtime import World, autocast, send
-from probe.training.ensemble import Member, OwnNetwork
+from probe.training.own import OwnNetwork
 from probe.training.reals import Reals, load_whole, one_hot, refuse_broken
 
 PART = 64
 WATCHED = 256  # images of each kind on which the discriminators' accuracies are taken
-
-
-@dataclass(frozen=True)
-class Candidates:
-    """The bank as a run sees it.
-
-    Attributes:
-        specs: the backbones that may become discriminators.
-        evaluator: the one that judges, or None.
-        store: where features are kept.
-        calibration: unlabelled images for networks with random weights.
-        offline: never download weights.
-    """
-
-    specs: Sequence[BackboneSpec]
-    evaluator: BackboneSpec | None
-    store: FeatureStore
-    calibration: ImageSource
-    offline: bool
-
-    def digest(self, spec: BackboneSpec) -> str:
-        """Return the digest of what an entry's network computes: its weights, its input, its taps.
-
-        Raises:
-            BackboneUnavailable: the weights are not here.
-        """
-        weights = weights_digest(spec, offline=self.offline, calibration=self.calibration)
-        taken = {"pool": spec.pool, "taps": spec.taps, "tap_norm": spec.tap_norm}
-        return digest_json({"weights": weights, "input": asdict(input_spec(spec)), **taken})
 
 
 @dataclass(frozen=True)
@@ -94,15 +64,7 @@ class Evaluator:
     """Judges snapshots in the features of the bank's evaluator, against all training images."""
 
     def __init__(
-        self,
-        candidates: Candidates,
-        reals: Reals,
-        *,
-        count: int,
-        seed: int,
-        device: torch.device,
-        precision: str,
-        world: World,
+        self, spec: BackboneSpec, reals: Reals, ctx: Context, *, count: int, seed: int
     ) -> None:
         """Load the evaluator and extract the training images' features.
 
@@ -110,57 +72,40 @@ class Evaluator:
             BackboneUnavailable: its weights are not here, or it broke.
             ProbeError: an image is not what it was when the run began.
         """
-        spec = candidates.evaluator
-        assert spec is not None
         self.name, self.reals, self.count, self.seed = spec.name, reals, count, seed
-        self.device, self.precision, self.world = device, precision, world
-        space = open_space(
-            spec,
-            candidates.store,
+        self.ctx = ctx
+        space = open_space(spec, ctx, resolution=reals.resolution)
+        extractor = Extractor(
+            {spec.name: space},
+            lambda name: load_backbone(spec, offline=ctx.offline, bn_images=ctx.bn_images),
+            ctx.quiet(),
             resolution=reals.resolution,
-            precision=precision,
-            device=device,
-            offline=candidates.offline,
-            calibration=candidates.calibration,
-        )
-        pool = BackbonePool(
-            lambda name: load_backbone(
-                spec, offline=candidates.offline, calibration=candidates.calibration
-            ),
-            device,
         )
         everything = list(range(len(reals.training)))
-        run = {"resolution": reals.resolution, "device": device}
-        share_out(world, reals.training, everything, {spec.name: space}, pool, **run)
-        if world.is_first:
-            found = extract(
-                reals.training,
-                everything,
-                len(everything),
-                {spec.name: space},
-                pool,
-                **run,
-                report=lambda record: None,
-            )
+        extractor.share_out(reals.training, everything)
+        if ctx.processes.is_first:
+            found = extractor.extract(reals.training, everything, len(everything))
             for failure in found.failures.values():
                 raise BackboneUnavailable(f"the evaluator {spec.name}: {failure.reason}")
             refuse_broken(reals.training, found.broken)
             self.features = space.read(found.keys)
             self.reference = FrechetReference(self.features)
-        self.backbone = pool.get(spec.name)
+        self.backbone = extractor.pool.get(spec.name)
 
     def measure(self, generator: Generator) -> Distances | None:
         """Return the distances of a generator's samples; None on every process but the first."""
         started = time.monotonic()
         source = sample_source(generator, self.reals, count=self.count, seed=self.seed)
-        mine, rows = self.world.share(range(self.count)), []
+        mine, rows = self.ctx.processes.share(range(self.count)), []
         for start in range(0, len(mine), PART):
             images = source.load(mine[start : start + PART], self.reals.resolution).images
             rows.append(
-                pooled_features(self.backbone, images, device=self.device, precision=self.precision)
+                pooled_features(
+                    self.backbone, images, device=self.ctx.device, precision=self.ctx.precision
+                )
             )
-        fakes = self.world.gather(np.concatenate(rows))
-        if not self.world.is_first:
+        fakes = self.ctx.processes.gather(np.concatenate(rows))
+        if not self.ctx.processes.is_first:
             return None
         if not np.isfinite(fakes).all():
             raise ProbeError(
@@ -182,10 +127,9 @@ def accuracies(
     members: Sequence[Member],
     generator: Generator,
     reals: Reals,
+    ctx: Context,
     *,
     seed: int,
-    device: torch.device,
-    precision: str,
 ) -> dict[str, float]:
     """Return the share of images that each discriminator calls rightly, without augmentation.
 
@@ -202,15 +146,17 @@ def accuracies(
     found = {}
     for kind, source in groups.items():
         indices = list(range(min(WATCHED, len(source))))
-        right = {member.name: torch.zeros([], device=device) for member in members}
+        right = {member.name: torch.zeros([], device=ctx.device) for member in members}
         for start in range(0, len(indices), PART):
             part = indices[start : start + PART]
-            images = send(load_whole(source, part, reals.resolution), device).float() / 127.5 - 1
+            images = (
+                send(load_whole(source, part, reals.resolution), ctx.device).float() / 127.5 - 1
+            )
             labels = [source.labels[i] for i in part] if reals.c_dim and source.labels else None
             c = one_hot(reals, labels)
-            c = None if c is None else send(c, device)
+            c = None if c is None else send(c, ctx.device)
             for member in members:
-                with autocast(device, precision):
+                with autocast(ctx.device, ctx.precision):
                     logits = _in_groups(member, images, c)
                 right[member.name] += ((logits > 0) == (kind != "fake")).sum()
         found |= {f"Accuracy/{name}/{kind}": n.item() / len(indices) for name, n in right.items()}

@@ -8,17 +8,18 @@ from typing import Any
 
 import torch
 
+from probe.discriminators.layers import TAPS
 from probe.errors import CheckpointError, UsageError, shown
 from probe.generators.checkpoint import build_network, check_arguments
-from probe.generators.companions import Network, read_companions
-from probe.generators.families import FAMILIES
-from probe.generators.formats import load_generator
-from probe.generators.layers import filter2d
-from probe.generators.programs import TITLES
-from probe.generators.stylegan2 import Generator
-from probe.generators.torch_file import zip_kind
+from probe.generators.files.companions import Network, read_companions
+from probe.generators.files.families import FAMILIES
+from probe.generators.files.formats import load_generator
+from probe.generators.files.programs import TITLES
+from probe.generators.files.torch_file import zip_kind
+from probe.generators.networks.layers import filter2d
+from probe.generators.networks.stylegan2 import Generator
 from probe.training.config import TrainConfig
-from probe.training.discriminator import ARCHITECTURES, TAPS, Discriminator
+from probe.training.discriminator import ARCHITECTURES, Discriminator
 
 # Of the original discriminator's arguments, those that change no weight and no result here.
 IGNORED = ("num_fp16_res", "block_kwargs", "cmap_dim", "mapping_kwargs")

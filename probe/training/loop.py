@@ -12,22 +12,26 @@ from pathlib import Path
 
 import torch
 
+from probe.devices import autocast, peak_gib
 from probe.errors import ProbeError
+from probe.events import Note, SnapshotSaved, StageStarted, StepDone, TickDone
 from probe.files import copy_file, write_json
 from probe.generators.base import to_uint8
-from probe.generators.formats import load_generator
-from probe.generators.run_folder import BEST
-from probe.generators.snapshot import save_snapshot
+from probe.generators.files.formats import load_generator
+from probe.generators.files.run_folder import BEST
+from probe.generators.files.snapshot import save_snapshot
 from probe.images.grid import save_grid
-from probe.runtime import autocast, peak_gib, torch_stream
+from probe.streams import torch_stream
+from probe.training.candidates import network_digest
 from probe.training.clock import Clock
-from probe.training.ensemble import is_smoothed
 from probe.training.evaluation import Evaluator, accuracies
-from probe.training.reals import RealStream, load_pixels, one_hot
+from probe.training.own import head_options
+from probe.training.reals import load_pixels, one_hot
 from probe.training.records import RunRecords, summarise
 from probe.training.resume import resume
 from probe.training.run import PROGRESS_FILE, Run
 from probe.training.selection import rank_snapshot, select
+from probe.training.session import open_session, open_stream
 from probe.training.state import TrainState
 from probe.training.state_file import has_state, write_state
 from probe.training.step import train_step
@@ -49,26 +53,20 @@ def train(run: Run, state: TrainState) -> Path:
         ProbeError: the state in the directory belongs to another run or is damaged, or a loss or
             weight became NaN or infinite; the last good state is kept.
     """
-    config, world = run.plan.config, run.world
+    config, processes = run.plan.config, run.ctx.processes
     assert config.batch is not None
     fresh = not resume(run, state)
-    stream = RealStream(
-        run.reals, batch=config.batch, mirror=config.mirror, seed=config.seed, world=world,
-        device=run.device,
-    )  # fmt: skip
-    labels = None
-    if run.reals.c_dim and run.reals.training.labels is not None:
-        labels = torch.tensor(run.reals.training.labels)
+    clock = Clock(run.ctx.device)
+    stream, session = open_stream(run), open_session(run, clock)
     seen = None if fresh else state.images
-    records = RunRecords(run.folder, seen) if world.is_first else None
+    records = RunRecords(run.folder, seen) if processes.is_first else None
     evaluator = _open_evaluator(run)
-    if fresh and world.is_first:
+    if fresh and processes.is_first:
         _write_reals(run)
         _write_grid(run, state, "fakes_init.png")
     if fresh and ("init" in run.metadata or run.plan.stage_ends[0] == 0):
         _take_snapshot(run, state, evaluator, records)  # what is inherited takes part
 
-    clock = Clock(run.device)
     tick_images = max(1, round(config.tick * 1000))
     while True:
         ends = [end - state.shift for end in run.plan.stage_ends]
@@ -82,14 +80,11 @@ def train(run: Run, state: TrainState) -> Path:
         started, first = time.monotonic(), state.images
         while state.images < min((state.tick + 1) * tick_images, ends[state.stage]):
             with clock.span("data"):
-                reals, c_real = stream.at(state.images)
-            found = train_step(
-                state, reals, c_real, config,
-                labels=labels, world=world, precision=run.precision, clock=clock,
-            )  # fmt: skip
+                reals = stream.at(state.images)
+            found = train_step(state, reals, session)
             for name, value in found.items():
                 stats.setdefault(name, []).append(value)
-            run.report({"event": "step", "images": state.images, "total": ends[-1]})
+            run.ctx.tell(StepDone(state.images, total=ends[-1]))
         snaps = state.tick // config.snap
         state.tick = state.images // tick_images  # a batch may be larger than a tick
         record = summarise(stats)
@@ -111,32 +106,26 @@ def train(run: Run, state: TrainState) -> Path:
 
 def _open_evaluator(run: Run) -> Evaluator | None:
     """Return the judge of snapshots, where the bank has one and it is wanted."""
-    config = run.plan.config
-    if not config.eval_num or run.candidates.evaluator is None:
+    config, judge = run.plan.config, run.candidates.evaluator
+    if not config.eval_num or judge is None:
         return None
-    return Evaluator(
-        run.candidates, run.reals, count=config.eval_num, seed=config.seed, device=run.device,
-        precision=run.precision, world=run.world,
-    )  # fmt: skip
+    return Evaluator(judge, run.reals, run.ctx, count=config.eval_num, seed=config.seed)
 
 
 def _begin_stage(run: Run, state: TrainState) -> None:
     """Rank the unused backbones on the best snapshot and let the chosen ones join."""
-    config = run.plan.config
     snapshot = run.folder / BEST
     if state.best is None:
         snapshot = run.snapshot_at(state.images)
-    run.world.wait()  # the first process has written it
+    run.ctx.processes.wait()  # the first process has written it
     checkpoint = load_generator(snapshot)
-    choices = select(
-        state.stage + 1, snapshot, checkpoint, run.folder, run.reals, run.candidates, state.names,
-        config=config, device=run.device, precision=run.precision, world=run.world,
-        report=run.report,
-    )  # fmt: skip
+    choices = select(run, state.stage + 1, snapshot, checkpoint, state.names)
+    options = head_options(run.plan.config)
     for choice in choices:
-        smooth = is_smoothed(config, choice.accuracy)
+        smooth = options.is_smoothed(choice.accuracy)
         state.members.append(run.member(choice.name, smooth=smooth))
-        state.weights[choice.name] = run.candidates.digest(run.spec(choice.name))
+        spec = run.candidates.spec(choice.name)
+        state.weights[choice.name] = network_digest(spec, run.ctx)
     if choices:
         # Its gradient grows twenty times and more when a backbone joins. Moments of the smaller one
         # would let Adam take steps ten times too long until it has forgotten them, and the
@@ -144,16 +133,14 @@ def _begin_stage(run: Run, state: TrainState) -> None:
         state.generator_optimizer.state.clear()
     state.stage += 1
     state.stale = (0, float("inf"))
-    run.report(
-        {
-            "event": "stage",
-            "stage": state.stage,
-            "kimg": state.images / 1000,
-            "snapshot": snapshot.name,
-            "added": [c.name for c in choices],
-            "smoothed": [m.name for m in state.members if m.target != 1],
-            "members": state.names,
-        }
+    run.ctx.tell(
+        StageStarted(
+            stage=state.stage,
+            kimg=state.images / 1000,
+            snapshot=snapshot.name,
+            added=tuple(c.name for c in choices),
+            smoothed=tuple(m.name for m in state.members if m.target != 1),
+        )
     )
     _save(run, state)
 
@@ -163,7 +150,7 @@ def _end_stage_early(run: Run, state: TrainState, end: int) -> None:
     state.shift += max(0, end - state.images)
     state.stale = (0, float("inf"))
     text = f"Stage {state.stage} ends early: {run.plan.config.patience} snapshots were no better."
-    run.report({"event": "note", "text": text})
+    run.ctx.tell(Note(text))
 
 
 def _end_tick(
@@ -189,26 +176,23 @@ def _end_tick(
             suffix = "" if member.name == "D" else f"/{member.name}"
             values[f"Progress/augment{suffix}"] = member.adaptive.p
             if member.adaptive.leaking and state.tick % config.snap == 0:
-                run.report(
-                    {
-                        "event": "note",
-                        "text": f"p of {member.name} is {member.adaptive.p:.2f}: above 0.8, "
+                run.ctx.tell(
+                    Note(
+                        f"p of {member.name} is {member.adaptive.p:.2f}: above 0.8, "
                         "augmentations begin to leak into the images. More data, a lower --target "
-                        "or --target-heads, or --aug diffaugment would help.",
-                    }
+                        "or --target-heads, or --aug diffaugment would help."
+                    )
                 )
     for name, spent in clock.take().items():
         values[f"Timing/{name}"] = spent / shown * 1000
-    if run.device.type == "cuda":
-        values["Resources/peak_gpu_mem_gb"] = peak_gib(run.device)
+    if run.ctx.device.type == "cuda":
+        values["Resources/peak_gpu_mem_gb"] = peak_gib(run.ctx.device)
     record |= {name: {"num": 1, "mean": float(v), "std": 0.0} for name, v in values.items()}
     if records is not None:
         records.stats(state.images, record)
     means = {name: value["mean"] for name, value in record.items()}
     total = run.plan.stage_ends[-1] - state.shift
-    run.report(
-        {"event": "tick", "members": state.names, "best": state.best, "total": total, **means}
-    )
+    run.ctx.tell(TickDone(tuple(state.names), state.best, total=total, statistics=means))
 
 
 def _stop_if_broken(run: Run, state: TrainState, record: dict[str, dict[str, float]]) -> None:
@@ -237,7 +221,7 @@ def _take_snapshot(
     """Write images and the average generator, judge it, and keep it if it is the best so far."""
     config, path = run.plan.config, run.snapshot_path(state.images)
     started = time.monotonic()
-    if run.world.is_first:
+    if run.ctx.processes.is_first:
         _write_grid(run, state, f"fakes{run.number(state.images)}.png")
         kimg = {"kimg": state.images / 1000, "discriminators": state.names}
         save_snapshot(path, state.average, metadata={**run.metadata, **kimg})
@@ -253,36 +237,21 @@ def _take_snapshot(
             results = {kernel: found["kernel"], f"{kernel}-low": found["kernel_low"],
                        f"{kernel}-high": found["kernel_high"]}  # fmt: skip
             records.metric(kernel, state.images, results, path.name, seconds)
-        found = run.world.broadcast(found)
+        found = run.ctx.processes.broadcast(found)
         _judge(run, state, found["frechet"], path)
-    if run.world.is_first:
-        right = accuracies(
-            state.members, state.average, run.reals, seed=config.seed, device=run.device,
-            precision=run.precision,
-        )  # fmt: skip
+    if run.ctx.processes.is_first:
+        right = accuracies(state.members, state.average, run.reals, run.ctx, seed=config.seed)
         if records is not None:
             records.metric("accuracy", state.images, right, path.name, 0.0)
             found |= right
     if config.track_probes:
-        run.world.wait()
-        board = rank_snapshot(
-            load_generator(path), run.reals, run.candidates, [], together=False, config=config,
-            device=run.device, precision=run.precision, world=run.world,
-            report=lambda record: None,
-        )  # fmt: skip
+        run.ctx.processes.wait()
+        board = rank_snapshot(run, load_generator(path), [], run.ctx.quiet())
         if board is not None and records is not None:
             scores = {r.name: r.score for r in board.rows if r.score is not None and r.rank}
             records.probes(state.images, path.name, scores)
-    run.report(
-        {
-            "event": "snapshot",
-            "path": str(path),
-            "kimg": state.images / 1000,
-            "seconds": time.monotonic() - started,
-            "best": state.best,
-            **found,
-        }
-    )
+    seconds = time.monotonic() - started
+    run.ctx.tell(SnapshotSaved(str(path), state.images / 1000, seconds, results=found))
 
 
 def _judge(run: Run, state: TrainState, distance: float, path: Path) -> None:
@@ -291,19 +260,19 @@ def _judge(run: Run, state: TrainState, distance: float, path: Path) -> None:
     state.stale = (0, distance) if distance < least else (count + 1, least)
     if state.best is None or distance < state.best[1]:
         state.best = (state.images / 1000, distance)
-        if run.world.is_first:
+        if run.ctx.processes.is_first:
             copy_file(path, run.folder / BEST)
 
 
 def _save(run: Run, state: TrainState) -> None:
     """Write the state from which this very point is continued."""
-    if run.world.size > 1:
+    if run.ctx.processes.size > 1:
         for member in state.members:
-            member.adaptive.gather(run.world.sum, keep=run.world.is_first)
-    if run.world.is_first:
+            member.adaptive.gather(run.ctx.processes.sum, keep=run.ctx.processes.is_first)
+    if run.ctx.processes.is_first:
         write_state(run.folder, state.record())
         _write_progress(run, state)
-    run.world.wait()
+    run.ctx.processes.wait()
 
 
 def _write_progress(run: Run, state: TrainState) -> None:
@@ -339,11 +308,11 @@ def _write_grid(run: Run, state: TrainState, name: str) -> None:
     images = []
     for start in range(0, GRID_IMAGES, 16):
         part = slice(start, start + 16)
-        with autocast(run.device, run.precision):
+        with autocast(run.ctx.device, run.ctx.precision):
             images.append(
                 state.average(
-                    z[part].to(run.device),
-                    None if c is None else c[part].to(run.device),
+                    z[part].to(run.ctx.device),
+                    None if c is None else c[part].to(run.ctx.device),
                     noise_mode="const",
                 )
             )

@@ -8,13 +8,16 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
+from probe.devices import pin, send
+from probe.discriminators.member import Batch
 from probe.errors import ImagesError, ProbeError, UsageError
 from probe.features.copies import Copies, group
 from probe.images.base import Broken, ImageSource
 from probe.images.decode import describe_broken, name_broken
 from probe.images.subset import Subset
 from probe.probing.config import LEAST_IMAGES
-from probe.runtime import World, numpy_stream, pin, send
+from probe.processes import Processes
+from probe.streams import numpy_stream
 
 MEMORY = 1 * 2**30  # of decoded images that are kept
 PART = 256
@@ -139,7 +142,7 @@ class RealStream:
         batch: images per step over all processes.
         mirror: whether to flip.
         seed: of the run.
-        world: the processes; each gets its share of every batch.
+        processes: the processes; each gets its share of every batch.
         device: where the images are wanted.
     """
 
@@ -150,19 +153,16 @@ class RealStream:
         batch: int,
         mirror: bool,
         seed: int,
-        world: World,
+        processes: Processes,
         device: torch.device,
     ) -> None:
         self.reals, self.batch, self.mirror, self.seed = reals, batch, mirror, seed
-        self.world, self.device = world, device
+        self.processes, self.device = processes, device
         self._background = ThreadPoolExecutor(1)
         self._ahead: tuple[int, Future[tuple[torch.Tensor, torch.Tensor | None]]] | None = None
 
-    def at(self, start: int) -> tuple[torch.Tensor, torch.Tensor | None]:
+    def at(self, start: int) -> Batch:
         """Return this process's share of the batch that begins at image `start` of the stream.
-
-        Returns:
-            float32 (n, 3, R, R) in [-1, 1], and one-hot classes (n, c_dim) or None.
 
         Raises:
             ProbeError: an image that decoded at the start no longer does.
@@ -175,10 +175,10 @@ class RealStream:
         self._ahead = (following, self._background.submit(self._decode, following))
         images = send(images, self.device).float() / 127.5 - 1
         images = images.contiguous(memory_format=torch.channels_last)
-        return images, None if labels is None else send(labels, self.device)
+        return Batch(images, None if labels is None else send(labels, self.device))
 
     def _decode(self, start: int) -> tuple[torch.Tensor, torch.Tensor | None]:
-        positions = self.world.share(range(start, start + self.batch))
+        positions = self.processes.share(range(start, start + self.batch))
         indices = self.order(positions)
         images = load_pixels(self.reals, indices)
         if self.mirror:

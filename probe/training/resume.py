@@ -2,11 +2,13 @@
 
 from pathlib import Path
 
+from probe.accel.memory import is_out_of_memory
 from probe.errors import CheckpointError, ProbeError, printable
+from probe.events import Note
 from probe.files import copy_file, write_json
-from probe.generators.run_folder import BEST
-from probe.generators.snapshot import read_safetensors
-from probe.memory import is_out_of_memory
+from probe.generators.files.run_folder import BEST
+from probe.generators.files.snapshot import read_safetensors
+from probe.training.candidates import network_digest
 from probe.training.run import OPTIONS_FILE, Run
 from probe.training.state import TrainState
 from probe.training.state_file import StoredState, read_state, set_damaged_aside
@@ -25,14 +27,16 @@ def resume(run: Run, state: TrainState) -> bool:
         ProbeError: the state is damaged, or belongs to another run.
     """
     judge = run.candidates.evaluator if run.plan.config.eval_num else None
-    state.judge = "" if judge is None else run.candidates.digest(judge)
+    state.judge = "" if judge is None else network_digest(judge, run.ctx)
     found = read_state(run.folder)
     if found is None:
         return False
     judged = found.record.get("judge", "")  # earlier releases did not say
     _require_same(run, state, found, other_judge=bool(judged and state.judge not in ("", judged)))
     try:
-        state.restore({**found.record, "judge": state.judge or judged}, run.member, run.world)
+        state.restore(
+            {**found.record, "judge": state.judge or judged}, run.member, run.ctx.processes
+        )
     except (KeyError, ValueError, RuntimeError) as error:  # torch's ways to say what does not fit
         if is_out_of_memory(error):
             raise
@@ -41,15 +45,15 @@ def resume(run: Run, state: TrainState) -> bool:
             f"{found.path}: does not fit this release ({what}). Go on with the one that wrote it, "
             f"or begin a new run with its generator: --init {run.folder}."
         ) from error
-    run.world.wait()  # every process has read the file
-    if run.world.is_first:
+    run.ctx.processes.wait()  # every process has read the file
+    if run.ctx.processes.is_first:
         if found.damaged is not None:
             kept = set_damaged_aside(run.folder)
             text = f"{found.damaged}; it is kept as {kept.name}. Going on from the state before it,"
-            run.report({"event": "note", "text": f"{text} at kimg {state.images / 1000:g}."})
+            run.ctx.tell(Note(f"{text} at kimg {state.images / 1000:g}."))
         write_json(run.folder / OPTIONS_FILE, run.options)
         _restore_best(run, state)
-    state.best = run.world.broadcast(state.best)
+    state.best = run.ctx.processes.broadcast(state.best)
     return True
 
 
@@ -65,7 +69,7 @@ def _require_same(run: Run, state: TrainState, found: StoredState, *, other_judg
             f"options ({OPTIONS_FILE} beside it) or start a new run."
         )
     used = found.record.get("weights", {})  # earlier releases did not say
-    now = {name: run.candidates.digest(run.spec(name)) for name in used}
+    now = {name: network_digest(run.candidates.spec(name), run.ctx) for name in used}
     others = [name for name, digest in used.items() if digest != now[name]]
     if other_judge:
         others.append("the evaluator")
@@ -96,7 +100,7 @@ def _restore_best(run: Run, state: TrainState) -> None:
         return
     state.best = None
     text = f"The best snapshot, at kimg {kimg:g}, is gone or damaged; the next one takes its place."
-    run.report({"event": "note", "text": text})
+    run.ctx.tell(Note(text))
 
 
 def _kimg(path: Path) -> float | None:

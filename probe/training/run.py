@@ -1,6 +1,5 @@
 """A run: what stays the same from its first step to its last."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -8,16 +7,15 @@ from typing import Any
 import torch
 
 from probe.bank.load import load_backbone
-from probe.bank.spec import BackboneSpec
-from probe.runtime import World
+from probe.context import Context
+from probe.discriminators.member import Member, vision_member
 from probe.snapshots import snapshot_number
-from probe.training.ensemble import Member, vision_member
-from probe.training.evaluation import Candidates
+from probe.training.candidates import Candidates
+from probe.training.own import head_options
 from probe.training.presets import Plan
 from probe.training.reals import Reals
 
 OPTIONS_FILE, PROGRESS_FILE = "training_options.json", "progress.json"
-Report = Callable[[dict[str, Any]], None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,11 +28,8 @@ class Run:
         candidates: the bank.
         folder: the run directory.
         options: what its training_options.json says.
-        device: where to compute.
-        precision: "fp32" or "bf16".
-        world: the processes.
         metadata: plain values to keep in the snapshots.
-        report: is given one record per step, tick, evaluation and selection.
+        ctx: its precision is "fp32" or "bf16".
     """
 
     reals: Reals
@@ -42,26 +37,20 @@ class Run:
     candidates: Candidates
     folder: Path
     options: dict[str, Any]
-    device: torch.device
-    precision: str
-    world: World
     metadata: dict[str, Any]
-    report: Report
-
-    def spec(self, name: str) -> BackboneSpec:
-        """Return a backbone's bank entry."""
-        return next(spec for spec in self.candidates.specs if spec.name == name)
+    ctx: Context
 
     def member(self, name: str, *, smooth: bool = False) -> Member:
         """Return a new discriminator on a backbone of the bank."""
-        backbone = load_backbone(
-            self.spec(name),
-            offline=self.candidates.offline,
-            calibration=self.candidates.calibration,
-        ).to(self.device, memory_format=torch.channels_last)
-        config = self.plan.config
-        c_dim = self.reals.c_dim if config.head_cond else 0
-        return vision_member(config, backbone, c_dim=c_dim, smooth=smooth, device=self.device)
+        spec, ctx, config = self.candidates.spec(name), self.ctx, self.plan.config
+        backbone = load_backbone(spec, offline=ctx.offline, bn_images=ctx.bn_images)
+        return vision_member(
+            head_options(config),
+            backbone.to(ctx.device, memory_format=torch.channels_last),
+            c_dim=self.reals.c_dim if config.head_cond else 0,
+            smooth=smooth,
+            device=ctx.device,
+        )
 
     def number(self, images: int) -> str:
         """Return the number in the names of the snapshot's files at so many images."""

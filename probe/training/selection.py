@@ -1,22 +1,18 @@
 """Choosing discriminators in the middle of a run: the ranking of `probe rank`, then a strategy."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import torch
-
+from probe.context import Context
 from probe.files import write_json
 from probe.generators.checkpoint import Checkpoint
 from probe.generators.sampler import GeneratorSource
 from probe.probing.config import RankOptions
 from probe.probing.leaderboard import Leaderboard
-from probe.probing.ranking import rank
+from probe.probing.rank import rank
 from probe.probing.strategies import STRATEGIES
-from probe.runtime import World
-from probe.training.config import TrainConfig
-from probe.training.evaluation import Candidates
-from probe.training.reals import Reals
+from probe.training.run import Run
 
 
 @dataclass(frozen=True)
@@ -33,97 +29,75 @@ class Choice:
 
 
 def rank_snapshot(
+    run: Run,
     checkpoint: Checkpoint,
-    reals: Reals,
-    candidates: Candidates,
-    used: list[str],
+    used: Sequence[str],
+    ctx: Context,
     *,
-    together: bool,
-    config: TrainConfig,
-    device: torch.device,
-    precision: str,
-    world: World,
-    report: Any,
+    together: bool = False,
 ) -> Leaderboard | None:
     """Rank the backbones that are not in use on a snapshot's samples and the training images.
 
     Args:
+        run: gives the images, the bank and the options.
         checkpoint: the snapshot.
-        reals: the training images.
-        candidates: the bank.
         used: names in use.
+        ctx: the run's, or a quiet one.
         together: score each beside those in use, by a joint probe.
-        config: gives seed, k and the number of images.
-        device: where to compute.
-        precision: of the backbones.
-        world: the processes.
-        report: is given the ranking's progress records.
 
     Returns:
         The leaderboard; None on every process but the first.
     """
+    config, reals, specs = run.plan.config, run.reals, run.candidates.specs
     fakes = GeneratorSource(
         checkpoint,
         name="the snapshot",
         count=min(config.rank_num, len(reals.training)),
         seed=config.seed,
         labels=reals.training.labels if reals.c_dim else None,
-        device=device,
+        device=ctx.device,
+    )
+    options = RankOptions(
+        num=config.rank_num, k=config.k, seed=config.seed, precision=ctx.precision
     )
     ranking = rank(
         reals.training,
         fakes,
-        [spec for spec in candidates.specs if spec.name not in used],
-        options=RankOptions(num=config.rank_num, k=config.k, seed=config.seed, precision=precision),
-        store=candidates.store,
-        device=device,
-        offline=candidates.offline,
-        calibration=candidates.calibration,
-        report=report,
-        beside=[spec for spec in candidates.specs if together and spec.name in used],
-        world=world,
+        [spec for spec in specs if spec.name not in used],
+        options,
+        ctx,
+        joint_with=[spec for spec in specs if together and spec.name in used],
     )
     return None if ranking is None else ranking.leaderboard
 
 
 def select(
-    stage: int,
-    snapshot: Path,
-    checkpoint: Checkpoint,
-    folder: Path,
-    reals: Reals,
-    candidates: Candidates,
-    used: list[str],
-    *,
-    config: TrainConfig,
-    device: torch.device,
-    precision: str,
-    world: World,
-    report: Any,
+    run: Run, stage: int, snapshot: Path, checkpoint: Checkpoint, used: Sequence[str]
 ) -> list[Choice]:
     """Choose the discriminators that join at the beginning of a stage, and record why.
 
+    Args:
+        run: what is trained.
+        stage: its number.
+        snapshot: the file that is ranked.
+        checkpoint: what it holds.
+        used: names in use.
+
     Returns:
-        What joins, possibly nothing: where no backbone tells the sets apart, or none is left.
+        What joins, possibly nothing: if no backbone tells the sets apart, or none is left.
 
     Raises:
         UsageError: fewer backbones than k can be used, at the first stage.
     """
-    run: dict[str, Any] = {
-        "config": config,
-        "device": device,
-        "precision": precision,
-        "world": world,
-        "report": report,
-    }
+    config = run.plan.config
     if (config.strategy == "fixed" and used) or len(used) >= config.k:
         return []
-    if all(spec.name in used for spec in candidates.specs):
+    if all(spec.name in used for spec in run.candidates.specs):
         return []
-    board = rank_snapshot(checkpoint, reals, candidates, used, together=False, **run)
+    board = rank_snapshot(run, checkpoint, used, run.ctx)
     joint = None
     if config.strategy == "greedy" and used:
-        joint = rank_snapshot(checkpoint, reals, candidates, used, together=True, **run)
+        joint = rank_snapshot(run, checkpoint, used, run.ctx, together=True)
     choices = None
     if board is not None:
         decisive = board if joint is None else joint
@@ -131,15 +105,15 @@ def select(
         own = {row.name: row.accuracy for row in board.rows if row.accuracy is not None}
         choices = [(name, own[name]) for name in names]
         write_json(
-            folder / f"selection-stage{stage}.json",
+            run.folder / f"selection-stage{stage}.json",
             {
                 "stage": stage,
                 "strategy": config.strategy,
                 "snapshot": snapshot.name,
-                "in_use": used,
+                "in_use": list(used),
                 "added": list(names),
                 "leaderboard": board.to_dict(),
                 "joint": None if joint is None else joint.to_dict(),
             },
         )
-    return [Choice(*choice) for choice in world.broadcast(choices)]
+    return [Choice(*choice) for choice in run.ctx.processes.broadcast(choices)]

@@ -6,23 +6,24 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-import torch
-
 import probe
+from probe.accel.memory import explain_lack
+from probe.context import Context
+from probe.devices import choose_precision
+from probe.events import Note, RunPlanned
 from probe.files import digest_json, write_json
 from probe.images.base import ImageSource
 from probe.images.decode import describe_broken
-from probe.memory import explain_lack
-from probe.runtime import World, choose_precision, ignore, join_world
+from probe.processes import Processes
 from probe.training.availability import require_backbones
+from probe.training.candidates import Candidates
 from probe.training.config import TrainConfig
-from probe.training.evaluation import Candidates
 from probe.training.inherit import Inherited, inherit
 from probe.training.presets import Plan, make_plan
 from probe.training.reals import Reals, open_reals
-from probe.training.run import OPTIONS_FILE, Report, Run
+from probe.training.run import OPTIONS_FILE, Run
 from probe.training.runs import choose_folder
-from probe.training.state import TrainState
+from probe.training.state import TrainState, make_networks
 from probe.training.state_file import has_state
 
 
@@ -31,13 +32,11 @@ def set_up(
     source: ImageSource,
     candidates: Candidates,
     config: TrainConfig,
+    ctx: Context,
     *,
-    outdir: Path | str | None,
-    init: Path | str | None,
-    resume: Path | str | None,
-    device: torch.device,
-    precision: str,
-    report: Report,
+    outdir: Path | str | None = None,
+    init: Path | str | None = None,
+    resume: Path | str | None = None,
 ) -> Iterator[tuple[Run, TrainState]]:
     """Check everything that a run needs and set it up.
 
@@ -45,12 +44,10 @@ def set_up(
         source: the training images.
         candidates: the bank.
         config: the options as they were given.
+        ctx: its precision may be "auto".
         outdir: where the run directory is made or found; None: nothing is written.
         init: a checkpoint to go on from, or None.
         resume: a run directory to continue, "latest", or None.
-        device: of this process.
-        precision: "auto", "fp32" or "bf16".
-        report: is given progress records.
 
     Yields:
         The run and its state; the run directory is locked for as long as they are used.
@@ -58,94 +55,79 @@ def set_up(
     Raises:
         ProbeError: images, weights, options or directory do not allow the run.
     """
-    precision = choose_precision(precision, device)
-    with join_world(device) as world:
-        reals = open_reals(
-            source,
-            resolution=config.resolution,
-            holdout=config.holdout,
-            cond=config.cond,
-            seed=config.seed,
+    ctx = ctx.in_precision(choose_precision(ctx.precision, ctx.device))
+    reals = open_reals(
+        source,
+        resolution=config.resolution,
+        holdout=config.holdout,
+        cond=config.cond,
+        seed=config.seed,
+    )
+    inherited = None
+    if init is not None:
+        inherited = inherit(Path(init), resolution=reals.resolution, c_dim=reals.c_dim)
+        config = inherited.adapt(config)
+    plan = make_plan(
+        config,
+        resolution=reals.resolution,
+        images=len(reals.training),
+        processes=ctx.processes.size,
+        inherited=inherited is not None,
+    )
+    notes = require_backbones(plan.config, candidates, offline=ctx.offline)
+    if notes and any("no distances" in note for note in notes):
+        candidates = replace(candidates, evaluator=None)
+    identity = _identity(reals, plan, candidates, inherited)
+    record = {
+        "probe": probe.__version__,
+        "real": {
+            **source.identity(),
+            "training": len(reals.training),
+            "holdout": len(reals.holdout),
+        },
+        "resolution": reals.resolution,
+        "classes": reals.c_dim,
+        "stage_ends_kimg": [end / 1000 for end in plan.stage_ends],
+        "precision": ctx.precision,
+        "device": str(ctx.device),
+        "processes": ctx.processes.size,
+        "init": None if init is None else str(init),
+        "options": asdict(plan.config),
+        "length": [config.kimg, config.stage_kimg],
+        "digest": digest_json(identity),
+    }
+    metadata = {"options": asdict(plan.config), "images_digest": identity["images"]}
+    with _run_directory(source, outdir, record, resume, ctx.processes) as folder:
+        ctx.tell(RunPlanned(str(folder), plan, tuple(notes), record))
+        for text in _remarks(source, reals):
+            ctx.tell(Note(text))
+        run = Run(
+            reals=reals,
+            plan=plan,
+            candidates=candidates,
+            folder=folder,
+            options=record,
+            metadata=metadata if init is None else {**metadata, "init": str(init)},
+            ctx=ctx,
         )
-        inherited = None
-        if init is not None:
-            inherited = inherit(Path(init), resolution=reals.resolution, c_dim=reals.c_dim)
-            config = inherited.adapt(config)
-        plan = make_plan(
-            config,
-            resolution=reals.resolution,
-            images=len(reals.training),
-            processes=world.size,
-            inherited=inherited is not None,
-        )
-        notes = require_backbones(plan.config, candidates)
-        if notes and any("no distances" in note for note in notes):
-            candidates = replace(candidates, evaluator=None)
-        identity = _identity(reals, plan, candidates, inherited)
-        record = {
-            "probe": probe.__version__,
-            "real": {
-                **source.identity(),
-                "training": len(reals.training),
-                "holdout": len(reals.holdout),
-            },
-            "resolution": reals.resolution,
-            "classes": reals.c_dim,
-            "stage_ends_kimg": [end / 1000 for end in plan.stage_ends],
-            "precision": precision,
-            "device": str(device),
-            "processes": world.size,
-            "init": None if init is None else str(init),
-            "options": asdict(plan.config),
-            "length": [config.kimg, config.stage_kimg],
-            "digest": digest_json(identity),
-        }
-        with _run_directory(source, outdir, record, resume, world) as folder:
-            if world.is_first:
-                plan_record = {"folder": str(folder), "plan": plan, "notes": notes, **record}
-                report({"event": "plan", **plan_record})
-                for text in source.notes:
-                    report({"event": "note", "text": text})
-                if reals.broken:
-                    report({"event": "note", "text": describe_broken(reals.broken)})
-                for remark in reals.copies.remarks():
-                    report({"event": "note", "text": f"Warning: {remark}"})
-            networks = {}
-            if inherited is not None:
-                networks = {
-                    "generator": inherited.generator,
-                    "average": inherited.average,
-                    "discriminator": inherited.discriminator,
-                }
-            metadata = {"options": asdict(plan.config), "images_digest": identity["images"]}
-            run = Run(
-                reals=reals,
-                plan=plan,
-                candidates=candidates,
-                folder=folder,
-                options=record,
-                device=device,
-                precision=precision,
-                world=world,
-                metadata=metadata if init is None else {**metadata, "init": str(init)},
-                report=report if world.is_first else ignore,
-            )
-            with explain_lack(_too_large(run)):
-                state = TrainState(
-                    plan.config,
-                    reals.resolution,
-                    device,
-                    record["digest"],
-                    c_dim=reals.c_dim,
-                    **networks,
-                )
-                yield run, state
+        with explain_lack(_too_large(run)):
+            networks = make_networks(plan.config, reals.resolution, reals.c_dim, inherited)
+            yield run, TrainState(plan.config, networks, ctx.device, record["digest"])
+
+
+def _remarks(source: ImageSource, reals: Reals) -> Iterator[str]:
+    """Yield what is to be said of the images."""
+    yield from source.notes
+    if reals.broken:
+        yield describe_broken(reals.broken)
+    for remark in reals.copies.remarks():
+        yield f"Warning: {remark}"
 
 
 def _too_large(run: Run) -> str:
     """Return what to say where memory is lacking."""
     text = (
-        f"Out of memory on {run.device} with --batch {run.plan.config.batch} at --resolution "
+        f"Out of memory on {run.ctx.device} with --batch {run.plan.config.batch} at --resolution "
         f"{run.reals.resolution}. Choose a smaller --batch or a smaller --resolution."
     )
     return text if run.folder == Path() else f"{text} What is finished stays in {run.folder}."
@@ -171,20 +153,20 @@ def _run_directory(
     outdir: Path | str | None,
     record: dict[str, Any],
     resume: Path | str | None,
-    world: World,
+    processes: Processes,
 ) -> Iterator[Path]:
     """Choose and lock the run directory; every process learns its path.
 
     A new one is given its options. Those of a run with a state stay until it is known to be theirs.
     """
     handle, folder = None, Path()
-    if outdir is not None and world.is_first:
+    if outdir is not None and processes.is_first:
         name = Path(source.name).resolve().stem or "images"
         folder, handle = choose_folder(Path(outdir), name, record, resume)
         if not has_state(folder):
             write_json(folder / OPTIONS_FILE, record)
     try:
-        yield Path(world.broadcast(str(folder)))
+        yield Path(processes.broadcast(str(folder)))
     finally:
         if handle is not None:
             handle.close()

@@ -6,15 +6,69 @@ random numbers is stored: the same options and this state continue the run exact
 
 import copy
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 
-from probe.generators import stylegan2
-from probe.runtime import World, stream_seed
+from probe.discriminators.member import Member, make_adam
+from probe.generators.networks import stylegan2
+from probe.processes import Processes
+from probe.streams import stream_seed
 from probe.training.config import TrainConfig
 from probe.training.discriminator import Discriminator
-from probe.training.ensemble import Member, make_adam, own_member
+from probe.training.inherit import Inherited
+from probe.training.own import own_member
+
+
+@dataclass(frozen=True)
+class Networks:
+    """The networks of a GAN, at the start.
+
+    Attributes:
+        generator: to train.
+        discriminator: the GAN's own.
+        average: the generator's weight average; None: the generator itself.
+    """
+
+    generator: stylegan2.Generator
+    discriminator: Discriminator
+    average: stylegan2.Generator | None = None
+
+
+def make_networks(
+    config: TrainConfig, resolution: int, c_dim: int = 0, given: Inherited | None = None
+) -> Networks:
+    """Return networks that are functions of the seed, but for those that are given.
+
+    Args:
+        config: the resolved options.
+        resolution: side in pixels.
+        c_dim: number of classes.
+        given: what a file brings, or None.
+    """
+    widths = {"channel_base": config.channel_base, "channel_max": config.channel_max}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(stream_seed(config.seed, "init"))
+        generator = None if given is None else given.generator
+        if generator is None:
+            generator = stylegan2.Generator(
+                config.z_dim,
+                c_dim,
+                config.w_dim,
+                resolution,
+                3,
+                mapping_kwargs={"num_layers": config.map_layers},
+                synthesis_kwargs=dict(widths),
+            )
+        discriminator = None if given is None else given.discriminator
+        if discriminator is None:
+            discriminator = Discriminator(
+                c_dim, resolution, 3,
+                architecture=config.d_architecture, mbstd_group_size=config.mbstd_group,
+                **widths,
+            )  # fmt: skip
+    return Networks(generator, discriminator, None if given is None else given.average)
 
 
 class TrainState:
@@ -39,43 +93,15 @@ class TrainState:
     """
 
     def __init__(
-        self,
-        config: TrainConfig,
-        resolution: int,
-        device: torch.device,
-        digest: str,
-        *,
-        c_dim: int = 0,
-        generator: stylegan2.Generator | None = None,
-        average: stylegan2.Generator | None = None,
-        discriminator: Discriminator | None = None,
+        self, config: TrainConfig, networks: Networks, device: torch.device, digest: str
     ) -> None:
-        """Make the networks as functions of the seed, or take given ones over."""
-        widths = {"channel_base": config.channel_base, "channel_max": config.channel_max}
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(stream_seed(config.seed, "init"))
-            if generator is None:
-                generator = stylegan2.Generator(
-                    config.z_dim,
-                    c_dim,
-                    config.w_dim,
-                    resolution,
-                    3,
-                    mapping_kwargs={"num_layers": config.map_layers},
-                    synthesis_kwargs=dict(widths),
-                )
-            if discriminator is None:
-                discriminator = Discriminator(
-                    c_dim, resolution, 3,
-                    architecture=config.d_architecture, mbstd_group_size=config.mbstd_group,
-                    **widths,
-                )  # fmt: skip
-        average = copy.deepcopy(generator if average is None else average)
+        generator, discriminator = networks.generator, networks.discriminator
+        average = copy.deepcopy(generator if networks.average is None else networks.average)
         for network in (generator, average, discriminator):
             network.to(device, memory_format=torch.channels_last)
         self.generator = generator.requires_grad_(True)
         self.average = average.eval().requires_grad_(False)
-        self.generator_optimizer = make_adam(config, self.generator, config.pl_interval)
+        self.generator_optimizer = make_adam(self.generator, config.lr, config.pl_interval)
         self.members: list[Member] = [own_member(config, discriminator.requires_grad_(True))]
         self.images = self.tick = self.stage = self.shift = 0
         self.path_mean = torch.zeros([], dtype=torch.float64)
@@ -84,7 +110,7 @@ class TrainState:
         self.weights: dict[str, str] = {}
         self.judge = ""
         self.digest = digest
-        self.c_dim = c_dim
+        self.c_dim = generator.c_dim
 
     NETWORKS = ("generator", "average", "generator_optimizer")
     VALUES = ("images", "tick", "stage", "shift", "path_mean", "best", "stale", "weights", "judge",
@@ -103,14 +129,14 @@ class TrainState:
         return record
 
     def restore(
-        self, record: Mapping[str, Any], make_member: Callable[[str], Member], world: World
+        self, record: Mapping[str, Any], make_member: Callable[[str], Member], processes: Processes
     ) -> None:
         """Continue from what `record` returned.
 
         Args:
             record: of the very same run.
             make_member: builds the discriminator on a backbone by its name.
-            world: the processes; what was observed since p was last moved goes to the first.
+            processes: the processes; what was observed since p was last moved goes to the first.
         """
         for name in self.NETWORKS:
             getattr(self, name).load_state_dict(record[name])
@@ -120,7 +146,7 @@ class TrainState:
             if name != "D":
                 self.members.append(make_member(name))
             self.members[-1].load_state_dict(saved)
-            if not world.is_first:
+            if not processes.is_first:
                 self.members[-1].adaptive.clear()
 
     def is_finite(self) -> bool:

@@ -12,9 +12,9 @@ from typing import Any
 
 import torch
 
+from probe.accel.memory import is_out_of_memory
 from probe.errors import ProbeError, printable
 from probe.files import atomic_path
-from probe.memory import is_out_of_memory
 
 STATE_FILE, PREVIOUS_FILE = "training-state-latest.pt", "training-state-previous.pt"
 DAMAGED_FILE = "training-state-damaged.pt"

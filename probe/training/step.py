@@ -4,58 +4,74 @@ Every random number of a step is a function of (seed, purpose, number of the sam
 so a run can be continued exactly, and does not depend on how many processes share a batch.
 """
 
+from dataclasses import dataclass
+
 import torch
 
-from probe.generators.stylegan2 import Generator
-from probe.runtime import World, autocast, send, stream_seed, torch_stream
-from probe.training.clock import Clock
-from probe.training.config import TrainConfig
-from probe.training.ensemble import (
+from probe.context import Context
+from probe.devices import autocast, send
+from probe.discriminators.losses import path_length_penalty, path_lengths, r1_penalty
+from probe.discriminators.member import (
     P_INTERVAL,
+    Batch,
     Member,
+    Step,
     VisionNetwork,
     discriminator_step,
     generator_gradient,
     take_step,
 )
-from probe.training.losses import path_length_penalty, path_lengths, r1_penalty
+from probe.generators.networks.stylegan2 import Generator
+from probe.streams import stream_seed, torch_stream
+from probe.training.clock import Clock
+from probe.training.config import TrainConfig
 from probe.training.state import TrainState
 
 PL_DECAY = 0.01
 PL_BATCH_SHRINK = 2
 
 
+@dataclass(frozen=True, kw_only=True)
+class Session:
+    """What stays the same over the steps of a run.
+
+    Attributes:
+        config: the resolved options.
+        ctx: its precision is "fp32" or "bf16".
+        clock: takes the times.
+        labels: classes of all training images, int64, or None.
+    """
+
+    config: TrainConfig
+    ctx: Context
+    clock: Clock
+    labels: torch.Tensor | None = None
+
+    def step(self, seen: int) -> Step:
+        """Return what the parts of one step have in common."""
+        return Step(seen, self.ctx.precision, self.ctx.processes, self.clock.span)
+
+
 class Samples:
     """The random inputs of the fakes of one step.
 
     Args:
-        config: the resolved options.
+        session: see `Session`; this process makes its share.
         purpose: names the fakes, so that those of a step differ.
         seen: images seen so far.
         count: how many fakes over all processes.
-        world: the processes; this one makes its share.
-        device: where to compute.
-        labels: classes of the training images, from which those of fakes are drawn; or None.
         c_dim: number of classes.
     """
 
     def __init__(
-        self,
-        config: TrainConfig,
-        purpose: str,
-        seen: int,
-        count: int,
-        *,
-        world: World,
-        device: torch.device,
-        labels: torch.Tensor | None,
-        c_dim: int,
+        self, session: Session, purpose: str, seen: int, count: int, c_dim: int = 0
     ) -> None:
-        self.config, self.world, self.device = config, world, device
+        config, labels = session.config, session.labels
+        self.processes, self.device = session.ctx.processes, session.ctx.device
         rng = torch_stream(config.seed, "latents", purpose, seen)
 
         def mine(drawn: torch.Tensor) -> torch.Tensor:
-            return send(drawn[world.rank :: world.size], device)
+            return send(drawn[self.processes.rank :: self.processes.size], self.device)
 
         self.z = mine(torch.randn(count, config.z_dim, generator=rng))
         self.other_z = mine(torch.randn(count, config.z_dim, generator=rng))
@@ -68,8 +84,10 @@ class Samples:
             self.c = torch.nn.functional.one_hot(mine(drawn), c_dim).float()
         # One stream of noise per sample, on the device: no other split of the batch changes it.
         self.noise = [
-            torch.Generator(device).manual_seed(stream_seed(config.seed, "noise", purpose, seen, i))
-            for i in world.share(range(count))
+            torch.Generator(self.device).manual_seed(
+                stream_seed(config.seed, "noise", purpose, seen, i)
+            )
+            for i in self.processes.share(range(count))
         ]
 
     def __len__(self) -> int:
@@ -85,7 +103,7 @@ class Samples:
         """
         ws = generator.mapping(self.z, self.c)
         if generator.mapping.training:
-            self.world.average_([generator.mapping.w_avg])
+            self.processes.average_([generator.mapping.w_avg])
         ws = ws.unsqueeze(1).expand(-1, generator.num_ws, -1)
         if not self.mixes_any:
             return ws
@@ -99,61 +117,44 @@ class Samples:
         return torch.where(takes_over[:, :, None], other, ws)
 
 
-def train_step(
-    state: TrainState,
-    reals: torch.Tensor,
-    c_real: torch.Tensor | None,
-    config: TrainConfig,
-    *,
-    labels: torch.Tensor | None,
-    world: World,
-    precision: str,
-    clock: Clock,
-) -> dict[str, torch.Tensor]:
+def train_step(state: TrainState, reals: Batch, session: Session) -> dict[str, torch.Tensor]:
     """Do one step: images seen grow by the batch.
 
     Args:
         state: what is trained; changed in place.
-        reals: (n, 3, R, R) in [-1, 1], this process's share of the batch.
-        c_real: their classes, one-hot, or None.
-        config: the resolved options.
-        labels: classes of all training images, int64, or None.
-        world: the processes.
-        precision: "fp32" or "bf16".
-        clock: takes the times.
+        reals: this process's share of the batch.
+        session: see `Session`.
 
     Returns:
         The statistics of this step, scalars that are still on the device.
     """
+    config, ctx, clock = session.config, session.ctx, session.clock
     assert config.batch is not None
     state.generator.train()  # as in the original, every pass moves the running mean of w
-    seen, step = state.images, state.images // config.batch
+    seen, number = state.images, state.images // config.batch
+    step = session.step(seen)
     stats: dict[str, torch.Tensor] = {}
 
     def samples(purpose: str, count: int) -> Samples:
-        return Samples(
-            config, purpose, seen, count,
-            world=world, device=reals.device, labels=labels, c_dim=state.c_dim,
-        )  # fmt: skip
+        return Samples(session, purpose, seen, count, state.c_dim)
 
-    stats |= _generator_step(state, samples("generator", config.batch), world, precision, clock)
-    if config.pl_weight and step % config.pl_interval == 0:
-        shrunk = max(world.size, config.batch // PL_BATCH_SHRINK // world.size * world.size)
-        stats |= _path_length_step(state, samples("path", shrunk), config, world, precision, clock)
+    stats |= _generator_step(state, samples("generator", config.batch), step)
+    if config.pl_weight and number % config.pl_interval == 0:
+        size = ctx.processes.size
+        shrunk = max(size, config.batch // PL_BATCH_SHRINK // size * size)
+        stats |= _path_length_step(state, samples("path", shrunk), config, step)
 
-    with clock.span("G"), torch.no_grad(), autocast(reals.device, precision):
+    with clock.span("G"), torch.no_grad(), autocast(ctx.device, ctx.precision):
         drawn = samples("discriminator", config.batch)
-        fakes = state.generator.synthesis(drawn.styles(state.generator), noise_rng=drawn.noise)
+        images = state.generator.synthesis(drawn.styles(state.generator), noise_rng=drawn.noise)
     for member in state.members:
-        stats |= discriminator_step(
-            member, reals, c_real, fakes, drawn.c,
-            world=world, seen=seen, precision=precision, span=clock.span,
-        )  # fmt: skip
-    if config.gamma and step % config.r1_interval == 0:
-        stats |= r1_step(state.members[0], reals, c_real, config, world, seen, precision, clock)
-    if config.gamma_heads and step % config.r1_interval == 0:
-        for member in state.members[1:]:
-            stats |= head_r1_step(member, reals, c_real, config, world, seen, precision, clock)
+        stats |= discriminator_step(member, reals, Batch(images, drawn.c), step)
+    if number % config.r1_interval == 0:
+        if config.gamma:
+            stats |= r1_step(state.members[0], reals, config.gamma * config.r1_interval, step)
+        if config.gamma_heads:
+            for member in state.members[1:]:
+                stats |= head_r1_step(member, reals, config.gamma_heads * config.r1_interval, step)
 
     state.images += config.batch
     with clock.span("average"):
@@ -161,109 +162,88 @@ def train_step(
         if config.ema_rampup:
             half_life = min(half_life, state.images * config.ema_rampup)
         state.update_average(config.batch, half_life)
-    if (step + 1) % P_INTERVAL == 0:
+    if (number + 1) % P_INTERVAL == 0:
         for member in state.members:
             if config.aug_p is None and member.augmentation == "ada":
-                member.adaptive.update(P_INTERVAL * config.batch, world.sum)
+                member.adaptive.update(P_INTERVAL * config.batch, ctx.processes.sum)
     return stats
 
 
-def _generator_step(
-    state: TrainState, drawn: Samples, world: World, precision: str, clock: Clock
-) -> dict[str, torch.Tensor]:
+def _generator_step(state: TrainState, drawn: Samples, step: Step) -> dict[str, torch.Tensor]:
     """Move the generator towards images that every discriminator calls real."""
     generator = state.generator
-    with clock.span("G"), autocast(drawn.device, precision):
+    with step.span("G"), autocast(drawn.device, step.precision):
         fakes = generator.synthesis(drawn.styles(generator), noise_rng=drawn.noise)
-    gradient, losses = generator_gradient(
-        state.members, fakes, drawn.c,
-        world=world, seen=state.images, precision=precision, span=clock.span,
-    )  # fmt: skip
-    with clock.span("G"):
+    gradient, losses = generator_gradient(state.members, Batch(fakes, drawn.c), step)
+    with step.span("G"):
         state.generator_optimizer.zero_grad(set_to_none=True)
         fakes.backward(gradient)
-        take_step(state.generator_optimizer, world)
+        take_step(state.generator_optimizer, step.processes)
     return losses
 
 
 def _path_length_step(
-    state: TrainState,
-    drawn: Samples,
-    config: TrainConfig,
-    world: World,
-    precision: str,
-    clock: Clock,
+    state: TrainState, drawn: Samples, config: TrainConfig, step: Step
 ) -> dict[str, torch.Tensor]:
     """Pull the path lengths towards their running mean (Karras et al. 2020a, section 3.2)."""
     assert config.pl_weight is not None
     generator = state.generator
-    with clock.span("path_length"):
-        with autocast(drawn.device, precision):
+    with step.span("path_length"):
+        with autocast(drawn.device, step.precision):
             ws = drawn.styles(generator)
             images = generator.synthesis(ws, noise_rng=drawn.noise)
         noise = torch.stack(
             [torch.randn(images.shape[1:], generator=g, device=g.device) for g in drawn.noise]
         )
         lengths = path_lengths(images, ws, noise)
-        mean = world.sum(lengths.detach().mean().double()) / world.size
+        mean = step.processes.sum(lengths.detach().mean().double()) / step.processes.size
         state.path_mean = send(state.path_mean, mean.device).lerp(mean, PL_DECAY)
         penalty = path_length_penalty(lengths, state.path_mean, mean, PL_DECAY)
         state.generator_optimizer.zero_grad(set_to_none=True)
         (penalty * (config.pl_weight * config.pl_interval)).backward()
-        take_step(state.generator_optimizer, world)
+        take_step(state.generator_optimizer, step.processes)
     return {"Loss/pl_penalty": penalty.detach(), "Loss/path_length": lengths.detach().mean()}
 
 
-def r1_step(
-    member: Member,
-    reals: torch.Tensor,
-    c_real: torch.Tensor | None,
-    config: TrainConfig,
-    world: World,
-    seen: int,
-    precision: str,
-    clock: Clock,
-) -> dict[str, torch.Tensor]:
+def r1_step(member: Member, reals: Batch, weight: float, step: Step) -> dict[str, torch.Tensor]:
     """Flatten the own discriminator at the reals; no backbone takes part.
 
     The gradient is taken through the augmentation to the images themselves, as in the original:
     published values of `gamma` belong to that norm, which at a high p is several times the one at
     the augmented images.
+
+    Args:
+        member: the own discriminator.
+        reals: the batch.
+        weight: gamma, times the steps between two of these.
+        step: see `Step`.
     """
-    assert config.gamma is not None
-    with clock.span("r1"):
-        images = reals.detach().requires_grad_()
-        with autocast(reals.device, precision):
-            levels = member.network(member.augment(images, world, "r1", seen), c_real)
+    with step.span("r1"):
+        images = reals.images.detach().requires_grad_()
+        with autocast(images.device, step.precision):
+            levels = member.network(member.augment(images, "r1", step), reals.c)
         penalty = r1_penalty([images], levels)
         member.optimizer.zero_grad(set_to_none=True)
-        (penalty * (config.gamma / 2 * config.r1_interval)).backward()
-        take_step(member.optimizer, world)
+        (penalty * (weight / 2)).backward()
+        take_step(member.optimizer, step.processes)
     return {"Loss/r1_penalty": penalty.detach()}
 
 
 def head_r1_step(
-    member: Member,
-    reals: torch.Tensor,
-    c_real: torch.Tensor | None,
-    config: TrainConfig,
-    world: World,
-    seen: int,
-    precision: str,
-    clock: Clock,
+    member: Member, reals: Batch, weight: float, step: Step
 ) -> dict[str, torch.Tensor]:
-    """Flatten a backbone's head at the features of the reals it sees.
+    """Flatten a backbone's head at the features of the reals it sees; see `r1_step`.
 
     The backbone is a fixed map: its own derivative is no part of this, and costs nothing.
     """
     assert isinstance(member.network, VisionNetwork)
-    with clock.span("r1"):
-        with torch.no_grad(), autocast(reals.device, precision):
-            maps, pooled = member.network.features(member.augment(reals, world, "r1", seen))
+    with step.span("r1"):
+        with torch.no_grad(), autocast(reals.images.device, step.precision):
+            maps, pooled = member.network.features(member.augment(reals.images, "r1", step))
         features = [x.float().requires_grad_() for x in (*maps, pooled)]
-        levels = member.network.head(features[:-1], features[-1], c_real)
+        levels = member.network.head(features[:-1], features[-1], reals.c)
         penalty = r1_penalty(features, levels)
         member.optimizer.zero_grad(set_to_none=True)
-        (penalty * (config.gamma_heads / 2 * config.r1_interval)).backward()
-        take_step(member.optimizer, world)
+        (penalty * (weight / 2)).backward()
+        take_step(member.optimizer, step.processes)
     return {f"Loss/r1_penalty/{member.label}": penalty.detach()}

@@ -13,7 +13,7 @@ import zipfile
 import pytest
 
 from probe.errors import CheckpointError
-from probe.generators.formats import load_generator
+from probe.generators.files.formats import load_generator
 
 CANARY = "/tmp/probe-canary"
 

@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from probe.bank.file import packaged_bank, read_specs
 from probe.bank.lock import read_lock
-from probe.bank.spec import packaged_bank, read_specs
 from probe.errors import UNREADABLE, BankError
 
 SECONDS = 120  # of one attempt, on a machine that is busy with others; far less is the rule

@@ -31,13 +31,14 @@ from inputs import tiny_generator
 
 from probe.errors import CheckpointError, UnsafeCheckpoint, UsageError, shown
 from probe.generators.checkpoint import Checkpoint, build_network
-from probe.generators.formats import load_generator
-from probe.generators.listing import globals_in, globals_in_torch
-from probe.generators.records import Global, LazyTensor, Storage, make_tensors
+from probe.generators.config import SampleOptions
+from probe.generators.files.formats import load_generator
+from probe.generators.files.listing import globals_in, globals_in_torch
+from probe.generators.files.records import Global, LazyTensor, Storage, make_tensors
+from probe.generators.files.snapshot import save_snapshot
+from probe.generators.files.unpickle import pickle_file, read_pickle
+from probe.generators.networks.stylegan2 import Generator
 from probe.generators.sampler import GeneratorSource
-from probe.generators.snapshot import save_snapshot
-from probe.generators.stylegan2 import Generator
-from probe.generators.unpickle import pickle_file, read_pickle
 
 LOAD = stack_global("torch.storage", "_load_from_bytes")
 ENCODE = stack_global("_codecs", "encode")
@@ -506,9 +507,12 @@ def test_inspection_never_raises_on_mutations():
 
 def source(**options):
     c_dim = options.pop("c_dim", 0)
+    chosen = {"class_index": options.pop("class_index")} if "class_index" in options else {}
     network = options.pop("network", None) or tiny_generator(c_dim)
     checkpoint = Checkpoint(network, "stylegan2", "digest", {})
-    return GeneratorSource(checkpoint, name="g.pkl", count=4, **options)
+    return GeneratorSource(
+        checkpoint, name="g.pkl", count=4, sample=SampleOptions(**chosen), **options
+    )
 
 
 @pytest.mark.parametrize(

@@ -14,9 +14,9 @@ from generators.reference_rosinality import discriminator, state_dict
 from inputs import tiny_generator
 
 from probe.errors import CheckpointError
-from probe.generators.companions import read_companions
-from probe.generators.formats import load_generator
-from probe.generators.inspection import inspect_file
+from probe.generators.files.companions import read_companions
+from probe.generators.files.formats import load_generator
+from probe.generators.files.inspect import inspect_file
 
 SECONDS = 20  # under load; the heaviest takes about four alone
 MEGABYTES = 1500

@@ -36,8 +36,8 @@ from generators.pickles import Persistent, dumps, stylegan2_pickle
 from inputs import tiny_generator
 
 from probe.errors import CheckpointError, UnsafeCheckpoint
-from probe.generators.formats import load_generator
-from probe.generators.unpickle import read_pickle
+from probe.generators.files.formats import load_generator
+from probe.generators.files.unpickle import read_pickle
 
 CALLS = {
     "os.system": SYSTEM,

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import save_file
 
 from probe.bank.spec import BackboneSpec, Weights
-from probe.bank.weight_file import read_state
+from probe.bank.weights.file import read_state
 from probe.errors import BackboneUnavailable
 
 LARGEST = 4 * 2**20  # bytes of a file that is made here, and more than any of them

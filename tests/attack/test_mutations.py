@@ -21,9 +21,9 @@ from generators.pickles import GENUINE, WRITERS, snapshot, stylegan2_snapshot
 from generators.trees import fastgan, r3gan
 from inputs import tiny_generator
 
-from probe.generators.inspection import inspect_file
-from probe.generators.torch_file import OLD_START
-from probe.generators.unpickle import OLD_PICKLES
+from probe.generators.files.inspect import inspect_file
+from probe.generators.files.torch_file import OLD_START
+from probe.generators.files.unpickle import OLD_PICKLES
 
 LONGEST = 5  # seconds of this process for one file
 MOST_MEMORY = 400_000  # KiB that a run of this test may take more than before

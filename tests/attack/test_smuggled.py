@@ -28,8 +28,8 @@ from attack.streams import (
 )
 
 from probe.errors import CheckpointError, UnsafeCheckpoint
-from probe.generators.listing import globals_in, globals_in_torch
-from probe.generators.unpickle import read_pickle
+from probe.generators.files.listing import globals_in, globals_in_torch
+from probe.generators.files.unpickle import read_pickle
 
 F4 = DTYPE + short("<f4") + b"\x85R"
 PRIME = 2**61 - 1  # every multiple of it has the hash 0

@@ -12,7 +12,7 @@ from pathlib import Path
 
 CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(
-    ["probe.api.training", "probe.cli", "probe.reports.run", "torch.utils.tensorboard"]
+    ["probe.api.train", "probe.cli", "probe.reports.report", "torch.utils.tensorboard"]
 )
 MARK = "RENAMED"
 

@@ -13,12 +13,13 @@ import torchvision
 from PIL import Image
 from safetensors.torch import save_file
 
-from probe.bank.keys import map_keys
+from probe.bank.file import load_bank
 from probe.bank.load import SOURCES, load_backbone, wrap
-from probe.bank.spec import BackboneSpec, Rename, Weights, load_bank
-from probe.bank.weight_file import read_state
-from probe.bank.weights import find_weights, weights_digest
-from probe.bundled import CALIBRATION
+from probe.bank.spec import BackboneSpec, Rename, Weights
+from probe.bank.weights.file import read_state
+from probe.bank.weights.find import find_weights, weights_digest
+from probe.bank.weights.keys import map_keys
+from probe.bundled import BN_IMAGES
 from probe.errors import BackboneUnavailable
 from probe.images.open import open_images
 
@@ -127,22 +128,22 @@ def test_random_weights_follow_their_seed_and_leave_the_global_stream_alone():
     torch.manual_seed(1)
     before = torch.get_rng_state()
     images = torch.randint(0, 256, (8, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator())
-    one, two = (load_backbone(entry, offline=True, calibration=images) for _ in range(2))
+    one, two = (load_backbone(entry, offline=True, bn_images=images) for _ in range(2))
     assert torch.equal(before, torch.get_rng_state())
     assert torch.equal(one(x), two(x))
     other = dataclasses.replace(entry, weights=Weights(random=4))
-    assert not torch.equal(one(x), load_backbone(other, offline=True, calibration=images)(x))
+    assert not torch.equal(one(x), load_backbone(other, offline=True, bn_images=images)(x))
 
 
 def test_calibration_gives_random_networks_unit_statistics():
     entry = spec(model="resnet18", input=64, weights=Weights(random=0), role="control")
-    images = open_images(CALIBRATION)
+    images = open_images(BN_IMAGES)
     refusing = load_backbone(entry, offline=True)
     assert refusing.dim == 512
     with pytest.raises(BackboneUnavailable, match="no BatchNorm statistics"):
         refusing(torch.rand(1, 3, 64, 64))
     raw = wrap(entry, refusing.network.network)
-    calibrated = load_backbone(entry, offline=True, calibration=images)
+    calibrated = load_backbone(entry, offline=True, bn_images=images)
     x = calibrated.prepare(images.load(range(192), 64).images.float() / 255)
 
     def spread(backbone, module):
@@ -208,7 +209,9 @@ def test_a_stand_in_hub_cache_is_used_offline_and_nothing_else(tmp_path, monkeyp
     folder = repository / "snapshots" / "abc123"
     folder.mkdir(parents=True)
     save_file(model.state_dict(), folder / "model.safetensors")
-    monkeypatch.setattr("probe.bank.weights.fetch", lambda spec: pytest.fail("tried to download"))
+    monkeypatch.setattr(
+        "probe.bank.weights.find.fetch", lambda spec: pytest.fail("tried to download")
+    )
     found = load_backbone(entry, offline=True)
     x = torch.rand(1, 3, 32, 32)
     expected = model.eval().forward_head(model.forward_features(found.prepare(x)), pre_logits=True)
@@ -216,18 +219,18 @@ def test_a_stand_in_hub_cache_is_used_offline_and_nothing_else(tmp_path, monkeyp
 
 
 def test_digest_follows_weights_key_map_and_calibration(tmp_path):
-    images = open_images(CALIBRATION)
+    images = open_images(BN_IMAGES)
     file = tmp_path / "w.pth"
     torch.save({"a": torch.ones(1)}, file)
     entry = spec(weights=Weights(file=str(file)))
-    digests = {weights_digest(entry, offline=True, calibration=images)}
+    digests = {weights_digest(entry, offline=True, bn_images=images)}
     renamed = dataclasses.replace(entry, keys=(Rename(pattern="a", to="b"),))
-    digests.add(weights_digest(renamed, offline=True, calibration=images))
+    digests.add(weights_digest(renamed, offline=True, bn_images=images))
     torch.save({"a": torch.zeros(1)}, file)
-    digests.add(weights_digest(entry, offline=True, calibration=images))
+    digests.add(weights_digest(entry, offline=True, bn_images=images))
     for seed in (0, 1):
         control = spec(weights=Weights(random=seed), role="control")
-        digests.add(weights_digest(control, offline=True, calibration=images))
+        digests.add(weights_digest(control, offline=True, bn_images=images))
     assert len(digests) == 5
 
 

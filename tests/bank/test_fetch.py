@@ -7,10 +7,10 @@ from typing import ClassVar
 
 import pytest
 
-from probe.bank import download
-from probe.bank.download import fetch
 from probe.bank.spec import BackboneSpec, Weights
-from probe.bank.weights import find_weights, verified_weights
+from probe.bank.weights import download
+from probe.bank.weights.download import fetch
+from probe.bank.weights.find import find_weights, verified_weights
 from probe.errors import BackboneUnavailable
 
 BODY = b"weights" * 1000

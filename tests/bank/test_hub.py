@@ -11,9 +11,9 @@ import time
 
 import pytest
 
-from probe.bank import download
 from probe.bank.spec import BackboneSpec, Weights
-from probe.bank.weights import find_weights
+from probe.bank.weights import download
+from probe.bank.weights.find import find_weights
 from probe.errors import BackboneUnavailable
 
 BODY = bytes(range(256)) * 40

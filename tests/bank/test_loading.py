@@ -11,9 +11,10 @@ import timm
 import torch
 from torchvision.models import detection, segmentation
 
-from probe.bank.keys import KEY_MAPS
+from probe.bank.file import load_bank
 from probe.bank.load import SOURCES, input_spec, load_backbone, wrap
-from probe.bank.spec import BackboneSpec, KeyMap, Rename, Source, Weights, load_bank
+from probe.bank.spec import BackboneSpec, KeyMap, Rename, Source, Weights
+from probe.bank.weights.keys import KEY_MAPS
 from probe.errors import BackboneUnavailable
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from probe.bank.spec import load_bank
+from probe.bank.file import load_bank
 from probe.errors import BankError, UsageError
 
 GOOD = """\
@@ -42,7 +42,7 @@ def test_the_shipped_bank_is_valid_and_complete():
 
 def test_a_good_entry(write):
     (spec,) = load_bank(write(GOOD)).specs
-    assert spec.name == "one" and spec.weights.kind == "hub" and spec.role == "discriminator"
+    assert spec.name == "one" and spec.weights.kind == "hub" and spec.role == "candidate"
     assert spec.mean == (0.485, 0.456, 0.406)
 
 

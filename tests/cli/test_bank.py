@@ -9,9 +9,10 @@ import pytest
 import timm
 import torch
 
-from probe.bank import download, weights
 from probe.bank.add import UNKNOWN
-from probe.bank.spec import load_bank, packaged_bank
+from probe.bank.file import load_bank, packaged_bank
+from probe.bank.weights import download
+from probe.bank.weights import find as weights
 from probe.errors import BackboneUnavailable
 
 ENTRY = """

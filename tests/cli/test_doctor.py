@@ -9,7 +9,7 @@ import pytest
 from inputs import photo, tiny_generator, write_images
 from PIL import Image
 
-from probe.generators.snapshot import save_snapshot
+from probe.generators.files.snapshot import save_snapshot
 
 
 @pytest.fixture

@@ -17,10 +17,10 @@ from generators.reference_rosinality import generate, judge, state_dict
 from inputs import tiny_generator
 from safetensors import safe_open
 
-from probe.generators import r3gan
-from probe.generators.formats import load_generator
-from probe.generators.snapshot import save_snapshot
-from probe.generators.stylegan2 import Generator
+from probe.generators.files.formats import load_generator
+from probe.generators.files.snapshot import save_snapshot
+from probe.generators.networks import r3gan
+from probe.generators.networks.stylegan2 import Generator
 from probe.training.discriminator import Discriminator
 from probe.training.inherit import read_discriminator
 

@@ -10,7 +10,7 @@ from generators.pickles import stylegan2_pickle
 from inputs import tiny_generator, write_images
 from PIL import Image
 
-from probe.generators.snapshot import save_snapshot
+from probe.generators.files.snapshot import save_snapshot
 from probe.images.grid import save_grid
 
 

@@ -10,8 +10,8 @@ from inputs import tiny_generator
 from PIL import Image
 
 from probe.generators.base import to_uint8
-from probe.generators.snapshot import save_snapshot
-from probe.runtime import torch_stream
+from probe.generators.files.snapshot import save_snapshot
+from probe.streams import torch_stream
 
 
 @pytest.fixture

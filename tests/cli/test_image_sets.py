@@ -11,7 +11,7 @@ from inputs import photo, tiny_generator, write_images
 from pictures import encode, flat_png, icc_profile, png16, tiff
 from PIL import Image
 
-from probe.generators.snapshot import save_snapshot
+from probe.generators.files.snapshot import save_snapshot
 from probe.images.files import FileSource
 from probe.probing.leaderboard import Leaderboard
 

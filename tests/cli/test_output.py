@@ -120,7 +120,7 @@ def test_what_a_server_says(cli, tmp_path, monkeypatch):
         def log_message(self, *args):
             pass
 
-    monkeypatch.setattr("probe.bank.download._unreachable", {}, raising=False)
+    monkeypatch.setattr("probe.bank.weights.download._unreachable", {}, raising=False)
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     bank = tmp_path / "bank.yaml"
     with http.server.HTTPServer(("127.0.0.1", 0), Rude) as server:

@@ -17,7 +17,7 @@ import pytest
 from inputs import tiny_generator, write_images
 from PIL import Image
 
-from probe.generators.snapshot import save_snapshot
+from probe.generators.files.snapshot import save_snapshot
 from probe.probing.leaderboard import Leaderboard
 
 ROOT = Path(__file__).parents[2]
@@ -62,7 +62,7 @@ def test_repeating_computes_nothing_and_prints_the_same(rank, reals, fakes, monk
     monkeypatch.setattr(
         "probe.features.pair.load_backbone", lambda *a, **k: pytest.fail("was loaded")
     )
-    fitted = "probe.probing.evaluate.evaluate"
+    fitted = "probe.probing.fit.evaluate"
     monkeypatch.setattr(fitted, lambda *a, **k: pytest.fail("was fitted"))
     assert rank(reals, fakes).out == first.out
 
@@ -114,7 +114,7 @@ def test_a_changed_input_is_computed_again(rank, reals, checkpoint, bank, change
 def _default_is_fp32() -> bool:
     import torch
 
-    from probe.runtime import choose_precision
+    from probe.devices import choose_precision
 
     return choose_precision("auto", torch.device("cpu")) == "fp32"
 
@@ -185,16 +185,16 @@ def test_a_missing_backbone_is_a_row_with_its_remedy(rank, reals, fakes, bank):
 
 
 def test_a_backbone_that_breaks_while_running_is_a_row(rank, reals, fakes, bank, monkeypatch):
-    import probe.features.extract as extract
+    from probe.bank.base import Backbone
 
-    real_run = extract._run
+    pool = Backbone.pool
 
-    def run(name, *arguments):
-        if name == "edges":
+    def breaking(self, x):
+        if self.name == "edges":
             raise RuntimeError("kernel exploded\nwith details")
-        return real_run(name, *arguments)
+        return pool(self, x)
 
-    monkeypatch.setattr(extract, "_run", run)
+    monkeypatch.setattr(Backbone, "pool", breaking)
     result = rank(reals, fakes)
     rows = {r["name"]: r for r in json.loads(result.out)["rows"]}
     assert result.code == 3

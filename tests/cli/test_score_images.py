@@ -164,7 +164,7 @@ def test_images_take_the_rankings_path(cli, score, bank, reals, fakes, tmp_path)
     pixels = JpegMatched(open_images(new), 40).load(range(6), 16).images.numpy()
     # `colour` sees the mean of normalised pixels after a resize to 32, which keeps the mean nearly.
     means = (pixels / 255 - 0.5).mean(axis=(2, 3)) / 0.5
-    from probe.probing.fitted import load_probes
+    from probe.scoring.probes import load_probes
 
     fitted = load_probes(tmp_path / "jpeg_run").probes["colour"]
     expected = means @ fitted.weights + fitted.intercept
@@ -294,7 +294,7 @@ def test_python_gives_records_and_frames(run, bank, fakes, tmp_path):
 def test_nothing_is_fitted_when_a_ranking_is_repeated_with_out(
     cli, bank, reals, fakes, run, tmp_path, monkeypatch
 ):
-    fitted = "probe.probing.evaluate.evaluate"
+    fitted = "probe.probing.fit.evaluate"
     monkeypatch.setattr(fitted, lambda *a, **k: pytest.fail("was fitted"))
     arguments = ["--real", reals, "--gen", fakes, "--bank", bank, "--offline", "--quiet"]
     assert cli("rank", *arguments, "--out", tmp_path / "again").code == 0

@@ -79,7 +79,7 @@ def test_a_ranking_that_has_everything_loads_no_library_of_networks_or_fits(
 def test_networks_are_built_for_their_shapes_without_the_compiler():
     code = (
         "import sys, torch\n"
-        "from probe.generators import fastgan, r3gan, stylegan2, stylegan3\n"
+        "from probe.generators.networks import fastgan, r3gan, stylegan2, stylegan3\n"
         "with torch.device('meta'):\n"
         "    stylegan2.Generator(64, 3, 64, 32, 3)\n"
         "    stylegan2.Generator(64, 0, 64, 32, 3, synthesis_kwargs={'architecture': 'resnet'})\n"

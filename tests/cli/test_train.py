@@ -15,8 +15,8 @@ import torch
 from inputs import ENTRY, write_images
 from runs import differences, saved
 
-from probe.bank.spec import load_bank
-from probe.bank.weights import find_weights
+from probe.bank.file import load_bank
+from probe.bank.weights.find import find_weights
 from probe.bundled import DEMO_REALS
 from probe.errors import BackboneUnavailable
 

@@ -27,9 +27,10 @@ from scipy import stats
 from warmup import go_on_from, shared_warmups
 from weights import prepare_bank
 
+from probe.bank.file import load_bank
 from probe.bank.load import load_backbone
-from probe.bank.spec import load_bank
 from probe.errors import UsageError
+from probe.events import RunPlanned
 from probe.images.grid import save_grid
 from probe.images.open import open_images
 from probe.metrics.frechet import FrechetReference
@@ -99,14 +100,14 @@ def test_runs_are_chosen_by_group_and_pattern():
 def test_a_control_as_a_file_is_the_products_control(tmp_path):
     import torch
 
-    from probe.bundled import CALIBRATION
+    from probe.bundled import BN_IMAGES
 
     bank = {spec.name: spec for spec in load_bank(prepare_bank(tmp_path, [])).specs}
     images = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     name = "random-resnet18"
     ours = load_backbone(bank[name], offline=True)
-    theirs = load_backbone(bank[f"{name}#0"], offline=True, calibration=open_images(CALIBRATION))
-    assert bank[name].role == "discriminator"
+    theirs = load_backbone(bank[f"{name}#0"], offline=True, bn_images=open_images(BN_IMAGES))
+    assert bank[name].role == "candidate"
     torch.testing.assert_close(ours(images), theirs(images), rtol=1e-4, atol=1e-4)
 
 
@@ -377,7 +378,7 @@ def test_a_run_directory_becomes_a_record(tmp_path):
               for k, v in zip((8.0, 24.0), values, strict=True)),
         )  # fmt: skip
     lines("metric-accuracy.jsonl", {"kimg": 8.0, "results": {"Accuracy/D/train": 0.9}})
-    row = {"name": "b", "role": "discriminator", "score": -0.1, "score_low": -0.2,
+    row = {"name": "b", "role": "candidate", "score": -0.1, "score_low": -0.2,
            "score_high": 0.0, "accuracy": 0.98}  # fmt: skip
     selection = {"stage": 1, "added": ["b"], "snapshot": "s", "leaderboard": {"rows": [row]}}
     (tmp_path / "selection-stage1.json").write_text(json.dumps(selection))
@@ -473,7 +474,7 @@ def test_a_run_goes_on_from_the_warmup_once(tiny_study):
     run = study.runs[0]
     folder = out / "mine"
     folder.mkdir()
-    plan = {"folder": str(folder), "digest": "mine"}
+    plan = RunPlanned(str(folder), None, (), {"digest": "mine"})
     assert go_on_from(finished, run, plan)
     assert saved(folder)["digest"] == "mine"
     assert saved(folder)["images"] == 16

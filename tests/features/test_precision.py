@@ -8,25 +8,25 @@ import torch
 from PIL import Image
 
 import probe
-from probe.bank.spec import load_bank
+from probe.bank.file import load_bank
 from probe.bundled import DEMO_REALS
+from probe.devices import has_fast_bf16
 from probe.features.space import precision_for
 from probe.images.open import open_images
-from probe.runtime import has_fast_bf16
 
 CPU = torch.device("cpu")
 IMAGES = 64
 
 
 def test_random_networks_run_in_float32_unless_told_otherwise(monkeypatch):
-    monkeypatch.setattr("probe.runtime.has_fast_bf16", lambda device: True)
+    monkeypatch.setattr("probe.devices.has_fast_bf16", lambda device: True)
     specs = {spec.role: spec for spec in load_bank().specs}
     assert precision_for(specs["control"], "auto", CPU) == "fp32"
     assert precision_for(specs["control"], "bf16", CPU) == "bf16"
-    assert precision_for(specs["discriminator"], "auto", CPU) == "bf16"
-    assert precision_for(specs["discriminator"], "fp32", CPU) == "fp32"
-    monkeypatch.setattr("probe.runtime.has_fast_bf16", lambda device: False)
-    assert precision_for(specs["discriminator"], "auto", CPU) == "fp32"
+    assert precision_for(specs["candidate"], "auto", CPU) == "bf16"
+    assert precision_for(specs["candidate"], "fp32", CPU) == "fp32"
+    monkeypatch.setattr("probe.devices.has_fast_bf16", lambda device: False)
+    assert precision_for(specs["candidate"], "auto", CPU) == "fp32"
 
 
 def packaged() -> list[str]:

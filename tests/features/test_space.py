@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from contexts import context
 
 from probe.bank.fid import fid_spec
 from probe.bank.spec import BackboneSpec, Weights
 from probe.features.space import open_space
-from probe.features.store import FeatureStore
 from probe.images.open import open_images
 
 ROOT = Path(__file__).parents[2]
@@ -39,11 +39,8 @@ def record(tmp_path, reals):
     """Return what an entry's features are kept under."""
 
     def of(spec):
-        space = open_space(
-            spec, FeatureStore(tmp_path), resolution=64, precision="fp32",
-            device=torch.device("cpu"), offline=True, calibration=open_images(reals),
-        )  # fmt: skip
-        return space.record
+        ctx = context(tmp_path, bn_images=open_images(reals))
+        return open_space(spec, ctx, resolution=64).record
 
     return of
 

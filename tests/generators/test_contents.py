@@ -6,17 +6,17 @@ import pickle
 import numpy as np
 import pytest
 import torch
+from contexts import new_state
 from generators.pickles import EasyDict, Persistent, dumps, persistent
 from generators.test_families import NETWORKS
 from inputs import tiny_generator
 from safetensors.torch import save_file
 
 from probe.errors import CheckpointError
-from probe.generators.formats import load_generator
-from probe.generators.stylegan2 import Generator
+from probe.generators.files.formats import load_generator
+from probe.generators.networks.stylegan2 import Generator
 from probe.training.config import TrainConfig
 from probe.training.inherit import read_discriminator
-from probe.training.state import TrainState
 
 
 def record(network):
@@ -250,7 +250,7 @@ def test_a_training_state_of_ours_holds_the_average(cli, tmp_path):
         z_dim=12, w_dim=12, channel_base=128, channel_max=8, map_layers=3, mbstd_group=4, lr=0.002,
         pl_weight=0.0, d_architecture="resnet",
     )  # fmt: skip
-    state = TrainState(config, 16, torch.device("cpu"), "digest")
+    state = new_state(config)
     with torch.no_grad():
         for parameter in state.average.parameters():
             parameter.add_(0.1)

@@ -18,11 +18,12 @@ from generators.pickles import (
 from inputs import tiny_generator
 
 from probe.errors import CheckpointError, UsageError
-from probe.generators import fastgan, r3gan, stylegan3
-from probe.generators.formats import load_generator
-from probe.generators.inspection import inspect_file
+from probe.generators.config import SampleOptions
+from probe.generators.files.formats import load_generator
+from probe.generators.files.inspect import inspect_file
+from probe.generators.files.snapshot import save_snapshot
+from probe.generators.networks import fastgan, r3gan, stylegan3
 from probe.generators.sampler import GeneratorSource
-from probe.generators.snapshot import save_snapshot
 from probe.training.inherit import inherit
 
 
@@ -216,7 +217,9 @@ def test_truncation_and_init_say_what_they_cannot(tmp_path, family):
     network = NETWORKS[family]().eval()
     path = tmp_path / "network.safetensors"
     save_snapshot(path, network, metadata={}, architecture=family)
-    source = GeneratorSource(load_generator(path), name="x", count=1, psi=0.7)
+    source = GeneratorSource(
+        load_generator(path), name="x", count=1, sample=SampleOptions(trunc=0.7)
+    )
     with pytest.raises(UsageError, match=r"truncat|psi|trunc"):
         source.load([0], 32)
     with pytest.raises(UsageError, match="StyleGAN2 networks alone are trained"):

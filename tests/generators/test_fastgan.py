@@ -6,7 +6,7 @@ import torch
 from generators.reference_fastgan import generate
 
 from probe.errors import CheckpointError, UsageError
-from probe.generators.fastgan import ClassNorm, Generator, Noise, Norm, convert_state
+from probe.generators.networks.fastgan import ClassNorm, Generator, Noise, Norm, convert_state
 
 TOLERANCE = 1e-4  # of the range of the output
 Z = 12

@@ -25,11 +25,11 @@ from PIL import Image
 from torch import nn
 
 from probe.errors import CheckpointError
-from probe.generators import stylegan3
-from probe.generators.formats import load_generator
-from probe.generators.inspection import inspect_file
-from probe.generators.snapshot import save_snapshot
-from probe.generators.unpickle import read_pickle
+from probe.generators.files.formats import load_generator
+from probe.generators.files.inspect import inspect_file
+from probe.generators.files.snapshot import save_snapshot
+from probe.generators.files.unpickle import read_pickle
+from probe.generators.networks import stylegan3
 
 TOLERANCE = 1e-4  # of the range of the output
 BATCH = 2

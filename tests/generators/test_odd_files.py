@@ -22,15 +22,16 @@ from generators.pickles import Persistent, dumps, stylegan2_pickle
 from inputs import tiny_generator
 
 from probe.errors import CheckpointError, UnsafeCheckpoint
-from probe.generators import fastgan, tensorflow
-from probe.generators.companions import read_companions
 from probe.generators.config import SampleOptions
-from probe.generators.formats import load_generator
-from probe.generators.inspection import inspect_file
+from probe.generators.files import tensorflow
+from probe.generators.files.companions import read_companions
+from probe.generators.files.formats import load_generator
+from probe.generators.files.inspect import inspect_file
+from probe.generators.files.snapshot import save_snapshot
+from probe.generators.files.torch_file import zip_kind
+from probe.generators.files.unpickle import read_pickle
+from probe.generators.networks import fastgan
 from probe.generators.open import what_runs
-from probe.generators.snapshot import save_snapshot
-from probe.generators.torch_file import zip_kind
-from probe.generators.unpickle import read_pickle
 
 
 @pytest.mark.parametrize("device", [False, True])

@@ -12,7 +12,8 @@ from torch import nn
 import probe
 from probe.errors import CheckpointError, UsageError
 from probe.generators.callables import CallableSource, call, import_function
-from probe.generators.formats import load_generator
+from probe.generators.config import SampleOptions
+from probe.generators.files.formats import load_generator
 from probe.generators.sampler import GeneratorSource
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit.*is deprecated")
@@ -143,9 +144,9 @@ def test_programs_that_are_no_generators(tmp_path, network, options, words):
 
 def test_what_a_program_has_not(tmp_path, checkpoint):
     found = load_generator(script(Small(), tmp_path / "G.pt"), run_code=True)
-    for options in ({"psi": 0.5}, {"noise": "const"}):
+    for options in ({"trunc": 0.5}, {"noise": "const"}):
         with pytest.raises(UsageError, match="neither truncation nor"):
-            GeneratorSource(found, name="x", count=1, **options).load([0], 8)
+            GeneratorSource(found, name="x", count=1, sample=SampleOptions(**options)).load([0], 8)
     with pytest.raises(UsageError, match="says itself"):
         load_generator(checkpoint, z_dim=16)
 

@@ -6,7 +6,7 @@ import torch
 from generators.reference_r3gan import generate
 
 from probe.errors import CheckpointError, UsageError
-from probe.generators.r3gan import Generator, convert_state
+from probe.generators.networks.r3gan import Generator, convert_state
 
 TOLERANCE = 1e-4  # of the range of the output
 Z = 6

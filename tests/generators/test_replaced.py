@@ -7,8 +7,8 @@ from inputs import tiny_generator
 
 from probe.errors import CheckpointError
 from probe.files import digest_file
-from probe.generators.formats import load_generator
-from probe.generators.snapshot import save_snapshot
+from probe.generators.files.formats import load_generator
+from probe.generators.files.snapshot import save_snapshot
 
 
 @pytest.mark.parametrize("in_place", [True, False])
@@ -26,7 +26,7 @@ def test_a_checkpoint_that_changes_while_it_is_read_is_refused(tmp_path, monkeyp
         return digest_file(read)
 
     with monkeypatch.context() as patch:
-        patch.setattr("probe.generators.snapshot.digest_file", replaced)
+        patch.setattr("probe.generators.files.snapshot.digest_file", replaced)
         with pytest.raises(
             CheckpointError, match=r"changed while it was read\. Repeat the command"
         ):

@@ -20,7 +20,7 @@ from inputs import write_images
 from safetensors.torch import save_file
 
 from probe.errors import CheckpointError
-from probe.generators.formats import load_generator
+from probe.generators.files.formats import load_generator
 from probe.training.inherit import inherit, read_discriminator
 
 TOLERANCE = 1e-5

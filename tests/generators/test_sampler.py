@@ -8,13 +8,16 @@ from inputs import tiny_generator
 from probe.errors import CheckpointError, UsageError
 from probe.generators.base import to_uint8
 from probe.generators.checkpoint import Checkpoint
+from probe.generators.config import SampleOptions
 from probe.generators.sampler import GeneratorSource, image_seed
 
 
 def source(generator=None, count=40, **options):
     generator = generator or tiny_generator(options.pop("c_dim", 0))
     checkpoint = Checkpoint(generator, "stylegan2", "digest", {})
-    return GeneratorSource(checkpoint, name="g.pkl", count=count, **options)
+    chosen = {n: options.pop(n) for n in ("trunc", "noise", "class_index") if n in options}
+    sample = SampleOptions(**chosen)
+    return GeneratorSource(checkpoint, name="g.pkl", count=count, sample=sample, **options)
 
 
 def test_latents_are_those_of_the_family():
@@ -36,7 +39,7 @@ def test_an_image_does_not_depend_on_its_neighbours():
 def test_keys_follow_everything_that_decides_an_image():
     base = source().keys([0, 1])
     assert base[0] != base[1] and base == source(count=99).keys([0, 1])
-    for options in ({"seed": 1}, {"psi": 0.5}, {"noise": "const"}):
+    for options in ({"seed": 1}, {"trunc": 0.5}, {"noise": "const"}):
         assert set(source(**options).keys([0, 1])).isdisjoint(base)
     classes = [source(c_dim=3, class_index=i).keys([0])[0] for i in range(3)]
     assert len(set(classes)) == 3

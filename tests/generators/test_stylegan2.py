@@ -7,10 +7,10 @@ from generators.pickles import channels_last, stylegan2_pickle
 from generators.reference import generate
 from torch.nn import functional as F
 
-from probe.generators.formats import load_generator
-from probe.generators.layers import WINOGRAD_CHANNELS, convolve, winograd
-from probe.generators.snapshot import save_snapshot
-from probe.generators.stylegan2 import Generator
+from probe.generators.files.formats import load_generator
+from probe.generators.files.snapshot import save_snapshot
+from probe.generators.networks.layers import WINOGRAD_CHANNELS, convolve, winograd
+from probe.generators.networks.stylegan2 import Generator
 
 TOLERANCE = 1e-4 * 2  # of the output range [-1, 1]
 

@@ -6,7 +6,7 @@ import torch
 from generators.reference3 import DEFAULTS, filters, generate, schedule
 
 from probe.errors import UsageError
-from probe.generators.stylegan3 import Generator, Synthesis, design, upsample
+from probe.generators.networks.stylegan3 import Generator, Synthesis, design, upsample
 
 TOLERANCE = 1e-3  # of the output range
 T = {}
@@ -101,7 +101,7 @@ def test_other_options(options):
 def test_one_filter_per_piece_or_all_at_once(monkeypatch):
     g, z = network(channel_max=40, channel_base=10**4), torch.randn(2, 12)
     whole = g(z)
-    monkeypatch.setattr("probe.generators.stylegan3.PIECE", 1)  # 16 channels at a time
+    monkeypatch.setattr("probe.generators.networks.stylegan3.PIECE", 1)  # 16 channels at a time
     torch.testing.assert_close(g(z), whole, rtol=0, atol=1e-5)
 
 

@@ -9,10 +9,10 @@ from generators.pickles import EasyDict, Network, dumps
 from inputs import tiny_generator
 
 from probe.errors import CheckpointError
-from probe.generators.formats import load_generator
-from probe.generators.stylegan2 import Generator
-from probe.generators.tensorflow import _bounded, read_network
-from probe.generators.unpickle import read_pickle
+from probe.generators.files.formats import load_generator
+from probe.generators.files.tensorflow import _bounded, read_network
+from probe.generators.files.unpickle import read_pickle
+from probe.generators.networks.stylegan2 import Generator
 
 
 def array(tensor):

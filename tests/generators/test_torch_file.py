@@ -17,8 +17,8 @@ from inputs import tiny_generator
 from safetensors.torch import save_file
 
 from probe.errors import CheckpointError, UnsafeCheckpoint
-from probe.generators.formats import load_generator
-from probe.generators.torch_file import zip_kind
+from probe.generators.files.formats import load_generator
+from probe.generators.files.torch_file import zip_kind
 
 CANARY = "/tmp/probe-canary-torch"
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from probe.bundled import CALIBRATION, DEMO_REALS
+from probe.bundled import BN_IMAGES, DEMO_REALS
 from probe.files import digest_bytes, digest_json
 from probe.images.open import open_images
 from probe.images.resize import to_square
@@ -23,7 +23,7 @@ from probe.images.resize import to_square
             {64: "07de2fac662be499", 48: "254f826e34fd57b9", 20: "13e6eadad398343d"},
         ),
         (
-            CALIBRATION,
+            BN_IMAGES,
             "3b4cb00ddfbf83ff",
             {64: "34811fd36fde7e3b", 48: "4e3cb408040c2843", 20: "85711b67c86fa79e"},
         ),

@@ -11,8 +11,8 @@ from inputs import tiny_generator, write_images
 
 import probe
 from probe.features.store import FeatureSpace
-from probe.generators.lineage import trained_against
-from probe.generators.snapshot import save_snapshot
+from probe.generators.files.lineage import trained_against
+from probe.generators.files.snapshot import save_snapshot
 from probe.metrics.frechet import FrechetReference
 from probe.metrics.kernel import kernel_distance
 from probe.metrics.prdc import neighbourhoods

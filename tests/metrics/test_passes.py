@@ -3,12 +3,11 @@
 from dataclasses import replace
 
 import pytest
-import torch
+from contexts import context
 from inputs import write_images
 
-from probe.bank.spec import load_bank
+from probe.bank.file import load_bank
 from probe.errors import ImagesError
-from probe.features.store import FeatureStore
 from probe.images.open import open_images
 from probe.metrics import measure as module
 from probe.metrics.config import MeasureOptions
@@ -37,8 +36,10 @@ def test_images_that_change_between_two_passes_are_an_error(tmp_path, bank, monk
         ImagesError, match="changed while it was read. Repeat the command when noth"
     ):
         module.measure(
-            real, fake, [colour], options=MeasureOptions(num=40, fid=True),
-            store=FeatureStore(tmp_path / "cache"), device=torch.device("cpu"), offline=True,
-            calibration=real, report=lambda record: None,
-        )  # fmt: skip
+            real,
+            fake,
+            [colour],
+            MeasureOptions(num=40, fid=True),
+            context(tmp_path / "cache", bn_images=real),
+        )
     assert len(kept) == 2

@@ -8,16 +8,17 @@ import pytest
 from sklearn.linear_model import LogisticRegression
 
 from probe.errors import ProbeError
-from probe.probing.evaluate import evaluate
+from probe.probing.config import RankOptions
+from probe.probing.fit import evaluate
 from probe.probing.leaderboard import Leaderboard
 from probe.probing.protocol import CHANCE, FAIR, PAPER, ProbeResult, splits
-from probe.probing.score import Bootstrap
-from probe.probing.standing import build_leaderboard, share_ranks
+from probe.probing.standing import Setting, build_leaderboard, share_ranks
+from probe.probing.uncertainty import Bootstrap
 
 N = 150
 
 
-def entry(name, role="discriminator"):
+def entry(name, role="candidate"):
     return SimpleNamespace(name=name, role=role, task="classify", data="photos", license="MIT")
 
 
@@ -35,7 +36,7 @@ def made(scores, n_real=N):
         image_hits=(scores > CHANCE).astype(float),
         image_counts=np.full(len(scores), 3),
         groups=np.arange(len(scores)),
-        strengths=(0.1,) * 6,
+        c_values=(0.1,) * 6,
         weights=np.zeros(2),
         intercept=0.0,
         unconverged=0,
@@ -45,20 +46,21 @@ def made(scores, n_real=N):
 
 
 def rank(results, roles=None, failures=None, null=None, facts=None, protocol="fair", k=2):
-    specs = [entry(n, (roles or {}).get(n, "discriminator")) for n in [*results, *(failures or {})]]
+    specs = [entry(n, (roles or {}).get(n, "candidate")) for n in [*results, *(failures or {})]]
     return build_leaderboard(
         specs,
         results,
-        failures=failures or {},
-        facts=facts or {},
-        null=null,
+        null,
+        Setting(
+            failures=failures or {},
+            facts=facts or {},
+            resolution=64,
+            audit=[],
+            notes=["first"],
+            config={"a": 1},
+        ),
         protocol=protocol,
-        seed=0,
-        k=k,
-        resolution=64,
-        audit=[],
-        notes=["first"],
-        config={"a": 1},
+        options=RankOptions(k=k),
     )
 
 
@@ -169,7 +171,7 @@ def test_paper_judges_controls_and_the_null_row_by_accuracy():
         {"timid": timid, "random": confident}, roles={"random": "control"}, protocol="paper",
         null=("timid", made(np.full(100, CHANCE - 0.01), 50)),
     )  # fmt: skip
-    assert [row.role for row in board.rows] == ["control", "discriminator", "null"]
+    assert [row.role for row in board.rows] == ["control", "candidate", "null"]
     assert any("random has random weights and out-probes timid" in note for note in board.notes)
     assert board.rows[0].gap == pytest.approx(0.1) and board.rows[0].gap_low > 0
     # The interval of the score is about the score all the same.
@@ -246,7 +248,7 @@ def test_null_row_takes_no_rank():
     board = rank(
         {"a": noisy(-0.3, 0), "b": noisy(-0.9, 1)}, null=("a", made(np.full(100, CHANCE), 50))
     )
-    assert [r.role for r in board.rows] == ["discriminator", "null", "discriminator"]
+    assert [r.role for r in board.rows] == ["candidate", "null", "candidate"]
     assert board.rows[1].rank is None
     assert board.rows[1].gap is None
     assert not any("null row" in n for n in board.notes)

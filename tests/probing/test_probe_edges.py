@@ -12,10 +12,10 @@ from threadpoolctl import threadpool_limits
 
 from probe.errors import ProbeError
 from probe.probing import probes
-from probe.probing.evaluate import evaluate, reduce, standardise
+from probe.probing.c_search import Folds, choose_c
+from probe.probing.fit import evaluate, reduce, standardise
 from probe.probing.protocol import CHANCE, FAIR, PAPER, splits
-from probe.probing.strength import Folds, choose_strength
-from probe.runtime import numpy_stream
+from probe.streams import numpy_stream
 
 
 @pytest.fixture(autouse=True)
@@ -79,7 +79,7 @@ def test_columns_of_any_scale_count_the_same():
     factors = np.geomspace(1e-12, 1e12, 30).astype(np.float32)
     plain = evaluate(real, fake, protocol=FAIR, seed=0)
     scaled = evaluate(real * factors, fake * factors, protocol=FAIR, seed=0)
-    assert scaled.strengths == plain.strengths
+    assert scaled.c_values == plain.c_values
     np.testing.assert_allclose(scaled.image_scores, plain.image_scores, atol=1e-3)
 
 
@@ -110,7 +110,7 @@ def test_huge_margins_stay_finite(protocol, shift):
 def test_a_confidently_wrong_image_is_not_clipped():
     real, fake = features(40, 2, shift=50.0)
     fake[0, 0] = -1e5  # far on the side of the reals
-    protocol = dataclasses.replace(FAIR, strengths=(100.0,), repeats=1, swap=False)
+    protocol = dataclasses.replace(FAIR, c_values=(100.0,), repeats=1, swap=False)
     seed = next(s for s in range(20) if 40 in splits(40, 40, protocol, s)[0][1])
     result = evaluate(real, fake, protocol=protocol, seed=seed)
     assert -np.inf < result.image_scores[40] < -100
@@ -147,7 +147,7 @@ def test_paper_equals_an_evaluation_with_its_own_splits():
     result = evaluate(real, fake, protocol=PAPER, seed=7)
     assert result.accuracy == pytest.approx(np.mean(accuracies), abs=1e-6)
     assert result.score == pytest.approx(np.mean(scores), abs=1e-6)
-    assert result.strengths == (0.2,) * 3
+    assert result.c_values == (0.2,) * 3
 
 
 def test_paper_marks_images_that_were_never_held_out():
@@ -187,7 +187,7 @@ def test_the_weights_that_are_kept_are_the_probes_own(protocol, d):
     np.testing.assert_allclose(logits[held], found.image_logits[held], atol=1e-4)
     y = np.repeat([0, 1], 60)
     scaler = StandardScaler(with_mean=protocol.standardise, with_std=protocol.standardise)
-    plain = probes.PROBES[protocol.probe](found.strengths[0])
+    plain = probes.PROBES[protocol.probe](found.c_values[0])
     plain.fit(scaler.fit_transform(x[~held].astype(float)), y[~held])
     np.testing.assert_allclose(plain.decision_function(scaler.transform(x)), logits, atol=1e-3)
     both = dataclasses.replace(protocol, repeats=1, swap=True)
@@ -199,7 +199,7 @@ def test_the_weights_that_are_kept_are_the_probes_own(protocol, d):
 
 def test_images_are_judged_in_pieces(monkeypatch):
     one = evaluate(*features(40, 30, shift=1.0), protocol=FAIR, seed=0)
-    monkeypatch.setattr("probe.probing.evaluate.PIECE_BYTES", 1000)  # four rows
+    monkeypatch.setattr("probe.probing.fit.PIECE_BYTES", 1000)  # four rows
     many = evaluate(*features(40, 30, shift=1.0), protocol=FAIR, seed=0)
     np.testing.assert_allclose(many.image_logits, one.image_logits, atol=1e-12)
 
@@ -219,14 +219,12 @@ def test_tolerance_costs_less_than_a_thousandth(shift):
 def test_strength_matches_an_exhaustive_search():
     """Ending early, warm starts and loose fits choose what trying everything would."""
     x, _, y, _ = halves(200, 60, shift=1.5)
-    chosen = choose_strength(
-        x.astype(np.float32), y, np.arange(200), FAIR, np.random.default_rng(0)
-    )
+    chosen = choose_c(x.astype(np.float32), y, np.arange(200), FAIR, np.random.default_rng(0))
     rng, fold = np.random.default_rng(0), np.empty(200, int)
     for label in (0, 1):
         fold[rng.permutation(np.flatnonzero(y == label))] = np.arange(100) % 3
     losses = {}
-    for strength in FAIR.strengths:
+    for strength in FAIR.c_values:
         held = np.zeros(200)
         for f in range(3):
             fit = LogisticRegression(C=strength, tol=1e-7, max_iter=5000)
@@ -238,7 +236,7 @@ def test_strength_matches_an_exhaustive_search():
 
 @pytest.mark.parametrize("piece", [1000, 2**22])  # rows in many pieces, and in one per fold
 def test_folds_fitted_together_are_what_scikit_learn_fits_apart(piece, monkeypatch):
-    monkeypatch.setattr("probe.probing.strength.PIECE_BYTES", piece)
+    monkeypatch.setattr("probe.probing.c_search.PIECE_BYTES", piece)
     x, _, y, _ = halves(100, 40, shift=1.5)
     fold = np.random.default_rng(0).permutation(np.arange(100) % 3)
     folds = Folds(x, y, fold)
@@ -259,7 +257,7 @@ def test_folds_fitted_together_are_what_scikit_learn_fits_apart(piece, monkeypat
 def test_threads_change_nothing(protocol, monkeypatch):
     real, fake = features(60, 30, shift=1.0)
     serial = evaluate(real, fake, protocol=protocol, seed=0)
-    monkeypatch.setattr("probe.probing.evaluate.THREADS_FROM_BYTES", 0)
+    monkeypatch.setattr("probe.probing.fit.THREADS_FROM_BYTES", 0)
     threaded = evaluate(real, fake, protocol=protocol, seed=0)
     for name, value in serial.to_arrays().items():
         np.testing.assert_array_equal(threaded.to_arrays()[name], value)
@@ -267,9 +265,9 @@ def test_threads_change_nothing(protocol, monkeypatch):
 
 @pytest.mark.parametrize("threads_from", [0, 2**30])
 def test_unconverged_fits_are_counted_and_silent(threads_from, monkeypatch):
-    monkeypatch.setattr("probe.probing.evaluate.THREADS_FROM_BYTES", threads_from)
+    monkeypatch.setattr("probe.probing.fit.THREADS_FROM_BYTES", threads_from)
     short = {**probes.PROBES, "logistic": lambda c: LogisticRegression(C=c, max_iter=1)}
-    monkeypatch.setattr("probe.probing.evaluate.PROBES", short)
+    monkeypatch.setattr("probe.probing.fit.PROBES", short)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         result = evaluate(*features(40, 30, shift=1.0), protocol=FAIR, seed=0)

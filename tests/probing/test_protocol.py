@@ -8,7 +8,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import log_loss
 
 from probe.errors import ImagesError, ProbeError
-from probe.probing.evaluate import evaluate
+from probe.probing.fit import evaluate
 from probe.probing.protocol import CHANCE, FAIR, PAPER, ProbeResult, splits
 
 
@@ -110,7 +110,7 @@ def test_rotating_to_fewer_coordinates_loses_nothing():
     x, y = np.concatenate([real, fake]).astype(float), np.repeat([0, 1], 40)
     result = evaluate(real, fake, protocol=FAIR, seed=0)
     scores = []
-    for (train, test), strength in zip(splits(40, 40, FAIR, 0), result.strengths, strict=True):
+    for (train, test), strength in zip(splits(40, 40, FAIR, 0), result.c_values, strict=True):
         mean, std = x[train].mean(axis=0), x[train].std(axis=0)
         probe = LogisticRegression(C=strength, tol=1e-8, max_iter=10_000)
         probe.fit((x[train] - mean) / std, y[train])
@@ -157,6 +157,6 @@ def test_result_survives_its_arrays():
     result = evaluate(*draw(n=40, gap=1.0), protocol=PAPER, seed=0)
     again = ProbeResult.from_arrays(result.to_arrays())
     np.testing.assert_array_equal(again.image_scores, result.image_scores)
-    assert (again.score, again.accuracy, again.auroc, again.strengths, again.n_real) == (
-        result.score, result.accuracy, result.auroc, result.strengths, 40
+    assert (again.score, again.accuracy, again.auroc, again.c_values, again.n_real) == (
+        result.score, result.accuracy, result.auroc, result.c_values, 40
     )  # fmt: skip

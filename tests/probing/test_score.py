@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from probe.probing import score
-from probe.probing.score import bootstrap
+from probe.probing import uncertainty as score
+from probe.probing.uncertainty import bootstrap
 
 
 def halves(n):

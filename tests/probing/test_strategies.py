@@ -10,7 +10,7 @@ from probe.probing.strategies import STRATEGIES, fixed, progressive
 def board(*rows, above=True):
     made = []
     for i, (name, role, status) in enumerate(rows):
-        ranked = status == "ok" and role in ("discriminator", "evaluator")
+        ranked = status == "ok" and role in ("candidate", "evaluator")
         made.append(
             Row(
                 name=name,
@@ -30,16 +30,16 @@ def board(*rows, above=True):
 
 FULL = board(
     ("judge", "evaluator", "ok"),
-    ("a", "discriminator", "ok"),
+    ("a", "candidate", "ok"),
     ("random", "control", "ok"),
-    ("b", "discriminator", "ok"),
+    ("b", "candidate", "ok"),
     ("null", "null", "ok"),
-    ("c", "discriminator", "ok"),
-    ("gone", "discriminator", "unavailable"),
-    ("broken", "discriminator", "failed"),
+    ("c", "candidate", "ok"),
+    ("gone", "candidate", "unavailable"),
+    ("broken", "candidate", "failed"),
 )
-LATER = board(("c", "discriminator", "ok"), ("a", "discriminator", "ok"))
-CHANCE = board(("a", "discriminator", "ok"), ("b", "discriminator", "ok"), above=False)
+LATER = board(("c", "candidate", "ok"), ("a", "candidate", "ok"))
+CHANCE = board(("a", "candidate", "ok"), ("b", "candidate", "ok"), above=False)
 
 
 @pytest.mark.parametrize(

@@ -3,14 +3,14 @@
 import numpy as np
 import pytest
 
-from probe.probing import strength
+from probe.probing import c_search
 from probe.probing.agreement import greedy_picks
-from probe.probing.evaluate import evaluate
+from probe.probing.fit import evaluate
 from probe.probing.protocol import CHANCE, FAIR, PAPER, splits
-from probe.probing.score import bootstrap
 from probe.probing.standing import build_rows
+from probe.probing.uncertainty import bootstrap
 from probe.probing.units import firsts, images_of, strata
-from probe.runtime import numpy_stream
+from probe.streams import numpy_stream
 
 
 def draw(n, d, gap=0.0, seed=0):
@@ -65,13 +65,13 @@ def folds_of(monkeypatch, x, y, groups, seed=3):
     """Return the folds that a search for the strength uses."""
     seen = []
 
-    class Spy(strength.Folds):
+    class Spy(c_search.Folds):
         def __init__(self, x, y, fold):
             seen.append(fold)
             super().__init__(x, y, fold)
 
-    monkeypatch.setattr(strength, "Folds", Spy)
-    strength.choose_strength(x, y, groups, FAIR, np.random.default_rng(seed))
+    monkeypatch.setattr(c_search, "Folds", Spy)
+    c_search.choose_c(x, y, groups, FAIR, np.random.default_rng(seed))
     return seen[0]
 
 
@@ -180,7 +180,7 @@ def test_images_in_both_sets_are_not_told_apart_and_the_others_are():
 
 class Entry:
     def __init__(self, name):
-        self.name, self.role = name, "discriminator"
+        self.name, self.role = name, "candidate"
         self.task = self.data = self.license = ""
 
 

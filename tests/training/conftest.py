@@ -42,7 +42,7 @@ def fit(small, judged_bank, tmp_path):
             init=init,
             precision="fp32",
             device=device,
-            report=records.append,
+            on_event=records.append,
         )
         return path.parent, records
 

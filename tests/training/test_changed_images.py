@@ -5,6 +5,7 @@ import json
 import pytest
 
 from probe.errors import ImagesError, ProbeError
+from probe.events import Note
 
 
 def label(folder, classes: int) -> None:
@@ -34,7 +35,7 @@ def test_labels_that_cannot_be_used_stop_conditional_training_alone(fit, small):
 def test_what_was_left_out_is_said(fit, small):
     (small / "phone.heic").write_bytes(b"")
     _, records = fit(kimg=0.008, eval_num=0)
-    notes = [record["text"] for record in records if record["event"] == "note"]
+    notes = [event.text for event in records if isinstance(event, Note)]
     assert any("left out" in note and "1 .heic" in note for note in notes)
 
 

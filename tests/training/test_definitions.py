@@ -7,14 +7,14 @@ import pytest
 import torch
 from training import reference
 
-from probe.generators.stylegan2 import Generator
-from probe.runtime import torch_stream
-from probe.training.ada import SYM6, ada
-from probe.training.diffaugment import diffaugment
+from probe.discriminators.ada import SYM6, ada
+from probe.discriminators.diffaugment import diffaugment
+from probe.discriminators.draws import Draw
+from probe.discriminators.heads import Head
+from probe.discriminators.losses import path_lengths
+from probe.generators.networks.stylegan2 import Generator
+from probe.streams import torch_stream
 from probe.training.discriminator import Discriminator
-from probe.training.draws import Draw
-from probe.training.heads import Head
-from probe.training.losses import path_lengths
 
 
 def draws(total):

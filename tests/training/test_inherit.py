@@ -8,8 +8,9 @@ from generators.pickles import EasyDict, persistent, stylegan2_pickle
 from runs import saved
 
 from probe.errors import CheckpointError, UsageError
-from probe.generators.snapshot import save_snapshot
-from probe.generators.stylegan2 import Generator
+from probe.events import RunPlanned
+from probe.generators.files.snapshot import save_snapshot
+from probe.generators.networks.stylegan2 import Generator
 from probe.training.discriminator import Discriminator
 from probe.training.inherit import inherit
 
@@ -132,8 +133,8 @@ def test_a_run_goes_on_from_a_pickle(fit, pickled):
     )
     first = json.loads((folder / "metric-frechet-mixed.jsonl").read_text().splitlines()[0])
     assert first["kimg"] == 0
-    plan = next(r for r in records if r["event"] == "plan")
-    assert plan["plan"].config.channel_base == 128
+    plan = next(r for r in records if isinstance(r, RunPlanned))
+    assert plan.plan.config.channel_base == 128
     state = saved(folder)
     assert state["images"] == 16 and len(state["members"]) == 3
     assert not torch.equal(state["generator"]["synthesis.b16.conv1.weight"].cpu(),
@@ -154,7 +155,7 @@ def test_the_files_average_is_not_forgotten(fit, pickled, preset):
     path = pickled(g, discriminator(3), average)
     options = {"cfg": preset, "kimg": 0.008, "device": "cpu"}
     folder, records = fit(**options, init=path)
-    (plan,) = (r["plan"] for r in records if r["event"] == "plan")
+    (plan,) = (r.plan for r in records if isinstance(r, RunPlanned))
     assert plan.config.ema_rampup == 0
     assert far(average, saved(folder)["average"]) < 0.05 < far(g, saved(folder)["average"])
     ramped, _ = fit("ramped", **options, init=path, ema_rampup=0.05)

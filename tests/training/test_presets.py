@@ -1,12 +1,11 @@
 """What `--cfg auto` and the presets fill in, and the schedule."""
 
 import pytest
-import torch
+from contexts import new_state
 
 from probe.errors import UsageError
 from probe.training.config import TrainConfig
 from probe.training.presets import PRESETS, make_plan
-from probe.training.state import TrainState
 
 
 def plan(resolution=256, images=5000, processes=1, inherited=False, **options):
@@ -71,7 +70,7 @@ def test_rates_are_scaled_for_lazy_regularisation_even_where_its_weight_is_zero(
 ):
     """n steps in n + 1 are not regularised: lr · n/(n + 1), betas to that power."""
     made = plan(16, cfg=name, channel_base=128, channel_max=8, **options).config
-    state = TrainState(made, 16, torch.device("cpu"), "digest")
+    state = new_state(made)
     for optimizer, (lr, beta) in (
         (state.generator_optimizer, generator),
         (state.members[0].optimizer, discriminator),
@@ -86,7 +85,7 @@ def test_the_discriminator_has_the_presets_architecture():
     for options, expected in (({"cfg": "cifar"}, "orig"), ({}, "resnet"),
                               ({"d_architecture": "orig"}, "orig")):  # fmt: skip
         made = plan(16, channel_base=128, channel_max=8, **options).config
-        network = TrainState(made, 16, torch.device("cpu"), "digest").members[0].network
+        network = new_state(made).members[0].network
         assert network.discriminator.init_kwargs["architecture"] == expected
     with pytest.raises(UsageError, match="--d-architecture: 'skip' is unknown"):
         TrainConfig(d_architecture="skip")

@@ -5,16 +5,17 @@ import shutil
 
 import pytest
 import torch
+from contexts import new_state, session
 from inputs import write_images
 
 from probe.errors import ImagesError, ProbeError, UsageError
-from probe.generators.stylegan2 import Generator
+from probe.generators.networks.stylegan2 import Generator
 from probe.images.open import open_images
-from probe.runtime import World, torch_stream
+from probe.processes import Processes
+from probe.streams import torch_stream
 from probe.training.config import TrainConfig
 from probe.training.presets import make_plan
 from probe.training.reals import RealStream, load_pixels, open_reals
-from probe.training.state import TrainState
 from probe.training.step import Samples
 
 CPU = torch.device("cpu")
@@ -53,8 +54,8 @@ def test_few_images_copied_often_are_too_few(folder):
         opened(folder)
 
 
-def stream(reals, *, batch=4, mirror=False, world=World(), seed=0):
-    return RealStream(reals, batch=batch, mirror=mirror, seed=seed, world=world, device=CPU)
+def stream(reals, *, batch=4, mirror=False, processes=Processes(), seed=0):
+    return RealStream(reals, batch=batch, mirror=mirror, seed=seed, processes=processes, device=CPU)
 
 
 def rows(images):
@@ -83,7 +84,7 @@ def test_processes_share_a_batch(folder):
     reals = opened(folder)
     whole = stream(reals, mirror=True).at(8)[0]
     for rank in range(2):
-        part = stream(reals, mirror=True, world=World(rank, 2)).at(8)[0]
+        part = stream(reals, mirror=True, processes=Processes(rank, 2)).at(8)[0]
         assert torch.equal(part, whole[rank::2])
 
 
@@ -137,7 +138,7 @@ def plan(**options):
 
 
 def state(**options):
-    return TrainState(plan(channel_base=128, channel_max=8, **options), 16, CPU, "x")
+    return new_state(plan(channel_base=128, channel_max=8, **options))
 
 
 def test_average_forgets_half_after_its_half_life():
@@ -150,15 +151,15 @@ def test_average_forgets_half_after_its_half_life():
     torch.testing.assert_close(found.average.mapping.fc0.weight, start + 0.5, atol=1e-4, rtol=1e-4)
 
 
-def samples(config, count=8, world=World(), purpose="generator", seen=0):
-    return Samples(config, purpose, seen, count, world=world, device=CPU, labels=None, c_dim=0)
+def samples(config, count=8, processes=Processes(), purpose="generator", seen=0):
+    return Samples(session(config, processes=processes), purpose, seen, count)
 
 
 def test_samples_are_shared_out_and_differ_by_purpose():
     config = plan(style_mixing=0.5)
     whole = samples(config)
     for rank in range(2):
-        part = samples(config, world=World(rank, 2))
+        part = samples(config, processes=Processes(rank, 2))
         assert torch.equal(part.z, whole.z[rank::2])
         assert torch.equal(part.mixes, whole.mixes[rank::2])
         drawn = [torch.randn(3, generator=g) for g in part.noise]

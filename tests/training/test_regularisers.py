@@ -2,17 +2,17 @@
 
 import pytest
 import torch
+from contexts import new_state, session
 from torch import nn
 
-from probe.runtime import World
-from probe.training.adaptive import AdaptiveAugment
-from probe.training.clock import Clock
+from probe.discriminators.losses import path_length_penalty, r1_penalty
+from probe.discriminators.member import Batch, Member, Step
+from probe.discriminators.options import DiscriminatorOptions
+from probe.processes import Processes
 from probe.training.config import TrainConfig
 from probe.training.discriminator import Discriminator
-from probe.training.ensemble import Member, OwnNetwork, own_member
-from probe.training.losses import LOSSES, path_length_penalty, r1_penalty
+from probe.training.own import OwnNetwork, own_member
 from probe.training.presets import make_plan
-from probe.training.state import TrainState
 from probe.training.step import PL_DECAY, r1_step, train_step
 
 CPU = torch.device("cpu")
@@ -38,20 +38,19 @@ class Smooth(nn.Module):
 
 def smooth_member(augmentation):
     """Return a discriminator that no step moves."""
-    network, adaptive = OwnNetwork(Smooth()), AdaptiveAugment(0.6)
-    adaptive.p = STRENGTH
-    return Member(
+    network = OwnNetwork(Smooth())
+    member = Member(
         "D",
         network,
         torch.optim.Adam(network.parameters(), lr=0.0),
-        augmentation=augmentation,
-        adaptive=adaptive,
-        loss=LOSSES["sigmoid"],
+        DiscriminatorOptions(augmentation=augmentation),
     )
+    member.adaptive.p = STRENGTH
+    return member
 
 
 def penalise(member, reals, made, precision="fp32"):
-    found = r1_step(member, reals, None, made, World(), 0, precision, Clock(CPU))
+    found = r1_step(member, Batch(reals), made.gamma * made.r1_interval, Step(precision=precision))
     return found["Loss/r1_penalty"].item()
 
 
@@ -64,7 +63,7 @@ def numeric_penalty(member, images, step=1e-6):
     """Return the mean over images of |d D(augment(x)) / dx|², one pixel after the other."""
 
     def logits(x):
-        return member.network(member.augment(x, World(), "r1", 0), None)[0]
+        return member.network(member.augment(x, "r1", Step()), None)[0]
 
     squares = torch.zeros(len(images), dtype=torch.float64)
     with torch.no_grad():
@@ -82,7 +81,7 @@ def test_r1_is_taken_at_the_images_through_the_augmentation(augmentation):
     found = penalise(member, reals, config())
     assert found == pytest.approx(numeric_penalty(member, reals), rel=1e-5)
     if augmentation != "none":
-        seen = member.augment(reals, World(), "r1", 0).requires_grad_()
+        seen = member.augment(reals, "r1", Step()).requires_grad_()
         at_what_it_sees = r1_penalty([seen], member.network(seen, None)).item()
         assert abs(found / at_what_it_sees - 1) > 0.1
 
@@ -127,7 +126,7 @@ def test_r1_of_shares_of_a_batch_averages_to_that_of_the_batch():
     sums = []
     for rank in range(2):
         images = reals[rank::2].requires_grad_()
-        seen = member.augment(images, World(rank, 2), "r1", 0)
+        seen = member.augment(images, "r1", Step(processes=Processes(rank, 2)))
         sums.append(r1_penalty([images], member.network(seen, None)).item())
     assert sum(sums) / 2 == pytest.approx(whole, rel=1e-9)
 
@@ -179,7 +178,7 @@ def test_shares_of_path_lengths_pull_together_as_the_whole_batch():
 @pytest.mark.parametrize("pl_weight", [0.0, 2.0])
 def test_every_pass_of_the_generator_in_training_moves_its_running_mean(pl_weight):
     made = config(pl_weight=pl_weight, style_mixing=0.9, channel_base=128, channel_max=8)
-    state = TrainState(made, 16, CPU, "digest")
+    state = new_state(made)
     mapping, passes = state.generator.mapping, []
     expected = mapping.w_avg.clone()
     mapping.register_forward_hook(
@@ -187,9 +186,7 @@ def test_every_pass_of_the_generator_in_training_moves_its_running_mean(pl_weigh
     )
     reals = pictures(4, 16).float()
     for _ in range(2):
-        train_step(
-            state, reals, None, made, labels=None, world=World(), precision="fp32", clock=Clock(CPU)
-        )
+        train_step(state, Batch(reals), session(made))
     # The generator's step, the discriminators', and the first step's path lengths.
     assert len(passes) == (5 if pl_weight else 4)
     for mean in passes:

@@ -9,7 +9,8 @@ from inputs import Colour, Mixed
 from runs import differences, saved
 
 from probe.errors import ProbeError, UsageError
-from probe.generators.snapshot import read_safetensors
+from probe.events import Note
+from probe.generators.files.snapshot import read_safetensors
 from probe.training.state_file import PREVIOUS_FILE, STATE_FILE, read_state
 
 STAGES = {"strategy": "fixed", "k": 1, "stage_kimg": "0.008,0.016", "device": "cpu"}
@@ -33,7 +34,7 @@ def contents(folder):
 
 
 def notes(records):
-    return " ".join(r["text"] for r in records if r["event"] == "note")
+    return " ".join(r.text for r in records if isinstance(r, Note))
 
 
 def flip(path, byte=1000):

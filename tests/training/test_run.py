@@ -7,7 +7,8 @@ import pytest
 from runs import differences, saved
 
 from probe.errors import ProbeError, UsageError
-from probe.generators.snapshot import read_safetensors
+from probe.events import Note, StageStarted, TickDone
+from probe.generators.files.snapshot import read_safetensors
 
 STAGES = {"strategy": "progressive", "stage_kimg": "0.008,0.008,0.008"}
 
@@ -32,7 +33,7 @@ def test_progressive_adds_the_best_unused_backbone_stage_by_stage(fit):
     state = saved(folder)
     assert list(state["members"]) == ["D", *first["added"], *second["added"]]
     assert state["images"] == 24 and state["stage"] == 2
-    assert [r["stage"] for r in records if r["event"] == "stage"] == [1, 2]
+    assert [r.stage for r in records if isinstance(r, StageStarted)] == [1, 2]
 
 
 def test_the_generators_optimizer_begins_anew_when_a_backbone_joins(fit):
@@ -164,7 +165,7 @@ def test_a_finished_run_is_not_touched_by_the_same_command(fit):
 
 def test_a_batch_may_be_larger_than_a_tick(fit):
     folder, records = fit(kimg=0.04, batch=16, tick=0.002, snap=3)
-    ticks = [r["Progress/kimg"] for r in records if r["event"] == "tick"]
+    ticks = [r.statistics["Progress/kimg"] for r in records if isinstance(r, TickDone)]
     assert ticks == [0.016, 0.032, 0.048]
     assert len(lines(folder / "metric-frechet-mixed.jsonl")) == 3
 
@@ -215,7 +216,7 @@ def test_divergence_stops_and_keeps_the_last_good_state(fit, monkeypatch):
 
 def test_a_stage_may_end_early(fit):
     folder, records = fit(**STAGES | {"stage_kimg": "0.008,0.2,0.008"}, patience=1)
-    ended = [r for r in records if r["event"] == "note" and "ends early" in r["text"]]
+    ended = [r for r in records if isinstance(r, Note) and "ends early" in r.text]
     assert ended
     state = saved(folder)
     assert state["images"] < 216 and state["stage"] == 2
@@ -228,7 +229,7 @@ def test_init_goes_on_without_a_warm_up(fit):
     folder, records = fit(
         strategy="fixed", kimg=0.008, init=first / "network-snapshot-best.safetensors"
     )
-    assert [r["kimg"] for r in records if r["event"] == "stage"] == [0.0]
+    assert [r.kimg for r in records if isinstance(r, StageStarted)] == [0.0]
     first = lines(folder / "metric-frechet-mixed.jsonl")[0]
     snapshot = read_safetensors(folder / first["snapshot"])
     assert first["kimg"] == 0
@@ -241,7 +242,7 @@ def test_where_nothing_tells_the_sets_apart_nothing_joins(fit, monkeypatch):
     monkeypatch.setitem(selection.STRATEGIES, "progressive", lambda boards, k, used: ())
     folder, records = fit(**STAGES)
     assert list(saved(folder)["members"]) == ["D"]
-    assert [r["added"] for r in records if r["event"] == "stage"] == [[], []]
+    assert [r.added for r in records if isinstance(r, StageStarted)] == [(), ()]
 
 
 def test_smoothing_follows_the_probes_accuracy(fit):

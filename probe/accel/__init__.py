@@ -1,0 +1,1 @@
+"""Acceleration: what makes plain PyTorch faster, and can be switched off."""

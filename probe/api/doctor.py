@@ -1,0 +1,86 @@
+"""Look before a long run: images, weights, cost, and what is in a run."""
+
+from collections.abc import Sequence
+from itertools import chain
+from pathlib import Path
+
+from probe.api.context import open_context
+from probe.api.inputs import Images, open_fakes_given, open_given
+from probe.bank.file import load_bank
+from probe.checks.commands import next_commands
+from probe.checks.cost import SHOWN, choose_settings
+from probe.checks.cost import examine as examine_cost
+from probe.checks.data import compare as compare_images
+from probe.checks.data import examine as examine_images
+from probe.checks.findings import Examination
+from probe.checks.run import examine as examine_run
+from probe.events import FindingMade, OnEvent, ignore
+from probe.generators.callables import SampleFunction
+from probe.generators.config import Drawing, SampleOptions
+from probe.training.candidates import Candidates
+from probe.training.config import TrainConfig
+
+
+def doctor(
+    real: Images,
+    *,
+    gen: Images | SampleFunction | None = None,
+    run: Path | str | None = None,
+    bank: Path | str | None = None,
+    backbones: Sequence[str] | None = None,
+    strategy: str = "progressive",
+    resolution: int | None = None,
+    measure: bool = True,
+    device: str = "auto",
+    on_event: OnEvent = ignore,
+) -> Examination:
+    """Look at images, weights and a run: what is wrong, what would it cost, what to set.
+
+    Downloads nothing, and writes nothing.
+
+    Args:
+        real: as of `rank`.
+        gen: as of `rank`: is any of it among the reals, does its encoding give it away?
+        run: a ranking's folder or a training run's directory.
+        bank: the bank file; ./modelbank.yaml or the packaged one unless given.
+        backbones: names or patterns of the entries; all unless given.
+        strategy: of the training that is estimated.
+        resolution: side in pixels; the images' own unless given.
+        measure: run the backbones and a few steps of training for what they cost; takes minutes
+            where images are large.
+        device: "auto", "cpu", "cuda" or "cuda:N".
+        on_event: is given each finding as soon as it is there.
+
+    Returns:
+        Findings, and the commands to run next.
+    """
+    TrainConfig(strategy=strategy, resolution=resolution)  # refuses what it does not know
+    whole = load_bank(None if bank is None else Path(bank))
+    specs = whole.select(backbones)
+    reals = open_given(real, "real")
+    side = resolution or 2 ** max(3, reals.resolution.bit_length() - 1)
+    candidates = Candidates(
+        specs=[s for s in specs if s.role == "candidate"],
+        evaluator=whole.evaluator,
+    )
+    config = choose_settings(candidates, strategy=strategy, resolution=side)
+    parts, found = [examine_images(reals, resolution=side)], []
+    with open_context(device, offline=True, on_event=on_event) as ctx:
+        fakes = None
+        if gen is not None:
+            drawing = Drawing(min(SHOWN, len(reals)), 0, SampleOptions(), ctx.device)
+            fakes = open_fakes_given(gen, reals, drawing, on_event)
+            parts.append(compare_images(reals, fakes))
+        if run is not None:
+            named = Path(real) if isinstance(real, str | Path) else None
+            parts.append(examine_run(Path(run), named))
+        parts.append(examine_cost(reals, fakes, specs, candidates, config, ctx, measured=measure))
+        for finding in chain(*parts):
+            found.append(finding)
+            on_event(FindingMade(finding))
+    commands: tuple[str, ...] = ()
+    possible = not any(f.level == "problem" and f.topic != "run" for f in found)
+    if isinstance(real, str | Path) and possible:
+        named = str(gen) if isinstance(gen, str | Path) else "G.pkl"
+        commands = next_commands(str(real), named, config, None if bank is None else str(bank))
+    return Examination(findings=tuple(found), commands=commands)

@@ -1,0 +1,80 @@
+"""Images out of a checkpoint, and what a checkpoint holds."""
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from probe.api.inputs import say_what_runs
+from probe.devices import choose_device
+from probe.errors import UsageError
+from probe.events import ImagesDrawn, OnEvent, ignore
+from probe.generators.config import SampleOptions
+from probe.generators.files.inspect import Inspection, inspect_file
+from probe.generators.open import open_by_seed
+from probe.images.grid import save_grid
+from probe.images.write import ImageWriter
+
+GENERATE_BATCH = 16
+
+
+def generate(
+    gen: Path | str,
+    seeds: Sequence[int],
+    *,
+    outdir: Path | str | None = None,
+    grid: Path | str | None = None,
+    sample: SampleOptions | None = None,
+    device: str = "auto",
+    on_event: OnEvent = ignore,
+) -> int:
+    """Write images of a generator: a file per seed, a contact sheet, or both.
+
+    Args:
+        gen: a checkpoint, a training run's directory, or `module:function`.
+        seeds: of the images; each image is a function of its own seed.
+        outdir: a folder for seed0000.png and so on, or a .zip; with dataset.json of the classes
+            where the generator is conditional.
+        grid: a PNG of all images side by side.
+        sample: truncation, noise and class; without a class each seed draws its own.
+        device: "auto", "cpu", "cuda" or "cuda:N".
+        on_event: is given progress; see `probe.events`.
+
+    Returns:
+        How many images were made.
+
+    Raises:
+        UsageError: neither `outdir` nor `grid`, or a class that does not exist.
+        CheckpointError: not a generator that can be read.
+    """
+    if outdir is None and grid is None:
+        raise UsageError("Nothing to write: give --outdir DIR, --grid FILE.png, or both.")
+    sample = sample or SampleOptions()
+    say_what_runs(str(gen), sample, on_event)
+    draw = open_by_seed(str(gen), sample=sample, device=choose_device(device))
+    written, tiles = 0, []
+    with ImageWriter(None if outdir is None else Path(outdir)) as writer:
+        for start in range(0, len(seeds), GENERATE_BATCH):
+            part = seeds[start : start + GENERATE_BATCH]
+            images, classes = draw(part)
+            labels = [None] * len(images) if classes is None else classes
+            for seed, image, label in zip(part, images, labels, strict=True):
+                writer.add(f"seed{seed:04d}.png", image, label)
+            if grid is not None:
+                tiles.append(images)
+            written += len(images)
+            on_event(ImagesDrawn(written, len(seeds)))
+    if grid is not None:
+        sheet = torch.cat(tiles)
+        save_grid(Path(grid), sheet, columns=math.ceil(math.sqrt(len(sheet))))
+    return written
+
+
+def inspect(path: Path | str) -> Inspection:
+    """Say what a checkpoint holds, and what its pickle would have run; nothing of it is run.
+
+    Raises:
+        CheckpointError: there is no such file.
+    """
+    return inspect_file(Path(path))

@@ -1,0 +1,75 @@
+"""Distances between real and generated images."""
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+import probe
+from probe.api.context import open_context
+from probe.api.inputs import Images, open_fakes_given, open_given
+from probe.bank.file import load_bank
+from probe.errors import UsageError
+from probe.events import OnEvent, ignore
+from probe.generators.callables import SampleFunction
+from probe.generators.config import Drawing, SampleOptions
+from probe.generators.files.lineage import trained_against
+from probe.metrics.config import MeasureOptions
+from probe.metrics.measure import measure as measure_sources
+from probe.metrics.record import Measurement
+
+
+def measure(
+    real: Images,
+    gen: Images | SampleFunction,
+    *,
+    bank: Path | str | None = None,
+    backbones: Sequence[str] | None = None,
+    options: MeasureOptions | None = None,
+    sample: SampleOptions | None = None,
+    device: str = "auto",
+    offline: bool = False,
+    on_event: OnEvent = ignore,
+) -> Measurement:
+    """Measure how far generated images are from real ones, in any backbones of the bank.
+
+    Args:
+        real: as of `rank`.
+        gen: as of `rank`.
+        bank: the bank file; ./modelbank.yaml or the packaged one unless given.
+        backbones: names or patterns of entries; the bank's evaluator unless given.
+        options: numbers, seed, precision, canonical FID; see `MeasureOptions`.
+        sample: truncation, noise and class of a checkpoint; see `SampleOptions`.
+        device: "auto", "cpu", "cuda" or "cuda:N".
+        offline: never download weights.
+        on_event: is given progress; see `probe.events`.
+
+    Returns:
+        Fréchet and kernel distance, precision, recall, density and coverage per backbone.
+
+    Raises:
+        UsageError: no backbones are named and the bank has no evaluator.
+        ProbeError: see the subclasses in `probe.errors`.
+    """
+    options = options or MeasureOptions()
+    sample = sample or SampleOptions()
+    found = load_bank(None if bank is None else Path(bank))
+    if backbones is None and found.evaluator is None and not options.fid:
+        raise UsageError(
+            f"{found.path} has no entry of role evaluator; say with --backbones where to measure."
+        )
+    judge = () if found.evaluator is None else (found.evaluator,)
+    reals = open_given(real, "real")
+    count = options.num_gen or min(options.num, len(reals))
+    with open_context(
+        device, precision=options.precision, offline=offline, on_event=on_event
+    ) as ctx:
+        drawing = Drawing(count, options.seed, sample, ctx.device)
+        return measure_sources(
+            reals,
+            open_fakes_given(gen, reals, drawing, on_event),
+            judge if backbones is None else found.select(backbones),
+            options,
+            ctx,
+            trained_against=trained_against(Path(gen)) if isinstance(gen, str | Path) else None,
+            config={"probe": probe.__version__, "sample": asdict(sample)},
+        )

@@ -1,0 +1,141 @@
+"""Rank a bank, and the bundled demonstration of it."""
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+
+import probe
+from probe.api.context import open_context
+from probe.api.inputs import Images, open_fakes_given, open_given
+from probe.bank.file import load_bank
+from probe.bundled import DEMO_BACKBONES, DEMO_GENERATOR, DEMO_REALS
+from probe.events import Note, OnEvent, ignore
+from probe.features.store import FeatureStore
+from probe.generators.callables import SampleFunction
+from probe.generators.config import Drawing, SampleOptions
+from probe.images.base import ImageSource
+from probe.probing.config import RankOptions
+from probe.probing.rank import Ranking
+from probe.probing.rank import rank as rank_sources
+from probe.reports.evidence import SIDE, Draw, Read, gather, save_evidence
+from probe.reports.rank_files import save_ranking
+from probe.reports.report import REPORT_FILE, write_report
+
+
+def rank(
+    real: Images,
+    gen: Images | SampleFunction,
+    *,
+    bank: Path | str | None = None,
+    backbones: Sequence[str] | None = None,
+    options: RankOptions | None = None,
+    sample: SampleOptions | None = None,
+    out: Path | str | None = None,
+    device: str = "auto",
+    offline: bool = False,
+    on_event: OnEvent = ignore,
+) -> Ranking | None:
+    """Rank the bank's backbones by how well they tell real images from generated ones.
+
+    Args:
+        real: a folder or zip of real images, an `ImageSource`, or uint8 (N, 3, H, W).
+        gen: a generator checkpoint, a folder or zip of generated images, `module:function`, an
+            `ImageSource`, uint8 (N, 3, H, W), or a function `(n, seed) → uint8 (n, 3, H, W)` such
+            as a diffusion pipeline's; it should draw the same for the same seed.
+        bank: the bank file; ./modelbank.yaml or the packaged one unless given.
+        backbones: names or patterns of the entries to rank; all unless given.
+        options: protocol, numbers, seed, precision; see `RankOptions`.
+        sample: truncation, noise and class of a checkpoint; see `SampleOptions`.
+        out: a folder for leaderboard.json, leaderboard.csv, scores.csv, the probes and
+            report.html.
+        device: "auto", "cpu", "cuda" or "cuda:N".
+        offline: never download weights.
+        on_event: is given progress; see `probe.events`.
+
+    Returns:
+        Leaderboards, per-image results and the images that were skipped. Under torchrun all
+        processes share the extraction, and those but the first return None.
+
+    Raises:
+        ProbeError: see the subclasses in `probe.errors`.
+    """
+    options = options or RankOptions()
+    sample = sample or SampleOptions()
+    whole = load_bank(None if bank is None else Path(bank))
+    specs = whole.select(backbones)
+    reals = open_given(real, "real")
+    count = min(options.num, len(reals))
+    with open_context(
+        device, precision=options.precision, offline=offline, on_event=on_event, shared=True
+    ) as ctx:
+        drawing = Drawing(count, options.seed, sample, ctx.device)
+        fakes = open_fakes_given(gen, reals, drawing, on_event)
+        ranking = rank_sources(
+            reals,
+            fakes,
+            specs,
+            options,
+            ctx,
+            config={
+                "probe": probe.__version__,
+                "sample": asdict(sample),
+                "bank": None if bank is None else str(bank),
+                "backbones": None if backbones is None else list(backbones),
+            },
+        )
+    if out is not None and ranking is not None:
+        on_event(Note(f"Writing the report to {Path(out) / REPORT_FILE}."))
+        save_ranking(ranking, Path(out))
+        save_evidence(
+            gather(ranking, _drawer(ranking, reals, fakes), _reader(ranking, ctx.store)), Path(out)
+        )
+        write_report(Path(out))
+    return ranking
+
+
+def demo(
+    *, out: Path | str | None = None, num: int = 128, on_event: OnEvent = ignore
+) -> Ranking | None:
+    """Rank the packaged backbones on the bundled images and generator; never downloads.
+
+    Backbones whose weights are not installed are left to the leaderboard's unavailable rows.
+    """
+    return rank(
+        DEMO_REALS,
+        DEMO_GENERATOR,
+        backbones=DEMO_BACKBONES,
+        options=RankOptions(num=num),
+        out=out,
+        offline=True,
+        on_event=on_event,
+    )
+
+
+def _drawer(ranking: Ranking, reals: ImageSource, fakes: ImageSource) -> Draw:
+    """Return what draws small pictures of a ranking's images by their position."""
+    n_real = ranking.leaderboard.n_real
+    sides = min(SIDE, ranking.leaderboard.resolution)
+
+    def draw(positions: Sequence[int]) -> dict[int, np.ndarray]:
+        drawn = {}
+        for kind, source in (("real", reals), ("fake", fakes)):
+            first = 0 if kind == "real" else n_real
+            mine = [p for p in positions if (p >= n_real) == (kind == "fake")]
+            at = {ranking.indices[kind][p - first]: p for p in mine}
+            batch = source.load(sorted(at), sides)
+            pixels = batch.images.permute(0, 2, 3, 1).numpy()
+            drawn |= {at[i]: image for i, image in zip(batch.indices, pixels, strict=True)}
+        return drawn
+
+    return draw
+
+
+def _reader(ranking: Ranking, store: FeatureStore) -> Read:
+    """Return what reads a ranking's features by backbone and position."""
+
+    def read(name: str, positions: Sequence[int]) -> np.ndarray:
+        return store.space(ranking.spaces[name]).read([ranking.keys[p] for p in positions])
+
+    return read

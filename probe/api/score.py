@@ -1,0 +1,59 @@
+"""Single images, by the probes of a ranking."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from probe.api.context import open_context
+from probe.api.inputs import Images, open_files_given
+from probe.bank.file import load_bank
+from probe.errors import UsageError
+from probe.events import OnEvent, ignore
+from probe.scoring.probes import THRESHOLD, load_probes
+from probe.scoring.probes import choose as choose_probes
+from probe.scoring.score import Scores
+from probe.scoring.score import score as score_source
+
+
+def score(
+    images: Images | Sequence[Path | str],
+    run: Path | str,
+    *,
+    bank: Path | str | None = None,
+    backbones: Sequence[str] | None = None,
+    threshold: float = THRESHOLD,
+    device: str = "auto",
+    offline: bool = False,
+    on_event: OnEvent = ignore,
+) -> Scores:
+    """Say how likely each image was generated, by the probes that a ranking left.
+
+    Valid for that ranking's generator and its kind of reals alone.
+
+    Args:
+        images: a folder or zip, one or several image files, an `ImageSource`, or uint8
+            (N, 3, H, W).
+        run: the folder that `rank` was given as `out`.
+        bank: the bank file; ./modelbank.yaml or the packaged one unless given. Backbones that are
+            not the ranking's any more are refused.
+        backbones: names or patterns; all with a probe but the controls unless given.
+        threshold: probability above which an image is called generated.
+        device: "auto", "cpu", "cuda" or "cuda:N".
+        offline: never download weights.
+        on_event: is given progress; see `probe.events`.
+
+    Raises:
+        UsageError: a threshold outside (0, 1), an unknown device, or a folder among several files.
+        ProbeError: see the subclasses in `probe.errors`.
+    """
+    if not 0 < threshold < 1:
+        raise UsageError(f"--threshold: must lie between 0 and 1, not {threshold:g}.")
+    probes = load_probes(Path(run))
+    with open_context(device, offline=offline, on_event=on_event) as ctx:
+        return score_source(
+            open_files_given(images),
+            probes,
+            choose_probes(probes.probes, backbones),
+            load_bank(None if bank is None else Path(bank)),
+            ctx,
+            threshold=threshold,
+        )

@@ -1,0 +1,140 @@
+"""Train, or say what training would take."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from probe.api.context import open_context
+from probe.bank.file import load_bank
+from probe.errors import ProbeError
+from probe.events import Note, OnEvent, ignore
+from probe.images.base import ImageSource
+from probe.images.open import open_images
+from probe.reports.report import REPORT_FILE, write_report
+from probe.training.availability import Estimate, estimate
+from probe.training.candidates import Candidates
+from probe.training.config import TrainConfig
+from probe.training.loop import train as train_loop
+from probe.training.run import Run
+from probe.training.setup import set_up
+from probe.training.state import TrainState
+
+
+def train(
+    real: Path | str | ImageSource,
+    *,
+    outdir: Path | str,
+    config: TrainConfig | None = None,
+    bank: Path | str | None = None,
+    backbones: Sequence[str] | None = None,
+    init: Path | str | None = None,
+    resume: Path | str | None = None,
+    device: str = "auto",
+    precision: str = "auto",
+    offline: bool = False,
+    on_event: OnEvent = ignore,
+) -> Path:
+    """Train a generator whose discriminators are chosen by probes.
+
+    Args:
+        real: a folder or zip of training images, or an `ImageSource`.
+        outdir: a numbered run directory is made here, or an unfinished one of the very same
+            options and images is continued.
+        config: strategy, schedule and everything else; see `TrainConfig`.
+        bank: the bank file; ./modelbank.yaml or the packaged one unless given.
+        backbones: names or patterns of the entries that may be chosen; all unless given.
+        init: a StyleGAN2-ADA pickle or a snapshot to go on from, without a warm-up.
+        resume: a run directory to continue, or "latest".
+        device: "auto", "cpu", "cuda" or "cuda:N".
+        precision: "auto", "fp32" or "bf16".
+        offline: never download weights.
+        on_event: is given progress; see `probe.events`.
+
+    Returns:
+        The best snapshot's path, or the last one's where nothing was evaluated.
+
+    Raises:
+        ProbeError: see the subclasses in `probe.errors`.
+    """
+    with _training(
+        real,
+        outdir=outdir,
+        config=config,
+        bank=bank,
+        backbones=backbones,
+        init=init,
+        resume=resume,
+        device=device,
+        precision=precision,
+        offline=offline,
+        on_event=on_event,
+    ) as (run, state):
+        snapshot = train_loop(run, state)
+        if run.ctx.processes.is_first:
+            try:
+                write_report(run.folder)
+            except ProbeError as error:  # a record of an earlier part of the run is damaged
+                on_event(Note(f"There is no new {REPORT_FILE}. {error}"))
+        return snapshot
+
+
+def plan_training(
+    real: Path | str | ImageSource,
+    *,
+    config: TrainConfig | None = None,
+    bank: Path | str | None = None,
+    backbones: Sequence[str] | None = None,
+    init: Path | str | None = None,
+    device: str = "auto",
+    precision: str = "auto",
+    offline: bool = False,
+    on_event: OnEvent = ignore,
+) -> Estimate:
+    """Check data, bank and weights, report the plan, and measure what training would cost.
+
+    Writes nothing. The arguments are those of `train`.
+    """
+    with _training(
+        real,
+        outdir=None,
+        config=config,
+        bank=bank,
+        backbones=backbones,
+        init=init,
+        resume=None,
+        device=device,
+        precision=precision,
+        offline=offline,
+        on_event=on_event,
+    ) as (run, state):
+        return estimate(run, state)
+
+
+@contextmanager
+def _training(
+    real: Path | str | ImageSource,
+    *,
+    bank: Path | str | None,
+    backbones: Sequence[str] | None,
+    offline: bool,
+    device: str,
+    precision: str,
+    config: TrainConfig | None,
+    on_event: OnEvent,
+    **places: Any,
+) -> Iterator[tuple[Run, TrainState]]:
+    """Open the images and the bank of a run, and set it up; see `probe.training.setup.set_up`."""
+    whole = load_bank(None if bank is None else Path(bank))
+    candidates = Candidates(
+        specs=[s for s in whole.select(backbones) if s.role == "candidate"],
+        evaluator=whole.evaluator,
+    )
+    source = open_images(Path(real)) if isinstance(real, str | Path) else real
+    with (
+        open_context(
+            device, precision=precision, offline=offline, on_event=on_event, shared=True
+        ) as ctx,
+        set_up(source, candidates, config or TrainConfig(), ctx, **places) as ready,
+    ):
+        yield ready

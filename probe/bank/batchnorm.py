@@ -1,0 +1,93 @@
+"""BatchNorm statistics for randomly initialised networks.
+
+A fresh network in eval mode has mean 0 and variance 1 in every BatchNorm, so its activations
+shrink or explode with depth and the control is a straw man. A few hundred unlabelled images from
+outside both classes make it a fair one.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from probe.bank.base import InputSpec, normalise, resize
+from probe.bank.weights.find import bn_indices
+from probe.devices import autocast, choose_precision
+from probe.errors import BackboneUnavailable
+from probe.images.base import ImageSource
+
+
+class WithoutStatistics(nn.Module):
+    """A random network whose BatchNorm statistics were never set: to be looked at, not used."""
+
+    def __init__(self, network: nn.Module, name: str) -> None:
+        super().__init__()
+        self.network, self.name = network, name
+
+    def pool(self, x: torch.Tensor) -> torch.Tensor:
+        """Refuse.
+
+        Raises:
+            BackboneUnavailable: always.
+        """
+        raise BackboneUnavailable(
+            f"{self.name} has random weights and no BatchNorm statistics",
+            "load it with BatchNorm images",
+        )
+
+    def levels(self, x: torch.Tensor) -> tuple[Sequence[torch.Tensor], torch.Tensor]:
+        """Refuse, as `pool` does."""
+        return [], self.pool(x)
+
+
+def has_batchnorm(network: nn.Module) -> bool:
+    """Return whether a network's output depends on running statistics."""
+    return any(isinstance(module, _BatchNorm) for module in network.modules())
+
+
+def bn_pixels(images: ImageSource | torch.Tensor) -> torch.Tensor:
+    """Return the images that statistics are taken from, uint8 (N, 3, R, R)."""
+    if isinstance(images, torch.Tensor):
+        return images
+    return images.load(bn_indices(images), images.resolution).images
+
+
+@torch.no_grad()
+def set_statistics(
+    network: nn.Module, images: torch.Tensor, spec: InputSpec, *, precision: str = "auto"
+) -> None:
+    """Set every BatchNorm's running statistics to those of some images.
+
+    Deterministic. Networks without BatchNorm are left as they are.
+
+    Args:
+        network: a `FeatureNetwork` on the CPU; left in eval mode, in channels_last.
+        images: uint8 (N, 3, R, R), 0 to 255; a few hundred do.
+        spec: what the network is fed.
+        precision: "fp32", "bf16", or "auto": bf16 where the machine is fast at it.
+
+    Raises:
+        BackboneUnavailable: fewer than two images, of which there are no statistics.
+    """
+    norms = [module for module in network.modules() if isinstance(module, _BatchNorm)]
+    if not norms:
+        return
+    if len(images) < 2:
+        raise BackboneUnavailable(f"{len(images)} BatchNorm images are too few; two at least")
+    momenta = [norm.momentum for norm in norms]
+    for norm in norms:  # all else stays in eval mode: no dropout, no stochastic depth
+        norm.reset_running_stats()
+        # All images are one batch, whose statistics replace the running ones. Averaged over
+        # several batches they would fit activations that were normalised batch by batch, and the
+        # error grows with depth.
+        norm.momentum = 1.0
+        norm.train()
+    device = torch.device("cpu")
+    network.to(memory_format=torch.channels_last)
+    x = normalise(resize(images.float() / 255, spec.size, spec.resize), spec)
+    with autocast(device, choose_precision(precision, device)):
+        network.pool(x.contiguous(memory_format=torch.channels_last))
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum
+    network.eval()

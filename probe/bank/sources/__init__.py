@@ -1,0 +1,1 @@
+"""Sources: the libraries that build backbones, one file and one line each."""

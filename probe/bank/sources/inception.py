@@ -1,0 +1,89 @@
+"""The Inception network of 2015 by which FID is defined (Heusel et al. 2017).
+
+Its graph is TensorFlow's `inception-2015-12-05`. torchvision's Inception v3 is a later one and
+differs in three places: averages at the border count the pixels that exist, the last block takes a
+maximum in place of one average, and there are 1 008 classes. The weights are public as a PyTorch
+file that pytorch-fid and torch-fidelity share; images reach 299 px as TensorFlow 1 resized them.
+"""
+
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from probe.bank.base import feature_key, no_such
+from probe.bank.spec import BackboneSpec
+from probe.bank.weights.state import load_state
+
+MODEL = "inception-2015-12-05"
+CLASSES = 1008
+LAST = "Mixed_7c"
+
+
+class InceptionNetwork(nn.Module):
+    """The blocks up to the last; the feature is its map's average, FID's "pool3"."""
+
+    def __init__(self, trunk: nn.Module) -> None:
+        super().__init__()
+        self.trunk = trunk
+
+    def pool(self, x: torch.Tensor) -> torch.Tensor:
+        """(N, 3, 299, 299) → (N, 2048)."""
+        return self.levels(x)[1]
+
+    def levels(self, x: torch.Tensor) -> tuple[Sequence[torch.Tensor], torch.Tensor]:
+        """(N, 3, 299, 299) → the last map (N, 2048, 8, 8), and (N, 2048)."""
+        y = self.trunk(x)
+        return [y], y.mean(dim=(2, 3))
+
+
+def key(spec: BackboneSpec) -> dict[str, Any]:
+    """Return what decides a pooled feature; see `feature_key`."""
+    return feature_key(spec, "torchvision")
+
+
+def build(spec: BackboneSpec, path: Path | None) -> nn.Module:
+    """Build the network; `path` is its weight file, None leaves the random initialisation.
+
+    Raises:
+        BackboneUnavailable: another model, or weights that do not fit.
+    """
+    from torchvision.models.inception import Inception3, InceptionA, InceptionC, InceptionE
+
+    if spec.model != MODEL:
+        raise no_such("the source inception has no model", spec.model, [MODEL])
+    model = Inception3(CLASSES, aux_logits=False, init_weights=False)
+    for name, block in model.named_children():
+        if isinstance(block, InceptionA | InceptionC | InceptionE):
+            _pool_by(block, _maximum if name == LAST else _average)
+    blocks: OrderedDict[str, nn.Module] = OrderedDict()
+    for name, block in model.named_children():
+        blocks[name] = block
+        if name == LAST:
+            break
+    trunk = nn.Sequential(blocks)
+    if path is not None:
+        load_state(spec, path, trunk, leave_out=("fc.",))
+    return InceptionNetwork(trunk)
+
+
+def _average(x: torch.Tensor) -> torch.Tensor:
+    return F.avg_pool2d(x, kernel_size=3, stride=1, padding=1, count_include_pad=False)
+
+
+def _maximum(x: torch.Tensor) -> torch.Tensor:
+    return F.max_pool2d(x, kernel_size=3, stride=1, padding=1)
+
+
+def _pool_by(block: nn.Module, pool: Callable[[torch.Tensor], torch.Tensor]) -> None:
+    """Give a block's pooled branch, the last of its output's channels, another pooling."""
+
+    def replace(module: nn.Module, inputs: Any, output: torch.Tensor) -> torch.Tensor:
+        branch = module.get_submodule("branch_pool")(pool(inputs[0]))
+        return torch.cat([output[:, : -branch.shape[1]], branch], dim=1)
+
+    block.register_forward_hook(replace)

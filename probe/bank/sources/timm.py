@@ -1,0 +1,148 @@
+"""Backbones from timm, through its documented interface alone."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+from probe.bank.base import InputSpec, feature_key, no_such
+from probe.bank.spec import BackboneSpec
+from probe.bank.weights.file import read_state
+from probe.bank.weights.keys import map_keys
+from probe.bank.weights.state import fit_state
+from probe.errors import BackboneUnavailable
+
+if TYPE_CHECKING:
+    from timm.models import PretrainedCfg
+
+
+class TimmNetwork(nn.Module):
+    """A timm model without its classifier."""
+
+    def __init__(self, model: nn.Module, spec: BackboneSpec) -> None:
+        super().__init__()
+        self.model = model
+        self.pooling, self.taps, self.tap_norm = spec.pool, spec.taps, spec.tap_norm
+        self.prefix = getattr(model, "num_prefix_tokens", 0)
+
+    def pool(self, x: torch.Tensor) -> torch.Tensor:
+        """(N, 3, S, S) → (N, d)."""
+        return self._pool(self.model.forward_features(x))
+
+    def _pool(self, features: torch.Tensor) -> torch.Tensor:
+        if self.pooling == "head":
+            return self.model.forward_head(features, pre_logits=True)
+        if self.pooling == "token":
+            return features[:, 0]
+        if features.ndim == 3:
+            return features[:, self.prefix :].mean(dim=1)
+        # timm's Swin is (N, H, W, C), its convolutional networks (N, C, H, W).
+        channels_last = features.shape[1] != self.model.num_features
+        return features.mean(dim=(1, 2) if channels_last else (2, 3))
+
+    def levels(self, x: torch.Tensor) -> tuple[Sequence[torch.Tensor], torch.Tensor]:
+        """(N, 3, S, S) → maps (N, C, H, W), the last one unless taps are declared, and (N, d)."""
+        features, maps = self.model.forward_intermediates(
+            x,
+            indices=list(self.taps) if self.taps else 1,
+            norm=self.tap_norm,
+            output_fmt="NCHW",
+        )
+        return maps, self._pool(features)
+
+
+def known_input(spec: BackboneSpec) -> InputSpec:
+    """Return what timm knows of the input that an entry's weights were trained with. Offline.
+
+    Raises:
+        BackboneUnavailable: timm does not know the model and the tag of its weights.
+    """
+    import timm
+    from timm.data import resolve_model_data_config
+
+    name = _tagged(spec)
+    config = _config(name)
+    if config is None or "." not in name:
+        raise BackboneUnavailable(
+            f"timm {timm.__version__} knows no input size, mean and std for '{name}'",
+            "write them into the entry (input:, mean:, std:)",
+        )
+    found = resolve_model_data_config(model=None, pretrained_cfg=config.to_dict())
+    return InputSpec(found["input_size"][-1], found["mean"], found["std"], spec.resize)
+
+
+def key(spec: BackboneSpec) -> dict[str, Any]:
+    """Return what decides a pooled feature; see `feature_key`."""
+    return feature_key(spec)
+
+
+def build(spec: BackboneSpec, path: Path | None) -> nn.Module:
+    """Build the architecture; `path` is its weight file, None leaves the random initialisation.
+
+    Raises:
+        BackboneUnavailable: timm has no such architecture, or the weights do not fit.
+    """
+    import timm
+
+    name = spec.model
+    if not timm.is_model(name):
+        raise no_such(f"timm {timm.__version__} has no model", name, timm.list_models())
+    model = timm.create_model(name, pretrained=False, num_classes=0, **spec.args)
+    if spec.pool == "token" and not getattr(model, "num_prefix_tokens", 0):
+        raise BackboneUnavailable(f"{name} has no class token", "use pool: head or average")
+    if path is not None:
+        model = _with_weights(spec, path, model)
+    return TimmNetwork(model, spec)
+
+
+def _with_weights(spec: BackboneSpec, path: Path, model: nn.Module) -> nn.Module:
+    """Return the model with a file's weights, through timm's own conversion where it needs one.
+
+    That is how a position embedding for another input size is resampled, and how an original
+    release's names become timm's.
+    """
+    import timm
+
+    state = map_keys(read_state(spec, path), spec.keys, model)
+    # timm calls the classifier "head", "head.fc", "fc" or "classifier".
+    config = _config(_tagged(spec)) or _config(spec.model)
+    names = getattr(config, "classifier", None) or ()
+    names = (names,) if isinstance(names, str) else names
+    heads = tuple(f"{name}.{part}" for name in names for part in ("weight", "bias"))
+    state = {k: v for k, v in state.items() if k not in heads}
+    try:
+        fit_state(spec, path, state, model)
+    except BackboneUnavailable as problem:
+        # Zero classes on both sides keep timm's loading strict.
+        overlay = {"state_dict": state, "num_classes": 0}
+        try:
+            return timm.create_model(
+                spec.model,
+                pretrained=True,
+                pretrained_cfg_overlay=overlay,
+                num_classes=0,
+                **spec.args,
+            )
+        except Exception:  # its own filters fail in any way on a file that is not theirs
+            raise problem from None
+    return model
+
+
+def _tagged(spec: BackboneSpec) -> str:
+    """Return the model's name with the tag of its weights, as timm's own hub repositories have."""
+    hub = spec.weights.hub or ""
+    if "." not in spec.model and hub.startswith(f"timm/{spec.model}."):
+        return hub.removeprefix("timm/")
+    return spec.model
+
+
+def _config(name: str) -> "PretrainedCfg | None":
+    """Return what timm knows of a model's weights; None for a model or tag that it does not."""
+    import timm
+
+    try:
+        return timm.get_pretrained_cfg(name)
+    except RuntimeError:
+        return None

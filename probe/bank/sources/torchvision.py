@@ -1,0 +1,64 @@
+"""Backbones from torchvision, cut at named modules."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from probe.bank.base import feature_key, no_such
+from probe.bank.spec import BackboneSpec
+from probe.bank.weights.state import load_state
+
+
+class TorchvisionNetwork(nn.Module):
+    """A model up to its last tap; the pooled feature is that map's global average."""
+
+    def __init__(self, trunk: nn.Module, taps: Sequence[str]) -> None:
+        super().__init__()
+        self.trunk, self.taps = trunk, list(taps)
+
+    def pool(self, x: torch.Tensor) -> torch.Tensor:
+        """(N, 3, S, S) → (N, d)."""
+        return self.levels(x)[1]
+
+    def levels(self, x: torch.Tensor) -> tuple[Sequence[torch.Tensor], torch.Tensor]:
+        """(N, 3, S, S) → tapped maps (N, C, H, W) and (N, d)."""
+        found = self.trunk(x)
+        maps = [found[tap] for tap in self.taps]
+        return maps, maps[-1].mean(dim=(2, 3))
+
+
+def key(spec: BackboneSpec) -> dict[str, Any]:
+    """Return what decides a pooled feature; see `feature_key`."""
+    return feature_key(spec, "torchvision", taps=spec.taps)
+
+
+def build(spec: BackboneSpec, path: Path | None) -> nn.Module:
+    """Build the trunk; `path` is its weight file, None leaves the random initialisation.
+
+    Raises:
+        BackboneUnavailable: torchvision has no such architecture or module, or the weights do not
+            fit.
+    """
+    import torchvision
+    from torchvision.models import get_model, list_models
+    from torchvision.models.feature_extraction import create_feature_extractor, get_graph_node_names
+
+    if spec.model not in list_models():
+        library = f"torchvision {torchvision.__version__}"
+        raise no_such(f"{library} has no model", spec.model, list_models())
+    model = get_model(spec.model, weights=None, **spec.args).eval()
+    taps = [str(tap) for tap in spec.taps]
+    try:
+        trunk = create_feature_extractor(model, taps)
+    except ValueError as error:  # its message lists every node there is
+        known = {name for name, _ in model.named_modules()} | {*get_graph_node_names(model)[1]}
+        odd = next((tap for tap in taps if tap not in known), taps[0])
+        raise no_such(f"{spec.model} has no module (taps)", odd, sorted(known)) from error
+    if path is not None:
+        # What lies behind the last tap is in the file and not in the trunk.
+        cut_off = set(model.state_dict()) - set(trunk.state_dict())
+        load_state(spec, path, trunk, leave_out=tuple(cut_off))
+    return TorchvisionNetwork(trunk, taps)

@@ -1,0 +1,1 @@
+"""Weights: found, fetched, verified, and read into a network."""

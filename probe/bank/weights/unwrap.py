@@ -1,0 +1,82 @@
+"""Where the named tensors are in what a training program saved."""
+
+from typing import Any
+
+import torch
+
+from probe.bank.weights.keys import StateDict
+
+# The keys under which training programs keep a network, the first one first.
+WRAPPERS = ("state_dict", "model_state_dict", "model", "teacher", "student", "ema", "module")
+DEEPEST = 16  # records within records
+MOST_MODULES = 10_000
+LONGEST_PREFIX = 10_000  # characters
+
+
+class SeveralNetworks(Exception):
+    """A record holds several sets of named tensors, and nothing says which is wanted."""
+
+
+def named_tensors(record: Any) -> StateDict:
+    """Return the named tensors of a record: its own, or those of one of its parts.
+
+    A part under one of `WRAPPERS` goes before the record's own tensors, and these before its only
+    other part with tensors; but tensors that are all single numbers, such as losses, come last.
+    Parts may have parts. A whole model, whose attributes are those of `torch.nn.Module`, has the
+    names of its state dict.
+
+    Args:
+        record: a dict, whose attributes count as well.
+
+    Raises:
+        SeveralNetworks: none of the parts goes before the others; names them.
+        ValueError: a model of more modules than any network has.
+    """
+    return _find(record, {}, 0)
+
+
+def _find(record: Any, seen: dict[int, StateDict], depth: int) -> StateDict:
+    """Return a part's named tensors; each is looked at once, however often the file holds it."""
+    if not isinstance(record, dict) or depth > DEEPEST:
+        return {}
+    if id(record) not in seen:
+        seen[id(record)] = {}  # it may hold itself
+        seen[id(record)] = _look(record, seen, depth + 1)
+    return seen[id(record)]
+
+
+def _look(record: dict[Any, Any], seen: dict[int, StateDict], depth: int) -> StateDict:
+    everything = {**getattr(record, "__dict__", {}), **record}
+    parts = {name: part for name, part in everything.items() if isinstance(name, str)}
+    if "_modules" in parts and "_parameters" in parts:
+        return _of_module(record)
+    for name in WRAPPERS:
+        if found := _find(parts.get(name), seen, depth):
+            return found
+    own = {name: part.detach() for name, part in parts.items() if isinstance(part, torch.Tensor)}
+    if any(tensor.ndim for tensor in own.values()):
+        return own
+    inner = {name: found for name, part in parts.items() if (found := _find(part, seen, depth))}
+    if len(inner) > 1:
+        raise SeveralNetworks(", ".join(inner))
+    return next(iter(inner.values()), own)
+
+
+def _of_module(module: Any) -> StateDict:
+    """Return the tensors that a module's state dict would have, under their dotted names."""
+    found: StateDict = {}
+    left, count = [("", module)], 0
+    while left:
+        prefix, module = left.pop()
+        count += 1
+        if count > MOST_MODULES or len(prefix) > LONGEST_PREFIX:
+            raise ValueError("it has more modules than any network")
+        attributes = vars(module)
+        transient = attributes.get("_non_persistent_buffers_set") or ()
+        for group in ("_parameters", "_buffers"):
+            for name, value in (attributes.get(group) or {}).items():
+                if isinstance(value, torch.Tensor) and name not in transient:
+                    found[f"{prefix}{name}"] = value.detach()
+        children = (attributes.get("_modules") or {}).items()
+        left += [(f"{prefix}{name}.", child) for name, child in children if child is not None]
+    return found

@@ -1,0 +1,117 @@
+"""Devices and precision: where to compute, and in which numbers."""
+
+import re
+import resource
+from contextlib import AbstractContextManager
+
+import torch
+
+from probe.errors import UsageError, shown
+
+PRECISIONS = ("auto", "fp32", "bf16")
+
+
+def choose_device(name: str = "auto") -> torch.device:
+    """Return the device to compute on: a CUDA GPU where there is one, else the CPU.
+
+    Convolutions in float32 are to be in float32 from here on: by itself PyTorch lets a GPU round
+    what goes into them to the 10 bits of TF32, which moves scores.
+
+    Args:
+        name: "auto", "cpu", "cuda" or "cuda:N". AMD's GPUs are "cuda" in PyTorch as well.
+
+    Raises:
+        UsageError: another kind of device, or one that is not on this machine.
+    """
+    torch.backends.cudnn.allow_tf32 = False
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "cpu":
+        return torch.device("cpu")
+    found = re.fullmatch(r"cuda(?::([0-9]{1,4}))?", name)
+    if found is None:
+        raise UsageError(
+            f"--device: {shown(name)} is not supported. Use auto, cpu, cuda or cuda:N, where N is "
+            "the number of a GPU; GPUs of AMD are called cuda too."
+        )
+    return _gpu(None if found[1] is None else int(found[1]))
+
+
+def _gpu(number: int | None) -> torch.device:
+    """Return a GPU with its number: without one, each thread takes it for that thread's own.
+
+    Raises:
+        UsageError: it is not on this machine.
+    """
+    if not torch.cuda.is_available():
+        raise UsageError("--device: there is no usable CUDA GPU here. Use --device cpu.")
+    if number is None:
+        # To ask for the current one starts CUDA, which a ranking that has its features never needs.
+        return torch.device(
+            "cuda", torch.cuda.current_device() if torch.cuda.is_initialized() else 0
+        )
+    count = torch.cuda.device_count()
+    if number >= count:
+        known = "cuda:0" if count == 1 else f"cuda:0 to cuda:{count - 1}"
+        raise UsageError(f"--device: there is no cuda:{number} here, only {known}.")
+    return torch.device("cuda", number)
+
+
+def pin(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """Return a CPU tensor in memory from which a GPU copies by itself; for a CPU, as it is."""
+    if device.type == "cuda" and tensor.device.type == "cpu":
+        return tensor.contiguous().pin_memory()
+    return tensor
+
+
+def send(tensor: torch.Tensor, like: torch.Tensor | torch.device) -> torch.Tensor:
+    """Return a tensor on a device, without waiting for a GPU that is at work.
+
+    Args:
+        tensor: on the CPU, or where it is wanted already.
+        like: the device, or a tensor whose device and dtype are wanted.
+    """
+    device = like if isinstance(like, torch.device) else like.device
+    if isinstance(like, torch.Tensor):
+        tensor = tensor.to(like.dtype)
+    return pin(tensor, device).to(device, non_blocking=device.type == "cuda")
+
+
+def has_fast_bf16(device: torch.device) -> bool:
+    """Return whether bfloat16 matrix products run on dedicated hardware here."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    # PyTorch before 2.11 has no public way to ask: float32, which is right everywhere.
+    capabilities = getattr(torch.cpu, "get_capabilities", dict)()
+    return bool(capabilities.get("amx_bf16") or capabilities.get("avx512_bf16"))
+
+
+def choose_precision(name: str, device: torch.device) -> str:
+    """Resolve "auto" to "bf16" where the hardware has it, else "fp32".
+
+    Raises:
+        UsageError: unknown precision.
+    """
+    if name not in PRECISIONS:
+        raise UsageError(f"--precision: '{name}' is unknown. Use one of {', '.join(PRECISIONS)}.")
+    if name == "auto":
+        return "bf16" if has_fast_bf16(device) else "fp32"
+    return name
+
+
+def autocast(device: torch.device, precision: str) -> AbstractContextManager[object]:
+    """Return the context under which a network runs in the given precision."""
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bf16")
+
+
+def free_bytes(gpu: torch.device) -> int:
+    """Return the memory of a GPU that this process could take, what it keeps unused included."""
+    kept = torch.cuda.memory_reserved(gpu) - torch.cuda.memory_allocated(gpu)
+    return torch.cuda.mem_get_info(gpu)[0] + kept
+
+
+def peak_gib(device: torch.device) -> float:
+    """Return the most memory this process has used so far, of the GPU where it computes on one."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**30
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20

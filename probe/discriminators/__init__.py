@@ -1,0 +1,1 @@
+"""Discriminators: heads on frozen backbones, their losses, their augmentations, for any loop."""

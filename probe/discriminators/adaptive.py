@@ -1,0 +1,88 @@
+"""The controller of an augmentation's strength."""
+
+from collections.abc import Callable, Mapping
+
+import torch
+
+from probe.devices import send
+
+
+class AdaptiveAugment:
+    """The probability p, steered by how often the discriminator calls real images real.
+
+    Karras et al. 2020b, section 3: p rises while r, the mean sign of the logits of real images,
+    is above the target, and falls while it is below.
+
+    Args:
+        target: r to hold.
+        interval: iterations between two calls of `update`, for the caller to keep.
+        images_to_full: images over which p could go from 0 to 1.
+    """
+
+    def __init__(self, target: float, interval: int = 4, images_to_full: float = 500_000) -> None:
+        self.target, self.interval, self.images_to_full = target, interval, images_to_full
+        self.p = 0.0
+        self.clear()
+
+    def clear(self) -> None:
+        """Forget what was observed since the last update."""
+        self._signs = torch.zeros((), dtype=torch.float64)
+        self._count = 0
+
+    @property
+    def leaking(self) -> bool:
+        """Return whether p is so high that augmentations show in generated images (paper: 0.8)."""
+        return self.p > 0.8
+
+    def observe(self, real_logits_sign_sum: torch.Tensor | float, count: int) -> None:
+        """Add the sum of the signs of `count` logits of real images; waits for no device."""
+        signs = torch.as_tensor(real_logits_sign_sum).detach().double()
+        self._signs = send(self._signs, signs.device) + signs
+        self._count += count
+
+    def update(
+        self,
+        batch_images_since_last: int,
+        reduce: Callable[[torch.Tensor], torch.Tensor] | None = None,
+    ) -> None:
+        """Move p by the share of `images_to_full` seen since the last call, within [0, 1].
+
+        Nothing moves where nothing was observed.
+
+        Args:
+            batch_images_since_last: images of the global batches since the last call.
+            reduce: sums over processes; gets and returns (sum of signs, count), float64, on the
+                device of the observed sums.
+        """
+        signs, count = self._totals(reduce)
+        if count:
+            excess = signs / count - self.target
+            step = batch_images_since_last / self.images_to_full
+            self.p = min(max(self.p + (excess > 0) * step - (excess < 0) * step, 0.0), 1.0)
+        self.clear()
+
+    def gather(self, reduce: Callable[[torch.Tensor], torch.Tensor], *, keep: bool) -> None:
+        """Let one process hold what all of them observed, so that its state tells everything.
+
+        Args:
+            reduce: see `update`.
+            keep: whether this is that process; the others forget.
+        """
+        signs, count = self._totals(reduce)
+        self.clear()
+        if keep:
+            self._signs, self._count = torch.tensor(signs, dtype=torch.float64), int(count)
+
+    def _totals(self, reduce: Callable[[torch.Tensor], torch.Tensor] | None) -> list[float]:
+        totals = torch.stack([self._signs, torch.full_like(self._signs, self._count)])
+        return (reduce(totals) if reduce else totals).tolist()
+
+    def state_dict(self) -> dict[str, float]:
+        """Return p and what this process observed since the last update, as plain floats."""
+        return {"p": self.p, "signs": self._signs.item(), "count": float(self._count)}
+
+    def load_state_dict(self, state: Mapping[str, float]) -> None:
+        """Go on from a state; target and speed stay those given at construction."""
+        self.p = float(state["p"])
+        self._signs = torch.tensor(state["signs"], dtype=torch.float64)
+        self._count = int(state["count"])

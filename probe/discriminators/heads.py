@@ -1,0 +1,170 @@
+"""Discriminator heads: trainable networks on the features of a frozen backbone.
+
+A head is built from the backbone's declared feature shapes, never from its name (method 4.1):
+one map gets a map head, several maps one each and the pooled vector another, no map a vector head.
+"""
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+from torch.nn.utils.parametrizations import spectral_norm
+
+from probe.discriminators.layers import ConvLayer
+from probe.generators.networks.layers import FullyConnected
+
+WIDTH = 256
+WIDTH_OF_LARGE_MAPS = 128  # sides above 8: as in the reference, where they cost four times as much
+SMALL = 4  # sides to which maps are halved
+
+
+def _halvings(side: int) -> int:
+    """Return how many halvings bring a side to at most `SMALL`."""
+    return max(0, math.ceil(math.log2(side / SMALL))) if side > SMALL else 0
+
+
+def _normalise_spectrally(head: nn.Module) -> None:
+    """Divide every weight but the classes' by its largest singular value (Miyato et al. 2018).
+
+    It replaces the gains at run time, the activation's among them, so that no layer lengthens what
+    one of its outputs reads. Over a whole map the patches of a 3x3 convolution overlap, and it may.
+    """
+    for name, layer in head.named_modules():
+        if isinstance(layer, ConvLayer | FullyConnected) and not name.endswith("embed"):
+            layer.weight_gain = layer.activation_gain = 1.0
+            spectral_norm(layer)
+
+
+class LogitHead(nn.Module):
+    """The final logit of a vector, with classes by projection (Miyato and Koyama 2018).
+
+    (N, D) → (N,): FC to `width`, lrelu, FC to 1; plus the inner product of the last hidden vector
+    with an embedding of the class.
+    """
+
+    def __init__(self, in_features: int, width: int, c_dim: int) -> None:
+        super().__init__()
+        self.hidden = FullyConnected(in_features, width, activation="lrelu")
+        self.out = FullyConnected(width, 1)
+        self.embed = FullyConnected(c_dim, width) if c_dim else None
+
+    def forward(self, x: torch.Tensor, c: torch.Tensor | None) -> torch.Tensor:
+        """Map features (N, D) and one-hot classes (N, c_dim) to logits (N,)."""
+        x = self.hidden(x)
+        logit = self.out(x)[:, 0]
+        if self.embed is not None:
+            assert c is not None
+            logit = logit + (self.embed(c) * x).sum(dim=1) / math.sqrt(x.shape[1])
+        return logit
+
+
+class MapHead(nn.Module):
+    """One logit from one map: 3x3 convolutions halve it to at most 4x4, then two linear layers.
+
+    For maps of 7x7 and 8x8 this is the reference's head, with one convolution.
+    """
+
+    def __init__(self, shape: tuple[int, int, int], c_dim: int) -> None:
+        super().__init__()
+        channels, side, _ = shape
+        layers = []
+        downs = [True] * _halvings(side) or [False]
+        for down in downs:
+            layers.append(ConvLayer(channels, WIDTH, 3, down=down))
+            channels = WIDTH
+        self.convs = nn.Sequential(*layers)
+        with torch.no_grad():
+            features = self.convs(torch.zeros(1, *shape)).numel()
+        self.final = LogitHead(features, WIDTH, c_dim)
+
+    def forward(self, x: torch.Tensor, c: torch.Tensor | None) -> list[torch.Tensor]:
+        """Map (N, C, H, W) to one level of logits (N,)."""
+        # contiguous: flattening would otherwise depend on the memory format of the map
+        return [self.final(self.convs(x).contiguous().flatten(1), c)]
+
+
+class LevelHead(nn.Module):
+    """A small map of logits from one map of several; (N, C, H, W) → (N, h, w), sides at most 4."""
+
+    def __init__(self, shape: tuple[int, int, int], width: int) -> None:
+        super().__init__()
+        channels, side, _ = shape
+        halvings = _halvings(side)
+        layers = []
+        # The last halving falls to the 1x1 convolution, the others to 3x3 ones.
+        for down in [True] * (halvings - 1) or [False]:
+            layers.append(ConvLayer(channels, width, 3, down=down))
+            channels = width
+        layers.append(ConvLayer(width, 1, 1, down=halvings > 0, activation="linear"))
+        self.convs = nn.Sequential(*layers)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Apply the head."""
+        return self.convs(x)[:, 0]
+
+
+class MultiLevelHead(nn.Module):
+    """Maps of logits from several maps, and the final logit from the pooled vector."""
+
+    def __init__(self, shapes: Sequence[tuple[int, int, int]], dim: int, c_dim: int) -> None:
+        super().__init__()
+        width = WIDTH_OF_LARGE_MAPS if max(side for _, side, _ in shapes) > 8 else WIDTH
+        self.levels = nn.ModuleList(LevelHead(shape, width) for shape in shapes)
+        self.final = LogitHead(dim, width, c_dim)
+
+    def forward(
+        self, maps: Sequence[torch.Tensor], pooled: torch.Tensor, c: torch.Tensor | None
+    ) -> list[torch.Tensor]:
+        """Return the levels' logits, shallow to deep, and last the final one (N,)."""
+        levels = [head(x) for head, x in zip(self.levels, maps, strict=True)]
+        return [*levels, self.final(pooled, c)]
+
+
+class Head(nn.Module):
+    """The head that a backbone's declared shapes ask for.
+
+    Args:
+        map_shapes: (C, H, W) of each tapped map, shallow to deep.
+        dim: width of the pooled vector.
+        c_dim: number of classes to project, 0 for none.
+        norm: "equalised" (run-time gain of 1/sqrt(fan-in)) or "spectral".
+    """
+
+    def __init__(
+        self,
+        map_shapes: Sequence[tuple[int, int, int]],
+        dim: int,
+        *,
+        c_dim: int = 0,
+        norm: str = "equalised",
+    ) -> None:
+        super().__init__()
+        self.kind = ("vector", "map")[len(map_shapes)] if len(map_shapes) < 2 else "levels"
+        if self.kind == "vector":
+            self.network: nn.Module = LogitHead(dim, WIDTH, c_dim)
+        elif self.kind == "map":
+            self.network = MapHead(map_shapes[0], c_dim)
+        else:
+            self.network = MultiLevelHead(map_shapes, dim, c_dim)
+        if norm == "spectral":
+            _normalise_spectrally(self)
+
+    def forward(
+        self, maps: Sequence[torch.Tensor], pooled: torch.Tensor, c: torch.Tensor | None = None
+    ) -> list[torch.Tensor]:
+        """Return the logits of each level, positive for "real", the final one (N,) last.
+
+        Args:
+            maps: (N, C, H, W) float32 each, as declared.
+            pooled: (N, dim) float32.
+            c: (N, c_dim) one-hot, for a head with classes.
+
+        Returns:
+            One tensor (N,) or (N, h, w) per level.
+        """
+        if self.kind == "vector":
+            return [self.network(pooled, c)]
+        if self.kind == "map":
+            return self.network(maps[0], c)
+        return self.network(maps, pooled, c)

@@ -1,0 +1,285 @@
+"""Discriminators of an ensemble: one network each, with its own augmentation, loss and optimizer.
+
+Adding one touches nothing else. The ensemble's loss is the sum of theirs, each with weight 1
+(Kumari et al. 2022, section 3); since the gradient of a sum is the sum of the gradients, each runs
+forward and backward by itself, and only one graph is in memory at a time.
+"""
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import torch
+from torch import nn
+
+from probe.accel.depthwise import QuickDepthwiseGradients
+from probe.bank.base import Backbone, normalise, resize_unclamped
+from probe.devices import autocast
+from probe.discriminators.adaptive import AdaptiveAugment
+from probe.discriminators.augment import AUGMENTATIONS
+from probe.discriminators.diffaugment import cutout
+from probe.discriminators.draws import Draw
+from probe.discriminators.heads import Head
+from probe.discriminators.losses import LOSSES
+from probe.discriminators.options import DiscriminatorOptions
+from probe.processes import Processes
+from probe.streams import stream_seed, torch_stream
+
+SMOOTHED = 0.8  # a smoothed target of reals
+P_INTERVAL = 4  # steps between two updates of an augmentation's p
+
+
+class Batch(NamedTuple):
+    """Images with their classes.
+
+    Attributes:
+        images: (n, 3, R, R) float32 in [-1, 1], this process's share.
+        c: (n, c_dim) one-hot, or None.
+    """
+
+    images: torch.Tensor
+    c: torch.Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Step:
+    """What the parts of one training step have in common.
+
+    Attributes:
+        seen: images seen so far; part of the name of every draw.
+        precision: of the networks, "fp32" or "bf16".
+        processes: those that share each batch.
+        span: times a part of the step by its name.
+    """
+
+    seen: int = 0
+    precision: str = "fp32"
+    processes: Processes = field(default_factory=Processes)
+    span: Callable[[str], AbstractContextManager[None]] = lambda name: nullcontext()
+
+
+class VisionNetwork(nn.Module):
+    """A head on a frozen backbone; the backbone is no part of its parameters or its state."""
+
+    def __init__(self, backbone: Backbone, head: Head) -> None:
+        super().__init__()
+        self.head = head
+        self._frozen = (backbone,)  # in a tuple, where torch does not look for modules
+
+    @property
+    def backbone(self) -> Backbone:
+        """The frozen network."""
+        return self._frozen[0]
+
+    def forward(self, images: torch.Tensor, c: torch.Tensor | None) -> list[torch.Tensor]:
+        """Map images (N, 3, R, R) in [-1, 1] to levels of logits."""
+        return self.head(*self.features(images), c)
+
+    def features(self, images: torch.Tensor) -> tuple[list[torch.Tensor], torch.Tensor]:
+        """Return the maps and the pooled vector; gradients flow to the images.
+
+        Nothing is clamped on the way, since no gradient passes a clamp.
+        """
+        fed = self.backbone.input
+        x = resize_unclamped(images.float() / 2 + 0.5, fed.size, fed.resize)
+        x = normalise(x, fed).contiguous(memory_format=torch.channels_last)
+        with QuickDepthwiseGradients() if x.device.type == "cpu" else nullcontext():
+            return self.backbone.levels(x)
+
+
+class Member:
+    """One discriminator of the ensemble.
+
+    Args:
+        name: "D" for the GAN's own, else the backbone's.
+        network: its trainable part: images (N, 3, R, R) in [-1, 1] and classes to levels of
+            logits, the final one (N,) last.
+        optimizer: of `network`.
+        options: loss, augmentation, seed.
+        target: probability of "real" that reals should get: 1, or 0.8 if smoothed.
+
+    Attributes:
+        adaptive: the p of its augmentation.
+        generator_target: what the generator's images should get.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        network: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        options: DiscriminatorOptions,
+        *,
+        target: float = 1.0,
+    ) -> None:
+        self.name, self.network, self.optimizer = name, network, optimizer
+        self.augmentation, self.loss = options.augmentation, LOSSES[options.loss]
+        self.adaptive = AdaptiveAugment(options.target, interval=P_INTERVAL)
+        if options.p is not None and options.augmentation == "ada":
+            self.adaptive.p = options.p
+        self.target = target
+        self.generator_target = target if options.smooth_generator else 1.0
+        self.seed = options.seed
+
+    @property
+    def label(self) -> str:
+        """How its losses are called in the statistics: "loss" for D's, as users parse them."""
+        return "loss" if self.name == "D" else self.name
+
+    def augment(self, images: torch.Tensor, purpose: str, step: Step) -> torch.Tensor:
+        """Augment images by a draw of this member's own.
+
+        Under ADA a backbone's images are always cut out as well, as in the reference code.
+
+        Args:
+            images: (n, 3, R, R), this process's share.
+            purpose: part of the draw's name, so that no two draws of a step are alike.
+            step: draws are made for all processes and shared out.
+        """
+        rng = torch_stream(self.seed, "augment", self.name, purpose, step.seen)
+        rank, size = step.processes.rank, step.processes.size
+        draw = Draw(rng, len(images) * size, rank, size)
+        augmented = AUGMENTATIONS[self.augmentation](images, self.adaptive.p, draw)
+        if self.augmentation == "ada" and isinstance(self.network, VisionNetwork):
+            augmented = cutout(augmented, draw)
+        return augmented
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return everything that training changes, and the targets, as tensors and plain values."""
+        return {
+            "network": self.network.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "adaptive": self.adaptive.state_dict(),
+            "target": self.target,
+            "generator_target": self.generator_target,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore what `state_dict` returned."""
+        self.network.load_state_dict(state["network"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.adaptive.load_state_dict(state["adaptive"])
+        self.target, self.generator_target = state["target"], state["generator_target"]
+
+
+def make_adam(network: nn.Module, lr: float, interval: int) -> torch.optim.Adam:
+    """Return the optimizer of a network, betas 0 and 0.99.
+
+    Lazy regularisation adds one step in `interval`; the rates are scaled so that the sum of steps
+    moves as far as before (Karras et al. 2020a, appendix B). Published learning rates assume this
+    scaling even if the regulariser's weight is 0.
+    """
+    share = interval / (interval + 1)
+    return torch.optim.Adam(
+        network.parameters(), lr=lr * share, betas=(0.0, 0.99**share), eps=1e-8, fused=True
+    )
+
+
+def vision_member(
+    options: DiscriminatorOptions,
+    backbone: Backbone,
+    *,
+    c_dim: int = 0,
+    smooth: bool = False,
+    device: torch.device | str = "cpu",
+) -> Member:
+    """Return a new discriminator on a backbone.
+
+    Its head's weights are a function of the seed and the backbone's name, and the global random
+    state stays as it was.
+
+    Args:
+        options: of the discriminator.
+        backbone: frozen, on the device.
+        c_dim: number of classes that the head sees, 0 for none.
+        smooth: whether its real target is 0.8.
+        device: where to train.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(stream_seed(options.seed, "head", backbone.name))
+        head = Head(backbone.map_shapes, backbone.dim, c_dim=c_dim, norm=options.norm)
+    network = VisionNetwork(backbone, head.to(device, memory_format=torch.channels_last))
+    optimizer = make_adam(network, options.lr, options.r1_interval)
+    target = SMOOTHED if smooth else 1.0
+    return Member(backbone.name, network, optimizer, options, target=target)
+
+
+def generator_gradient(
+    members: Sequence[Member], fakes: Batch, step: Step
+) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    """Return the gradient of the generator's loss with respect to its images.
+
+    Args:
+        members: the ensemble.
+        fakes: images without a graph.
+        step: see `Step`.
+
+    Returns:
+        Gradient (n, 3, R, R), and each member's loss, scalars on the device.
+    """
+    images = fakes.images.detach().requires_grad_()
+    losses = {}
+    for member in members:
+        member.network.requires_grad_(False)
+        with step.span("augment"):
+            seen_images = member.augment(images, "generator", step)
+        with step.span(member.name):
+            with autocast(images.device, step.precision):
+                levels = member.network(seen_images, fakes.c)
+                loss = member.loss.generator(levels, member.generator_target)
+            loss.backward()  # adds to images.grad
+        member.network.requires_grad_(True)
+        losses[f"Loss/G/{member.label}"] = loss.detach()
+    assert images.grad is not None
+    return images.grad, losses
+
+
+def discriminator_step(
+    member: Member, reals: Batch, fakes: Batch, step: Step
+) -> dict[str, torch.Tensor]:
+    """Train one member on a batch of reals and one of fakes, neither with a graph.
+
+    Returns:
+        Loss and mean final logits, scalars on the device.
+    """
+    with step.span("augment"), torch.no_grad():
+        reals = reals._replace(images=member.augment(reals.images, "real", step))
+        fakes = fakes._replace(images=member.augment(fakes.images, "fake", step))
+    with step.span(member.name):
+        with autocast(reals.images.device, step.precision):
+            on_reals, on_fakes = _logits_of_both(member.network, reals, fakes)
+            loss = member.loss.discriminator(on_reals, on_fakes, member.target)
+        member.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        take_step(member.optimizer, step.processes)
+    final = on_reals[-1].detach()
+    member.adaptive.observe(final.sign().sum(), len(final))
+    prefix = "Loss/scores" if member.name == "D" else f"Loss/scores/{member.name}"
+    return {
+        f"Loss/D/{member.label}": loss.detach(),
+        f"{prefix}/real": final.mean(),
+        f"{prefix}/fake": on_fakes[-1].detach().mean(),
+    }
+
+
+def _logits_of_both(
+    network: nn.Module, reals: Batch, fakes: Batch
+) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+    """Return the logits of reals and of fakes; a backbone runs once, without a gradient."""
+    if not isinstance(network, VisionNetwork):
+        return network(*reals), network(*fakes)
+    with torch.no_grad():
+        maps, pooled = network.features(torch.cat([reals.images, fakes.images]))
+    c = None if reals.c is None or fakes.c is None else torch.cat([reals.c, fakes.c])
+    both, n = network.head(maps, pooled, c), len(reals.images)
+    return [x[:n] for x in both], [x[n:] for x in both]
+
+
+def take_step(optimizer: torch.optim.Optimizer, processes: Processes) -> None:
+    """Average the gradients over the processes and let the optimizer step."""
+    gradients = [
+        p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None
+    ]
+    processes.average_(gradients)
+    optimizer.step()

@@ -1,0 +1,44 @@
+"""The options of discriminators on backbones. No torch here."""
+
+from dataclasses import dataclass
+
+SMOOTH_ABOVE = 0.9  # the probe's accuracy (the reference code)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DiscriminatorOptions:
+    """How discriminators on frozen backbones are built and trained.
+
+    Attributes:
+        loss: "sigmoid" or "hinge"; a name of `probe.discriminators.losses.LOSSES`.
+        norm: of the heads' weights, "equalised" or "spectral".
+        augmentation: "ada", "diffaugment" or "none"; a name of
+            `probe.discriminators.augment.AUGMENTATIONS`.
+        target: ADA's target.
+        p: a fixed augmentation probability; None: ADA adapts it.
+        smooth: when real targets are smoothed: "auto", "always" or "never".
+        smooth_generator: whether the generator's targets are smoothed with them.
+        lr: learning rate, before it is scaled for lazy regularisation.
+        r1_interval: steps between two R1 steps.
+        seed: of the heads' weights and of every augmentation.
+    """
+
+    loss: str = "sigmoid"
+    norm: str = "equalised"
+    augmentation: str = "ada"
+    target: float = 0.3
+    p: float | None = None
+    smooth: str = "auto"
+    smooth_generator: bool = True
+    lr: float = 0.002
+    r1_interval: int = 16
+    seed: int = 0
+
+    def is_smoothed(self, accuracy: float) -> bool:
+        """Return whether a backbone's real targets are smoothed, given its probe's accuracy.
+
+        "auto" smooths above an accuracy of 0.9, and always under DiffAugment.
+        """
+        if self.smooth == "auto":
+            return accuracy > SMOOTH_ABOVE or self.augmentation == "diffaugment"
+        return self.smooth == "always"

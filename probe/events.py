@@ -1,0 +1,179 @@
+"""Events: what a command tells its caller while it runs. No torch here."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from probe.checks.findings import Finding
+    from probe.training.presets import Plan
+
+
+@dataclass(frozen=True)
+class Event:
+    """Something happened."""
+
+
+@dataclass(frozen=True)
+class Note(Event):
+    """A sentence for the user."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class ExtractionStarted(Event):
+    """Features of one set of images are about to be extracted.
+
+    Attributes:
+        kind: "real", "fake" or "given".
+        images: how many of this kind.
+        total: how many of all kinds.
+        backbones: names.
+    """
+
+    kind: str
+    images: int
+    total: int
+    backbones: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class FeaturesStored(Event):
+    """One backbone has its features of one unit of images.
+
+    Attributes:
+        backbone: its name.
+        done: images of the unit that could be used.
+        computed: those that were not in the cache.
+        seconds: what computing took.
+    """
+
+    backbone: str
+    done: int
+    computed: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class BackboneFailed(Event):
+    """A backbone broke; the others go on."""
+
+    backbone: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class ProbeStarted(Event):
+    """A backbone's probe is about to be fitted."""
+
+    backbone: str
+    protocol: str
+
+
+@dataclass(frozen=True)
+class MetricsStarted(Event):
+    """A backbone's metrics are about to be computed."""
+
+    backbone: str
+
+
+@dataclass(frozen=True)
+class ImagesDrawn(Event):
+    """A generator has drawn some of the images."""
+
+    done: int
+    total: int
+
+
+@dataclass(frozen=True)
+class FindingMade(Event):
+    """`doctor` has found something."""
+
+    finding: "Finding"
+
+
+@dataclass(frozen=True)
+class RunPlanned(Event):
+    """A training run is set up.
+
+    Attributes:
+        folder: the run directory; "." if nothing is written.
+        plan: the resolved options and the schedule.
+        notes: sentences about the bank.
+        record: what training_options.json says.
+    """
+
+    folder: str
+    plan: "Plan"
+    notes: tuple[str, ...]
+    record: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class StepDone(Event):
+    """A training step is done; both numbers count images."""
+
+    images: int
+    total: int
+
+
+@dataclass(frozen=True)
+class TickDone(Event):
+    """A tick is done.
+
+    Attributes:
+        members: names of the backbones in use.
+        best: kimg and distance of the best snapshot, or None.
+        total: images of the whole run.
+        statistics: name → mean over the tick, as stats.jsonl has them.
+    """
+
+    members: tuple[str, ...]
+    best: tuple[float, float] | None
+    total: int
+    statistics: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class SnapshotSaved(Event):
+    """A snapshot is written and judged.
+
+    Attributes:
+        path: of the snapshot.
+        kimg: thousands of images seen.
+        seconds: what writing and judging took.
+        results: Fréchet and kernel distances by the names of `probe.training.evaluation.Distances`,
+            and the discriminators' accuracies; whatever was measured.
+    """
+
+    path: str
+    kimg: float
+    seconds: float
+    results: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class StageStarted(Event):
+    """Backbones were chosen and a stage begins.
+
+    Attributes:
+        stage: its number, from 1.
+        kimg: thousands of images seen.
+        snapshot: name of the file that was ranked.
+        added: the backbones that join.
+        smoothed: the backbones whose real targets are smoothed.
+    """
+
+    stage: int
+    kimg: float
+    snapshot: str
+    added: tuple[str, ...]
+    smoothed: tuple[str, ...]
+
+
+OnEvent = Callable[[Event], None]
+
+
+def ignore(event: Event) -> None:
+    """Tell nobody."""

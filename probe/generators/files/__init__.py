@@ -1,0 +1,1 @@
+"""Generator files: which generator a file holds, read without running any of it."""

@@ -1,0 +1,275 @@
+"""Which of the things in a file is the generator, and where in the file it is.
+
+People save a network whole, its state dict, either of them in a dict or tuple beside others, or one
+state dict of several networks. All that counts here are the names of tensors: `families` says which
+of them a generator has. A network's moving average goes before the network itself.
+"""
+
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from probe.errors import CheckpointError, printable, shown
+from probe.generators.files.families import SIGNS, heads
+from probe.generators.files.records import Array, LazyTensor, Record, damaged, module_tensors
+from probe.generators.files.rosinality import AVERAGE, DISCRIMINATOR_SIGN, SIGN
+from probe.generators.files.unreadable import STYLEGAN_XL, what_it_is
+
+MOST_PARTS = 20_000  # dicts, lists and modules that are looked into
+MOST_MODULES = 100  # whose tensors are looked at, each of which may have some thousands
+MOST_NAMES = 20_000  # of tensors that may tell what a file holds
+DEEPEST = 8  # nesting of dicts
+LONGEST_PLACE = 200
+AVERAGED = re.compile(r"(.*_)?(ema|average|averaged)(_.*)?|Gs", re.IGNORECASE)
+GENERATORS = re.compile(
+    r"G|(.*_)?gen(erator)?(_.*)?|net_?G|net(work)?|model|decoder|(.*_)?state_dict|params",
+    re.IGNORECASE,
+)
+# Parts of a file in which nobody keeps a generator; they may be large, or of any kind.
+OTHERS = re.compile(r"D(_.*)?|disc.*|net_?D(_.*)?|.*optim.*|.*_opt|augment.*", re.IGNORECASE)
+DISCRIMINATORS = re.compile(r"D|net_?D|(.*_)?disc(riminator)?(_.*)?", re.IGNORECASE)
+DISCRIMINATOR_SIGNS = ("b4.out.weight", DISCRIMINATOR_SIGN)
+LEAST = 2  # rank of what may be a generator, though its key does not say so
+
+Path = tuple[Any, ...]
+Tensor = LazyTensor | torch.Tensor | Array
+
+
+@dataclass(frozen=True, eq=False)
+class Held:
+    """A network in a file.
+
+    Attributes:
+        path: the keys that lead to it, then the modules around it.
+        module: its record; None for a state dict.
+        tensors: by their dotted names in it.
+    """
+
+    path: Path
+    module: Record | None
+    tensors: dict[str, Any]
+
+    @property
+    def place(self) -> str:
+        """The path in words, "" for the file as a whole."""
+        return _in_words(self.path)
+
+    @property
+    def class_name(self) -> str:
+        """The module's class, "" for a state dict."""
+        return "" if self.module is None else self.module.type.name
+
+
+def find_generator(content: Any) -> Held:
+    """Return the generator of a file.
+
+    Args:
+        content: of the file: records, dicts, lists, tensors, numbers.
+
+    Raises:
+        CheckpointError: it holds none that is read; it says what it holds.
+    """
+    parts = [(path, part) for path, part in _parts(content) if not _has(OTHERS, path)]
+    problem = None
+    for path, part in sorted(parts, key=lambda found: _rank(found[0])):
+        try:
+            held = _held(path, part, SIGNS)
+        except CheckpointError as error:
+            if _rank(path) < LEAST:  # a damaged generator, for which no other is a substitute
+                raise
+            problem = problem or error
+            continue
+        if held is not None:
+            if STYLEGAN_XL.matches(list(held.tensors), [held.class_name]):
+                raise CheckpointError(STYLEGAN_XL.text)
+            return _with_average(held, content)
+    if problem is not None:
+        raise problem
+    raise CheckpointError(_description(content))
+
+
+def find_trained(content: Any, average: Held) -> Held | None:
+    """Return the generator that is trained, if `find_generator` gave its average."""
+    for path, part in _parts(content) if _rank(average.path) == 0 else ():
+        if _rank(path) == 1 and not _has(OTHERS, path):
+            held = _held(path, part, SIGNS)
+            if held is not None and _rank(held.path) == 1:
+                return _with_average(held, content)
+    return None
+
+
+def find_discriminator(content: Any) -> Held | None:
+    """Return the StyleGAN2 discriminator of a file, None if there is none.
+
+    Raises:
+        CheckpointError: it is damaged.
+    """
+    for path, part in _parts(content):
+        if isinstance(part, dict) or _has(DISCRIMINATORS, path):
+            held = _held(path, part, DISCRIMINATOR_SIGNS)
+            if held is not None and _has(DISCRIMINATORS, held.path):
+                return held
+    return None
+
+
+def passed_over(content: Any, held: Held) -> list[str]:
+    """Return what else a file holds, by the keys that lead there."""
+    names: list[str] = []
+    used = AVERAGE if AVERAGE in held.tensors else None
+    for depth, word in enumerate(held.path):
+        if isinstance(content, dict) and word in content:
+            others = [key for key in content if key not in (word, used)]
+            content = content[word]
+        elif isinstance(content, dict):  # a state dict of several networks
+            head = ".".join(map(str, held.path[depth:])) + "."
+            outside = (k for k in map(_word, content) if k != used and not k.startswith(head))
+            others = list(dict.fromkeys(key.partition(".")[0] for key in outside))
+            content = None
+        elif isinstance(content, list | tuple):
+            others = [index for index in range(len(content)) if index != word]
+            content = content[word]
+        else:
+            break
+        names += [_in_words((*held.path[:depth], other)) for other in others]
+    return names
+
+
+def _in_words(path: Path) -> str:
+    return printable(".".join(map(_word, path[:DEEPEST])), LONGEST_PLACE)
+
+
+def _word(key: Any) -> str:
+    """Return a key as text; those that are no text or number by their kind."""
+    return key if isinstance(key, str) else shown(key)
+
+
+def _parts(content: Any) -> Iterator[tuple[Path, Any]]:
+    """Yield every module, and every dict that holds tensors, with the keys that lead there.
+
+    Of a tuple the last comes first: programs write (G, D, G_ema).
+    """
+    seen: set[int] = set()
+    modules = 0
+
+    def walk(value: Any, path: Path) -> Iterator[tuple[Path, Any]]:
+        nonlocal modules
+        if _is_module(value):  # the same one may be under several keys
+            modules += 1
+            if modules > MOST_MODULES:
+                raise damaged("more networks than any file holds")
+            yield path, value
+            return
+        if not isinstance(value, dict | list | tuple | Record) or id(value) in seen:
+            return
+        if len(path) > DEEPEST or len(seen) >= MOST_PARTS:
+            return
+        seen.add(id(value))
+        if isinstance(value, dict) and any(isinstance(inner, Tensor) for inner in value.values()):
+            yield path, value
+        for key, inner in _items(value):
+            yield from walk(inner, (*path, key))
+
+    return walk(content, ())
+
+
+def _items(value: Any) -> Iterable[tuple[Any, Any]]:
+    """Return what a container holds, with its keys: a dict, an object, a list from its end."""
+    if isinstance(value, Record):
+        state = value.state if isinstance(value.state, dict) else {}
+        return [*state.items(), *(value.entries or {}).items()]
+    if isinstance(value, dict):
+        return value.items()
+    return reversed(list(enumerate(value)))
+
+
+def _is_module(value: Any) -> bool:
+    if not isinstance(value, Record) or not isinstance(value.state, dict):
+        return False
+    return any(group in value.state for group in ("_parameters", "_buffers", "_modules"))
+
+
+def _has(words: re.Pattern[str], path: Path) -> bool:
+    return any(words.fullmatch(_word(key)) for key in path)
+
+
+def _rank(path: Path) -> int:
+    """Return 0 for a generator's average, 1 for a generator, `LEAST` for what may be one."""
+    if _has(AVERAGED, path):
+        return 0
+    return 1 if not path or _has(GENERATORS, path) else LEAST
+
+
+def _held(path: Path, part: Any, signs: Sequence[str]) -> Held | None:
+    """Return the network in a module or a dict of tensors by its signs, None if it has none.
+
+    Raises:
+        CheckpointError: it is damaged.
+    """
+    if isinstance(part, Record):
+        tensors: dict[str, Any] = dict(module_tensors(part))
+    else:
+        tensors = _named_tensors(part)
+    found = [(*path, *head.split(".")[:-1]) for head in heads(tensors, signs)]
+    if not found:
+        return None
+    best = min(found, key=_rank)
+    modules = best[len(path) :]
+    head = "".join(f"{word}." for word in modules)
+    own = {n.removeprefix(head): t for n, t in tensors.items() if n.startswith(head)}
+    return Held(best, _inner(part, modules) if isinstance(part, Record) else None, own)
+
+
+def _named_tensors(part: dict[Any, Any]) -> dict[str, Any]:
+    """Return the tensors of a dict that have names; numpy's arrays are tensors as well."""
+    named = {n: t.tensor if isinstance(t, Array) else t for n, t in part.items()}
+    return {n: t for n, t in named.items() if isinstance(n, str) and isinstance(t, Tensor)}
+
+
+def _inner(module: Record, names: Path) -> Record:
+    """Return the module that the names of modules lead to."""
+    for name in names:
+        inside = module.state["_modules"].items()
+        found = next((child for key, child in inside if str(key) == name), None)
+        if not isinstance(found, Record):
+            raise damaged("a module without a proper name")
+        module = found
+    return module
+
+
+def _with_average(held: Held, content: Any) -> Held:
+    """Return a generator under rosinality's names with the average latent that stands beside it."""
+    if SIGN not in held.tensors:
+        return held
+    for word in (*held.path, None):
+        if not isinstance(content, dict):
+            break
+        average = _named_tensors({AVERAGE: content.get(AVERAGE)})
+        held.tensors.update({n: t for n, t in average.items() if n not in held.tensors})
+        content = content.get(word)
+    return held
+
+
+def _description(content: Any) -> str:
+    """Return what a file without a generator holds."""
+    names: list[str] = []
+    classes: list[str] = []
+    for _, part in _parts(content):
+        if isinstance(part, Record):
+            classes.append(part.type.name)
+        if len(names) < MOST_NAMES:
+            names += _names(part)
+    keys = [_word(key) for key in content] if isinstance(content, dict) else []
+    return what_it_is(keys, names[:MOST_NAMES], classes)
+
+
+def _names(part: Any) -> list[str]:
+    """Return the names of a part's tensors, none if it is damaged: it is not read in any case."""
+    if not isinstance(part, Record):
+        return list(_named_tensors(part))
+    try:
+        return list(module_tensors(part))
+    except CheckpointError:
+        return []

@@ -1,0 +1,120 @@
+"""The generator families: how a file's tensors tell one, and which network reads it."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any
+
+import torch
+
+from probe.errors import CheckpointError
+from probe.generators.base import Generator
+from probe.generators.files import rosinality
+
+Tensors = Mapping[str, torch.Tensor]
+
+
+@dataclass(frozen=True)
+class Family:
+    """One architecture.
+
+    Attributes:
+        title: what people call it.
+        signs: how the name of a tensor begins that only this family has, in any of its spellings.
+        module: where its `Generator` is.
+        arguments: what its constructor's positional arguments are called in files.
+        converts: whether the module's `convert_state` makes our names of a file's first.
+        derives: whether the module's `derive_arguments` finds arguments that a file does not hold.
+    """
+
+    title: str
+    signs: tuple[str, ...]
+    module: str
+    arguments: tuple[str, ...]
+    converts: bool = False
+    derives: bool = False
+
+    @property
+    def network(self) -> Callable[..., Generator]:
+        """The network's class."""
+        return import_module(self.module).Generator
+
+    def derive(self, state: Tensors, attributes: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the constructor's arguments of a file that does not hold them.
+
+        Args:
+            state: the file's tensors, under our names.
+            attributes: plain values of its modules' attributes, under dotted names of its own.
+
+        Raises:
+            CheckpointError: a tensor that would tell is missing, or they make no network.
+        """
+        try:
+            return import_module(self.module).derive_arguments(state, attributes)
+        except KeyError as error:
+            raise CheckpointError(f"its generator lacks tensor {error}") from error
+
+    def convert(self, state: Tensors) -> Tensors:
+        """Return a file's tensors under our names; those of our own files stay as they are."""
+        return import_module(self.module).convert_state(state) if self.converts else state
+
+
+_STYLEGAN = ("z_dim", "c_dim", "w_dim", "img_resolution", "img_channels")
+FAMILIES: Mapping[str, Family] = {
+    "stylegan2": Family(
+        "StyleGAN2",
+        ("synthesis.b4.const", rosinality.SIGN),
+        "probe.generators.networks.stylegan2",
+        _STYLEGAN,
+        converts=True,
+        derives=True,
+    ),
+    "stylegan3": Family(
+        "StyleGAN3", ("synthesis.input.freqs",), "probe.generators.networks.stylegan3", _STYLEGAN
+    ),
+    "fastgan": Family(
+        "FastGAN (Projected GAN)",
+        ("synthesis.init.",),
+        "probe.generators.networks.fastgan",
+        ("z_dim", "c_dim", "img_resolution", "img_channels", "ngf", "cond", "synthesis_kwargs"),
+        converts=True,
+        derives=True,
+    ),
+    "r3gan": Family(
+        "R3GAN",
+        ("Model.MainLayers.",),
+        "probe.generators.networks.r3gan",
+        ("NoiseDimension", "WidthPerStage", "CardinalityPerStage", "BlocksPerStage",
+         "ExpansionFactor"),
+        converts=True,
+        derives=True,
+    ),
+}  # fmt: skip
+SIGNS = tuple(sign for family in FAMILIES.values() for sign in family.signs)
+
+
+def heads(names: Iterable[str], signs: Sequence[str] = SIGNS) -> list[str]:
+    """Return what stands before a sign in names, each once, in their order.
+
+    That is "" or the modules around a network, a dot behind each: "module.", "state_dict.decoder.".
+    """
+    found: dict[str, None] = {}
+    for name in names:
+        for sign in signs:
+            head, sign_found, _ = name.partition(sign)
+            if sign_found and (not head or head.endswith(".")):
+                found[head] = None
+    return list(found)
+
+
+def family_of(names: Iterable[str]) -> str:
+    """Return which family the tensors of such names belong to.
+
+    Raises:
+        CheckpointError: to none that is read.
+    """
+    known = list(names)
+    for name, family in FAMILIES.items():
+        if any(key.startswith(family.signs) for key in known):
+            return name
+    raise CheckpointError("its tensors are of no network that is read")

@@ -1,0 +1,116 @@
+"""Generators in pickles and torch files: the NVlabs family, TensorFlow's, and plain tensors."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+from probe.errors import CheckpointError
+from probe.files import digest_file
+from probe.generators.checkpoint import Checkpoint, build_network, misfits_refused
+from probe.generators.files import tensorflow
+from probe.generators.files.contents import Held, find_generator, passed_over
+from probe.generators.files.described import describe, described_beside
+from probe.generators.files.families import FAMILIES, Tensors, family_of
+from probe.generators.files.records import (
+    Array,
+    LazyTensor,
+    Record,
+    make_tensors,
+    module_attributes,
+    plain,
+)
+from probe.generators.files.torch_file import is_old, read_torch_file, zip_kind
+from probe.generators.files.unpickle import pickle_file, read_pickle
+
+
+def read_content(path: Path) -> tuple[Any, list[str]]:
+    """Return what a pickle or torch file holds, and every global that it refers to.
+
+    Raises:
+        UnsafeCheckpoint: it refers to something outside the allow-list.
+        CheckpointError: damaged.
+    """
+    if zip_kind(path) or is_old(path):
+        return read_torch_file(path)
+    with pickle_file(path) as data:
+        return read_pickle(data)
+
+
+def read_pickled(path: Path) -> Checkpoint:
+    """Read the generator of a pickle or torch file; nothing of it is run.
+
+    What tells the arguments of a network without its module is in `described`.
+
+    Raises:
+        UnsafeCheckpoint: it refers to something outside the allow-list.
+        CheckpointError: damaged, without a generator, or of an unknown family.
+    """
+    content, names = read_content(path)
+    place, ignored = "", []
+    if tensorflow.is_tensorflow(content):
+        with misfits_refused():
+            init, state = tensorflow.read_network(content)
+        architecture = "stylegan2"
+    else:
+        held = find_generator(content)
+        place, ignored = held.place, passed_over(content, held)
+        architecture, init, state = _describe(held, path)
+    return Checkpoint(
+        generator=build_network(architecture, init, state),
+        architecture=architecture,
+        digest=digest_file(path),
+        init=init,
+        place=place,
+        kimg=_kimg(content),
+        globals=names,
+        ignored=ignored,
+    )
+
+
+def _describe(held: Held, path: Path) -> tuple[str, dict[str, Any], Tensors]:
+    """Return a generator's architecture, its constructor's arguments and its tensors."""
+    state = make_tensors(held.tensors)
+    if held.module is None:
+        return describe(state, described_beside(path))
+    family = FAMILIES[architecture := family_of(state)]
+    init = arguments(held.module, family.arguments)
+    if init is not None or not family.derives:
+        return architecture, init or {}, state
+    return describe(state, None, module_attributes(held.module))
+
+
+def _kimg(content: Any) -> float | None:
+    """Return the thousands of images seen in training, None where a snapshot does not count them.
+
+    Projected GAN's and R3GAN's have `cur_nimg`, as a number or a tensor of one, some in `progress`.
+    """
+    found = content.get("progress", content) if isinstance(content, dict) else None
+    count = found.get("cur_nimg") if isinstance(found, dict) else None
+    if isinstance(count, LazyTensor) and math.prod(count.size) == 1:
+        count = count.tensor().item()
+    elif isinstance(count, Array) and count.value is not None and count.value.size == 1:
+        count = count.value.item()
+    return count / 1000 if type(count) in (int, float) and 0 <= count < 2**53 else None
+
+
+def arguments(module: Record, names: tuple[str, ...]) -> dict[str, Any] | None:
+    """Return a module's constructor's arguments, positional ones by their names.
+
+    Args:
+        module: of any class.
+        names: of positional arguments.
+
+    Returns:
+        None if the module does not keep them: those of "persistent" classes do.
+
+    Raises:
+        CheckpointError: they are malformed.
+    """
+    if not {"_init_args", "_init_kwargs"} & module.state.keys():
+        return None
+    positional = plain(module.state.get("_init_args") or ())
+    keywords = plain(module.state.get("_init_kwargs") or {})
+    well_formed = isinstance(positional, list) and isinstance(keywords, dict)
+    if not well_formed or len(positional) > len(names):
+        raise CheckpointError("its constructor arguments are malformed")
+    return {**dict(zip(names, positional, strict=False)), **keywords}

@@ -1,0 +1,132 @@
+"""Safetensors: nothing executable. Our own generator file is one with JSON metadata.
+
+Tensor names are those of the StyleGAN2-ADA modules, so that others can load them.
+"""
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from probe.errors import CheckpointError, printable
+from probe.files import atomic_path, digest_file, utf8_path
+from probe.generators.checkpoint import MISFITS, Checkpoint, build_network
+from probe.generators.files.contents import find_generator, passed_over
+from probe.generators.files.described import describe, described_beside, described_in
+from probe.generators.files.families import FAMILIES
+from probe.generators.files.records import MOST_TENSORS
+
+FORMAT, VERSION = "probe-generator", 1
+DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)  # of stored tensors
+
+
+def save_snapshot(
+    path: Path,
+    generator: Any,
+    *,
+    metadata: dict[str, Any],
+    architecture: str = "stylegan2",
+    dtype: torch.dtype = torch.float32,
+) -> None:
+    """Write a generator atomically.
+
+    Args:
+        path: ends in .safetensors.
+        generator: the network, a `Generator` of its family.
+        metadata: plain values to keep beside it (kimg, seed, options).
+        architecture: a name of `FAMILIES`.
+        dtype: of the stored tensors; float16 halves the file.
+    """
+    header = {
+        **metadata,
+        "format": FORMAT,
+        "version": VERSION,
+        "architecture": architecture,
+        "init": generator.init_kwargs,
+    }
+    state = {
+        name: tensor.detach().to("cpu", dtype).contiguous()
+        for name, tensor in generator.state_dict().items()
+    }
+    with atomic_path(path) as temporary:
+        try:
+            save_file(state, temporary, metadata={"probe": json.dumps(header)})
+        except SafetensorError as error:  # its way to speak of a full disk
+            raise OSError(str(error)) from error
+
+
+def read_safetensors(path: Path) -> Checkpoint:
+    """Read a generator that `save_snapshot` wrote, or tensors of a known family with a description.
+
+    Raises:
+        CheckpointError: damaged, of another kind, or with tensors that do not fit.
+    """
+    metadata, state = read_tensors(path)
+    kimg, place, ignored = None, "", []
+    if "probe" in metadata:
+        architecture, init, kimg = _own(metadata["probe"])
+    else:
+        held = find_generator(state)
+        place, ignored = held.place, passed_over(state, held)
+        description = described_in(metadata) or described_beside(path)
+        architecture, init, state = describe(held.tensors, description)
+    odd = next((name for name, tensor in state.items() if tensor.dtype not in DTYPES), None)
+    if odd is not None:
+        kind = str(state[odd].dtype).removeprefix("torch.")
+        name = printable(odd, 100)
+        raise CheckpointError(f"its tensor '{name}' holds {kind} numbers, not plain floats")
+    return Checkpoint(
+        generator=build_network(architecture, init, state),
+        architecture=architecture,
+        digest=digest_file(path),
+        init=init,
+        place=place,
+        kimg=kimg,
+        ignored=ignored,
+    )
+
+
+def read_tensors(path: Path) -> tuple[dict[str, str], dict[str, torch.Tensor]]:
+    """Return the metadata and the tensors of a safetensors file.
+
+    Raises:
+        CheckpointError: damaged, or with more tensors than networks have.
+    """
+    try:
+        with utf8_path(path) as known, safe_open(known, framework="pt") as f:
+            names = f.keys()
+            if len(names) > MOST_TENSORS:
+                raise CheckpointError(f"it holds {len(names)} tensors, more than any network has")
+            return f.metadata() or {}, {name: f.get_tensor(name) for name in names}
+    except (SafetensorError, OSError, *MISFITS) as error:
+        what = str(error).partition("\n")[0]  # torch adds lines for its developers
+        raise CheckpointError(f"it is damaged ({what})") from error
+
+
+def _own(text: str) -> tuple[str, dict[str, Any], float | None]:
+    """Return architecture, constructor's arguments and kimg of a header that we wrote."""
+    try:
+        header = json.loads(text)
+        known = header["format"] == FORMAT and header["version"] == VERSION
+        init, architecture = header["init"], header["architecture"]
+        kimg = _number(header.get("kimg"))
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise CheckpointError("it is a safetensors file whose header is damaged") from error
+    known = known and isinstance(architecture, str) and architecture in FAMILIES
+    if not known or not isinstance(init, dict):
+        raise CheckpointError("it is a generator of a kind or version this release cannot read")
+    return architecture, init, kimg
+
+
+def _number(value: Any) -> float | None:
+    # JSON can hold integers beyond a float's range, and Python's reader takes NaN.
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return None
+    try:
+        return float(value) if math.isfinite(value) else None
+    except OverflowError:
+        return None

@@ -1,0 +1,1 @@
+"""Generator networks in plain PyTorch."""

@@ -1,0 +1,466 @@
+"""The FastGAN generator of Projected GAN, plain and class-conditional (Liu et al. 2021).
+
+Files keep the convolutions before spectral normalisation, as `weight_orig`, `weight_u` and
+`weight_v`; the network here holds the normalised weights. `convert_state` turns the one into the
+other, once, when a file is read.
+"""
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from probe.devices import send
+from probe.errors import CheckpointError, UsageError, printable
+from probe.generators.networks.layers import normal, second_moment_normalise
+
+NoiseStreams = Sequence[torch.Generator] | None
+
+# Channels of the features of each resolution, in multiples of `ngf`.
+CHANNELS = {
+    4: 16.0,
+    8: 8.0,
+    16: 4.0,
+    32: 2.0,
+    64: 2.0,
+    128: 1.0,
+    256: 0.5,
+    512: 0.25,
+    1024: 0.125,
+}
+SMALLEST_IN_FILES = 256  # files hold the layers up to here whatever their images' resolution
+EXCITED = (64, 128, 256, 512)  # resolutions whose features those of a 16th of the size steer
+EPS = 1e-5  # of batch normalisation
+
+
+class Noise(nn.Module):
+    """Per-pixel noise times one learned factor.
+
+    Files hold no noise: "const" is one fixed draw per layer, the same for every sample.
+
+    Args:
+        stream: seed of the fixed draw.
+    """
+
+    def __init__(self, stream: int) -> None:
+        super().__init__()
+        self.stream = stream
+        self.weight = nn.Parameter(torch.zeros([]))
+
+    def forward(self, x: torch.Tensor, mode: str, rng: NoiseStreams) -> torch.Tensor:
+        """Add noise to x (N, C, H, W), the same to every channel."""
+        if mode == "none":
+            return x
+        return x + (self._draw(x, mode, rng) * self.weight).to(x)
+
+    def _draw(self, x: torch.Tensor, mode: str, rng: NoiseStreams) -> torch.Tensor:
+        shape = (1, *x.shape[2:])
+        if mode == "const":
+            fixed = torch.Generator().manual_seed(self.stream)
+            return send(torch.randn(shape, generator=fixed), x.device)
+        if rng is None:
+            return torch.randn(len(x), *shape, device=x.device)
+        noise = [torch.randn(shape, generator=g, device=g.device) for g in rng]
+        return send(torch.stack(noise), x.device)
+
+
+class Norm(nn.Module):
+    """Batch normalisation by the running statistics."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(channels))
+        self.bias = nn.Parameter(torch.zeros(channels))
+        self.register_buffer("running_mean", torch.zeros(channels))
+        self.register_buffer("running_var", torch.ones(channels))
+
+    def forward(self, x: torch.Tensor, embedding: torch.Tensor | None) -> torch.Tensor:
+        """Normalise x (N, C, H, W); the embedding is not used."""
+        statistics = self.running_mean, self.running_var
+        return F.batch_norm(x, *statistics, self.weight, self.bias, training=False, eps=EPS)
+
+
+class ClassNorm(nn.Module):
+    """Batch normalisation whose scale and shift are linear in the class's embedding."""
+
+    def __init__(self, channels: int, embedding_dim: int) -> None:
+        super().__init__()
+        self.gain = nn.Linear(embedding_dim, channels)
+        self.bias = nn.Linear(embedding_dim, channels)
+        self.register_buffer("stored_mean", torch.zeros(channels))
+        self.register_buffer("stored_var", torch.ones(channels))
+
+    def forward(self, x: torch.Tensor, embedding: torch.Tensor) -> torch.Tensor:
+        """Normalise x (N, C, H, W) and apply 1 + gain and bias of embedding (N, E)."""
+        x = F.batch_norm(x, self.stored_mean, self.stored_var, training=False, eps=EPS)
+        scale = 1 + self.gain(embedding)
+        return torch.addcmul(self.bias(embedding)[:, :, None, None], x, scale[:, :, None, None])
+
+
+def make_norm(channels: int, embedding_dim: int) -> nn.Module:
+    """Return the normalisation of a block: by class where there are embeddings."""
+    return ClassNorm(channels, embedding_dim) if embedding_dim else Norm(channels)
+
+
+class Init(nn.Module):
+    """Latents (N, z_dim) to features (N, C, 4, 4)."""
+
+    def __init__(self, z_dim: int, channels: int) -> None:
+        super().__init__()
+        self.conv = nn.ConvTranspose2d(z_dim, 2 * channels, 4, bias=False)
+        self.norm = Norm(2 * channels)
+
+    def forward(self, z: torch.Tensor) -> torch.Tensor:
+        """Apply the layer to normalised z."""
+        return F.glu(self.norm(self.conv(z[:, :, None, None]), None), dim=1)
+
+
+class UpBlock(nn.Module):
+    """Twice the size: nearest neighbour, then convolution, normalisation and gate.
+
+    The default adds noise before each normalisation, and does all but the first step twice.
+    `lite` has no noise and one convolution.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        resolution: int,
+        *,
+        lite: bool,
+        embedding_dim: int,
+    ) -> None:
+        super().__init__()
+        self.lite = lite
+        self.conv1 = nn.Conv2d(in_channels, 2 * out_channels, 3, padding=1, bias=False)
+        self.norm1 = make_norm(2 * out_channels, embedding_dim)
+        if not lite:
+            self.noise1 = Noise(2 * resolution)
+            self.conv2 = nn.Conv2d(out_channels, 2 * out_channels, 3, padding=1, bias=False)
+            self.noise2 = Noise(2 * resolution + 1)
+            self.norm2 = make_norm(2 * out_channels, embedding_dim)
+
+    def forward(
+        self,
+        x: torch.Tensor,
+        embedding: torch.Tensor | None,
+        noise_mode: str,
+        noise_rng: NoiseStreams,
+    ) -> torch.Tensor:
+        """Map x (N, I, h, h), and in conditional networks (N, E), to (N, O, 2h, 2h)."""
+        x = self.conv1(F.interpolate(x, scale_factor=2, mode="nearest"))
+        if self.lite:
+            return F.glu(self.norm1(x, embedding), dim=1)
+        x = F.glu(self.norm1(self.noise1(x, noise_mode, noise_rng), embedding), dim=1)
+        x = self.conv2(x)
+        return F.glu(self.norm2(self.noise2(x, noise_mode, noise_rng), embedding), dim=1)
+
+
+class Excitation(nn.Module):
+    """Skip-layer excitation: a small map gives each channel of a large one a factor."""
+
+    def __init__(self, small_channels: int, large_channels: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(small_channels, large_channels, 4, bias=False)
+        self.conv2 = nn.Conv2d(large_channels, large_channels, 1, bias=False)
+
+    def forward(self, small: torch.Tensor, large: torch.Tensor) -> torch.Tensor:
+        """Scale large (N, O, H, W) by what small (N, I, h, w) says."""
+        x = F.silu(self.conv1(F.adaptive_avg_pool2d(small, 4)))
+        return large * self.conv2(x).sigmoid()
+
+
+class Synthesis(nn.Module):
+    """Latents and classes to images: `init`, `feat_8` … , `se_64` … , `to_big`.
+
+    Layers up to 256 pixels are there whatever the resolution, as in the files; those above the
+    images' resolution are not run.
+    """
+
+    def __init__(
+        self,
+        z_dim: int,
+        c_dim: int,
+        img_resolution: int,
+        img_channels: int,
+        ngf: int,
+        *,
+        lite: bool = False,
+    ) -> None:
+        super().__init__()
+        held = [r for r in CHANNELS if r <= max(img_resolution, SMALLEST_IN_FILES)]
+        channels = {r: int(CHANNELS[r] * ngf) for r in held}
+        if min(channels.values()) < 1:
+            raise UsageError(f"A FastGAN generator of ngf = {ngf} has a layer without channels.")
+        self.resolutions = [r for r in held if 4 < r <= img_resolution]
+        if c_dim:
+            self.embed = nn.Embedding.from_pretrained(normal(c_dim, z_dim), freeze=False)
+        self.init = Init(z_dim, channels[4])
+        for r in held[1:]:
+            block = UpBlock(
+                channels[r // 2], channels[r], r, lite=lite, embedding_dim=z_dim if c_dim else 0
+            )
+            setattr(self, f"feat_{r}", block)
+        for r in EXCITED:
+            if r in channels:
+                setattr(self, f"se_{r}", Excitation(channels[r // 16], channels[r]))
+        self.to_big = nn.Conv2d(channels[img_resolution], img_channels, 3, padding=1)
+
+    def forward(
+        self,
+        z: torch.Tensor,
+        classes: torch.Tensor | None,
+        *,
+        noise_mode: str = "random",
+        noise_rng: NoiseStreams = None,
+    ) -> torch.Tensor:
+        """Map z (N, z_dim) and class numbers (N,) to images (N, img_channels, R, R), float32."""
+        embedding = None if classes is None else self.embed(classes)
+        x = self.init(second_moment_normalise(z.float()))
+        features = {4: x}
+        for r in self.resolutions:
+            x = getattr(self, f"feat_{r}")(x, embedding, noise_mode, noise_rng)
+            if r in EXCITED:
+                x = getattr(self, f"se_{r}")(features.pop(r // 16), x)
+            elif 16 * r in EXCITED:
+                features[r] = x
+        return self.to_big(x).float()
+
+
+class Generator(nn.Module):
+    """FastGAN: z and class to an image (see `probe.generators.base.Generator`).
+
+    There is no intermediate latent, hence no mean one to pull towards: the only `truncation_psi`
+    is 1. `truncation_cutoff` is not used. Networks with `lite` have no noise.
+
+    Args:
+        z_dim: width of the latent, and of the classes' embedding.
+        c_dim: number of classes in the data; none is told apart unless `cond`.
+        img_resolution: a power of two from 8 to 1024. Files always name it.
+        img_channels: 3, or 1 for grey.
+        ngf: multiplies the channels of every layer.
+        cond: whether the network is conditional.
+        synthesis_kwargs: {"lite": True} for the smaller network of one convolution per block.
+    """
+
+    def __init__(
+        self,
+        z_dim: int = 256,
+        c_dim: int = 0,
+        img_resolution: int = 256,
+        img_channels: int = 3,
+        ngf: int = 128,
+        cond: bool = False,
+        synthesis_kwargs: dict[str, Any] | None = None,
+    ) -> None:
+        super().__init__()
+        if img_resolution not in CHANNELS or img_resolution == 4:
+            raise UsageError(
+                f"A FastGAN generator has a resolution that is a power of two from 8 to 1024, not "
+                f"{img_resolution}."
+            )
+        if cond and not c_dim:
+            raise UsageError("A conditional FastGAN generator needs classes: c_dim is 0.")
+        self.z_dim, self.c_dim = z_dim, c_dim if cond else 0
+        self.img_resolution, self.img_channels = img_resolution, img_channels
+        self.init_kwargs: dict[str, Any] = {
+            "z_dim": z_dim,
+            "c_dim": c_dim,
+            "img_resolution": img_resolution,
+            "img_channels": img_channels,
+            "ngf": ngf,
+            "cond": bool(cond),
+            "synthesis_kwargs": dict(synthesis_kwargs or {}),
+        }
+        self.synthesis = Synthesis(
+            z_dim, self.c_dim, img_resolution, img_channels, ngf, **(synthesis_kwargs or {})
+        )
+
+    def forward(
+        self,
+        z: torch.Tensor,
+        c: torch.Tensor | None = None,
+        *,
+        truncation_psi: float = 1.0,
+        truncation_cutoff: int | None = None,
+        noise_mode: str = "random",
+        noise_rng: NoiseStreams = None,
+    ) -> torch.Tensor:
+        """Return images (N, img_channels, R, R), float32, nominally in [-1, 1].
+
+        Raises:
+            UsageError: truncation, or no classes where the network needs them.
+        """
+        if truncation_psi != 1:
+            raise UsageError(
+                "A FastGAN generator has no intermediate latents to truncate: leave the psi at 1, "
+                f"not {truncation_psi}."
+            )
+        if self.c_dim and c is None:
+            raise UsageError(f"This generator needs classes: one-hot, (N, {self.c_dim}).")
+        classes = c.argmax(dim=1) if self.c_dim else None
+        return self.synthesis(z, classes, noise_mode=noise_mode, noise_rng=noise_rng)
+
+
+def derive_arguments(
+    state: Mapping[str, torch.Tensor], attributes: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Return the constructor's arguments, from tensors' names and shapes.
+
+    The resolution is an attribute, since files hold the layers up to 256 pixels anyway. Without
+    it, the width of the last layer tells. At 32 and 64 pixels that is the same: 64 is taken.
+
+    Args:
+        state: tensors under the network's names.
+        attributes: plain values of a file's modules, of which `img_resolution` is used.
+
+    Raises:
+        KeyError: the name of a tensor that is missing.
+    """
+    z_dim, width = state["synthesis.init.conv.weight"].shape[:2]
+    img_channels, last = state["synthesis.to_big.weight"].shape[:2]
+    ngf = int(width // 2 // CHANNELS[4])
+    fitting = [
+        resolution
+        for resolution, share in CHANNELS.items()
+        if int(share * ngf) == last and f"synthesis.feat_{resolution}.conv1.weight" in state
+    ]
+    resolution = attributes.get("img_resolution", attributes.get("synthesis.img_resolution"))
+    embedding = state.get("synthesis.embed.weight")
+    return {
+        "z_dim": z_dim,
+        "c_dim": 0 if embedding is None else len(embedding),
+        "img_resolution": max(fitting, default=None) if resolution is None else resolution,
+        "img_channels": img_channels,
+        "ngf": ngf,
+        "cond": embedding is not None,
+        "synthesis_kwargs": {"lite": "synthesis.feat_8.conv2.weight" not in state},
+    }
+
+
+# A tensor's name in a file: component, then layer and leaf. What the layers within a component are
+# called is not taken to mean anything.
+COMPONENT = re.compile(r"(?:synthesis\.)?(init|feat_\d+|se_\d+|to_big|embed)\.(.+)")
+LEAF = re.compile(
+    r"(?:(.*?)\.)?((?:(?:gain|bias)\.)?(?:weight_orig|weight_u|weight_v|weight|bias)"
+    r"|(?:running|stored)_(?:mean|var)|num_batches_tracked)"
+)
+SPECTRAL = ("weight_orig", "weight_u", "weight_v")
+
+
+def convert_state(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Turn the tensors of a file into those of `Generator`.
+
+    - Spectral normalisation: `weight_orig` / σ, σ = uᵀ W v, becomes `weight`. W has a row per
+      output channel.
+    - The layers within a component are recognised by kind and order (the first convolution is
+      `conv1`, …) and not by name.
+    - The gain and bias of a class-conditional normalisation may lack their own biases: zeros.
+    - A block with two convolutions and one noise layer adds that noise after both.
+    - `num_batches_tracked` is left out. Tensors that belong nowhere keep their names, so that
+      loading reports them.
+
+    A state that is converted already, such as a `Generator`'s own, returns as it is.
+
+    Raises:
+        CheckpointError: an incomplete or misshapen spectral normalisation; a tensor given twice.
+    """
+    layers: dict[str, dict[str, dict[str, torch.Tensor]]] = {}  # component → layer → leaf → tensor
+    result = {}
+    for name, tensor in state.items():
+        part = COMPONENT.fullmatch(name)
+        leaf = part and LEAF.fullmatch(part[2])
+        if not leaf:
+            result[name] = tensor
+            continue
+        layer = layers.setdefault(part[1], {}).setdefault(leaf[1] or "", {})
+        if leaf[2] in layer:
+            raise CheckpointError(f"its tensor '{printable(name, 100)}' is there twice")
+        layer[leaf[2]] = tensor
+    for component, found in layers.items():
+        for name, leaves in _rename(component, found):
+            for leaf, tensor in leaves.items():
+                if f"{name}.{leaf}" in result:
+                    raise CheckpointError(f"its tensor '{printable(name, 100)}' is there twice")
+                result[f"{name}.{leaf}"] = tensor
+    for component in layers:
+        noise, second = (f"synthesis.{component}.noise{i}.weight" for i in (1, 2))
+        if noise in result and f"synthesis.{component}.conv2.weight" in result:
+            result.setdefault(second, result[noise].clone())
+    return result
+
+
+def _rename(
+    component: str, layers: Mapping[str, dict[str, torch.Tensor]]
+) -> Iterator[tuple[str, dict[str, torch.Tensor]]]:
+    """Yield a component's layers under the network's names, weights normalised."""
+    counts: dict[str, int] = {}
+    for name, leaves in layers.items():
+        full = f"synthesis.{component}" + (f".{name}" if name else "")
+        leaves = _fold(full, leaves, output_dim=1 if component == "init" else 0)
+        kind = _kind(component, leaves)
+        if kind is not None:
+            counts[kind] = counts.get(kind, 0) + 1
+            leaf_name = f"{kind}{counts[kind]}"
+            if component == "init" and counts[kind] == 1:
+                leaf_name = kind
+            full = f"synthesis.{component}.{leaf_name}"
+        elif component in ("to_big", "embed") and len(layers) == 1:
+            full = f"synthesis.{component}"
+        if kind == "norm" and "stored_mean" in leaves:
+            for linear in ("gain", "bias"):
+                weight = leaves.get(f"{linear}.weight")
+                if weight is not None and weight.numel():  # else no storage bounds its shape
+                    leaves.setdefault(f"{linear}.bias", torch.zeros(weight.shape[:1]))
+        elif kind == "noise":
+            leaves = {"weight": leaves["weight"].reshape([])}
+        yield full, leaves
+
+
+def _kind(component: str, leaves: Mapping[str, torch.Tensor]) -> str | None:
+    if component in ("to_big", "embed"):
+        return None
+    if "running_mean" in leaves or "stored_mean" in leaves:
+        return "norm"
+    weight = leaves.get("weight")
+    if weight is None:
+        return None
+    if component.startswith("feat_") and leaves.keys() == {"weight"} and weight.numel() == 1:
+        return "noise"
+    return "conv" if weight.ndim == 4 else None
+
+
+def _fold(
+    name: str, leaves: Mapping[str, torch.Tensor], *, output_dim: int
+) -> dict[str, torch.Tensor]:
+    """Replace every spectral normalisation by the weight it gives; drop the batch counter."""
+    result = {}
+    for leaf, tensor in leaves.items():
+        prefix, _, last = leaf.rpartition(".")
+        prefix = f"{prefix}." if prefix else ""
+        if last not in SPECTRAL:
+            if leaf != "num_batches_tracked":
+                result[leaf] = tensor
+            continue
+        if last != "weight_orig" and f"{prefix}weight_orig" in leaves:
+            continue
+        parts = [leaves.get(prefix + part) for part in SPECTRAL]
+        if any(part is None for part in parts) or f"{prefix}weight" in leaves:
+            raise CheckpointError(
+                f"its tensor '{printable(name, 100)}.{leaf}' belongs to an incomplete spectral "
+                "normalisation"
+            )
+        weight, u, v = (part.float() for part in parts)
+        rows = weight.shape[output_dim] if weight.ndim > 1 else 0
+        if not rows or u.shape != (rows,) or v.shape != (weight.numel() // rows,):
+            raise CheckpointError(
+                f"its tensor '{printable(name, 100)}.{leaf}' does not fit its spectral "
+                "normalisation"
+            )
+        matrix = weight.movedim(output_dim, 0).reshape(rows, -1)
+        result[f"{prefix}weight"] = weight / torch.dot(u, torch.mv(matrix, v))
+    return result

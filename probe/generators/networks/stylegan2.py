@@ -1,0 +1,377 @@
+"""The StyleGAN2-ADA generator in plain PyTorch (Karras et al. 2020a, 2020b).
+
+Modulated convolution is computed in its factored form: scale the input channels by the style,
+convolve once with the shared weight, scale the output channels by the demodulation. That equals
+the per-sample-weight definition and needs no grouped convolution.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from probe.devices import send
+from probe.errors import UsageError, shown
+from probe.generators.files import rosinality
+from probe.generators.networks.layers import (
+    FullyConnected,
+    Mapping,
+    activate,
+    activation_gain,
+    convolve,
+    filter2d,
+    low_pass,
+    normal,
+    truncate,
+    upsample,
+)
+from probe.generators.networks.shapes import generator_arguments
+
+NoiseStreams = Sequence[torch.Generator] | None
+ARCHITECTURES = ("skip", "orig", "resnet")
+
+
+def modulated_conv2d(
+    x: torch.Tensor,
+    weight: torch.Tensor,
+    styles: torch.Tensor,
+    *,
+    demodulate: bool = True,
+    up_filter: torch.Tensor | None = None,
+    gain: float = 1,
+) -> torch.Tensor:
+    """Convolve every sample with its own style-scaled weight.
+
+    Args:
+        x: (N, I, H, W).
+        weight: (O, I, k, k).
+        styles: (N, I) scale of the input channels.
+        demodulate: divide each output channel by the norm of its scaled weight, eps 1e-8.
+        up_filter: (T, T) low-pass; given, the result is twice the size. The stored weight is then
+            used as a true convolution (flipped), without it as a correlation.
+        gain: multiplies the result.
+
+    Returns:
+        (N, O, H, W), or (N, O, 2H, 2W) when up-sampling, in the dtype of the convolution.
+    """
+    k = weight.shape[-1]
+    x = x * styles.to(x.dtype)[:, :, None, None]
+    if up_filter is None:
+        x = convolve(x, weight, k // 2)
+    else:
+        # A strided transposed convolution is zero insertion followed by a true convolution. It
+        # leaves 2H + k - 2 rows; the low-pass cuts that to 2H.
+        x = F.conv_transpose2d(x, weight.transpose(0, 1), stride=2)
+        taps = up_filter.shape[-1]
+        x = low_pass(
+            x,
+            up_filter,
+            before=(taps + 1) // 2 + k // 2 - (k - 1),
+            after=(taps - 2) // 2 + k // 2 - (k - 1) + 1,
+            gain=4,
+        )
+    if not demodulate:
+        return x if gain == 1 else x * gain
+    norm = styles.float().square() @ weight.float().square().sum(dim=(2, 3)).T
+    return x * ((norm + 1e-8).rsqrt() * gain).to(x.dtype)[:, :, None, None]
+
+
+class SynthesisLayer(nn.Module):
+    """Modulated 3x3 convolution, noise, bias, non-linearity."""
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        w_dim: int,
+        resolution: int,
+        *,
+        up: bool = False,
+        use_noise: bool = True,
+        activation: str = "lrelu",
+        resample_filter: Sequence[float] = (1, 3, 3, 1),
+        conv_clamp: float | None = None,
+    ) -> None:
+        super().__init__()
+        self.resolution, self.up, self.use_noise = resolution, up, use_noise
+        self.activation, self.conv_clamp = activation, conv_clamp
+        self.affine = FullyConnected(w_dim, in_channels, bias_init=1)
+        self.weight = nn.Parameter(normal(out_channels, in_channels, 3, 3))
+        self.bias = nn.Parameter(torch.zeros(out_channels))
+        self.register_buffer("resample_filter", filter2d(resample_filter))
+        if use_noise:
+            self.register_buffer("noise_const", normal(resolution, resolution))
+            self.noise_strength = nn.Parameter(torch.zeros([]))
+
+    def forward(
+        self,
+        x: torch.Tensor,
+        w: torch.Tensor,
+        *,
+        noise_mode: str,
+        noise_rng: NoiseStreams,
+        gain: float = 1,
+    ) -> torch.Tensor:
+        """Map x (N, I, h, h) with w (N, w_dim) to (N, O, R, R)."""
+        scale = activation_gain(self.activation) * gain
+        up_filter = self.resample_filter if self.up else None
+        x = modulated_conv2d(x, self.weight, self.affine(w), up_filter=up_filter, gain=scale)
+        if self.use_noise and noise_mode != "none":
+            strength = self.noise_strength * scale
+            x += (self._noise(len(x), noise_mode, noise_rng) * strength).to(x)
+        x += (self.bias * scale).to(x.dtype)[:, None, None]
+        return activate(x, self.activation, self.conv_clamp and self.conv_clamp * gain)
+
+    def _noise(self, n: int, mode: str, rng: NoiseStreams) -> torch.Tensor:
+        if mode == "const":
+            return self.noise_const
+        shape = (1, self.resolution, self.resolution)
+        if rng is None:
+            return torch.randn(n, *shape, device=self.weight.device)
+        noise = [torch.randn(shape, generator=g, device=g.device) for g in rng]
+        return send(torch.stack(noise), self.weight.device)
+
+
+class ToRGB(nn.Module):
+    """Modulated 1x1 convolution to image channels, without demodulation."""
+
+    def __init__(
+        self, in_channels: int, img_channels: int, w_dim: int, conv_clamp: float | None
+    ) -> None:
+        super().__init__()
+        self.conv_clamp = conv_clamp
+        self.affine = FullyConnected(w_dim, in_channels, bias_init=1)
+        self.weight = nn.Parameter(normal(img_channels, in_channels, 1, 1))
+        self.bias = nn.Parameter(torch.zeros(img_channels))
+        self.weight_gain = 1 / math.sqrt(in_channels)
+
+    def forward(self, x: torch.Tensor, w: torch.Tensor) -> torch.Tensor:
+        """Map x (N, I, R, R) with w (N, w_dim) to (N, img_channels, R, R)."""
+        x = modulated_conv2d(x, self.weight, self.affine(w) * self.weight_gain, demodulate=False)
+        x = x + self.bias.to(x.dtype)[:, None, None]
+        return activate(x, "linear", self.conv_clamp)
+
+
+class Skip(nn.Module):
+    """The residual branch of the 'resnet' architecture: 1x1 convolution, twice the size."""
+
+    def __init__(self, in_channels: int, out_channels: int, taps: Sequence[float]) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(normal(out_channels, in_channels, 1, 1))
+        self.register_buffer("resample_filter", filter2d(taps))
+        self.weight_gain = 1 / math.sqrt(in_channels)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Map (N, I, h, h) to (N, O, 2h, 2h)."""
+        x = F.conv2d(x, self.weight * self.weight_gain)
+        return upsample(x, self.resample_filter)
+
+
+class SynthesisBlock(nn.Module):
+    """All layers of one resolution."""
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        w_dim: int,
+        resolution: int,
+        img_channels: int,
+        *,
+        is_last: bool,
+        architecture: str,
+        resample_filter: Sequence[float],
+        conv_clamp: float | None,
+        use_noise: bool,
+        activation: str,
+    ) -> None:
+        super().__init__()
+        self.architecture = architecture
+        self.register_buffer("resample_filter", filter2d(resample_filter))
+        layer_options = {
+            "use_noise": use_noise,
+            "activation": activation,
+            "resample_filter": resample_filter,
+            "conv_clamp": conv_clamp,
+        }
+        if in_channels == 0:
+            self.const = nn.Parameter(normal(out_channels, resolution, resolution))
+        else:
+            self.conv0 = SynthesisLayer(
+                in_channels, out_channels, w_dim, resolution, up=True, **layer_options
+            )
+        self.conv1 = SynthesisLayer(out_channels, out_channels, w_dim, resolution, **layer_options)
+        if is_last or architecture == "skip":
+            self.torgb = ToRGB(out_channels, img_channels, w_dim, conv_clamp)
+        if in_channels and architecture == "resnet":
+            self.skip = Skip(in_channels, out_channels, resample_filter)
+        self.num_conv = 1 if in_channels == 0 else 2
+
+    def forward(
+        self, x: torch.Tensor | None, img: torch.Tensor | None, ws: torch.Tensor, **noise: Any
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Map features and image of the block before to those of this one.
+
+        Args:
+            x: (N, I, R/2, R/2), None for the first block.
+            img: (N, img_channels, R/2, R/2), or None where there is none yet.
+            ws: (N, num_conv + 1, w_dim); the last one goes to `torgb`.
+            noise: `noise_mode` and `noise_rng`.
+        """
+        if x is None:
+            x = self.const.expand(len(ws), -1, -1, -1)
+            x = self.conv1(x, ws[:, 0], **noise)
+        elif self.architecture == "resnet":
+            residual = self.skip(x) * math.sqrt(0.5)
+            x = self.conv0(x, ws[:, 0], **noise)
+            x = residual + self.conv1(x, ws[:, 1], gain=math.sqrt(0.5), **noise)
+        else:
+            x = self.conv0(x, ws[:, 0], **noise)
+            x = self.conv1(x, ws[:, 1], **noise)
+        if img is not None:
+            img = upsample(img, self.resample_filter)
+        if hasattr(self, "torgb"):
+            rgb = self.torgb(x, ws[:, self.num_conv]).float()
+            img = rgb if img is None else img + rgb
+        return x, img
+
+
+class Synthesis(nn.Module):
+    """Intermediate latents to images: blocks b4, b8, … b{resolution}.
+
+    `num_fp16_res`, `use_fp16`, `fp16_channels_last` and `fused_modconv_default` steer speed and
+    half precision in the original programs and change no weight; they are accepted and not used.
+    """
+
+    def __init__(
+        self,
+        w_dim: int,
+        img_resolution: int,
+        img_channels: int,
+        *,
+        channel_base: int = 32768,
+        channel_max: int = 512,
+        architecture: str = "skip",
+        resample_filter: Sequence[float] = (1, 3, 3, 1),
+        use_noise: bool = True,
+        activation: str = "lrelu",
+        conv_clamp: float | None = None,
+        num_fp16_res: int = 0,
+        use_fp16: bool = False,
+        fp16_channels_last: bool = False,
+        fused_modconv_default: bool | str = True,
+    ) -> None:
+        super().__init__()
+        if img_resolution < 4 or img_resolution & (img_resolution - 1):
+            raise UsageError(
+                f"A StyleGAN2 generator has a resolution that is a power of two from 4, not "
+                f"{img_resolution}."
+            )
+        if architecture not in ARCHITECTURES:
+            raise UsageError(
+                f"Unknown synthesis architecture {shown(architecture)}: one of {ARCHITECTURES}."
+            )
+        if channel_base < img_resolution:
+            raise UsageError(f"channel_base is {channel_base}: a layer would have no channels.")
+        self.resolutions = [2**i for i in range(2, int(math.log2(img_resolution)) + 1)]
+        self.num_ws = 2 * len(self.resolutions)
+        in_channels = 0
+        for resolution in self.resolutions:
+            channels = min(channel_base // resolution, channel_max)
+            block = SynthesisBlock(
+                in_channels,
+                channels,
+                w_dim,
+                resolution,
+                img_channels,
+                is_last=resolution == img_resolution,
+                architecture=architecture,
+                resample_filter=resample_filter,
+                conv_clamp=conv_clamp,
+                use_noise=use_noise,
+                activation=activation,
+            )
+            setattr(self, f"b{resolution}", block)
+            in_channels = channels
+
+    def forward(
+        self, ws: torch.Tensor, *, noise_mode: str = "random", noise_rng: NoiseStreams = None
+    ) -> torch.Tensor:
+        """Map ws (N, num_ws, w_dim) to images (N, img_channels, R, R), float32."""
+        x = img = None
+        start = 0
+        for resolution in self.resolutions:
+            block = getattr(self, f"b{resolution}")
+            block_ws = ws[:, start : start + block.num_conv + 1]
+            x, img = block(x, img, block_ws, noise_mode=noise_mode, noise_rng=noise_rng)
+            start += block.num_conv
+        return img
+
+
+class Generator(nn.Module):
+    """StyleGAN2: z and class to an image (see `probe.generators.base.Generator`).
+
+    The synthesis's arguments come in `synthesis_kwargs`, as in StyleGAN2-ADA's files, or beside the
+    others, as in those of StyleGAN3's and Projected GAN's trainers.
+    """
+
+    def __init__(
+        self,
+        z_dim: int,
+        c_dim: int,
+        w_dim: int,
+        img_resolution: int,
+        img_channels: int,
+        mapping_kwargs: dict[str, Any] | None = None,
+        synthesis_kwargs: dict[str, Any] | None = None,
+        **synthesis: Any,
+    ) -> None:
+        super().__init__()
+        synthesis = {**(synthesis_kwargs or {}), **synthesis}
+        self.z_dim, self.c_dim, self.w_dim = z_dim, c_dim, w_dim
+        self.img_resolution, self.img_channels = img_resolution, img_channels
+        self.init_kwargs: dict[str, Any] = {
+            "z_dim": z_dim,
+            "c_dim": c_dim,
+            "w_dim": w_dim,
+            "img_resolution": img_resolution,
+            "img_channels": img_channels,
+            "mapping_kwargs": dict(mapping_kwargs or {}),
+            "synthesis_kwargs": synthesis,
+        }
+        self.synthesis = Synthesis(w_dim, img_resolution, img_channels, **synthesis)
+        self.num_ws = self.synthesis.num_ws
+        self.mapping = Mapping(z_dim, c_dim, w_dim, **(mapping_kwargs or {}))
+
+    def forward(
+        self,
+        z: torch.Tensor,
+        c: torch.Tensor | None = None,
+        *,
+        truncation_psi: float = 1.0,
+        truncation_cutoff: int | None = None,
+        noise_mode: str = "random",
+        noise_rng: NoiseStreams = None,
+    ) -> torch.Tensor:
+        """Return images (N, img_channels, R, R), float32, nominally in [-1, 1]."""
+        w = self.mapping(z, c)
+        ws = truncate(w, self.mapping.w_avg, self.num_ws, truncation_psi, truncation_cutoff)
+        return self.synthesis(ws, noise_mode=noise_mode, noise_rng=noise_rng)
+
+
+def convert_state(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Return a file's tensors under our names, which are StyleGAN2-ADA's."""
+    return rosinality.generator_to_ours(state) if rosinality.SIGN in state else state
+
+
+def derive_arguments(state: dict[str, torch.Tensor], attributes: dict[str, Any]) -> dict[str, Any]:
+    """Return the constructor's arguments of the network that has these tensors.
+
+    Args:
+        state: tensors under the network's names.
+        attributes: plain values of a file's modules; not used.
+    """
+    return generator_arguments(state)

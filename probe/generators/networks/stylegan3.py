@@ -1,0 +1,527 @@
+"""The StyleGAN3 generator, configurations T and R, in plain PyTorch (Karras et al. 2021).
+
+Features are treated as samples of a continuous signal. Every layer works at a sampling rate and
+a cutoff frequency of its own, chosen before any weight is (`design`), and its non-linearity is
+wrapped in an up- and a down-sampling so that it adds no frequency that the samples cannot carry.
+Modulated convolution is in the factored form of `probe.generators.networks.stylegan2`.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from probe.errors import UsageError
+from probe.generators.networks.layers import (
+    FullyConnected,
+    Mapping,
+    convolve,
+    normal,
+    second_moment_normalise,
+    shapes_only,
+    truncate,
+)
+from probe.generators.networks.stylegan2 import NoiseStreams
+
+LRELU_SLOPE = 0.2
+MOST_SAMPLES = 2**13  # per side: what an image of 4096 px is up-sampled to
+MOST_TAPS = 128  # of a filter, radial ones having their square; published networks have 24
+PIECE = 2**22  # up-sampled values that are worked on at a time on a CPU
+
+
+@dataclass(frozen=True)
+class Stage:
+    """What the schedule says of one layer's output.
+
+    Attributes:
+        cutoff: highest frequency kept, in cycles per image side.
+        half_width: half of the transition band above the cutoff.
+        rate: samples per image side.
+        size: samples per side of the feature map, the margin around the image included.
+        channels: number of feature maps.
+    """
+
+    cutoff: float
+    half_width: float
+    rate: int
+    size: int
+    channels: int
+
+
+def design(
+    img_resolution: int,
+    img_channels: int,
+    *,
+    channel_base: int = 32768,
+    channel_max: int = 512,
+    num_layers: int = 14,
+    num_critical: int = 2,
+    first_cutoff: float = 2,
+    first_stopband: float = 2**2.1,
+    last_stopband_rel: float = 2**0.3,
+    margin_size: int = 10,
+) -> list[Stage]:
+    """Return the schedule of layers 0 … num_layers; the last one makes the image.
+
+    Cutoff and stopband grow geometrically from the first layer to the critically sampled last
+    ones, the cutoff to img_resolution / 2.
+
+    Raises:
+        UsageError: no such network exists.
+    """
+    if img_resolution < 4 or img_resolution & (img_resolution - 1):
+        raise UsageError(
+            f"A StyleGAN3 generator has a resolution that is a power of two from 4, not "
+            f"{img_resolution}."
+        )
+    if not 0 <= num_critical < num_layers:
+        raise UsageError(f"num_critical is {num_critical}; from 0 to num_layers - 1 is expected.")
+    last_cutoff = img_resolution / 2
+    last_stopband = last_cutoff * last_stopband_rel
+    stages = []
+    for i in range(num_layers + 1):
+        exponent = min(i / (num_layers - num_critical), 1)
+        cutoff = first_cutoff * (last_cutoff / first_cutoff) ** exponent
+        stopband = first_stopband * (last_stopband / first_stopband) ** exponent
+        rate = 2 ** math.ceil(math.log2(min(2 * stopband, img_resolution)))
+        stages.append(
+            Stage(
+                cutoff=cutoff,
+                half_width=max(stopband, rate / 2) - cutoff,
+                rate=rate,
+                size=img_resolution if i >= num_layers - 1 else rate + 2 * margin_size,
+                channels=(
+                    img_channels
+                    if i == num_layers
+                    else round(min(channel_base / 2 / cutoff, channel_max))
+                ),
+            )
+        )
+    if min(stage.rate for stage in stages) < 1:
+        raise UsageError("A StyleGAN3 layer has a stopband of at least half a sample a side.")
+    if not all(stage.channels for stage in stages):
+        raise UsageError(f"channel_base is {channel_base}: a layer would have no channels.")
+    return stages
+
+
+def resampling(
+    source: Stage, target: Stage, oversampling: int, filter_size: int
+) -> tuple[int, int, int, int]:
+    """Return a layer's factors and filter lengths: up, down, up_taps, down_taps.
+
+    The non-linearity works at `oversampling` times the higher of the two rates. A factor of 1
+    needs no filter, which is one of a single tap.
+
+    Raises:
+        UsageError: a rate or filters that would take absurd memory or time.
+    """
+    rate = max(source.rate, target.rate) * oversampling
+    if rate > MOST_SAMPLES:
+        raise UsageError(f"A StyleGAN3 layer has up to {MOST_SAMPLES} samples a side, not {rate}.")
+    up, down = rate // source.rate, rate // target.rate
+    if max(up, down) * filter_size > MOST_TAPS:
+        raise UsageError(
+            f"A StyleGAN3 filter has up to {MOST_TAPS} taps, not {max(up, down) * filter_size}."
+        )
+    return (
+        up,
+        down,
+        filter_size * up if up > 1 else 1,
+        filter_size * down if down > 1 else 1,
+    )
+
+
+def padding(
+    size: int, out_size: int, up: int, down: int, up_taps: int, down_taps: int
+) -> tuple[int, int]:
+    """Return the zeros before and after the up-sampled grid (negative: samples cut off).
+
+    Args:
+        size: samples per side before up-sampling.
+        out_size: samples per side after filtering, up- and down-sampling.
+        up: up-sampling factor.
+        down: down-sampling factor.
+        up_taps: length of the filter after up-sampling.
+        down_taps: length of the filter before down-sampling.
+    """
+    total = (out_size - 1) * down + 1 - size * up + up_taps + down_taps - 2
+    before = (total + up) // 2
+    return before, total - before
+
+
+def low_pass_filter(
+    taps: int, cutoff: float, half_width: float, rate: float, *, radial: bool = False
+) -> torch.Tensor:
+    """Return a Kaiser-windowed low-pass of sum 1, float32 (taps,), or (taps, taps) if radial.
+
+    The window follows from the number of taps and the width of the transition band. On the meta
+    device only the shape is made: the numbers come from a file.
+    """
+    shape = (taps, taps) if radial else (taps,)
+    if shapes_only():
+        return torch.empty(shape)
+    import numpy as np  # scipy is slow to import, and files bring their filters
+    from scipy import signal, special
+
+    if not radial:
+        f = signal.firwin(taps, cutoff, width=2 * half_width, fs=rate)
+    else:
+        x = (np.arange(taps) - (taps - 1) / 2) / rate
+        r = np.hypot(*np.meshgrid(x, x))
+        # An ideal disc of radius f_c in the frequency plane; J1(a r) / r tends to a / 2.
+        centre = r == 0
+        r[centre] = 1
+        f = np.where(centre, cutoff**2 * np.pi, cutoff * special.j1(2 * np.pi * cutoff * r) / r)
+        attenuation = signal.kaiser_atten(taps, 2 * half_width / (rate / 2))
+        window = np.kaiser(taps, signal.kaiser_beta(attenuation))
+        f = f * np.outer(window, window)
+        f = f / f.sum()
+    return torch.tensor(f, dtype=torch.float32)
+
+
+def unused_border(pad: tuple[int, int], up: int, taps: int) -> int:
+    """Return how many samples at either edge reach no sample that `upsample` keeps."""
+    cut = min(_cut(pad, up, taps))
+    return max(0, (cut - taps) // up + 1)
+
+
+def _cut(pad: tuple[int, int], up: int, taps: int) -> tuple[int, int]:
+    """Return how much of the full up-sampled convolution falls away before and after."""
+    return taps - 1 - pad[0], taps - up - pad[1]
+
+
+def upsample(
+    x: torch.Tensor, f: torch.Tensor, up: int, pad: tuple[int, int], gain: float
+) -> torch.Tensor:
+    """Insert up - 1 zeros after every sample, pad, low-pass along both axes.
+
+    Args:
+        x: (N, C, h, h).
+        f: (T,).
+        up: factor.
+        pad: zeros before and after the up-sampled grid; negative cuts.
+        gain: multiplies the result; up² keeps the signal's magnitude.
+    """
+    channels, taps = x.shape[1], len(f)
+    cut = _cut(pad, up, taps)
+    # A strided transposed convolution is both at once; it cuts the same from either end.
+    both = max(0, min(cut))
+    kernel = (f * math.sqrt(gain)).to(x.dtype).expand(channels, 1, 1, taps)
+    x = F.conv_transpose2d(x, kernel.mT, stride=(up, 1), padding=(both, 0), groups=channels)
+    x = F.conv_transpose2d(x, kernel, stride=(1, up), padding=(0, both), groups=channels)
+    before, after = both - cut[0], both - cut[1]
+    return F.pad(x, (before, after, before, after)) if before or after else x
+
+
+def downsample(x: torch.Tensor, f: torch.Tensor, down: int) -> torch.Tensor:
+    """Low-pass with f, (T,) for both axes or (T, T), without padding; keep every down-th."""
+    channels = x.shape[1]
+    kernel = f.to(x.dtype).expand(channels, 1, -1 if f.ndim == 2 else 1, -1)
+    if f.ndim == 2:
+        return F.conv2d(x, kernel, stride=down, groups=channels)
+    x = F.conv2d(x, kernel, stride=(1, down), groups=channels)
+    return F.conv2d(x, kernel.mT, stride=(down, 1), groups=channels)
+
+
+def plane_waves(count: int, bandwidth: float) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return frequencies (count, 2), uniform in the disc of `bandwidth`, and phases (count,)."""
+    if shapes_only():
+        return torch.empty(count, 2), torch.empty(count)
+    radius = torch.rand(count).sqrt() * bandwidth
+    angle = torch.rand(count) * math.tau
+    phases = torch.rand(count) - 0.5
+    return torch.stack([angle.cos(), angle.sin()], 1) * radius[:, None], phases
+
+
+class SynthesisInput(nn.Module):
+    """Fourier features: plane waves that w can turn and move, mixed by a learned matrix."""
+
+    def __init__(self, w_dim: int, stage: Stage) -> None:
+        super().__init__()
+        self.size, self.rate, self.bandwidth = stage.size, stage.rate, stage.cutoff
+        channels = stage.channels
+        self.affine = FullyConnected(w_dim, 4)
+        with torch.no_grad():  # the identity, whatever w is
+            self.affine.weight.zero_()
+            self.affine.bias.copy_(torch.tensor([1.0, 0, 0, 0]))
+        self.weight = nn.Parameter(normal(channels, channels))
+        freqs, phases = plane_waves(channels, self.bandwidth)
+        self.register_buffer("transform", torch.tensor([[1.0, 0, 0], [0, 1, 0], [0, 0, 1]]))
+        self.register_buffer("freqs", freqs)
+        self.register_buffer("phases", phases)
+
+    def forward(self, w: torch.Tensor) -> torch.Tensor:
+        """Map w (N, w_dim) to features (N, C, size, size), channels last, always in float32."""
+        with torch.autocast(w.device.type, enabled=False):
+            freqs, phases = self._moved(self.affine(w))
+            # Rotation keeps a wave's frequency, a user's transform may not: fade what is too fast.
+            room = self.rate / 2 - self.bandwidth
+            amplitude = (1 - (freqs.norm(dim=2) - self.bandwidth) / room).clamp(0, 1)
+            # Pixel centres, in image sides from the middle of the image.
+            position = torch.arange(self.size, device=w.device, dtype=torch.float32)
+            position = (position + 0.5 - self.size / 2) / self.rate
+            across = position[:, None] * freqs[:, None, :, 0]  # (N, size, C)
+            downwards = position[:, None] * freqs[:, None, :, 1] + phases[:, None]
+            x = torch.sin((across[:, None] + downwards[:, :, None]) * math.tau)
+            x = x * amplitude[:, None, None]
+            x = F.linear(x, self.weight / math.sqrt(len(self.weight)))
+        return x.permute(0, 3, 1, 2)
+
+    def _moved(self, t: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return frequencies (N, C, 2) and phases (N, C) under t (N, 4) and `transform`."""
+        t = t / t[:, :2].norm(dim=1, keepdim=True)
+        cos, sin, x, y = t.unbind(dim=1)
+        zero, one = torch.zeros_like(cos), torch.ones_like(cos)
+        rotation = torch.stack([cos, -sin, zero, sin, cos, zero, zero, zero, one], 1)
+        translation = torch.stack([one, zero, -x, zero, one, -y, zero, zero, one], 1)
+        m = rotation.view(-1, 3, 3) @ translation.view(-1, 3, 3) @ self.transform
+        phases = self.phases + (self.freqs @ m[:, :2, 2:]).squeeze(2)
+        return self.freqs @ m[:, :2, :2], phases
+
+
+class SynthesisLayer(nn.Module):
+    """Modulated convolution, bias, filtered non-linearity; to image channels the bias alone.
+
+    Args:
+        w_dim: width of w.
+        source: of the input.
+        target: of the output.
+        is_torgb: whether this is the last layer.
+        critical: whether it is critically sampled: its down filter stays separable.
+        conv_kernel: side of the convolution's kernel.
+        filter_size: taps of a filter per unit of its factor.
+        lrelu_upsampling: oversampling of the non-linearity.
+        use_radial_filters: down filters that are the same in every direction (configuration R).
+        conv_clamp: bound on the features, None for none.
+    """
+
+    def __init__(
+        self,
+        w_dim: int,
+        source: Stage,
+        target: Stage,
+        *,
+        is_torgb: bool,
+        critical: bool,
+        conv_kernel: int = 3,
+        filter_size: int = 6,
+        lrelu_upsampling: int = 2,
+        use_radial_filters: bool = False,
+        conv_clamp: float | None = 256,
+    ) -> None:
+        super().__init__()
+        self.is_torgb, self.conv_clamp = is_torgb, conv_clamp
+        self.size = target.size
+        k = 1 if is_torgb else conv_kernel
+        self.up, self.down, up_taps, down_taps = (
+            (1, 1, 1, 1) if is_torgb else resampling(source, target, lrelu_upsampling, filter_size)
+        )
+        pad = padding(source.size + k - 1, target.size, self.up, self.down, up_taps, down_taps)
+        # What the filters would not look at is not convolved in the first place.
+        unused = unused_border(pad, self.up, up_taps)
+        self.conv_padding = k - 1 - unused
+        self.padding = (pad[0] + unused * self.up, pad[1] + unused * self.up)
+        self.affine = FullyConnected(w_dim, source.channels, bias_init=1)
+        self.weight = nn.Parameter(normal(target.channels, source.channels, k, k))
+        self.bias = nn.Parameter(torch.zeros(target.channels))
+        self.register_buffer("magnitude_ema", torch.ones([]))
+        rate = source.rate * self.up
+        up_filter = down_filter = None
+        if up_taps > 1:
+            up_filter = low_pass_filter(up_taps, source.cutoff, source.half_width, rate)
+        if down_taps > 1:
+            radial = use_radial_filters and not critical
+            down_filter = low_pass_filter(
+                down_taps, target.cutoff, target.half_width, rate, radial=radial
+            )
+        self.register_buffer("up_filter", up_filter)
+        self.register_buffer("down_filter", down_filter)
+
+    def forward(self, x: torch.Tensor, w: torch.Tensor) -> torch.Tensor:
+        """Map x (N, I, h, h) with w (N, w_dim) to (N, O, size, size)."""
+        weight, scale_in, scale_out = self._modulation(self.affine(w))
+        if self.conv_padding < 0:
+            cut = slice(-self.conv_padding, self.conv_padding)
+            x = x[:, :, cut, cut]
+        x = x * scale_in.to(x.dtype)[:, :, None, None]
+        x = convolve(x, weight, max(0, self.conv_padding))
+        if x.device.type != "cpu":
+            return self._activate(x, scale_out.to(x.dtype), self.bias.to(x.dtype))
+        return self._activate_in_pieces(x, scale_out)
+
+    def _modulation(self, styles: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Return the shared weight, the scales of its inputs (N, I) and of its outputs (N, O).
+
+        The documented rescaling of weights and styles to a root-mean-square of 1 keeps half
+        precision in range and cancels in the demodulation; weights of norm 1 do the same, with
+        the fan-in in epsilon. Styles are rescaled per sample, so no sample sees its batch.
+        """
+        with torch.autocast(styles.device.type, enabled=False):
+            fan_in = self.weight[0].numel()
+            gain = self.magnitude_ema.rsqrt()
+            if self.is_torgb:
+                ones = styles.new_ones(1, 1).expand(len(styles), len(self.weight))
+                return self.weight, styles * (gain / math.sqrt(fan_in)), ones
+            energy = self.weight.square().sum(dim=(2, 3))
+            norm = energy.sum(dim=1, keepdim=True)
+            styles = second_moment_normalise(styles)
+            demodulation = (styles.square() @ (energy / norm).T + 1e-8 / fan_in).rsqrt()
+            return self.weight * norm[:, :, None, None].rsqrt(), styles * gain, demodulation
+
+    def _activate_in_pieces(self, x: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
+        """Do as `_activate` the way a CPU likes it.
+
+        What is up-sampled is large: sample by sample and in groups of channels it stays in the
+        cache, and in memory that is handed out again rather than asked for anew. Filters of a
+        single channel run twice as fast in channels-last as in the other format, and in float32
+        several times as fast as in bfloat16: scale and bias are float32, so they promote x.
+        """
+        y = x.new_empty(len(x), self.size, self.size, len(self.bias)).permute(0, 3, 1, 2)
+        group = max(16, PIECE // (x.shape[2] * self.up) ** 2 // 16 * 16)
+        with torch.autocast(x.device.type, enabled=False):
+            for i in range(len(x)):
+                for start in range(0, x.shape[1], group):
+                    at = slice(i, i + 1), slice(start, start + group)
+                    y[at] = self._activate(x[at], scale[at], self.bias[at[1]])
+        return y
+
+    def _activate(self, x: torch.Tensor, scale: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
+        """Scale x (N, C, h, h) by (N, C), add bias (C,), apply the filtered non-linearity."""
+        x = torch.addcmul(bias[:, None, None], x, scale[:, :, None, None])
+        gain = 1 if self.is_torgb else math.sqrt(2)  # of the leaky ReLU, applied before it
+        if self.up_filter is not None:
+            x = upsample(x, self.up_filter, self.up, self.padding, self.up**2 * gain)
+        elif gain != 1 or any(self.padding):
+            before, after = self.padding
+            x = F.pad(x * gain, (before, after, before, after))
+        slope = 1 if self.is_torgb else LRELU_SLOPE
+        # Clamping first gives the same, and gradients survive both steps in place.
+        if self.conv_clamp is not None:
+            x = x.clamp_(-self.conv_clamp / slope, self.conv_clamp)
+        if not self.is_torgb:
+            x = F.leaky_relu_(x, slope)
+        return x if self.down_filter is None else downsample(x, self.down_filter, self.down)
+
+
+class Synthesis(nn.Module):
+    """Intermediate latents to images: `input`, then layers L0, L1, … and the last to RGB.
+
+    `num_fp16_res` steers half precision in the original programs and changes no weight; it is
+    accepted and not used.
+    """
+
+    def __init__(
+        self,
+        w_dim: int,
+        img_resolution: int,
+        img_channels: int,
+        *,
+        channel_base: int = 32768,
+        channel_max: int = 512,
+        num_layers: int = 14,
+        num_critical: int = 2,
+        first_cutoff: float = 2,
+        first_stopband: float = 2**2.1,
+        last_stopband_rel: float = 2**0.3,
+        margin_size: int = 10,
+        output_scale: float = 0.25,
+        num_fp16_res: int = 4,
+        conv_kernel: int = 3,
+        filter_size: int = 6,
+        lrelu_upsampling: int = 2,
+        use_radial_filters: bool = False,
+        conv_clamp: float | None = 256,
+        magnitude_ema_beta: float = 0.999,  # of the trainer that wrote the file; not used here
+    ) -> None:
+        super().__init__()
+        stages = design(
+            img_resolution,
+            img_channels,
+            channel_base=channel_base,
+            channel_max=channel_max,
+            num_layers=num_layers,
+            num_critical=num_critical,
+            first_cutoff=first_cutoff,
+            first_stopband=first_stopband,
+            last_stopband_rel=last_stopband_rel,
+            margin_size=margin_size,
+        )
+        self.num_ws = num_layers + 2
+        self.output_scale = output_scale
+        self.input = SynthesisInput(w_dim, stages[0])
+        self.layer_names = []
+        for i, target in enumerate(stages):
+            layer = SynthesisLayer(
+                w_dim,
+                stages[max(i - 1, 0)],
+                target,
+                is_torgb=i == num_layers,
+                critical=i >= num_layers - num_critical,
+                conv_kernel=conv_kernel,
+                filter_size=filter_size,
+                lrelu_upsampling=lrelu_upsampling,
+                use_radial_filters=use_radial_filters,
+                conv_clamp=conv_clamp,
+            )
+            name = f"L{i}_{target.size}_{target.channels}"
+            setattr(self, name, layer)
+            self.layer_names.append(name)
+
+    def forward(self, ws: torch.Tensor) -> torch.Tensor:
+        """Map ws (N, num_ws, w_dim) to images (N, img_channels, R, R), float32."""
+        x = self.input(ws[:, 0])
+        for i, name in enumerate(self.layer_names):
+            x = getattr(self, name)(x, ws[:, i + 1])
+        return x.float() * self.output_scale
+
+
+class Generator(nn.Module):
+    """StyleGAN3: z and class to an image (see `probe.generators.base.Generator`).
+
+    There is no noise: `noise_mode` and `noise_rng` change nothing.
+    """
+
+    def __init__(
+        self,
+        z_dim: int,
+        c_dim: int,
+        w_dim: int,
+        img_resolution: int,
+        img_channels: int,
+        mapping_kwargs: dict[str, Any] | None = None,
+        **synthesis_kwargs: Any,
+    ) -> None:
+        super().__init__()
+        self.z_dim, self.c_dim, self.w_dim = z_dim, c_dim, w_dim
+        self.img_resolution, self.img_channels = img_resolution, img_channels
+        self.init_kwargs: dict[str, Any] = {
+            "z_dim": z_dim,
+            "c_dim": c_dim,
+            "w_dim": w_dim,
+            "img_resolution": img_resolution,
+            "img_channels": img_channels,
+            "mapping_kwargs": dict(mapping_kwargs or {}),
+            **synthesis_kwargs,
+        }
+        self.synthesis = Synthesis(w_dim, img_resolution, img_channels, **synthesis_kwargs)
+        self.num_ws = self.synthesis.num_ws
+        mapping_options = {"num_layers": 2, "w_avg_beta": 0.998, **(mapping_kwargs or {})}
+        self.mapping = Mapping(z_dim, c_dim, w_dim, **mapping_options)
+
+    def forward(
+        self,
+        z: torch.Tensor,
+        c: torch.Tensor | None = None,
+        *,
+        truncation_psi: float = 1.0,
+        truncation_cutoff: int | None = None,
+        noise_mode: str = "random",
+        noise_rng: NoiseStreams = None,
+    ) -> torch.Tensor:
+        """Return images (N, img_channels, R, R), float32, nominally in [-1, 1]."""
+        w = self.mapping(z, c)
+        ws = truncate(w, self.mapping.w_avg, self.num_ws, truncation_psi, truncation_cutoff)
+        return self.synthesis(ws)

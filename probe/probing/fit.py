@@ -1,0 +1,224 @@
+"""A backbone's features become its score: splits prepared, C chosen, probes fitted, judged.
+
+Kept apart from `protocol` because scikit-learn takes 0.8 s to import, and a ranking whose results
+are remembered fits nothing.
+"""
+
+import os
+import warnings
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import scipy.linalg
+import sklearn
+from scipy.special import log_expit
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.metrics import roc_auc_score
+from threadpoolctl import threadpool_limits
+
+from probe.errors import ImagesError, ProbeError
+from probe.probing.c_search import PIECE_BYTES, choose_c
+from probe.probing.config import LEAST_IMAGES
+from probe.probing.probes import PROBES
+from probe.probing.protocol import ProbeResult, Protocol, splits
+from probe.streams import numpy_stream
+
+MOST_WORKERS = 3  # each holds a standardised training half, in double and in single precision
+# Fewer features are fitted faster by one thread: many products of microseconds each wait for
+# Python's lock (2 000 x 1 280 took 1.4 s in two threads and 1.0 s in one).
+THREADS_FROM_BYTES = 16 * 2**20
+
+
+def evaluate(
+    real: np.ndarray,
+    fake: np.ndarray,
+    *,
+    protocol: Protocol,
+    seed: int,
+    groups: np.ndarray | None = None,
+) -> ProbeResult:
+    """Score one backbone's features (design 1.2, steps 2 and 3; method 2.2).
+
+    Args:
+        real: float32 (N, d).
+        fake: float32 (M, d).
+        protocol: `FAIR` or `PAPER`.
+        seed: of the splits and folds.
+        groups: int (N + M,), reals first, the same for copies of one image, which no split parts;
+            no copies by default.
+
+    Raises:
+        ImagesError: fewer than 16 of a class.
+        ProbeError: features of different widths, or not finite.
+    """
+    real, fake = _check(real, fake)
+    y = np.repeat([0, 1], [len(real), len(fake)])
+    groups = np.arange(len(y)) if groups is None else groups
+    pairs = splits(len(real), len(fake), protocol, seed, groups)
+
+    def score(number: int) -> tuple[float, np.ndarray, np.ndarray]:
+        """Return C, the held-out log-odds and the weights of one split."""
+        train, test = pairs[number]
+        # What is standardised is so in double precision: gathered in it, it is held once.
+        dtype = np.float64 if protocol.standardise else np.float32
+        fit_x, raw = _prepare(_rows(real, fake, train, dtype), protocol)
+        c = protocol.c_values[0]
+        if len(protocol.c_values) > 1:
+            rng = numpy_stream(seed, "folds", number)
+            c = choose_c(fit_x, y[train], groups[train], protocol, rng)
+        with sklearn.config_context(assume_finite=True):  # contexts do not reach into threads
+            probe = PROBES[protocol.probe](c).fit(fit_x, y[train])
+        weights = raw(probe.coef_[0].astype(np.float64), probe.intercept_.astype(np.float64))
+        return c, _decide(real, fake, test, weights), weights
+
+    large = real.nbytes + fake.nbytes >= THREADS_FROM_BYTES
+    workers = min(MOST_WORKERS, os.cpu_count() or 1) if large else 1
+    # Products with one matrix row at a time gain nothing from BLAS threads, and where other
+    # programs run these threads wait for each other (60 times slower was measured). Warnings
+    # belong to the process: they are caught once, around all threads.
+    with (
+        threadpool_limits(1, user_api="blas"),
+        warnings.catch_warnings(record=True) as caught,
+        ThreadPoolExecutor(workers) as pool,
+    ):
+        warnings.simplefilter("always")
+        c_values, held_out, weights = zip(*pool.map(score, range(len(pairs))), strict=True)
+    logits = np.full((len(pairs), len(y)), np.nan)
+    accuracies, aurocs = [], []
+    for i, ((_, test), found) in enumerate(zip(pairs, held_out, strict=True)):
+        logits[i, test] = found
+        accuracies.append(float(((found > 0) == y[test]).mean()))
+        aurocs.append(float(roc_auc_score(y[test], found)))
+    scores = _log_likelihood(logits, y)
+    counts = np.isfinite(scores).sum(axis=0)
+    known = np.where(counts > 0, counts, np.nan)
+    hits = np.where(np.isfinite(logits), (logits > 0) == y, np.nan)
+    mean_weights = np.mean(weights, axis=0)
+    return ProbeResult(
+        score=float(np.nansum(scores) / counts.sum()),
+        accuracy=float(np.mean(accuracies)),
+        auroc=float(np.mean(aurocs)),
+        image_scores=np.nansum(scores, axis=0) / known,
+        image_logits=np.nansum(logits, axis=0) / known,
+        image_hits=np.nansum(hits, axis=0) / known,
+        image_counts=counts,
+        groups=groups,
+        c_values=c_values,
+        weights=mean_weights[:-1],
+        intercept=float(mean_weights[-1]),
+        unconverged=sum(issubclass(w.category, ConvergenceWarning) for w in caught),
+        n_real=len(real),
+        n_fake=len(fake),
+    )
+
+
+def _check(real: np.ndarray, fake: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return features that a probe can be fitted to, float32."""
+    if min(len(real), len(fake)) < LEAST_IMAGES:
+        raise ImagesError(
+            f"{len(real)} real and {len(fake)} generated images are too few for a probe; at least "
+            f"{LEAST_IMAGES} of each are needed."
+        )
+    if real.ndim != 2 or real.shape[1:] != fake.shape[1:] or real.shape[1] == 0:
+        raise ProbeError(
+            f"Features of reals {real.shape} and fakes {fake.shape} do not go together; two "
+            "tables of the same width are needed."
+        )
+    with np.errstate(over="ignore"):  # found just below
+        real, fake = (x.astype(np.float32, copy=False) for x in (real, fake))
+    broken = sum(int((~np.isfinite(x)).any(axis=1).sum()) for x in (real, fake))
+    if broken:
+        raise ProbeError(
+            f"The features of {broken} of {len(real) + len(fake)} images hold NaN or infinite "
+            "values; run the backbone with --precision fp32, or leave it out."
+        )
+    return real, fake
+
+
+def _rows(
+    real: np.ndarray, fake: np.ndarray, indices: np.ndarray, dtype: type = np.float32
+) -> np.ndarray:
+    """Return rows by their numbers, fakes counted on from the reals; one table would be a copy."""
+    x = np.empty((len(indices), real.shape[1]), dtype)
+    is_fake = indices >= len(real)
+    x[~is_fake] = real[indices[~is_fake]]
+    x[is_fake] = fake[indices[is_fake] - len(real)]
+    return x
+
+
+def _log_likelihood(logits: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Return log p(correct class), nats, of log-odds for class 1; stable at any margin."""
+    return log_expit(np.where(y == 1, logits, -logits))
+
+
+def _decide(
+    real: np.ndarray, fake: np.ndarray, indices: np.ndarray, weights: np.ndarray
+) -> np.ndarray:
+    """Return log-odds, float64, of some rows by weights (d + 1,), the last the intercept.
+
+    In pieces: in double precision the rows would be the largest table of a fit.
+    """
+    step = max(1, PIECE_BYTES // (8 * real.shape[1]))
+    parts = [indices[start : start + step] for start in range(0, len(indices), step)]
+    return np.concatenate([_rows(real, fake, p) @ weights[:-1] for p in parts]) + weights[-1]
+
+
+def _prepare(
+    train: np.ndarray, protocol: Protocol
+) -> tuple[np.ndarray, Callable[[np.ndarray, np.ndarray], np.ndarray]]:
+    """Return a training half as the probe sees it: standardised in place, or untouched.
+
+    And a function that takes a probe's weights and intercept back to features as they come.
+    """
+    if not protocol.standardise:
+        return train, lambda weights, intercept: np.append(weights, intercept)
+    mean, scale = standardise(train)
+    train, basis = reduce(train)
+
+    def raw(weights: np.ndarray, intercept: np.ndarray) -> np.ndarray:
+        weights = scale * (weights if basis is None else basis @ weights)
+        return np.append(weights, intercept - weights @ mean)
+
+    return train, raw
+
+
+def standardise(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Centre and scale in place, so that feature scale cannot matter.
+
+    A column whose deviation is lost in float32 rounding is constant and becomes zero: a probe can
+    learn nothing from it.
+
+    Args:
+        x: float64 (n, d), changed.
+
+    Returns:
+        What was subtracted and what was multiplied by, (d,) each.
+    """
+    largest = np.maximum(x.max(axis=0), -x.min(axis=0))
+    mean = x.mean(axis=0)
+    x -= mean
+    deviation = np.sqrt(np.einsum("ij,ij->j", x, x) / len(x))
+    constant = deviation <= 1e-7 * largest
+    scale = np.where(constant, 0.0, 1 / np.where(constant, 1.0, deviation))
+    x *= scale
+    return mean, scale
+
+
+def reduce(x: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+    """Rotate wide features into the space of their rows: n coordinates instead of d.
+
+    Exact: the weights of an L2-regularised linear probe lie in the span of its training rows, and
+    neither loss nor penalty changes under rotation. Done where d > 2 n; below, the rotation costs
+    more than it saves.
+
+    Args:
+        x: float64 (n, d).
+
+    Returns:
+        The rows, and the basis (d, n) of the new coordinates, None where nothing was rotated.
+    """
+    if x.shape[1] <= 2 * len(x):
+        return x, None
+    basis, coordinates = scipy.linalg.qr(x.T, mode="economic", check_finite=False)
+    return np.ascontiguousarray(coordinates.T), basis

@@ -1,0 +1,303 @@
+"""A ranking from end to end: two image sources and a bank in, leaderboards out.
+
+Knows image sources and specs, not generators: `probe rank` calls it with a generator's samples or
+a folder, and training calls it in the middle of a run.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from importlib import metadata
+from typing import Any
+
+import numpy as np
+
+from probe.accel.memory import give_back_freed_memory, large_blocks_apart
+from probe.bank.spec import BackboneSpec
+from probe.context import Context
+from probe.devices import choose_precision
+from probe.events import ProbeStarted
+from probe.features.copies import find_copies
+from probe.features.looks import count_look_alikes
+from probe.features.pair import (
+    PairFeatures,
+    Wanted,
+    digest_keys,
+    draw_orders,
+    extract_pair,
+    no_backbone,
+    refuse,
+)
+from probe.features.space import library_versions
+from probe.features.store import FeatureSpace
+from probe.images.audit import audit, jpeg_quality_for
+from probe.images.base import Broken, ImageSource
+from probe.images.decode import describe_broken
+from probe.images.jpeg import JpegMatched
+from probe.probing.config import LEAST_IMAGES, RankOptions
+from probe.probing.leaderboard import Leaderboard
+from probe.probing.protocol import PROTOCOLS, ProbeResult
+from probe.probing.standing import Setting, build_leaderboard
+from probe.probing.units import images_of, strata
+from probe.streams import numpy_stream
+
+AUDIT_IMAGES = 2000
+SOLVER = 5  # raised whenever the probe's grid, tolerance, search or result changes
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """All that a ranking found.
+
+    Attributes:
+        leaderboards: protocol name → leaderboard, the leading protocol first.
+        results: protocol name → backbone name → its probe's result.
+        captions: names of the images that were scored, reals first, in the results' order.
+        broken: the images that were skipped.
+        keys: content keys of the images that were scored, in the same order.
+        spaces: backbone name → the record of its feature space.
+        indices: "real" and "fake" → which images of the source were scored, in the same order.
+    """
+
+    leaderboards: dict[str, Leaderboard]
+    results: dict[str, dict[str, ProbeResult]]
+    captions: list[str]
+    broken: list[Broken]
+    keys: list[str]
+    spaces: dict[str, dict[str, Any]]
+    indices: dict[str, list[int]]
+
+    @property
+    def leaderboard(self) -> Leaderboard:
+        """The leading protocol's leaderboard."""
+        return next(iter(self.leaderboards.values()))
+
+
+def rank(
+    real: ImageSource,
+    fake: ImageSource,
+    specs: Sequence[BackboneSpec],
+    options: RankOptions,
+    ctx: Context,
+    *,
+    config: Mapping[str, Any] | None = None,
+    joint_with: Sequence[BackboneSpec] = (),
+) -> Ranking | None:
+    """Rank backbones by how well a linear probe on their features tells reals from fakes.
+
+    All processes extract features; the first does the rest.
+
+    Args:
+        real: the real images.
+        fake: the generated images.
+        specs: the backbones to rank, controls included.
+        options: see `RankOptions`.
+        ctx: its precision is that of `options`.
+        config: plain values to keep in the record besides the options.
+        joint_with: backbones whose features join each candidate's: what a candidate adds to them.
+
+    Returns:
+        One leaderboard per protocol, the probes' results, and the images that were skipped. None
+        on every process but the first.
+
+    Raises:
+        ImagesError: too few usable images of a class, or too few that are in that class alone.
+        BrokenImageError: an image is broken, under `strict`.
+        BackboneUnavailable: no backbone of the bank can run here.
+    """
+    resolution = options.resolution or fake.resolution
+    orders = draw_orders(real, fake, options.seed)
+    count = min(options.num, len(real), len(fake))
+    if count < LEAST_IMAGES:
+        refuse(real if len(real) <= len(fake) else fake, count, LEAST_IMAGES)
+
+    sample = [orders[c][: min(count, AUDIT_IMAGES)] for c in ("real", "fake")]
+    findings = audit(real, fake, *sample)
+    plain = (real, fake)
+    quality = None
+    if options.match_jpeg:
+        quality = jpeg_quality_for(real, fake, *sample)
+        real, fake = JpegMatched(real, quality), JpegMatched(fake, quality)
+
+    found = extract_pair(
+        real,
+        fake,
+        list({spec.name: spec for spec in (*specs, *joint_with)}.values()),
+        Wanted(
+            orders=orders,
+            counts={"real": count, "fake": count},
+            least=LEAST_IMAGES,
+            strict=options.strict,
+        ),
+        ctx,
+        resolution=resolution,
+    )
+    if found is None:
+        return None
+    give_back_freed_memory()
+    if not found.spaces:
+        no_backbone(found.failures)
+    copies = find_copies(real, fake, found)
+    if options.near_duplicates:
+        copies = count_look_alikes(copies, plain, found, ctx)
+    copies.require(LEAST_IMAGES, (real.name, fake.name), apart=True)
+    notes = [f"Warning: {remark}" for remark in copies.remarks()]
+    notes += _notes(options, len(found.keys["real"]), (real, fake), found.broken, quality)
+    probes = _Probes(found, copies.groups, options.seed, ctx)
+    joined = [spec.name for spec in joint_with if spec.name in found.spaces]
+    if joined:
+        notes.append(
+            f"Each score is that of a joint probe on the backbone and {', '.join(joined)}."
+        )
+    setting = Setting(
+        failures={name: asdict(failure) for name, failure in found.failures.items()},
+        facts={
+            name: {**space.facts(), "precision": space.record["precision"]}
+            for name, space in found.spaces.items()
+        },
+        resolution=resolution,
+        audit=[asdict(finding) for finding in findings],
+        notes=notes,
+        config={
+            **(config or {}),
+            "options": asdict(options),
+            "precision": choose_precision(ctx.precision, ctx.device),
+            "device": str(ctx.device),
+            "jpeg_quality": quality,
+            "real": {**real.identity(), "images_digest": digest_keys(found.keys["real"])},
+            "fake": {**fake.identity(), "images_digest": digest_keys(found.keys["fake"])},
+            "versions": library_versions(found.spaces.values()),
+            "beside": [spec.name for spec in joint_with],
+            "weights": {name: space.record["weights"] for name, space in found.spaces.items()},
+        },
+    )
+    leaderboards, results = {}, {}
+    for protocol in options.protocols:
+        scored = {}
+        for name in [spec.name for spec in specs if spec.name in found.spaces]:
+            ctx.tell(ProbeStarted(name, protocol))
+            scored[name] = probes.score([name, *joined], protocol)
+        null = probes.null(_best(specs, scored, protocol), protocol)
+        leaderboards[protocol] = build_leaderboard(
+            specs, scored, null, setting, protocol=protocol, options=options
+        )
+        results[protocol] = scored
+    return Ranking(
+        leaderboards,
+        results,
+        list(copies.names),
+        found.broken,
+        keys=[*found.keys["real"], *found.keys["fake"]],
+        spaces={name: space.record for name, space in found.spaces.items()},
+        indices=found.indices,
+    )
+
+
+def _best(specs: Sequence[BackboneSpec], scored: Mapping[str, ProbeResult], protocol: str) -> str:
+    """Return the backbone in whose features reals are told from other reals: the best pretrained.
+
+    The best of all if none is pretrained.
+    """
+    roles = {spec.name: spec.role for spec in specs}
+    criterion = PROTOCOLS[protocol].criterion
+    pretrained = [name for name in scored if roles[name] != "control"]
+    return max(pretrained or scored, key=lambda name: getattr(scored[name], criterion))
+
+
+@dataclass(frozen=True)
+class _Probes:
+    """Fits probes on the features of a ranking, or recalls their results.
+
+    Attributes:
+        found: the features.
+        groups: int (n,), reals first, the same for copies of one image.
+        seed: of splits and folds.
+        ctx: its store remembers results.
+    """
+
+    found: PairFeatures
+    groups: np.ndarray
+    seed: int
+    ctx: Context
+
+    def score(self, names: Sequence[str], protocol: str) -> ProbeResult:
+        """Return the result of reals against fakes, the features of several backbones joined."""
+        return self._fit(names, self.found.keys["real"], self.found.keys["fake"], self.groups,
+                         protocol)  # fmt: skip
+
+    def null(self, name: str, protocol: str) -> tuple[str, ProbeResult] | None:
+        """Return the result of reals against other reals, which must sit at chance.
+
+        None if there are too few reals.
+        """
+        real, seed = self.found.keys["real"], self.seed
+        unit, (units,) = strata(np.zeros(len(real)), self.groups[: len(real)])
+        if len(units) < 2 * LEAST_IMAGES:
+            return None
+        order = numpy_stream(seed, "null").permutation(units)
+        half = len(units) // 2
+        halves = [images_of(part, unit) for part in (order[:half], order[half : 2 * half])]
+        first, second = ([real[i] for i in half] for half in halves)
+        groups = self.groups[np.concatenate(halves)]
+        return name, self._fit([name], first, second, groups, protocol)
+
+    def _fit(
+        self,
+        names: Sequence[str],
+        real: Sequence[str],
+        fake: Sequence[str],
+        groups: np.ndarray,
+        protocol: str,
+    ) -> ProbeResult:
+        """Score two sets of images, given by content key."""
+        spaces = [self.found.spaces[name] for name in names]
+        record = {
+            "spaces": [space.key for space in spaces],
+            "real": digest_keys(real),
+            "fake": digest_keys(fake),
+            "groups": groups.tolist(),
+            "protocol": asdict(PROTOCOLS[protocol]),
+            "solver": SOLVER,
+            "seed": self.seed,
+            "sklearn": metadata.version("scikit-learn"),
+        }
+        arrays = self.ctx.store.recall(record)
+        if arrays is not None:
+            return ProbeResult.from_arrays(arrays)
+        from probe.probing.fit import evaluate  # scikit-learn is slow to import
+
+        with large_blocks_apart():
+            x_real, x_fake = (_side_by_side(spaces, keys) for keys in (real, fake))
+            result = evaluate(
+                x_real, x_fake, protocol=PROTOCOLS[protocol], seed=self.seed, groups=groups
+            )
+        self.ctx.store.remember(record, result.to_arrays())
+        return result
+
+
+def _side_by_side(spaces: Sequence[FeatureSpace], keys: Sequence[str]) -> np.ndarray:
+    """Return the rows of all keys, the columns of one space after those of another."""
+    tables = [space.read(keys) for space in spaces]
+    return tables[0] if len(tables) == 1 else np.concatenate(tables, axis=1)
+
+
+def _notes(
+    options: RankOptions,
+    count: int,
+    sources: tuple[ImageSource, ImageSource],
+    broken: Sequence[Broken],
+    quality: int | None,
+) -> list[str]:
+    """Return what a reader of the leaderboard must know about the images, as sentences."""
+    notes = []
+    if count < options.num:
+        least = min(sources, key=len)
+        notes.append(
+            f"{count} images of each class were used: {least.name} has no more "
+            f"({options.num} asked for)."
+        )
+    notes += [note for source in sources for note in source.notes]
+    if broken:
+        notes.append(describe_broken(broken))
+    if quality is not None:
+        notes.append(f"Reals and fakes were both compressed as JPEG, quality {quality}.")
+    return notes

@@ -1,0 +1,73 @@
+"""Scores of images as text: a table for people, JSON and CSV for machines."""
+
+from collections.abc import Callable, Mapping
+
+from probe.errors import printable
+from probe.files import to_json
+from probe.registry import lookup
+from probe.reports.text import csv_table, missing_rows, text_table
+from probe.scoring.calibration import ErrorRate
+from probe.scoring.score import Scores, Verdicts
+
+SHOWN = 4  # columns on a narrow terminal: the image and three backbones
+
+
+def _rate(rate: ErrorRate | None) -> str:
+    assert rate is not None
+    return f"{rate.value:.1%} [{rate.low:.1%}, {rate.high:.1%}] of {rate.count}"
+
+
+def _promise(verdicts: Verdicts) -> str:
+    return (
+        f"{verdicts.name}: calls {_rate(verdicts.false_positive_rate)} held-out reals generated, "
+        f"misses {_rate(verdicts.false_negative_rate)} held-out fakes"
+    )
+
+
+def remarks(scores: Scores) -> list[str]:
+    """Return what must be read beside the numbers, a sentence each."""
+    found = (scores.valid_for, *scores.notes, *missing_rows(scores.backbones))
+    return [printable(text, lines=True) for text in found]
+
+
+def as_table(scores: Scores) -> str:
+    """Return a line per image, a column per backbone, and what the numbers are worth."""
+    good = [v for v in scores.backbones if v.probabilities is not None]
+    rows = []
+    for i, name in enumerate(scores.images):
+        cells = [name]
+        for v in good:
+            p = float(v.probabilities[i])  # type: ignore[index]
+            cells.append(f"{p:.3f} *" if p > scores.threshold else f"{p:.3f}")
+        rows.append([*cells, "yes" if scores.in_run[i] else ""])
+    headings = ["image", *(v.name for v in good), "in the run"]
+    lines = [
+        "Probability of being generated; * is above the threshold "
+        f"{scores.threshold:g}, where on images kept from the probe",
+        *(f"  {printable(_promise(v))}" for v in good),
+        "",
+        text_table(headings, rows, kept=SHOWN) + "\n".join(remarks(scores)),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def as_csv(scores: Scores) -> str:
+    """Return a line per image and backbone."""
+    return csv_table(scores.to_frame())
+
+
+def as_json(scores: Scores) -> str:
+    """Return the whole record."""
+    return to_json(scores.to_dict()) + "\n"
+
+
+VIEWS: Mapping[str, Callable[[Scores], str]] = {"table": as_table, "csv": as_csv, "json": as_json}
+
+
+def render(scores: Scores, view: str) -> str:
+    """Return scores as text, ready to be printed.
+
+    Raises:
+        UsageError: unknown view.
+    """
+    return lookup(VIEWS, view, "format")(scores)

@@ -1,0 +1,1 @@
+"""Scoring: new images through the probes that a ranking saved."""

@@ -1,0 +1,271 @@
+"""The probes of a ranking as files, for images that it has not seen.
+
+A probe is the mean of those that were fitted on halves, not one more that is fitted on everything:
+its log-odds on new images are then spread like the held-out ones, on which calibration and error
+rates rest. Standardisation is part of its weights. Nothing in the files can be run.
+"""
+
+import fnmatch
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import load, save
+
+from probe.devices import PRECISIONS
+from probe.errors import ProbeError
+from probe.features.copies import group
+from probe.files import digest_bytes, digest_file, write_bytes, write_json
+from probe.probing.rank import Ranking
+from probe.probing.units import firsts
+from probe.registry import lookup
+from probe.scoring.calibration import Calibration, calibrate, error_rates
+from probe.stored import read_record
+
+VERSION = 1
+RECORD_FILE, TENSORS_FILE = "probes.json", "probes.safetensors"
+THRESHOLD = 0.5
+# What reading a damaged or made-up file raises.
+DAMAGED = (
+    SafetensorError, OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError,
+    OverflowError,
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class FittedProbe:
+    """A probe on one backbone's features.
+
+    Attributes:
+        name: the bank entry's.
+        role: "candidate", "evaluator" or "control".
+        score: its held-out score in the ranking, nats.
+        above_chance: whether it tells the ranking's images apart beyond luck.
+        space: what decides a feature, besides the image; see `probe.features.space`.
+        weights: float64 (d,), on features as they come.
+        intercept: float; log-odds are `features @ weights + intercept`.
+        calibration: from log-odds to probabilities.
+        logits: float64 (n_real + n_fake,): held-out log-odds of the ranking's images, reals first;
+            NaN for those that were never held out.
+    """
+
+    name: str
+    role: str
+    score: float
+    above_chance: bool
+    space: Mapping[str, Any]
+    weights: np.ndarray
+    intercept: float
+    calibration: Calibration
+    logits: np.ndarray
+
+
+@dataclass(frozen=True)
+class FittedProbes:
+    """The probes of one ranking.
+
+    Attributes:
+        folder: where they were read.
+        protocol: by which they were fitted.
+        resolution: side in pixels at which images meet.
+        jpeg_quality: at which all images were compressed, or None.
+        n_real, n_fake: how many images they were fitted and held out on.
+        real, fake: what the images were, for sentences.
+        seen: digest of an image's content key → its position in `FittedProbe.logits`.
+        groups: int64 (n_real + n_fake,): the same number for images with the same content key.
+        probes: name → probe, in the leaderboard's order.
+    """
+
+    folder: Path
+    protocol: str
+    resolution: int
+    jpeg_quality: int | None
+    n_real: int
+    n_fake: int
+    real: str
+    fake: str
+    seen: dict[bytes, int]
+    groups: np.ndarray
+    probes: dict[str, FittedProbe]
+
+    @property
+    def valid_for(self) -> str:
+        """The sentence without which no probability is to be read."""
+        return (
+            f"Probabilities hold for images of {self.fake} among reals like {self.real}, as many "
+            "of one as of the other. Of other generators and other images the probes know nothing."
+        )
+
+    @property
+    def generated(self) -> np.ndarray:
+        """Which of the ranking's images were generated, bool (n_real + n_fake,)."""
+        return np.arange(self.n_real + self.n_fake) >= self.n_real
+
+    @property
+    def counted(self) -> np.ndarray:
+        """Which of the ranking's images error rates are about: of copies one; bool (n,)."""
+        return firsts(self.generated, self.groups)
+
+
+def row_digest(key: str) -> bytes:
+    """Return the 32 bytes by which an image of the ranking is found again."""
+    return hashlib.sha256(key.encode()).digest()
+
+
+def save_probes(ranking: Ranking, folder: Path) -> None:
+    """Write probes.safetensors and probes.json: the leading protocol's probes, calibrated.
+
+    Args:
+        ranking: what was found.
+        folder: of the ranking's files.
+    """
+    board = ranking.leaderboard
+    results = ranking.results[board.protocol]
+    tensors = {"seen": np.stack([np.frombuffer(row_digest(key), np.uint8) for key in ranking.keys])}
+    generated = np.arange(board.n_real + board.n_fake) >= board.n_real
+    once = firsts(generated, group(ranking.keys))
+    probes = {}
+    for row in board.rows:
+        if row.name not in results:
+            continue
+        result = results[row.name]
+        known = np.isfinite(result.image_logits)
+        calibration = calibrate(result.image_logits[known], generated[known])
+        counted = known & once
+        probabilities = calibration.probability(result.image_logits[counted])
+        wrong_real, wrong_fake = error_rates(probabilities, generated[counted], THRESHOLD)
+        tensors[f"{row.name}.weights"] = np.append(result.weights, result.intercept)
+        tensors[f"{row.name}.logits"] = np.asarray(result.image_logits, dtype=np.float64)
+        probes[row.name] = {
+            "role": row.role,
+            "score": result.score,
+            "above_chance": bool(row.above_chance),
+            "strengths": list(result.c_values),
+            "calibration": {"method": "platt", **asdict(calibration)},
+            "threshold": THRESHOLD,
+            "false_positive_rate": asdict(wrong_real),
+            "false_negative_rate": asdict(wrong_fake),
+            "space": ranking.spaces[row.name],
+        }
+    data = save(tensors)
+    write_bytes(folder / TENSORS_FILE, data)
+    config = board.config
+    write_json(
+        folder / RECORD_FILE,
+        {
+            "schema_version": VERSION,
+            "protocol": board.protocol,
+            "resolution": board.resolution,
+            "jpeg_quality": config["jpeg_quality"],
+            "n_real": board.n_real,
+            "n_fake": board.n_fake,
+            "real": config["real"],
+            "fake": config["fake"],
+            "tensors": {"file": TENSORS_FILE, "sha256": digest_bytes(data)},
+            "probes": probes,
+        },
+    )
+
+
+def load_probes(folder: Path) -> FittedProbes:
+    """Read what `save_probes` wrote.
+
+    Raises:
+        ProbeError: there are none, or they are damaged or of another version.
+    """
+    path = folder / RECORD_FILE
+    if not path.is_file():
+        what = "holds no" if folder.is_dir() else "is no folder with a"
+        raise ProbeError(
+            f"{folder} {what} {RECORD_FILE}. Make one: probe rank --real … --gen … --out {folder}"
+        )
+    again = f"Rank again with --out {folder}."
+    try:
+        record = read_record(path, dict[str, Any], again)
+        version = record["schema_version"]
+        if version != VERSION:
+            raise ProbeError(f"{path} has schema version {version}; {VERSION} is expected. {again}")
+        if digest_file(folder / TENSORS_FILE) != record["tensors"]["sha256"]:
+            raise ProbeError(f"{folder / TENSORS_FILE} is not the file that {path} names. {again}")
+        return _assemble(folder, record, load((folder / TENSORS_FILE).read_bytes()))
+    except DAMAGED as error:
+        raise ProbeError(f"The probes in {folder} are damaged ({error}). {again}") from error
+
+
+def _assemble(
+    folder: Path, record: Mapping[str, Any], tensors: Mapping[str, np.ndarray]
+) -> FittedProbes:
+    """Return the probes of a record and its tensors.
+
+    Raises:
+        ValueError, LookupError, TypeError, AttributeError: they do not fit each other.
+    """
+    count = int(record["n_real"]) + int(record["n_fake"])
+    probes = {}
+    for name, entry in record["probes"].items():
+        weights, logits = tensors[f"{name}.weights"], tensors[f"{name}.logits"]
+        if weights.ndim != 1 or logits.shape != (count,) or not np.isfinite(weights).all():
+            raise ValueError(f"the tensors of {name} do not fit")
+        if entry["space"].get("precision") not in PRECISIONS:
+            raise ValueError(f"the precision of {name} is unknown")
+        slope, offset = (float(entry["calibration"][key]) for key in ("slope", "intercept"))
+        if not np.isfinite([slope, offset]).all():
+            raise ValueError(f"the calibration of {name} is not finite")
+        probes[name] = FittedProbe(
+            name=name,
+            role=entry["role"],
+            score=float(entry["score"]),
+            above_chance=bool(entry["above_chance"]),
+            space=dict(entry["space"]),
+            weights=weights[:-1],
+            intercept=float(weights[-1]),
+            calibration=Calibration(slope, offset),
+            logits=logits,
+        )
+    seen = [row.tobytes() for row in tensors["seen"]]
+    quality, resolution = record["jpeg_quality"], int(record["resolution"])
+    jpeg = None if quality is None else int(quality)
+    if not 8 <= resolution <= 4096 or not probes or not (jpeg is None or 1 <= jpeg <= 100):
+        raise ValueError("resolution, quality or probes are none that a ranking writes")
+    if len(tensors["seen"]) != count:
+        raise ValueError("the numbers of images do not fit")
+    return FittedProbes(
+        folder=folder,
+        protocol=record["protocol"],
+        resolution=resolution,
+        jpeg_quality=jpeg,
+        n_real=int(record["n_real"]),
+        n_fake=int(record["n_fake"]),
+        real=_called(record["real"]),
+        fake=_called(record["fake"]),
+        seen={row: i for i, row in enumerate(seen)},
+        groups=group(seen),
+        probes=probes,
+    )
+
+
+def _called(identity: Mapping[str, Any]) -> str:
+    """Return what a source of images is called in a sentence."""
+    return str(identity.get("path", identity.get("kind", "images")))
+
+
+def choose(probes: Mapping[str, FittedProbe], names: Sequence[str] | None) -> list[str]:
+    """Return which probes to use, in their order: all but the controls' unless named.
+
+    Args:
+        probes: of a ranking.
+        names: names or shell patterns, or None.
+
+    Raises:
+        UsageError: a name or pattern that fits none of them.
+    """
+    if names is None:
+        return [name for name, p in probes.items() if p.role != "control"] or list(probes)
+    chosen = set()
+    for name in names:
+        chosen.update(fnmatch.filter(probes, name) or [lookup(probes, name, "backbone").name])
+    return [name for name in probes if name in chosen]

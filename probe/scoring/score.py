@@ -1,0 +1,308 @@
+"""New images through the probes of a ranking: how likely each was generated.
+
+The images take exactly the ranking's path: resolution, JPEG matching, resize, normalisation,
+precision, and the same store of features.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from probe.bank.file import Bank
+from probe.bank.load import load_backbone
+from probe.context import Context
+from probe.errors import BackboneUnavailable, ImagesError
+from probe.events import ExtractionStarted
+from probe.features.extract import Extractor, Failure
+from probe.features.pair import no_backbone
+from probe.features.space import open_space
+from probe.features.store import FeatureSpace
+from probe.images.base import Broken, ImageSource
+from probe.images.decode import describe_broken
+from probe.images.jpeg import JpegMatched
+from probe.scoring.calibration import ErrorRate, error_rates
+from probe.scoring.probes import FittedProbe, FittedProbes, row_digest
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+SCHEMA_VERSION = 1
+# What may differ from the ranking's without another feature being meant.
+CIRCUMSTANCES = ("versions", "device")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verdicts:
+    """What one backbone's probe says of the images.
+
+    Attributes:
+        name: the bank entry's.
+        status: "ok", "changed" (not the backbone of the ranking any more), "unavailable" (weights
+            are not here) or "failed" (broke).
+        reason: why it is not "ok".
+        remedy: what helps.
+        probabilities: float64 (N,) of being generated; None unless "ok", like all that follow.
+        logits: float64 (N,): the probe's log-odds, before calibration.
+        false_positive_rate: share of the ranking's held-out reals above the threshold.
+        false_negative_rate: share of its held-out fakes that are not.
+        run_score: the probe's held-out score in the ranking, nats; chance is -0.693.
+    """
+
+    name: str
+    status: str = "ok"
+    reason: str = ""
+    remedy: str = ""
+    probabilities: np.ndarray | None = None
+    logits: np.ndarray | None = None
+    false_positive_rate: ErrorRate | None = None
+    false_negative_rate: ErrorRate | None = None
+    run_score: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scores:
+    """How likely each image was generated, by each backbone.
+
+    Attributes:
+        images: their names.
+        in_run: bool (N,): whether the ranking used the image. Its probabilities are then those of
+            the probes that had not seen it, as far as its file is the same.
+        threshold: above it an image is called generated.
+        backbones: in the leaderboard's order.
+        broken: the images that were skipped.
+        valid_for: the sentence without which no probability is to be read.
+        notes: sentences a reader must know.
+        run: the ranking's folder.
+        schema_version: of this record.
+    """
+
+    images: list[str]
+    in_run: np.ndarray
+    threshold: float
+    backbones: tuple[Verdicts, ...]
+    broken: list[Broken]
+    valid_for: str
+    notes: list[str] = field(default_factory=list)
+    run: str = ""
+    schema_version: int = SCHEMA_VERSION
+
+    @property
+    def exit_code(self) -> int:
+        """0 when every image has a probability by every backbone, else 3."""
+        complete = not self.broken and all(v.status == "ok" for v in self.backbones)
+        return 0 if complete else 3
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values, ready for JSON: one record per image, and one per backbone."""
+        good = [v for v in self.backbones if v.probabilities is not None]
+        backbones = []
+        for verdicts in self.backbones:
+            record = asdict(verdicts)
+            del record["probabilities"], record["logits"]
+            backbones.append(record)
+        images = [
+            {
+                "image": name,
+                "in_run": bool(self.in_run[i]),
+                "probabilities": {v.name: float(v.probabilities[i]) for v in good},
+                "logits": {v.name: float(v.logits[i]) for v in good},
+            }
+            for i, name in enumerate(self.images)
+        ]
+        return {
+            "schema_version": self.schema_version,
+            "run": self.run,
+            "valid_for": self.valid_for,
+            "threshold": self.threshold,
+            "notes": self.notes,
+            "backbones": backbones,
+            "images": images,
+            "broken": [asdict(broken) for broken in self.broken],
+        }
+
+    def to_frame(self) -> "pd.DataFrame":
+        """Return one row per image and backbone as a pandas frame.
+
+        Columns: image, backbone, probability, logit, generated (whether it is called so), in_run,
+        threshold, false_positive_rate, false_negative_rate.
+        """
+        import pandas as pd
+
+        columns = [
+            "image", "backbone", "probability", "logit", "generated", "in_run", "threshold",
+            "false_positive_rate", "false_negative_rate",
+        ]  # fmt: skip
+        frames = [
+            pd.DataFrame(
+                {
+                    "image": self.images,
+                    "backbone": v.name,
+                    "probability": v.probabilities,
+                    "logit": v.logits,
+                    "generated": v.probabilities > self.threshold,
+                    "in_run": self.in_run,
+                    "threshold": self.threshold,
+                    "false_positive_rate": v.false_positive_rate.value,
+                    "false_negative_rate": v.false_negative_rate.value,
+                }
+            )
+            for v in self.backbones
+            if v.probabilities is not None
+        ]
+        return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=columns)
+
+
+def score(
+    source: ImageSource,
+    run: FittedProbes,
+    names: Sequence[str],
+    bank: Bank,
+    ctx: Context,
+    *,
+    threshold: float,
+) -> Scores:
+    """Score images that a ranking has not seen.
+
+    Args:
+        source: the images.
+        run: the ranking's probes.
+        names: which of them to use.
+        bank: where the backbones are looked up; one that is not the ranking's is refused.
+        ctx: its precision is not used; each backbone runs in that of the ranking.
+        threshold: probability above which an image is called generated.
+
+    Raises:
+        ImagesError: no image can be read.
+        BackboneUnavailable: no backbone can be used; says why.
+    """
+    if run.jpeg_quality is not None:
+        source = JpegMatched(source, run.jpeg_quality)
+    specs = {spec.name: spec for spec in bank.specs}
+    refused: dict[str, Failure] = {}
+    spaces: dict[str, FeatureSpace] = {}
+    other: set[str] = set()
+    for name in names:
+        if name not in specs:
+            refused[name] = Failure(
+                "unavailable", f"{bank.path} has no such entry", "name the ranking's bank (--bank)"
+            )
+            continue
+        try:
+            precision = run.probes[name].space.get("precision", "auto")
+            space = open_space(specs[name], ctx.in_precision(precision), resolution=run.resolution)
+        except BackboneUnavailable as error:
+            refused[name] = Failure("unavailable", error.reason, error.remedy)
+            continue
+        changed = _differences(run.probes[name].space, space.record)
+        if serious := [key for key in changed if key not in CIRCUMSTANCES]:
+            what = "weights are" if "weights" in serious else f"{' and '.join(serious)} is"
+            refused[name] = Failure(
+                "changed", f"its {what} not what the probe was fitted on", "rank again"
+            )
+            continue
+        other.update(changed)
+        spaces[name] = space
+    if not spaces:
+        no_backbone(refused, "No backbone of the ranking can be used")
+    extractor = Extractor(
+        spaces,
+        lambda name: load_backbone(specs[name], offline=ctx.offline, bn_images=ctx.bn_images),
+        ctx,
+        resolution=run.resolution,
+    )
+    count = len(source)
+    ctx.tell(ExtractionStarted("given", count, total=count, backbones=tuple(spaces)))
+    found = extractor.extract(source, range(count), count)
+    refused |= found.failures
+    if not found.indices:
+        raise ImagesError(f"{source.name}: no image can be read. {describe_broken(found.broken)}")
+    if all(name in refused for name in names):
+        no_backbone(refused, "No backbone of the ranking can be used")
+    places = np.array([run.seen.get(row_digest(key), -1) for key in found.keys])
+    backbones = []
+    for name in names:
+        if name in refused:
+            backbones.append(Verdicts(name=name, **asdict(refused[name])))
+        else:
+            features = spaces[name].read(found.keys)
+            backbones.append(_judge(run, run.probes[name], features, places, threshold))
+    return Scores(
+        images=source.captions(found.indices),
+        in_run=places >= 0,
+        threshold=threshold,
+        backbones=tuple(backbones),
+        broken=found.broken,
+        valid_for=run.valid_for,
+        notes=[*source.notes, *_notes(run, backbones, found.broken, places, other)],
+        run=str(run.folder),
+    )
+
+
+def _differences(recorded: Mapping[str, Any], record: Mapping[str, Any]) -> list[str]:
+    """Return the keys in which two records of a feature space differ, once both went by JSON."""
+    now = json.loads(json.dumps(record))
+    return [key for key in sorted({*recorded, *now}) if recorded.get(key) != now.get(key)]
+
+
+def _judge(
+    run: FittedProbes,
+    probe: FittedProbe,
+    features: np.ndarray,
+    places: np.ndarray,
+    threshold: float,
+) -> Verdicts:
+    """Return a probe's verdicts; for images of the ranking, those of the probes that held them out.
+
+    Args:
+        run: the ranking.
+        probe: one of its probes.
+        features: float32 (N, d).
+        places: int (N,): the image's position in the ranking, -1 for a new one.
+        threshold: see `Scores`.
+    """
+    logits = features @ probe.weights + probe.intercept
+    held_out = np.where(places >= 0, probe.logits[places], np.nan)
+    logits = np.where(np.isfinite(held_out), held_out, logits)
+    known = np.isfinite(probe.logits) & run.counted
+    positive, negative = error_rates(
+        probe.calibration.probability(probe.logits[known]), run.generated[known], threshold
+    )
+    return Verdicts(
+        name=probe.name,
+        probabilities=probe.calibration.probability(logits),
+        logits=logits,
+        false_positive_rate=positive,
+        false_negative_rate=negative,
+        run_score=probe.score,
+    )
+
+
+def _notes(
+    run: FittedProbes,
+    backbones: Sequence[Verdicts],
+    broken: Sequence[Broken],
+    places: np.ndarray,
+    other: set[str],
+) -> list[str]:
+    """Return what a reader must know, as sentences."""
+    notes = [describe_broken(broken)] if broken else []
+    blind = [v.name for v in backbones if v.status == "ok" and not run.probes[v.name].above_chance]
+    if blind:
+        notes.append(
+            f"{', '.join(blind)} did not tell the ranking's images apart: its probabilities say "
+            "nothing."
+        )
+    if seen := int((places >= 0).sum()):
+        notes.append(
+            f"{seen} of {len(places)} images were in the ranking; theirs are the probabilities by "
+            "probes that had not seen them."
+        )
+    if other:
+        notes.append(
+            f"The {' and '.join(sorted(other))} are not the ranking's: features and probabilities "
+            "may be off a little."
+        )
+    return notes

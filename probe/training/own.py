@@ -1,0 +1,49 @@
+"""The GAN's own discriminator as a member of the ensemble, and a run's options as an ensemble's."""
+
+import torch
+from torch import nn
+
+from probe.discriminators.member import Member, make_adam
+from probe.discriminators.options import DiscriminatorOptions
+from probe.training.config import TrainConfig
+from probe.training.discriminator import Discriminator
+
+
+class OwnNetwork(nn.Module):
+    """The GAN's own discriminator as a network with one level."""
+
+    def __init__(self, discriminator: Discriminator) -> None:
+        super().__init__()
+        self.discriminator = discriminator
+
+    def forward(self, images: torch.Tensor, c: torch.Tensor | None) -> list[torch.Tensor]:
+        """Map images (N, 3, R, R) to one level of logits (N,)."""
+        return [self.discriminator(images, c)]
+
+
+def head_options(config: TrainConfig) -> DiscriminatorOptions:
+    """Return the options of the discriminators on backbones; `config` is resolved."""
+    assert config.lr is not None
+    return DiscriminatorOptions(
+        loss=config.head_loss,
+        norm=config.head_norm,
+        augmentation=config.aug_heads,
+        target=config.target_heads,
+        p=config.aug_p,
+        smooth=config.smooth,
+        smooth_generator=config.smooth_generator,
+        lr=config.lr,
+        r1_interval=config.r1_interval,
+        seed=config.seed,
+    )
+
+
+def own_member(config: TrainConfig, discriminator: Discriminator) -> Member:
+    """Return the GAN's own discriminator as a member: logistic loss, never smoothed."""
+    assert config.lr is not None
+    network = OwnNetwork(discriminator)
+    optimizer = make_adam(network, config.lr, config.r1_interval)
+    options = DiscriminatorOptions(
+        augmentation=config.aug, target=config.target, p=config.aug_p, seed=config.seed
+    )
+    return Member("D", network, optimizer, options)

@@ -1,0 +1,29 @@
+"""What a run's steps are given: the stream of reals, and what stays the same over them."""
+
+import torch
+
+from probe.training.clock import Clock
+from probe.training.reals import RealStream
+from probe.training.run import Run
+from probe.training.step import Session
+
+
+def open_stream(run: Run) -> RealStream:
+    """Return a run's training images as a stream."""
+    config = run.plan.config
+    assert config.batch is not None
+    return RealStream(
+        run.reals, batch=config.batch, mirror=config.mirror, seed=config.seed,
+        processes=run.ctx.processes, device=run.ctx.device,
+    )  # fmt: skip
+
+
+def open_session(run: Run, clock: Clock) -> Session:
+    """Return what stays the same over the steps of a run."""
+    labels = run.reals.training.labels if run.reals.c_dim else None
+    return Session(
+        config=run.plan.config,
+        ctx=run.ctx,
+        clock=clock,
+        labels=None if labels is None else torch.tensor(labels),
+    )
