@@ -6,6 +6,7 @@ from typing import Any, NoReturn
 
 import yaml
 
+from probe.bank.places import MISTAKEN
 from probe.errors import BankError, printable, shown
 from probe.registry import suggest
 
@@ -126,7 +127,7 @@ def _sentence(error: Any, place: Sequence[Any], known: Mapping[str, Sequence[str
         name = given if isinstance(given, str) else ""
         near = suggest(name, allowed.replace(" or ", ", ").split(", "))
         return f"{path}: {_value(given)} is not one of {allowed}.{near}".removesuffix(".")
-    if kind == "value_error":
+    if kind in ("value_error", MISTAKEN):
         message = error["msg"].removeprefix("Value error, ")
         return f"{path}: {message}" if path else message
     if kind == "string_type" and isinstance(given, int | float):

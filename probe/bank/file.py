@@ -2,20 +2,23 @@
 
 import dataclasses
 import fnmatch
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
 from probe.bank.document import parse, read
-from probe.bank.errors import explain, refuse, repeats
+from probe.bank.errors import Mistake, explain, refuse, repeats
 from probe.bank.lock import pinned, read_lock
-from probe.bank.spec import BackboneSpec, Rename, Weights
+from probe.bank.places import MISTAKEN
+from probe.bank.spec import BackboneSpec, Misplaced, Rename, Weights
 from probe.errors import BankError
 from probe.registry import lookup
 
 FILE_NAME = "modelbank.yaml"
+KNOWN = {"": BackboneSpec, "weights": Weights, "keys": Rename}
 
 
 @dataclass(frozen=True)
@@ -72,6 +75,9 @@ def packaged_bank() -> Path:
 def load_bank(path: Path | None = None) -> Bank:
     """Read and validate a bank file; all mistakes are reported at once, each with its line.
 
+    An entry whose weights name an impossible place is `Misplaced`: it cannot be used, and the
+    others can.
+
     Args:
         path: the file; None finds one (see `find_bank`).
 
@@ -79,7 +85,9 @@ def load_bank(path: Path | None = None) -> Bank:
         BankError: missing, not YAML, or wrong entries; or its lock file is wrong.
     """
     path = find_bank() if path is None else path
-    specs = read_specs(path, read(path))
+    specs, found = _validate(path, read(path))
+    if found:
+        refuse(path, found)
     locked = read_lock(path)
     return Bank(path, tuple(pinned(_anchor(spec, path), locked) for spec in specs))
 
@@ -94,23 +102,65 @@ def read_specs(path: Path, data: bytes) -> tuple[BackboneSpec, ...]:
     Raises:
         BankError: not YAML, or wrong entries; every mistake with its line.
     """
+    specs, found = _validate(path, data)
+    if found:
+        refuse(path, found)
+    for spec in specs:
+        if isinstance(spec.weights, Misplaced):
+            raise BankError(f"{spec.weights.mistake}.")
+    return specs
+
+
+def _validate(path: Path, data: bytes) -> tuple[tuple[BackboneSpec, ...], list[Mistake]]:
+    """Return a bank's entries, and what is wrong with them besides places of weights."""
     root, entries = parse(path, data)
     found = repeats(root, entries)
+    read = TypeAdapter(tuple[BackboneSpec, ...]).validate_python
     specs: tuple[BackboneSpec, ...] = ()
     try:
-        specs = TypeAdapter(tuple[BackboneSpec, ...]).validate_python(entries)
+        specs = read(entries)
     except ValidationError as error:
-        known = {"": BackboneSpec, "weights": Weights, "keys": Rename}
-        fields = {key: [f.name for f in dataclasses.fields(kind)] for key, kind in known.items()}
-        found += explain(error.errors(), root, entries, fields)
+        fields = {key: [f.name for f in dataclasses.fields(kind)] for key, kind in KNOWN.items()}
+        errors = error.errors()
+        if all(e["type"] == MISTAKEN for e in errors):
+            wrong = {e["loc"][0]: explain([e], root, entries, fields)[0] for e in errors}
+            specs = _misplace(path, entries, wrong)
+        else:
+            found += explain(errors, root, entries, fields)
     judges = [i for i, spec in enumerate(specs) if spec.role == "evaluator"]
     for i in judges[1:]:
         line = root.value[i].start_mark.line + 1
         first = specs[judges[0]].name
         found.append((line, f"{specs[i].name}: the evaluator is '{first}' already; there is one"))
-    if found:
-        refuse(path, found)
-    return specs
+    return specs, found
+
+
+def _misplace(
+    path: Path, entries: Sequence[Any], wrong: Mapping[int, Mistake]
+) -> tuple[BackboneSpec, ...]:
+    """Return entries of which some name an impossible place, and are right otherwise.
+
+    Args:
+        path: what to call the file.
+        entries: plain values.
+        wrong: number of an entry → what is wrong with its place.
+
+    Raises:
+        ValidationError: they are not right otherwise.
+    """
+    somewhere = {"hub": {"hub": "a/b"}, "url": {"url": "http://a/b"},
+                 "package": {"package": "a", "file": "b"}, "file": {"file": "b"}}  # fmt: skip
+    read, specs = TypeAdapter(BackboneSpec).validate_python, []
+    for number, entry in enumerate(entries):
+        if number not in wrong:
+            specs.append(read(entry))
+            continue
+        meant = next(kind for kind in somewhere if kind in entry["weights"])
+        line, text = wrong[number]
+        weights = Misplaced(mistake=f"{path}:{line}: {text}", meant=meant)
+        spec = read({**entry, "weights": somewhere[meant]})
+        specs.append(dataclasses.replace(spec, weights=weights))
+    return tuple(specs)
 
 
 def _anchor(spec: BackboneSpec, path: Path) -> BackboneSpec:

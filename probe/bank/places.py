@@ -6,8 +6,19 @@ from typing import Annotated
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator
+from pydantic_core import PydanticCustomError
 
 from probe.errors import shown
+
+MISTAKEN = "place"  # the type of such errors
+
+
+def mistaken_place(text: str) -> PydanticCustomError:
+    """Return the error for a place that nothing can be looked for in.
+
+    It concerns its entry alone: the others of the bank can be used.
+    """
+    return PydanticCustomError(MISTAKEN, "{text}", {"text": text})
 
 
 def _repository(text: str) -> str:
@@ -15,7 +26,7 @@ def _repository(text: str) -> str:
     part = r"[A-Za-z0-9_](?:[\w.-]*[A-Za-z0-9_])?"
     named = re.fullmatch(f"(?:{part}/)?{part}", text, re.ASCII) and len(text) <= 96
     if not named or text.endswith(".git") or "--" in text or ".." in text:
-        raise ValueError(
+        raise mistaken_place(
             f"{shown(text)} is not a hub repository; write org/name, as in timm/resnet18.a1_in1k"
         )
     return text
@@ -37,7 +48,7 @@ def _address(text: str) -> str:
         or name in ("", "..")
         or not re.fullmatch(r"[!-~]+", text)
     ):
-        raise ValueError(
+        raise mistaken_place(
             f"{shown(text)} is not the address of a file; write https://HOST/PATH/FILE"
         )
     return text
@@ -45,13 +56,13 @@ def _address(text: str) -> str:
 
 def _package(text: str) -> str:
     if not re.fullmatch(r"[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?", text):
-        raise ValueError(f"{shown(text)} is not a package name; write it as pip does")
+        raise mistaken_place(f"{shown(text)} is not a package name; write it as pip does")
     return text
 
 
 def _version(text: str) -> str:
     if not re.fullmatch(r"[A-Za-z0-9](?:[A-Za-z0-9.!+_-]*[A-Za-z0-9])?", text):
-        raise ValueError(f"{shown(text)} is not a version; write it as pip does, as in 1.0.1")
+        raise mistaken_place(f"{shown(text)} is not a version; write it as pip does, as in 1.0.1")
     return text
 
 
@@ -59,9 +70,9 @@ def _file(text: str) -> str:
     try:
         Path(text).expanduser()
     except RuntimeError as error:
-        raise ValueError(f"{shown(text)} names a user who does not exist") from error
+        raise mistaken_place(f"{shown(text)} names a user who does not exist") from error
     if not text or text.endswith("/"):
-        raise ValueError(f"{shown(text)} is not a file name")
+        raise mistaken_place(f"{shown(text)} is not a file name")
     return text
 
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
-from probe.bank.places import Address, File, Package, Repository, Version, is_inside
+from probe.bank.places import Address, File, Package, Repository, Version, is_inside, mistaken_place
 
 # Before 0.2 candidates were called discriminators.
 _CURRENT = BeforeValidator(lambda role: "candidate" if role == "discriminator" else role)
@@ -70,7 +70,9 @@ class Weights:
         if self.version is not None and self.package is None:
             raise ValueError("'version' goes with 'package'")
         if self.file is not None and places[0] != "file" and not is_inside(self.file):
-            raise ValueError(f"'file' must stay inside the {places[0]}: no '..', no leading '/'")
+            raise mistaken_place(
+                f"'file' must stay inside the {places[0]}: no '..', no leading '/'"
+            )
 
     @property
     def kind(self) -> str:
@@ -79,6 +81,27 @@ class Weights:
             if getattr(self, name) is not None:
                 return name
         return "file" if self.random is None else "random"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Misplaced(Weights):
+    """Weights in a place that is written wrongly; no bank can hold these itself.
+
+    Attributes:
+        mistake: what is wrong, with the bank's line.
+        meant: the kind of place.
+    """
+
+    mistake: str
+    meant: str
+
+    def __post_init__(self) -> None:
+        """Take it as it is."""
+
+    @property
+    def kind(self) -> str:
+        """Which place was meant."""
+        return self.meant
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -21,6 +21,7 @@ BankPath = Annotated[
 def list_entries(bank: BankPath = None) -> None:
     """List the entries and whether their weights are here."""
     from probe.bank.file import load_bank
+    from probe.bank.spec import Misplaced
     from probe.reports.text import text_table
 
     found = load_bank(bank)
@@ -28,6 +29,9 @@ def list_entries(bank: BankPath = None) -> None:
     headings = ("backbone", "weights", "role", "task", "pretraining data", "weights licence")
     show_view(text_table(headings, rows, kept=3))
     say(f"{len(rows)} entries of {found.path}", err=True)
+    for spec in found.specs:
+        if isinstance(spec.weights, Misplaced):
+            say(spec.weights.mistake, err=True)
 
 
 def _weights(spec: "BackboneSpec") -> str:

@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import random
+import re
 import resource
 import signal
 import socket
@@ -202,10 +203,24 @@ PLACES = {
 def test_a_place_that_cannot_be_is_named_with_its_line(cli, tmp_path, place):
     path = tmp_path / "bank.yaml"
     path.write_text("# mine\n\n" + ENTRY.replace("{hub: timm/resnet18.a1_in1k}", place))
-    for command in (("list",), ("show", "one"), ("check",), ("fetch",)):
-        result = cli("bank", *command, "--bank", path)
-        assert result.code == 1 and result.err.startswith(f"Error: {path}:6: one: weights"), place
-        assert PLACES[place] in result.err and "pip install" not in result.err
+    for command in ("list", "check", "fetch"):
+        result = cli("bank", command, "--bank", path)
+        shown = " ".join((result.out + result.err).split())
+        assert result.code == (0 if command == "list" else 3), place
+        assert f"{path}:6: one: weights" in shown, place
+        assert PLACES[place] in shown and "pip install" not in shown
+    assert cli("bank", "show", "one", "--bank", path).code == 0
+
+
+def test_an_impossible_place_is_a_row_and_the_others_are_ranked(cli, bank, reals, fakes):
+    text = bank.read_text("utf-8")
+    bank.write_text(text + ENTRY.replace("{hub: timm/resnet18.a1_in1k}", "{hub: 'https://x/y'}"))
+    result = cli("rank", "--real", reals, "--gen", fakes, "--bank", bank, "--format", "json")
+    rows = {row["name"]: row for row in json.loads(result.out)["rows"]}
+    assert result.code == 3 and rows["colour"]["rank"] == 1
+    assert rows["one"]["status"] == "unavailable"
+    found = r"bank\.yaml:\d+: one: weights\.hub: .* is not a hub repository"
+    assert re.search(found, rows["one"]["reason"])
 
 
 SCRIPTED = """

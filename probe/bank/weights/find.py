@@ -8,7 +8,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from probe.bank.spec import BackboneSpec
+from probe.bank.spec import BackboneSpec, Misplaced
 from probe.bank.weights.download import fetch, hub_cache, hub_file, torch_cache_path
 from probe.errors import BackboneUnavailable, ProbeError
 from probe.files import digest_bytes, digest_file, digest_json
@@ -31,6 +31,8 @@ def find_weights(spec: BackboneSpec, *, offline: bool) -> Path:
     Raises:
         BackboneUnavailable: not here, with the command that gets it.
     """
+    if isinstance(spec.weights, Misplaced):
+        raise BackboneUnavailable(spec.weights.mistake, "correct the entry")
     try:
         path = PLACES[spec.weights.kind](spec)
     except ProbeError:
