@@ -97,7 +97,6 @@ class Scores:
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values, ready for JSON: one record per image, and one per backbone."""
-        good = [v for v in self.backbones if v.probabilities is not None]
         backbones = []
         for verdicts in self.backbones:
             record = asdict(verdicts)
@@ -107,8 +106,14 @@ class Scores:
             {
                 "image": name,
                 "in_run": bool(self.in_run[i]),
-                "probabilities": {v.name: float(v.probabilities[i]) for v in good},
-                "logits": {v.name: float(v.logits[i]) for v in good},
+                "probabilities": {
+                    v.name: float(v.probabilities[i])
+                    for v in self.backbones
+                    if v.probabilities is not None
+                },
+                "logits": {
+                    v.name: float(v.logits[i]) for v in self.backbones if v.logits is not None
+                },
             }
             for i, name in enumerate(self.images)
         ]
@@ -145,14 +150,18 @@ class Scores:
                     "generated": v.probabilities > self.threshold,
                     "in_run": self.in_run,
                     "threshold": self.threshold,
-                    "false_positive_rate": v.false_positive_rate.value,
-                    "false_negative_rate": v.false_negative_rate.value,
+                    "false_positive_rate": _value(v.false_positive_rate),
+                    "false_negative_rate": _value(v.false_negative_rate),
                 }
             )
             for v in self.backbones
             if v.probabilities is not None
         ]
         return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=columns)
+
+
+def _value(rate: ErrorRate | None) -> float | None:
+    return None if rate is None else rate.value
 
 
 def score(

@@ -54,7 +54,6 @@ def train(run: Run, state: TrainState) -> Path:
             weight became NaN or infinite; the last good state is kept.
     """
     config, processes = run.plan.config, run.ctx.processes
-    assert config.batch is not None
     fresh = not resume(run, state)
     clock = Clock(run.ctx.device)
     stream, session = open_stream(run), open_session(run, clock)
