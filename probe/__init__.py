@@ -66,11 +66,13 @@ _PUBLIC = {
 __all__ = [*_PUBLIC, "__version__"]  # pyright: ignore[reportUnsupportedDunderAll]
 
 
-def __getattr__(name: str) -> Any:
-    """Import a public name from its room on first use."""
-    if name not in _PUBLIC:
-        raise AttributeError(f"module 'probe' has no attribute '{name}'")
-    return getattr(import_module(_PUBLIC[name]), name)
+if not TYPE_CHECKING:  # which would take every misspelt name for one of these
+
+    def __getattr__(name: str) -> Any:
+        """Import a public name from its room on first use."""
+        if name not in _PUBLIC:
+            raise AttributeError(f"module 'probe' has no attribute '{name}'")
+        return getattr(import_module(_PUBLIC[name]), name)
 
 
 def __dir__() -> list[str]:
