@@ -1,5 +1,5 @@
 # make demo   a leaderboard on bundled images, nothing of yours needed
-# make test   lint and the whole test suite
+# make test   lint, types and the whole test suite
 # make attack hostile files, kills and flipped bits, many more of them than `make test` tries
 # make lowest the demo and the quick tests with the oldest libraries that pyproject.toml allows
 # make docs   the documentation, as build/docs/index.html
@@ -21,6 +21,7 @@ demo: .venv/ready
 test: .venv/ready
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
+	$(BIN)/pyright
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2
 
 attack: .venv/ready

@@ -9,7 +9,31 @@ importing `probe` costs nothing.
 """
 
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:  # for editors and type checkers, which cannot follow `__getattr__`
+    from probe.api.doctor import doctor as doctor
+    from probe.api.export import export as export
+    from probe.api.generate import generate as generate
+    from probe.api.generate import inspect as inspect
+    from probe.api.metrics import measure as measure
+    from probe.api.rank import rank as rank
+    from probe.api.report import report as report
+    from probe.api.score import score as score
+    from probe.api.train import train as train
+    from probe.bank.file import load_bank as load_bank
+    from probe.errors import ProbeError as ProbeError
+    from probe.generators.config import SampleOptions as SampleOptions
+    from probe.generators.files.formats import load_generator as load_generator
+    from probe.images.base import ImageSource as ImageSource
+    from probe.images.open import open_images as open_images
+    from probe.metrics.config import MeasureOptions as MeasureOptions
+    from probe.metrics.record import Measurement as Measurement
+    from probe.probing.config import RankOptions as RankOptions
+    from probe.probing.leaderboard import Leaderboard as Leaderboard
+    from probe.probing.rank import Ranking as Ranking
+    from probe.scoring.score import Scores as Scores
+    from probe.training.config import TrainConfig as TrainConfig
 
 __version__ = "0.1.0"
 
@@ -38,14 +62,17 @@ _PUBLIC = {
     "train": "probe.api.train",
 }
 
-__all__ = [*_PUBLIC, "__version__"]
+# Type checkers find the names among the imports above.
+__all__ = [*_PUBLIC, "__version__"]  # pyright: ignore[reportUnsupportedDunderAll]
 
 
-def __getattr__(name: str) -> Any:
-    """Import a public name from its room on first use."""
-    if name not in _PUBLIC:
-        raise AttributeError(f"module 'probe' has no attribute '{name}'")
-    return getattr(import_module(_PUBLIC[name]), name)
+if not TYPE_CHECKING:  # which would take every misspelt name for one of these
+
+    def __getattr__(name: str) -> Any:
+        """Import a public name from its room on first use."""
+        if name not in _PUBLIC:
+            raise AttributeError(f"module 'probe' has no attribute '{name}'")
+        return getattr(import_module(_PUBLIC[name]), name)
 
 
 def __dir__() -> list[str]:

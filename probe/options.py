@@ -43,14 +43,21 @@ class Range:
         Raises:
             UsageError: names flag, range and value.
         """
-        right = isinstance(value, Integral if whole else Real) and not isinstance(value, bool)
         # No comparison holds for NaN.
-        if right and self.least <= value <= self.most and (value > self.least or not self.is_open):
+        if (
+            _is_number(value, whole=whole)
+            and self.least <= value <= self.most
+            and (value > self.least or not self.is_open)
+        ):
             return
         large = isinstance(value, int) and abs(value) >= 10**DIGITS
         given = f"one of more than {DIGITS} digits" if large else printable(str(value), DIGITS)
         kind = "a whole number" if whole else "a number"
         raise UsageError(f"{flag}: must be {kind} {self}, not {given}.")
+
+
+def _is_number(value: Any, *, whole: bool) -> bool:
+    return isinstance(value, Integral if whole else Real) and not isinstance(value, bool)
 
 
 SEEDS = Range(0, 2**31 - 1)

@@ -4,7 +4,7 @@ import functools
 import json
 import stat
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, TypeVar, overload
 
 from pydantic import PlainValidator, TypeAdapter, ValidationError
 
@@ -27,7 +27,15 @@ def _text(value: Any) -> str:
 Text = Annotated[str, PlainValidator(_text)]
 
 
-def read_record(path: Path, kind: type[T], remedy: str) -> T:
+@overload
+def read_record(path: Path, kind: type[T], remedy: str) -> T: ...
+
+
+@overload
+def read_record(path: Path, kind: Any, remedy: str) -> Any: ...  # an annotated type is no `type`
+
+
+def read_record(path: Path, kind: Any, remedy: str) -> Any:
     """Return what an earlier command wrote as JSON, provided that it has the shape of `kind`.
 
     Args:

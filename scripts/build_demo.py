@@ -43,7 +43,9 @@ def read_emoji(tarball: Path) -> dict[str, bytes]:
             wanted = member.isfile() and member.name.startswith(FOLDER) and name.endswith(".png")
             if not wanted or SKIN_TONE.search(name):
                 continue
-            emoji = Image.open(io.BytesIO(archive.extractfile(member).read())).convert("RGBA")
+            file = archive.extractfile(member)
+            assert file is not None  # a regular file
+            emoji = Image.open(io.BytesIO(file.read())).convert("RGBA")
             over_white = Image.new("RGBA", emoji.size, "white")
             over_white.alpha_composite(emoji)
             buffer = io.BytesIO()
@@ -61,7 +63,7 @@ def write_zip(path: Path, images: dict[str, bytes]) -> None:
 
 def main() -> None:
     """Build both zips."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
     parser.add_argument("--out", type=Path, required=True)
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:

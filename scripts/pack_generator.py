@@ -17,7 +17,7 @@ from probe.generators.files.snapshot import save_snapshot
 
 def main() -> None:
     """Pack one snapshot."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
     parser.add_argument("snapshot", type=Path)
     parser.add_argument("packed", type=Path)
     arguments = parser.parse_args()

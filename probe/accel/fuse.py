@@ -26,8 +26,9 @@ def fuse_activations(network: nn.Module, size: int) -> None:
 def _fuse(network: nn.Module, convolution_name: str, activation_name: str) -> Undo | None:
     convolution = network.get_submodule(convolution_name)
     activation = network.get_submodule(activation_name)
-    plain = type(convolution) is nn.Conv2d and convolution.padding_mode == "zeros"
-    if not plain or isinstance(convolution.padding, str):
+    if type(convolution) is not nn.Conv2d or convolution.padding_mode != "zeros":
+        return None
+    if isinstance(convolution.padding, str):
         return None  # it pads in a way of its own, as TensorFlow's does
     replace(network, convolution_name, ActivatedConvolution(convolution, activation))
     replace(network, activation_name, nn.Identity())
@@ -47,7 +48,7 @@ class ActivatedConvolution(nn.Module):
     and no public name for it.
     """
 
-    def __init__(self, convolution: nn.Conv2d, activation: nn.ReLU | nn.ReLU6) -> None:
+    def __init__(self, convolution: nn.Conv2d, activation: nn.Module) -> None:
         super().__init__()
         self.convolution, self.activation = convolution, activation
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TypeGuard
 
 import numpy as np
 import torch
@@ -25,6 +26,10 @@ def say_what_runs(gen: str, sample: SampleOptions, on_event: OnEvent) -> None:
         on_event(Note(text))
 
 
+def _is_source(given: object) -> TypeGuard[ImageSource]:
+    return hasattr(given, "load")
+
+
 def open_given(images: Images, name: str) -> ImageSource:
     """Return images, whatever they are given as."""
     if isinstance(images, str | Path):
@@ -44,7 +49,7 @@ def open_fakes_given(
     if isinstance(gen, str | Path):
         say_what_runs(str(gen), drawing.sample, on_event)
         return open_fakes(str(gen), reals, drawing)
-    if hasattr(gen, "load") or not callable(gen):
+    if _is_source(gen) or not callable(gen):
         return open_given(gen, "gen")
     name = getattr(gen, "__name__", type(gen).__name__)
     return CallableSource(gen, name=name, count=drawing.count, seed=drawing.seed)
@@ -54,7 +59,7 @@ def open_files_given(images: Images | Sequence[Path | str]) -> ImageSource:
     """Open a folder, a zip, image files, or what is open already."""
     if isinstance(images, str | Path):
         images = [images]
-    if not isinstance(images, list | tuple):
+    if not isinstance(images, Sequence):
         return open_given(images, "images")
     paths = [Path(path) for path in images]
     if missing := [path for path in paths if not path.exists()]:

@@ -152,7 +152,7 @@ def _timm(model: str) -> dict[str, Any]:
     if model not in known:
         raise _wrong(f"timm {timm.__version__} has no weights", model, known)
     config = timm.get_pretrained_cfg(model)
-    if not config.hf_hub_id:
+    if config is None or not config.hf_hub_id:
         raise UsageError(f"timm knows no hub repository of {model}; write the entry by hand.")
     return {
         "source": "timm",
@@ -181,7 +181,9 @@ def _open_clip(reference: str) -> dict[str, Any]:
         raise _wrong(f"open_clip {open_clip.__version__} has no hub weights", reference, pairs)
     # The same weights under another activation are another network.
     quick = config.get("quick_gelu") and not model.endswith("-quickgelu")
-    size = open_clip.get_model_config(model)["vision_cfg"]["image_size"]
+    described = open_clip.get_model_config(model)
+    assert described is not None  # the model is listed
+    size = described["vision_cfg"]["image_size"]
     return {
         "source": "open_clip",
         "model": f"{model}-quickgelu" if quick else model,

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib import metadata
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import nn
@@ -110,19 +110,19 @@ def _statistics(
     return mean, std
 
 
-class FeatureNetwork(Protocol):
+class FeatureNetwork(nn.Module):
     """What a source builds: a frozen module in eval mode with two ways to run it."""
 
     def pool(self, x: torch.Tensor) -> torch.Tensor:
         """Normalised input (N, 3, S, S) → pooled feature (N, d), any float dtype."""
-        ...
+        raise NotImplementedError
 
     def levels(self, x: torch.Tensor) -> tuple[Sequence[torch.Tensor], torch.Tensor]:
         """Normalised input → the tapped maps (N, C, H, W), shallow to deep, and the pooled feature.
 
         One pass. Any float dtype.
         """
-        ...
+        raise NotImplementedError
 
 
 class Backbone(nn.Module):
@@ -140,7 +140,7 @@ class Backbone(nn.Module):
     def __init__(
         self,
         name: str,
-        network: nn.Module,
+        network: FeatureNetwork,
         input: InputSpec,
         *,
         dim: int,

@@ -11,17 +11,17 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from probe.bank.base import InputSpec, normalise, resize
+from probe.bank.base import FeatureNetwork, InputSpec, normalise, resize
 from probe.bank.weights.find import bn_indices
 from probe.devices import autocast, choose_precision
 from probe.errors import BackboneUnavailable
 from probe.images.base import ImageSource
 
 
-class WithoutStatistics(nn.Module):
+class WithoutStatistics(FeatureNetwork):
     """A random network whose BatchNorm statistics were never set: to be looked at, not used."""
 
-    def __init__(self, network: nn.Module, name: str) -> None:
+    def __init__(self, network: FeatureNetwork, name: str) -> None:
         super().__init__()
         self.network, self.name = network, name
 
@@ -55,7 +55,7 @@ def bn_pixels(images: ImageSource | torch.Tensor) -> torch.Tensor:
 
 @torch.no_grad()
 def set_statistics(
-    network: nn.Module, images: torch.Tensor, spec: InputSpec, *, precision: str = "auto"
+    network: FeatureNetwork, images: torch.Tensor, spec: InputSpec, *, precision: str = "auto"
 ) -> None:
     """Set every BatchNorm's running statistics to those of some images.
 

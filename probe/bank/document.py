@@ -69,9 +69,10 @@ def parse(path: Path, data: bytes) -> tuple[yaml.SequenceNode, list[Any]]:
 def _compose(path: Path, data: bytes) -> yaml.Node | None:
     try:
         text = data.decode("utf-8-sig")
-        return yaml.compose(text, Loader=yaml.SafeLoader)
     except UnicodeDecodeError as error:
         raise BankError(f"{path}: not a text file in UTF-8.") from error
+    try:
+        return yaml.compose(text, Loader=yaml.SafeLoader)
     except yaml.reader.ReaderError as error:
         line = text.count("\n", 0, error.position) + 1
         raise BankError(

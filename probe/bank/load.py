@@ -10,7 +10,7 @@ from torch import nn
 
 from probe.accel.fold import fold_batchnorm
 from probe.accel.fuse import fuse_activations
-from probe.bank.base import Backbone, InputSpec
+from probe.bank.base import Backbone, FeatureNetwork, InputSpec
 from probe.bank.batchnorm import WithoutStatistics, bn_pixels, has_batchnorm, set_statistics
 from probe.bank.size import bounded_size
 from probe.bank.spec import BackboneSpec
@@ -20,13 +20,13 @@ from probe.images.base import ImageSource
 from probe.registry import lookup
 from probe.streams import stream_seed
 
-Build = Callable[[BackboneSpec, Path | None], nn.Module]
+Build = Callable[[BackboneSpec, Path | None], FeatureNetwork]
 
 
 def _source(module: str) -> Build:
     """Return a source's `build`, importing its library only when it is used."""
 
-    def build(spec: BackboneSpec, path: Path | None) -> nn.Module:
+    def build(spec: BackboneSpec, path: Path | None) -> FeatureNetwork:
         return import_module(f"probe.bank.sources.{module}").build(spec, path)
 
     return build
@@ -133,7 +133,7 @@ def _require_finite(network: nn.Module, path: Path) -> None:
 
 
 @torch.inference_mode()
-def wrap(spec: BackboneSpec, network: nn.Module) -> Backbone:
+def wrap(spec: BackboneSpec, network: FeatureNetwork) -> Backbone:
     """Return a built network as a `Backbone` with its dims declared, found by one small pass.
 
     Raises:

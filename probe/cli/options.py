@@ -72,7 +72,7 @@ def with_options(
             chosen = {field.name: values.pop(field.name) for field in fields(options)}
             return command(**values, **{parameter: options(**chosen)})
 
-        wrapper.__signature__ = signature.replace(parameters=[*own, *derived])  # type: ignore[attr-defined]
+        vars(wrapper)["__signature__"] = signature.replace(parameters=[*own, *derived])
         return wrapper
 
     return decorate

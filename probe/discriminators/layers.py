@@ -14,6 +14,8 @@ TAPS = (1, 3, 3, 1)
 class ConvLayer(nn.Module):
     """Equalised convolution, optionally pre-filtered and halved; (N, I, H, W) → (N, O, ·, ·)."""
 
+    resample_filter: torch.Tensor
+
     def __init__(
         self,
         in_channels: int,

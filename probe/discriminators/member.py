@@ -199,7 +199,7 @@ def vision_member(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(stream_seed(options.seed, "head", backbone.name))
         head = Head(backbone.map_shapes, backbone.dim, c_dim=c_dim, norm=options.norm)
-    network = VisionNetwork(backbone, head.to(device, memory_format=torch.channels_last))
+    network = VisionNetwork(backbone, head.to(device).to(memory_format=torch.channels_last))
     optimizer = make_adam(network, options.lr, options.r1_interval)
     target = SMOOTHED if smooth else 1.0
     return Member(backbone.name, network, optimizer, options, target=target)

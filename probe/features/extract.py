@@ -87,7 +87,7 @@ class BackbonePool:
     def get(self, name: str) -> Backbone:
         """Return the backbone on the device, channels_last."""
         if name not in self._kept:
-            backbone = self._load(name).to(self._device, memory_format=torch.channels_last)
+            backbone = self._load(name).to(self._device).to(memory_format=torch.channels_last)
             size = 4 * backbone.parameter_count
             most = POOL_BYTES
             if self._device.type == "cuda":

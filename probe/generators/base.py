@@ -1,7 +1,7 @@
 """The contract of a generator network."""
 
-from collections.abc import Sequence
-from typing import Protocol
+from collections.abc import Iterator, Sequence
+from typing import Any, Protocol, Self
 
 import torch
 
@@ -20,6 +20,14 @@ class Generator(Protocol):
     c_dim: int
     img_resolution: int
     img_channels: int
+
+    def to(self, *args: Any, **kwargs: Any) -> Self:
+        """Move or cast, as `torch.nn.Module.to` does; returns itself."""
+        ...
+
+    def parameters(self) -> Iterator[torch.nn.Parameter]:
+        """Yield the weights."""
+        ...
 
     def __call__(
         self,

@@ -97,7 +97,7 @@ def open_by_seed(gen: str, *, sample: SampleOptions, device: torch.device) -> Dr
         _no_sampling(gen, "is a function of your own", sample)
         return _call_each(import_function(gen), gen)
     checkpoint = load_generator(gen, run_code=sample.run_code, z_dim=sample.z_dim)
-    generator = checkpoint.generator.to(device, memory_format=torch.channels_last)
+    generator = checkpoint.generator.to(device).to(memory_format=torch.channels_last)
     check_class(generator, sample.class_index, gen)
 
     def classes_of(seeds: Sequence[int]) -> list[int] | None:

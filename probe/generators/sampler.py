@@ -143,7 +143,7 @@ class GeneratorSource:
         self.checkpoint, self.name, self.count = checkpoint, name, count
         self.seed, self.psi, self.noise = seed, sample.trunc, sample.noise
         self.device = device or torch.device("cpu")
-        self._generator = checkpoint.generator.to(self.device, memory_format=torch.channels_last)
+        self._generator = checkpoint.generator.to(self.device).to(memory_format=torch.channels_last)
         self.labels = self._draw_labels(labels, sample.class_index)
 
     def _draw_labels(

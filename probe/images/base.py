@@ -65,12 +65,12 @@ class ImageSource(Protocol):
 
     Indices run from 0 to `len(source) - 1` in an order that depends on the content alone (sorted
     names, seeds), never on the file system.
-
-    Attributes:
-        name: what the user typed, for messages.
     """
 
-    name: str
+    @property
+    def name(self) -> str:
+        """What the user typed, for messages."""
+        ...
 
     @property
     def labels(self) -> Sequence[int] | None:

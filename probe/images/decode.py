@@ -11,6 +11,7 @@ from types import MappingProxyType
 
 import numpy as np
 from PIL import Image
+from PIL.ImageFile import ImageFile
 
 from probe.errors import BrokenImageError
 from probe.images.base import Broken
@@ -91,7 +92,7 @@ def deep_values(data: bytes) -> tuple[str, Extent] | None:
 
 
 @contextmanager
-def _room_for(image: Image.Image) -> Iterator[None]:
+def _room_for(image: ImageFile) -> Iterator[None]:
     """Hold the memory that decoding an image takes; a JPEG that is too large is scaled down.
 
     Raises:
@@ -112,7 +113,7 @@ def _room_for(image: Image.Image) -> Iterator[None]:
         yield
 
 
-def _cost(image: Image.Image, scale: int) -> int:
+def _cost(image: ImageFile, scale: int) -> int:
     """Return how many bytes decoding takes at most, for an image that is not decoded yet."""
     each = PLAIN + CODECS.get(image.format or "", 0)
     if image.format == "TIFF" or ("exif" in image.info and _orientation(image) in TURNS):
@@ -150,7 +151,7 @@ def _why_undecoded(error: Exception) -> str:
     return "truncated or damaged file"
 
 
-def _upright_rgb(image: Image.Image, data: bytes, spans: Spans) -> Image.Image:
+def _upright_rgb(image: ImageFile, data: bytes, spans: Spans) -> Image.Image:
     with _failures_named(_why_undecoded):
         if kind_of(image) is not None:
             narrow = to_8_bits(image, data, spans)

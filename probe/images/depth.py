@@ -4,6 +4,7 @@ A file does not say which part of its range it uses: cameras write 12 bits into 
 into 16 or 32, networks floats from -1 to 1. What a set's values reach says it; see `span_of`.
 """
 
+import io
 import re
 import sys
 from collections.abc import Mapping, Sequence
@@ -12,6 +13,8 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
+from PIL.ImageFile import ImageFile
+from PIL.TiffImagePlugin import TiffImageFile
 
 from probe.errors import BrokenImageError
 from probe.images.encoded import BITS, SAMPLE_FORMAT, open_image, unsupported
@@ -78,7 +81,7 @@ class Extent:
 Spans = Mapping[str, Span]  # kind (see `kind_of`) → the span of a set's values of that kind
 
 
-def kind_of(image: Image.Image) -> str | None:
+def kind_of(image: ImageFile) -> str | None:
     """Return the type of an image's values, as numpy calls it; None for plain 8-bit ones.
 
     Args:
@@ -96,7 +99,7 @@ def kind_of(image: Image.Image) -> str | None:
     return "uint16" if _is_deep_colour(_rawmodes(image)) or _unread(image) else None
 
 
-def values_of(image: Image.Image, data: bytes) -> np.ndarray:
+def values_of(image: ImageFile, data: bytes) -> np.ndarray:
     """Decode an image of more than 8 bits.
 
     Args:
@@ -166,7 +169,7 @@ def span_of(kind: str, extent: Extent) -> Span:
     return Span(bottom, bottom + 2.0**bits - step)
 
 
-def to_8_bits(image: Image.Image, data: bytes, spans: Spans) -> Image.Image:
+def to_8_bits(image: ImageFile, data: bytes, spans: Spans) -> Image.Image:
     """Decode an image of more than 8 bits, and scale it to 8.
 
     Args:
@@ -221,9 +224,10 @@ def _scale(values: np.ndarray, span: Span) -> np.ndarray:
     return ((values - span.low) * (255 / (span.high - span.low))).round().astype(np.uint8)
 
 
-def _tag(image: Image.Image, tag: int) -> tuple[object, ...]:
+def _tag(image: ImageFile, tag: int) -> tuple[object, ...]:
     """Return the values of a TIFF's tag."""
-    found = image.tag_v2.get(tag, ())  # type: ignore[attr-defined]
+    assert isinstance(image, TiffImageFile)
+    found = image.tag_v2.get(tag, ())
     return found if isinstance(found, tuple) else (found,)
 
 
@@ -231,7 +235,7 @@ def _is_deep_colour(rawmodes: Sequence[str]) -> bool:
     return bool(rawmodes) and all(m == GREY_ALPHA or DEEP_COLOUR.fullmatch(m) for m in rawmodes)
 
 
-def _rawmodes(image: Image.Image) -> list[str]:
+def _rawmodes(image: ImageFile) -> list[str]:
     """Return how the samples of each tile are packed, corrected where Pillow is mistaken."""
     tiles = getattr(image, "tile", ())
     modes = [_rawmode(tile.args) for tile in tiles]
@@ -242,12 +246,13 @@ def _rawmodes(image: Image.Image) -> list[str]:
     if _is_packed(image):  # libtiff returns this machine's order, not the file's
         return [NUMBERS.sub(r"\1N\2", mode) for mode in modes]
     if 16 in _tag(image, BITS):  # planes, which are taken for 8-bit ones
-        order = "L" if image.tag_v2.prefix == b"II" else "B"  # type: ignore[attr-defined]
+        assert isinstance(image, TiffImageFile)
+        order = "L" if image.tag_v2.prefix == b"II" else "B"
         return [f"{mode};16{order}" if mode in tuple("RGBA") else mode for mode in modes]
     return modes
 
 
-def _unread(image: Image.Image) -> str | None:
+def _unread(image: ImageFile) -> str | None:
     """Return what an image is, if it has colours of 16 bits of which Pillow has the upper ones."""
     if image.format == "JPEG2000":  # and Pillow rounds what is nearly white up to black
         deep = not image.mode.startswith("I") and _jpeg2000_bits(image) > 8
@@ -261,16 +266,17 @@ def _unread(image: Image.Image) -> str | None:
     return None
 
 
-def _jpeg2000_bits(image: Image.Image) -> int:
+def _jpeg2000_bits(image: ImageFile) -> int:
     """Return how many bits the first channel of a JPEG 2000 file has; 0 if it does not say."""
-    data = image.fp.getvalue()  # type: ignore[union-attr]
+    assert isinstance(image.fp, io.BytesIO)  # see `open_image`
+    data = image.fp.getvalue()
     start = data.find(JPEG2000_START)
     return (data[start + JPEG2000_BITS] & 0x7F) + 1 if 0 <= start < len(data) - JPEG2000_BITS else 0
 
 
-def _is_packed(image: Image.Image) -> bool:
+def _is_packed(image: ImageFile) -> bool:
     """Return whether a TIFF is decoded by libtiff."""
-    return image.tile[0].codec_name == "libtiff"  # type: ignore[attr-defined]
+    return image.tile[0].codec_name == "libtiff"
 
 
 def _rawmode(args: object) -> str:
@@ -281,9 +287,9 @@ def _rawmode(args: object) -> str:
 def _read(data: bytes, rawmodes: Sequence[str]) -> np.ndarray:
     """Decode an image whose tiles are packed so, whatever Pillow takes them for."""
     image = open_image(data)
-    image.tile = [  # type: ignore[attr-defined]
+    image.tile = [
         tile if mode == _rawmode(tile.args) else _repacked(tile, mode)
-        for tile, mode in zip(image.tile, rawmodes, strict=True)  # type: ignore[attr-defined]
+        for tile, mode in zip(image.tile, rawmodes, strict=True)
     ]
     return np.asarray(image)
 

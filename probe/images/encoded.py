@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from itertools import chain
 
 from PIL import Image, TiffImagePlugin
+from PIL.ImageFile import ImageFile
 
 from probe.errors import BrokenImageError, printable
 
@@ -113,7 +114,7 @@ def is_image(start: bytes) -> bool:
     return any(magic.match(start) for magic in MAGIC.values())
 
 
-def open_image(data: bytes) -> Image.Image:
+def open_image(data: bytes) -> ImageFile:
     """Open an image without decoding its pixels.
 
     Args:

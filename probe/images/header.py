@@ -3,7 +3,7 @@
 import struct
 
 import numpy as np
-from PIL import Image
+from PIL.ImageFile import ImageFile
 
 from probe.files import digest_bytes
 from probe.images.base import Header
@@ -35,14 +35,14 @@ def read_header(data: bytes) -> Header:
     )
 
 
-def _has_exif(image: Image.Image) -> bool:
+def _has_exif(image: ImageFile) -> bool:
     # A TIFF is made of the same tags as EXIF; only the folder of camera tags is EXIF proper.
     if image.format == "TIFF":
         return EXIF in getattr(image, "tag_v2", {})
     return "exif" in image.info or "Raw profile type exif" in image.info
 
 
-def _is_lossy(image: Image.Image, data: bytes) -> bool:
+def _is_lossy(image: ImageFile, data: bytes) -> bool:
     if image.format == "WEBP":
         return not _webp_is_lossless(data)
     if image.format == "TIFF":

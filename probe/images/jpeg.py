@@ -42,7 +42,7 @@ class JpegMatched:
         return self.source.classes
 
     @property
-    def notes(self) -> list[str]:
+    def notes(self) -> Sequence[str]:
         """The source's notes."""
         return self.source.notes
 

@@ -32,7 +32,7 @@ class Subset:
         return self.source.classes
 
     @property
-    def notes(self) -> list[str]:
+    def notes(self) -> Sequence[str]:
         """The source's."""
         return self.source.notes
 

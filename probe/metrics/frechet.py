@@ -51,7 +51,7 @@ def moments(features: np.ndarray) -> Moments:
 def frechet_distance(real: Moments, fake: Moments) -> float:
     """Return the Fréchet distance, at least 0 but for rounding."""
     shift = float(np.square(real.mean - fake.mean).sum())
-    product = scipy.linalg.svdvals(real.root @ fake.root.T, check_finite=False)
+    product = np.asarray(scipy.linalg.svdvals(real.root @ fake.root.T, check_finite=False))
     return shift + real.variance + fake.variance - 2 * float(product.sum())
 
 

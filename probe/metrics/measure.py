@@ -106,7 +106,7 @@ def measure(
     copies = find_copies(real, fake, measured)
     copies.require(LEAST_IMAGES, (real.name, fake.name), apart=False)
     for spec in specs:
-        described = {"name": spec.name, "role": spec.role, "license": spec.license}
+        described: dict[str, Any] = {"name": spec.name, "role": spec.role, "license": spec.license}
         if spec.name in failures:
             rows.append(Distances(**described, **asdict(failures[spec.name])))
             continue
@@ -164,7 +164,7 @@ def _counts(real: ImageSource, fake: ImageSource, options: MeasureOptions) -> di
 
 def _measure(
     space: FeatureSpace, keys: Mapping[str, list[str]], seed: int, store: FeatureStore
-) -> dict[str, float | None]:
+) -> dict[str, Any]:
     """Return all metrics of one backbone, or recall those very ones."""
     record = {
         "space": space.key,

@@ -89,7 +89,7 @@ def _logits(
     first = next(iter(results.values()))
     logits = np.stack([result.image_logits for result in results.values()])
     known = np.isfinite(logits).all(axis=0)
-    generated = np.arange(len(known)) >= first.n_real
+    generated = np.arange(logits.shape[1]) >= first.n_real
     return logits[:, known], generated[known], first.groups[known]
 
 

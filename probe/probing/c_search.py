@@ -73,7 +73,7 @@ class Folds:
 
     def __init__(self, x: np.ndarray, y: np.ndarray, fold: np.ndarray) -> None:
         self.order = order = np.argsort(fold, kind="stable")
-        self.x = np.empty(x.shape, np.float32)
+        self.x: np.ndarray = np.empty(x.shape, np.float32)
         step = max(1, PIECE_BYTES // self.x[0].nbytes)
         for start in range(0, len(x), step):  # at once, they would be held once more
             self.x[start : start + step] = x[order[start : start + step]]

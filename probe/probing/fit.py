@@ -220,5 +220,6 @@ def reduce(x: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
     """
     if x.shape[1] <= 2 * len(x):
         return x, None
-    basis, coordinates = scipy.linalg.qr(x.T, mode="economic", check_finite=False)
+    factors = scipy.linalg.qr(x.T, mode="economic", check_finite=False)
+    basis, coordinates = map(np.asarray, factors)
     return np.ascontiguousarray(coordinates.T), basis

@@ -16,7 +16,7 @@ from probe.bank.spec import BackboneSpec
 from probe.context import Context
 from probe.devices import choose_precision
 from probe.events import ProbeStarted
-from probe.features.copies import find_copies
+from probe.features.copies import Copies, find_copies
 from probe.features.looks import count_look_alikes
 from probe.features.pair import (
     PairFeatures,
@@ -29,7 +29,7 @@ from probe.features.pair import (
 )
 from probe.features.space import library_versions
 from probe.features.store import FeatureSpace
-from probe.images.audit import audit, jpeg_quality_for
+from probe.images.audit import Finding, audit, jpeg_quality_for
 from probe.images.base import Broken, ImageSource
 from probe.images.decode import describe_broken
 from probe.images.jpeg import JpegMatched
@@ -105,26 +105,14 @@ def rank(
         BackboneUnavailable: no backbone of the bank can run here.
     """
     resolution = options.resolution or fake.resolution
-    orders = draw_orders(real, fake, options.seed)
-    count = min(options.num, len(real), len(fake))
-    if count < LEAST_IMAGES:
-        refuse(real if len(real) <= len(fake) else fake, count, LEAST_IMAGES)
-
-    sample = [orders[c][: min(count, AUDIT_IMAGES)] for c in ("real", "fake")]
-    findings = audit(real, fake, *sample)
-    plain = (real, fake)
-    quality = None
-    if options.match_jpeg:
-        quality = jpeg_quality_for(real, fake, *sample)
-        real, fake = JpegMatched(real, quality), JpegMatched(fake, quality)
-
+    pair = _prepare(real, fake, options)
     found = extract_pair(
-        real,
-        fake,
+        pair.real,
+        pair.fake,
         list({spec.name: spec for spec in (*specs, *joint_with)}.values()),
         Wanted(
-            orders=orders,
-            counts={"real": count, "fake": count},
+            orders=pair.orders,
+            counts={"real": pair.count, "fake": pair.count},
             least=LEAST_IMAGES,
             strict=options.strict,
         ),
@@ -136,18 +124,9 @@ def rank(
     give_back_freed_memory()
     if not found.spaces:
         no_backbone(found.failures)
-    copies = find_copies(real, fake, found)
-    if options.near_duplicates:
-        copies = count_look_alikes(copies, plain, found, ctx)
-    copies.require(LEAST_IMAGES, (real.name, fake.name), apart=True)
-    notes = [f"Warning: {remark}" for remark in copies.remarks()]
-    notes += _notes(options, len(found.keys["real"]), (real, fake), found.broken, quality)
+    copies = _copies(pair, found, options, ctx)
     probes = _Probes(found, copies.groups, options.seed, ctx)
     joined = [spec.name for spec in joint_with if spec.name in found.spaces]
-    if joined:
-        notes.append(
-            f"Each score is that of a joint probe on the backbone and {', '.join(joined)}."
-        )
     setting = Setting(
         failures={name: asdict(failure) for name, failure in found.failures.items()},
         facts={
@@ -155,27 +134,17 @@ def rank(
             for name, space in found.spaces.items()
         },
         resolution=resolution,
-        audit=[asdict(finding) for finding in findings],
-        notes=notes,
-        config={
-            **(config or {}),
-            "options": asdict(options),
-            "precision": choose_precision(ctx.precision, ctx.device),
-            "device": str(ctx.device),
-            "jpeg_quality": quality,
-            "real": {**real.identity(), "images_digest": digest_keys(found.keys["real"])},
-            "fake": {**fake.identity(), "images_digest": digest_keys(found.keys["fake"])},
-            "versions": library_versions(found.spaces.values()),
-            "beside": [spec.name for spec in joint_with],
-            "weights": {name: space.record["weights"] for name, space in found.spaces.items()},
-        },
+        audit=[asdict(finding) for finding in pair.findings],
+        notes=[
+            *(f"Warning: {remark}" for remark in copies.remarks()),
+            *_notes(options, pair, found, joined),
+        ],
+        config={**(config or {}), **_record(options, pair, found, joint_with, ctx)},
     )
     leaderboards, results = {}, {}
     for protocol in options.protocols:
-        scored = {}
-        for name in [spec.name for spec in specs if spec.name in found.spaces]:
-            ctx.tell(ProbeStarted(name, protocol))
-            scored[name] = probes.score([name, *joined], protocol)
+        names = [spec.name for spec in specs if spec.name in found.spaces]
+        scored = {name: probes.score([name, *joined], protocol) for name in names}
         null = probes.null(_best(specs, scored, protocol), protocol)
         leaderboards[protocol] = build_leaderboard(
             specs, scored, null, setting, protocol=protocol, options=options
@@ -190,6 +159,82 @@ def rank(
         spaces={name: space.record for name, space in found.spaces.items()},
         indices=found.indices,
     )
+
+
+@dataclass(frozen=True)
+class _Pair:
+    """The two sets of images, made ready for a ranking.
+
+    Attributes:
+        real: the real images; under `match_jpeg` compressed as the generated ones are.
+        fake: the generated images, likewise.
+        given: both as they were given.
+        orders: "real" and "fake" → the order in which images are tried.
+        count: how many of each kind are wanted.
+        findings: of the audit.
+        quality: of that JPEG compression; None if there is none.
+    """
+
+    real: ImageSource
+    fake: ImageSource
+    given: tuple[ImageSource, ImageSource]
+    orders: dict[str, list[int]]
+    count: int
+    findings: list[Finding]
+    quality: int | None
+
+
+def _prepare(real: ImageSource, fake: ImageSource, options: RankOptions) -> _Pair:
+    """Draw the images, audit them and, under `match_jpeg`, compress both kinds alike.
+
+    Raises:
+        ImagesError: too few images of a class.
+    """
+    orders = draw_orders(real, fake, options.seed)
+    count = min(options.num, len(real), len(fake))
+    if count < LEAST_IMAGES:
+        refuse(real if len(real) <= len(fake) else fake, count, LEAST_IMAGES)
+    sample = [orders[kind][: min(count, AUDIT_IMAGES)] for kind in ("real", "fake")]
+    findings = audit(real, fake, *sample)
+    given, quality = (real, fake), None
+    if options.match_jpeg:
+        quality = jpeg_quality_for(real, fake, *sample)
+        real, fake = JpegMatched(real, quality), JpegMatched(fake, quality)
+    return _Pair(real, fake, given, orders, count, findings, quality)
+
+
+def _copies(pair: _Pair, found: PairFeatures, options: RankOptions, ctx: Context) -> Copies:
+    """Return which images are copies of each other.
+
+    Raises:
+        ImagesError: too few images are in their class alone.
+    """
+    copies = find_copies(pair.real, pair.fake, found)
+    if options.near_duplicates:
+        copies = count_look_alikes(copies, pair.given, found, ctx)
+    copies.require(LEAST_IMAGES, (pair.real.name, pair.fake.name), apart=True)
+    return copies
+
+
+def _record(
+    options: RankOptions,
+    pair: _Pair,
+    found: PairFeatures,
+    joint_with: Sequence[BackboneSpec],
+    ctx: Context,
+) -> dict[str, Any]:
+    """Return what decided the ranking's numbers."""
+    return {
+        "options": asdict(options),
+        "precision": choose_precision(ctx.precision, ctx.device),
+        "device": str(ctx.device),
+        "jpeg_quality": pair.quality,
+        "real": {**pair.real.identity(), "images_digest": digest_keys(found.keys["real"])},
+        "fake": {**pair.fake.identity(), "images_digest": digest_keys(found.keys["fake"])},
+        "versions": library_versions(found.spaces.values()),
+        "beside": [spec.name for spec in joint_with],
+        "weights": {name: space.record["weights"] for name, space in found.spaces.items()},
+    }
 
 
 def _best(specs: Sequence[BackboneSpec], scored: Mapping[str, ProbeResult], protocol: str) -> str:
@@ -221,6 +266,7 @@ class _Probes:
 
     def score(self, names: Sequence[str], protocol: str) -> ProbeResult:
         """Return the result of reals against fakes, the features of several backbones joined."""
+        self.ctx.tell(ProbeStarted(names[0], protocol))
         return self._fit(names, self.found.keys["real"], self.found.keys["fake"], self.groups,
                          protocol)  # fmt: skip
 
@@ -281,14 +327,10 @@ def _side_by_side(spaces: Sequence[FeatureSpace], keys: Sequence[str]) -> np.nda
 
 
 def _notes(
-    options: RankOptions,
-    count: int,
-    sources: tuple[ImageSource, ImageSource],
-    broken: Sequence[Broken],
-    quality: int | None,
+    options: RankOptions, pair: _Pair, found: PairFeatures, joined: Sequence[str]
 ) -> list[str]:
-    """Return what a reader of the leaderboard must know about the images, as sentences."""
-    notes = []
+    """Return what a reader of the leaderboard must know, as sentences."""
+    notes, count, sources = [], len(found.keys["real"]), (pair.real, pair.fake)
     if count < options.num:
         least = min(sources, key=len)
         notes.append(
@@ -296,8 +338,12 @@ def _notes(
             f"({options.num} asked for)."
         )
     notes += [note for source in sources for note in source.notes]
-    if broken:
-        notes.append(describe_broken(broken))
-    if quality is not None:
-        notes.append(f"Reals and fakes were both compressed as JPEG, quality {quality}.")
+    if found.broken:
+        notes.append(describe_broken(found.broken))
+    if pair.quality is not None:
+        notes.append(f"Reals and fakes were both compressed as JPEG, quality {pair.quality}.")
+    if joined:
+        notes.append(
+            f"Each score is that of a joint probe on the backbone and {', '.join(joined)}."
+        )
     return notes

@@ -31,7 +31,7 @@ class Setting:
         config: see `Leaderboard`.
     """
 
-    failures: Mapping[str, Mapping[str, str]]
+    failures: Mapping[str, Mapping[str, Any]]
     facts: Mapping[str, Mapping[str, Any]]
     resolution: int
     audit: list[dict[str, Any]]

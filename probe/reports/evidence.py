@@ -103,7 +103,7 @@ def gather(ranking: Ranking, draw: Draw, read: Read) -> Evidence:
 
 def save_evidence(evidence: Evidence, folder: Path) -> None:
     """Write evidence.safetensors atomically."""
-    tensors = {"mapped": evidence.mapped.astype(np.int64)}
+    tensors: dict[str, np.ndarray] = {"mapped": evidence.mapped.astype(np.int64)}
     for position, data in evidence.pictures.items():
         tensors[f"picture.{position}"] = np.frombuffer(data, np.uint8)
     for name, values in evidence.heights.items():

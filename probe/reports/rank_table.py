@@ -3,7 +3,7 @@
 import io
 from collections.abc import Callable, Mapping, Sequence
 
-from rich.console import Console
+from rich.console import Console, JustifyMethod
 
 from probe.errors import printable
 from probe.files import to_json
@@ -20,7 +20,7 @@ from probe.reports.text import (
 )
 
 # (heading, cell, justify): the leading columns are kept on narrow terminals.
-COLUMNS: tuple[tuple[str, Callable[[Row], str], str], ...] = (
+COLUMNS: tuple[tuple[str, Callable[[Row], str], JustifyMethod], ...] = (
     ("rank", lambda r: _rank(r), "right"),
     ("backbone", lambda r: f"{r.name} *" if r.picked else r.name, "left"),
     ("score [95 %]", lambda r: _interval(r.score, r.score_low, r.score_high), "right"),

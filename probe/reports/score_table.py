@@ -32,19 +32,19 @@ def remarks(scores: Scores) -> list[str]:
 
 def as_table(scores: Scores) -> str:
     """Return a line per image, a column per backbone, and what the numbers are worth."""
-    good = [v for v in scores.backbones if v.probabilities is not None]
+    good = [(v, v.probabilities) for v in scores.backbones if v.probabilities is not None]
     rows = []
     for i, name in enumerate(scores.images):
         cells = [name]
-        for v in good:
-            p = float(v.probabilities[i])  # type: ignore[index]
+        for _, probabilities in good:
+            p = float(probabilities[i])
             cells.append(f"{p:.3f} *" if p > scores.threshold else f"{p:.3f}")
         rows.append([*cells, "yes" if scores.in_run[i] else ""])
-    headings = ["image", *(v.name for v in good), "in the run"]
+    headings = ["image", *(v.name for v, _ in good), "in the run"]
     lines = [
         "Probability of being generated; * is above the threshold "
         f"{scores.threshold:g}, where on images kept from the probe",
-        *(f"  {printable(_promise(v))}" for v in good),
+        *(f"  {printable(_promise(v))}" for v, _ in good),
         "",
         text_table(headings, rows, kept=SHOWN) + "\n".join(remarks(scores)),
     ]

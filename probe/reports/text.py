@@ -61,7 +61,7 @@ def from_csv_cell(text: str) -> str:
 def csv_table(frame: "pd.DataFrame") -> str:
     """Return a frame as CSV."""
     clean = {
-        name: column.map(csv_cell)
+        str(name): column.map(csv_cell)
         for name, column in frame.items()
         if column.dtype.kind not in "biuf"  # numbers, and truth values
     }

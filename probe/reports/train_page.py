@@ -114,7 +114,7 @@ def train_page(folder: Path) -> str:
     """
     again = f"Continue the run, which writes it anew: probe train … --resume {folder}"
     path = folder / OPTIONS_FILE
-    options, whole = (read_record(path, kind, again) for kind in (Options, dict[str, Any]))
+    options, whole = read_record(path, Options, again), read_record(path, dict[str, Any], again)
     progress = None
     if (folder / PROGRESS_FILE).exists():
         progress = read_record(folder / PROGRESS_FILE, Progress, again)

@@ -125,7 +125,9 @@ def save_probes(ranking: Ranking, folder: Path) -> None:
     """
     board = ranking.leaderboard
     results = ranking.results[board.protocol]
-    tensors = {"seen": np.stack([np.frombuffer(row_digest(key), np.uint8) for key in ranking.keys])}
+    tensors: dict[str, np.ndarray] = {
+        "seen": np.stack([np.frombuffer(row_digest(key), np.uint8) for key in ranking.keys])
+    }
     generated = np.arange(board.n_real + board.n_fake) >= board.n_real
     once = firsts(generated, group(ranking.keys))
     probes = {}

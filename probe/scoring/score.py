@@ -97,7 +97,6 @@ class Scores:
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values, ready for JSON: one record per image, and one per backbone."""
-        good = [v for v in self.backbones if v.probabilities is not None]
         backbones = []
         for verdicts in self.backbones:
             record = asdict(verdicts)
@@ -107,8 +106,14 @@ class Scores:
             {
                 "image": name,
                 "in_run": bool(self.in_run[i]),
-                "probabilities": {v.name: float(v.probabilities[i]) for v in good},
-                "logits": {v.name: float(v.logits[i]) for v in good},
+                "probabilities": {
+                    v.name: float(v.probabilities[i])
+                    for v in self.backbones
+                    if v.probabilities is not None
+                },
+                "logits": {
+                    v.name: float(v.logits[i]) for v in self.backbones if v.logits is not None
+                },
             }
             for i, name in enumerate(self.images)
         ]
@@ -145,14 +150,18 @@ class Scores:
                     "generated": v.probabilities > self.threshold,
                     "in_run": self.in_run,
                     "threshold": self.threshold,
-                    "false_positive_rate": v.false_positive_rate.value,
-                    "false_negative_rate": v.false_negative_rate.value,
+                    "false_positive_rate": _value(v.false_positive_rate),
+                    "false_negative_rate": _value(v.false_negative_rate),
                 }
             )
             for v in self.backbones
             if v.probabilities is not None
         ]
         return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=columns)
+
+
+def _value(rate: ErrorRate | None) -> float | None:
+    return None if rate is None else rate.value
 
 
 def score(
@@ -181,30 +190,9 @@ def score(
     if run.jpeg_quality is not None:
         source = JpegMatched(source, run.jpeg_quality)
     specs = {spec.name: spec for spec in bank.specs}
-    refused: dict[str, Failure] = {}
-    spaces: dict[str, FeatureSpace] = {}
-    other: set[str] = set()
-    for name in names:
-        if name not in specs:
-            refused[name] = Failure(
-                "unavailable", f"{bank.path} has no such entry", "name the ranking's bank (--bank)"
-            )
-            continue
-        try:
-            precision = run.probes[name].space.get("precision", "auto")
-            space = open_space(specs[name], ctx.in_precision(precision), resolution=run.resolution)
-        except BackboneUnavailable as error:
-            refused[name] = Failure("unavailable", error.reason, error.remedy)
-            continue
-        changed = _differences(run.probes[name].space, space.record)
-        if serious := [key for key in changed if key not in CIRCUMSTANCES]:
-            what = "weights are" if "weights" in serious else f"{' and '.join(serious)} is"
-            refused[name] = Failure(
-                "changed", f"its {what} not what the probe was fitted on", "rank again"
-            )
-            continue
-        other.update(changed)
-        spaces[name] = space
+    opened = {name: _open(run, name, bank, ctx) for name in names}
+    spaces = {name: space for name, space in opened.items() if isinstance(space, FeatureSpace)}
+    refused = {name: failure for name, failure in opened.items() if isinstance(failure, Failure)}
     if not spaces:
         no_backbone(refused, "No backbone of the ranking can be used")
     extractor = Extractor(
@@ -229,6 +217,11 @@ def score(
         else:
             features = spaces[name].read(found.keys)
             backbones.append(_judge(run, run.probes[name], features, places, threshold))
+    other = {
+        key
+        for name, space in spaces.items()
+        for key in _differences(run.probes[name].space, space.record)
+    }
     return Scores(
         images=source.captions(found.indices),
         in_run=places >= 0,
@@ -239,6 +232,26 @@ def score(
         notes=[*source.notes, *_notes(run, backbones, found.broken, places, other)],
         run=str(run.folder),
     )
+
+
+def _open(run: FittedProbes, name: str, bank: Bank, ctx: Context) -> FeatureSpace | Failure:
+    """Return the feature space of one of the ranking's probes, or why there is none."""
+    spec = next((spec for spec in bank.specs if spec.name == name), None)
+    if spec is None:
+        return Failure(
+            "unavailable", f"{bank.path} has no such entry", "name the ranking's bank (--bank)"
+        )
+    recorded = run.probes[name].space
+    try:
+        precision = recorded.get("precision", "auto")
+        space = open_space(spec, ctx.in_precision(precision), resolution=run.resolution)
+    except BackboneUnavailable as error:
+        return Failure("unavailable", error.reason, error.remedy)
+    changed = _differences(recorded, space.record)
+    if serious := [key for key in changed if key not in CIRCUMSTANCES]:
+        what = "weights are" if "weights" in serious else f"{' and '.join(serious)} is"
+        return Failure("changed", f"its {what} not what the probe was fitted on", "rank again")
+    return space
 
 
 def _differences(recorded: Mapping[str, Any], record: Mapping[str, Any]) -> list[str]:

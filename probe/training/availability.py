@@ -112,7 +112,6 @@ def estimate(run: Run, state: TrainState) -> Estimate:
     # Alone, even if several processes will share the batches.
     run = replace(run, ctx=replace(run.ctx, processes=Processes()))
     config, clock = run.plan.config, Clock(run.ctx.device)
-    assert config.batch is not None
     stream, session = open_stream(run), open_session(run, clock)
 
     def synchronise() -> float:
@@ -121,13 +120,13 @@ def estimate(run: Run, state: TrainState) -> Estimate:
         return time.monotonic()
 
     # A whole period of the regularisers, after one step that warms up.
-    steps = min(config.r1_interval, 16)
-    for n in range(steps + 1):
+    reals = stream.at(state.images)
+    train_step(state, reals, session)
+    started, steps = synchronise(), min(config.r1_interval, 16)
+    for n in range(steps):
         reals = stream.at(state.images)
         train_step(state, reals, session)
-        if n == 0:
-            started = synchronise()
-        elif n == 1 and synchronise() - started > 5:
+        if n == 0 and synchronise() - started > 5:
             steps = 1  # one step tells enough where each takes seconds
             break
     own = (synchronise() - started) / steps * 1000 / config.batch
@@ -137,9 +136,8 @@ def estimate(run: Run, state: TrainState) -> Estimate:
         if spec.name in absent:
             continue
         member = run.member(spec.name)
-        for n in range(2):
-            if n == 1:
-                started = synchronise()
+        for n in range(2):  # the first warms up
+            started = synchronise()
             step = session.step(n)
             generator_gradient([member], reals, step)
             discriminator_step(member, reals, reals, step)

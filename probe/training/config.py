@@ -143,13 +143,20 @@ class TrainConfig:
         Raises:
             UsageError: names the flag.
         """
+        self._check_choices()
+        check_numbers(self)
+        self._check_images()
+        self._check_length()
+
+    def _check_choices(self) -> None:
         for name, choices in CHOICES.items():
             value = getattr(self, name)
             if value is not None and value not in choices:
                 raise UsageError(
                     f"--{_flag(name)}: '{value}' is unknown. Use one of {', '.join(choices)}."
                 )
-        check_numbers(self)
+
+    def _check_images(self) -> None:
         if 0 < self.eval_num < LEAST_IMAGES:
             raise UsageError(
                 f"--eval-num: {self.eval_num} images are too few; use {LEAST_IMAGES} or more, or 0."
@@ -157,6 +164,8 @@ class TrainConfig:
         r = self.resolution
         if r is not None and r & (r - 1):
             raise UsageError(f"--resolution: {r} is not a power of two from {SIDE}.")
+
+    def _check_length(self) -> None:
         if self.stage_kimg is not None:
             if self.kimg is not None:
                 raise UsageError("--kimg and --stage-kimg both set the length. Give one of them.")
@@ -203,6 +212,24 @@ class TrainConfig:
         if self.d_architecture == "resnet":
             del record["d_architecture"]  # once the only one: runs of that time are known again
         return record
+
+
+class ResolvedConfig(TrainConfig):
+    """Options with a value for each; None are only `kimg`, `stage_kimg` and `aug_p`."""
+
+    batch: int
+    resolution: int
+    channel_base: int
+    channel_max: int
+    map_layers: int
+    d_architecture: str
+    lr: float
+    gamma: float
+    pl_weight: float
+    style_mixing: float
+    ema_kimg: float
+    ema_rampup: float
+    mbstd_group: int
 
 
 def _flag(name: str) -> str:

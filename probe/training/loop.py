@@ -7,7 +7,8 @@ moments when a backbone joins.
 """
 
 import time
-from dataclasses import asdict
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
@@ -26,7 +27,7 @@ from probe.training.candidates import network_digest
 from probe.training.clock import Clock
 from probe.training.evaluation import Evaluator, accuracies
 from probe.training.own import head_options
-from probe.training.reals import load_pixels, one_hot
+from probe.training.reals import RealStream, load_pixels, one_hot
 from probe.training.records import RunRecords, summarise
 from probe.training.resume import resume
 from probe.training.run import PROGRESS_FILE, Run
@@ -34,7 +35,7 @@ from probe.training.selection import rank_snapshot, select
 from probe.training.session import open_session, open_stream
 from probe.training.state import TrainState
 from probe.training.state_file import has_state, write_state
-from probe.training.step import train_step
+from probe.training.step import Session, train_step
 
 GRID_IMAGES, GRID_COLUMNS = 96, 12
 
@@ -53,21 +54,11 @@ def train(run: Run, state: TrainState) -> Path:
         ProbeError: the state in the directory belongs to another run or is damaged, or a loss or
             weight became NaN or infinite; the last good state is kept.
     """
-    config, processes = run.plan.config, run.ctx.processes
-    assert config.batch is not None
+    config = run.plan.config
     fresh = not resume(run, state)
-    clock = Clock(run.ctx.device)
-    stream, session = open_stream(run), open_session(run, clock)
-    seen = None if fresh else state.images
-    records = RunRecords(run.folder, seen) if processes.is_first else None
-    evaluator = _open_evaluator(run)
-    if fresh and processes.is_first:
-        _write_reals(run)
-        _write_grid(run, state, "fakes_init.png")
-    if fresh and ("init" in run.metadata or run.plan.stage_ends[0] == 0):
-        _take_snapshot(run, state, evaluator, records)  # what is inherited takes part
-
-    tick_images = max(1, round(config.tick * 1000))
+    tools = _open_tools(run, None if fresh else state.images)
+    if fresh:
+        _begin(run, state, tools)
     while True:
         ends = [end - state.shift for end in run.plan.stage_ends]
         if state.images >= ends[state.stage]:
@@ -76,32 +67,80 @@ def train(run: Run, state: TrainState) -> Path:
             _begin_stage(run, state)
             continue
 
-        stats: dict[str, list[torch.Tensor]] = {}
-        started, first = time.monotonic(), state.images
-        while state.images < min((state.tick + 1) * tick_images, ends[state.stage]):
-            with clock.span("data"):
-                reals = stream.at(state.images)
-            found = train_step(state, reals, session)
-            for name, value in found.items():
-                stats.setdefault(name, []).append(value)
-            run.ctx.tell(StepDone(state.images, total=ends[-1]))
         snaps = state.tick // config.snap
-        state.tick = state.images // tick_images  # a batch may be larger than a tick
-        record = summarise(stats)
-        _stop_if_broken(run, state, record)
-        _end_tick(run, state, record, clock, (first, time.monotonic() - started), records)
-
+        _train_tick(run, state, tools, ends)
         if state.tick // config.snap > snaps or state.images >= ends[state.stage]:
-            _take_snapshot(run, state, evaluator, records)
+            _take_snapshot(run, state, tools)
             if config.patience and state.stale[0] >= config.patience:
                 _end_stage_early(run, state, ends[state.stage])
             _save(run, state)
 
-    if records is not None:
-        records.close()
+    if tools.records is not None:
+        tools.records.close()
         _write_progress(run, state)
     best = run.folder / BEST
     return best if best.exists() else run.snapshot_at(state.images)
+
+
+@dataclass(frozen=True)
+class _Tools:
+    """What the loop works with.
+
+    Attributes:
+        clock: takes the times.
+        stream: the reals of each step.
+        session: what stays the same over the steps.
+        records: the run directory's logs; None on all processes but the first.
+        evaluator: the judge of snapshots; None if nobody judges.
+    """
+
+    clock: Clock
+    stream: RealStream
+    session: Session
+    records: RunRecords | None
+    evaluator: Evaluator | None
+
+
+def _open_tools(run: Run, images: int | None) -> _Tools:
+    """Open what the loop works with, for a run that goes on from so many images, or begins."""
+    clock = Clock(run.ctx.device)
+    return _Tools(
+        clock,
+        open_stream(run),
+        open_session(run, clock),
+        RunRecords(run.folder, images) if run.ctx.processes.is_first else None,
+        _open_evaluator(run),
+    )
+
+
+def _begin(run: Run, state: TrainState, tools: _Tools) -> None:
+    """Write what a run has before its first step."""
+    if run.ctx.processes.is_first:
+        _write_reals(run)
+        _write_grid(run, state, "fakes_init.png")
+    if "init" in run.metadata or run.plan.stage_ends[0] == 0:
+        _take_snapshot(run, state, tools)  # what is inherited takes part
+
+
+def _train_tick(run: Run, state: TrainState, tools: _Tools, ends: Sequence[int]) -> None:
+    """Train to the end of the tick or of the stage, then write and report the statistics.
+
+    Raises:
+        ProbeError: a statistic or weight is NaN or infinite.
+    """
+    tick_images = max(1, round(run.plan.config.tick * 1000))
+    stats: dict[str, list[torch.Tensor]] = {}
+    started, first = time.monotonic(), state.images
+    while state.images < min((state.tick + 1) * tick_images, ends[state.stage]):
+        with tools.clock.span("data"):
+            reals = tools.stream.at(state.images)
+        for name, value in train_step(state, reals, tools.session).items():
+            stats.setdefault(name, []).append(value)
+        run.ctx.tell(StepDone(state.images, total=ends[-1]))
+    state.tick = state.images // tick_images  # a batch may be larger than a tick
+    record = summarise(stats)
+    _stop_if_broken(run, state, record)
+    _end_tick(run, state, tools, record, (first, time.monotonic() - started))
 
 
 def _open_evaluator(run: Run) -> Evaluator | None:
@@ -156,10 +195,9 @@ def _end_stage_early(run: Run, state: TrainState, end: int) -> None:
 def _end_tick(
     run: Run,
     state: TrainState,
+    tools: _Tools,
     record: dict[str, dict[str, float]],
-    clock: Clock,
     progress: tuple[int, float],
-    records: RunRecords | None,
 ) -> None:
     """Write and report the statistics of one tick."""
     config = run.plan.config
@@ -183,13 +221,13 @@ def _end_tick(
                         "or --target-heads, or --aug diffaugment would help."
                     )
                 )
-    for name, spent in clock.take().items():
+    for name, spent in tools.clock.take().items():
         values[f"Timing/{name}"] = spent / shown * 1000
     if run.ctx.device.type == "cuda":
         values["Resources/peak_gpu_mem_gb"] = peak_gib(run.ctx.device)
     record |= {name: {"num": 1, "mean": float(v), "std": 0.0} for name, v in values.items()}
-    if records is not None:
-        records.stats(state.images, record)
+    if tools.records is not None:
+        tools.records.stats(state.images, record)
     means = {name: value["mean"] for name, value in record.items()}
     total = run.plan.stage_ends[-1] - state.shift
     run.ctx.tell(TickDone(tuple(state.names), state.best, total=total, statistics=means))
@@ -215,9 +253,7 @@ def _stop_if_broken(run: Run, state: TrainState, record: dict[str, dict[str, flo
         )
 
 
-def _take_snapshot(
-    run: Run, state: TrainState, evaluator: Evaluator | None, records: RunRecords | None
-) -> None:
+def _take_snapshot(run: Run, state: TrainState, tools: _Tools) -> None:
     """Write images and the average generator, judge it, and keep it if it is the best so far."""
     config, path = run.plan.config, run.snapshot_path(state.images)
     started = time.monotonic()
@@ -225,33 +261,40 @@ def _take_snapshot(
         _write_grid(run, state, f"fakes{run.number(state.images)}.png")
         kimg = {"kimg": state.images / 1000, "discriminators": state.names}
         save_snapshot(path, state.average, metadata={**run.metadata, **kimg})
-    found = {}
-    if evaluator is not None:
-        distances = evaluator.measure(state.average)
-        if distances is not None and records is not None:
-            found = asdict(distances)
-            seconds = found.pop("seconds")
-            name = evaluator.name
-            frechet, kernel = f"frechet-{name}", f"kernel-{name}"
-            records.metric(frechet, state.images, {frechet: found["frechet"]}, path.name, seconds)
-            results = {kernel: found["kernel"], f"{kernel}-low": found["kernel_low"],
-                       f"{kernel}-high": found["kernel_high"]}  # fmt: skip
-            records.metric(kernel, state.images, results, path.name, seconds)
-        found = run.ctx.processes.broadcast(found)
-        _judge(run, state, found["frechet"], path)
+    found = _measure(run, state, tools, path)
     if run.ctx.processes.is_first:
         right = accuracies(state.members, state.average, run.reals, run.ctx, seed=config.seed)
-        if records is not None:
-            records.metric("accuracy", state.images, right, path.name, 0.0)
+        if tools.records is not None:
+            tools.records.metric("accuracy", state.images, right, path.name, 0.0)
             found |= right
     if config.track_probes:
         run.ctx.processes.wait()
         board = rank_snapshot(run, load_generator(path), [], run.ctx.quiet())
-        if board is not None and records is not None:
+        if board is not None and tools.records is not None:
             scores = {r.name: r.score for r in board.rows if r.score is not None and r.rank}
-            records.probes(state.images, path.name, scores)
+            tools.records.probes(state.images, path.name, scores)
     seconds = time.monotonic() - started
     run.ctx.tell(SnapshotSaved(str(path), state.images / 1000, seconds, results=found))
+
+
+def _measure(run: Run, state: TrainState, tools: _Tools, path: Path) -> dict[str, float]:
+    """Return a snapshot's distances, none if nobody judges; keep it if it is the best so far."""
+    if tools.evaluator is None:
+        return {}
+    found: dict[str, float] = {}
+    distances = tools.evaluator.measure(state.average)
+    if distances is not None and tools.records is not None:
+        found = asdict(distances)
+        seconds = found.pop("seconds")
+        name, metric = tools.evaluator.name, tools.records.metric
+        frechet, kernel = f"frechet-{name}", f"kernel-{name}"
+        metric(frechet, state.images, {frechet: found["frechet"]}, path.name, seconds)
+        results = {kernel: found["kernel"], f"{kernel}-low": found["kernel_low"],
+                   f"{kernel}-high": found["kernel_high"]}  # fmt: skip
+        metric(kernel, state.images, results, path.name, seconds)
+    found = run.ctx.processes.broadcast(found)
+    _judge(run, state, found["frechet"], path)
+    return found
 
 
 def _judge(run: Run, state: TrainState, distance: float, path: Path) -> None:

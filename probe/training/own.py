@@ -5,7 +5,7 @@ from torch import nn
 
 from probe.discriminators.member import Member, make_adam
 from probe.discriminators.options import DiscriminatorOptions
-from probe.training.config import TrainConfig
+from probe.training.config import ResolvedConfig
 from probe.training.discriminator import Discriminator
 
 
@@ -21,9 +21,8 @@ class OwnNetwork(nn.Module):
         return [self.discriminator(images, c)]
 
 
-def head_options(config: TrainConfig) -> DiscriminatorOptions:
-    """Return the options of the discriminators on backbones; `config` is resolved."""
-    assert config.lr is not None
+def head_options(config: ResolvedConfig) -> DiscriminatorOptions:
+    """Return the options of the discriminators on backbones."""
     return DiscriminatorOptions(
         loss=config.head_loss,
         norm=config.head_norm,
@@ -38,9 +37,8 @@ def head_options(config: TrainConfig) -> DiscriminatorOptions:
     )
 
 
-def own_member(config: TrainConfig, discriminator: Discriminator) -> Member:
+def own_member(config: ResolvedConfig, discriminator: Discriminator) -> Member:
     """Return the GAN's own discriminator as a member: logistic loss, never smoothed."""
-    assert config.lr is not None
     network = OwnNetwork(discriminator)
     optimizer = make_adam(network, config.lr, config.r1_interval)
     options = DiscriminatorOptions(

@@ -4,11 +4,12 @@ Figures are those of method 6.1 and 3.1; the small presets are ours.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any
 
 from probe.errors import UsageError
-from probe.training.config import TrainConfig
+from probe.training.config import ResolvedConfig, TrainConfig
 
 # Method 6.1. Channel bases are 32768 times the multiplier of the table.
 _PAPER = {"ema_rampup": 0.0, "map_layers": 8, "mbstd_group": 4, "batch": 16, "pl_weight": 2.0,
@@ -43,12 +44,12 @@ class Plan:
     """What will be done.
 
     Attributes:
-        config: every option with a value; no None but `kimg`, `stage_kimg`, `aug_p`.
+        config: every option with a value.
         stage_ends: images seen at the end of each stage, warm-up first.
         reasons: option → value and why, for those that were chosen here.
     """
 
-    config: TrainConfig
+    config: ResolvedConfig
     stage_ends: tuple[int, ...]
     reasons: dict[str, tuple[Any, str]]
 
@@ -75,51 +76,63 @@ def make_plan(
         UsageError: the batch does not divide by processes and minibatch-std groups, or no channel
             is left at the resolution.
     """
-    name = config.cfg
-    if name == "auto" and resolution <= 64:
-        name = "small32" if resolution <= 32 else "small64"
-    preset = dict(PRESETS.get(name, {}))
-    why = dict.fromkeys(preset, f"preset {name}")
-    batch = config.batch or preset.get("batch")
-    if name == "auto":
-        batch = batch or max(processes, min(processes * min(4096 // resolution, 32), 64))
-        preset, why = _auto(resolution, batch, processes)
-    elif batch != preset["batch"]:
-        # What the preset says of these belongs to its own batch.
-        preset["gamma"] = preset["gamma"] * preset["batch"] / batch
-        why["gamma"] = f"preset {name}'s {PRESETS[name]['gamma']:g}, scaled to the batch"
-        preset["mbstd_group"] = min(preset["mbstd_group"], max(1, batch // processes))
+    preset, why = _preset(config, resolution, processes)
     preset["resolution"], why["resolution"] = resolution, "the images' own"
     if inherited:
         # A ramp-up forgets a young average, and this one is as old as the file's training.
         preset["ema_rampup"], why["ema_rampup"] = 0.0, "--init brings a weight average"
-    given = {k: v for k, v in vars(config).items() if v is not None}
-    chosen = {k: v for k, v in preset.items() if k not in given}
-    resolved = replace(config, **chosen)
-    assert resolved.batch is not None and resolved.mbstd_group is not None
-    assert resolved.channel_base is not None
-    if resolved.channel_base < resolution:
-        raise UsageError(
-            f"--channel-base: {resolved.channel_base} leaves no channel at {resolution} px; use "
-            f"{resolution} or more."
-        )
-    if resolved.batch % processes:
-        raise UsageError(f"--batch: {resolved.batch} does not divide over {processes} processes.")
-    each = resolved.batch // processes
-    if each % min(resolved.mbstd_group, each):
-        raise UsageError(
-            f"--batch: {each} images per process do not divide into groups of "
-            f"{resolved.mbstd_group} (--mbstd-group)."
-        )
+    given = vars(config)
+    chosen = {k: v for k, v in preset.items() if given[k] is None}
+    resolved = ResolvedConfig(**{**given, **chosen})
+    _check_fit(resolved, resolution, processes)
     lengths, reason = stage_lengths(config, images, inherited)
     reasons = {k: (v, why[k]) for k, v in chosen.items()}
     if reason:
         reasons["stage_kimg"] = (",".join(f"{length:g}" for length in lengths), reason)
-    ends, total = [], 0.0
-    for length in lengths:
-        total += length * 1000
-        ends.append(round(total))
-    return Plan(resolved, tuple(ends), reasons)
+    ends = accumulate(length * 1000 for length in lengths)
+    return Plan(resolved, tuple(round(end) for end in ends), reasons)
+
+
+def _preset(
+    config: TrainConfig, resolution: int, processes: int
+) -> tuple[dict[str, Any], dict[str, str]]:
+    """Return the values of the preset that was asked for, and why."""
+    name = config.cfg
+    if name == "auto" and resolution <= 64:
+        name = "small32" if resolution <= 32 else "small64"
+    if name == "auto":
+        batch = max(processes, min(processes * min(4096 // resolution, 32), 64))
+        return _auto(resolution, config.batch or batch, processes)
+    preset = dict(PRESETS[name])
+    why = dict.fromkeys(preset, f"preset {name}")
+    batch = config.batch or preset["batch"]
+    if batch != preset["batch"]:
+        # What the preset says of these belongs to its own batch.
+        preset["gamma"] = preset["gamma"] * preset["batch"] / batch
+        why["gamma"] = f"preset {name}'s {PRESETS[name]['gamma']:g}, scaled to the batch"
+        preset["mbstd_group"] = min(preset["mbstd_group"], max(1, batch // processes))
+    return preset, why
+
+
+def _check_fit(config: ResolvedConfig, resolution: int, processes: int) -> None:
+    """Check that widths fit the resolution and the batch its processes and groups.
+
+    Raises:
+        UsageError: they do not.
+    """
+    if config.channel_base < resolution:
+        raise UsageError(
+            f"--channel-base: {config.channel_base} leaves no channel at {resolution} px; use "
+            f"{resolution} or more."
+        )
+    if config.batch % processes:
+        raise UsageError(f"--batch: {config.batch} does not divide over {processes} processes.")
+    each = config.batch // processes
+    if each % min(config.mbstd_group, each):
+        raise UsageError(
+            f"--batch: {each} images per process do not divide into groups of "
+            f"{config.mbstd_group} (--mbstd-group)."
+        )
 
 
 def _auto(resolution: int, batch: int, processes: int) -> tuple[dict[str, Any], dict[str, str]]:

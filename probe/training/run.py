@@ -46,7 +46,7 @@ class Run:
         backbone = load_backbone(spec, offline=ctx.offline, bn_images=ctx.bn_images)
         return vision_member(
             head_options(config),
-            backbone.to(ctx.device, memory_format=torch.channels_last),
+            backbone.to(ctx.device).to(memory_format=torch.channels_last),
             c_dim=self.reals.c_dim if config.head_cond else 0,
             smooth=smooth,
             device=ctx.device,
@@ -54,7 +54,6 @@ class Run:
 
     def number(self, images: int) -> str:
         """Return the number in the names of the snapshot's files at so many images."""
-        assert self.plan.config.batch is not None
         return snapshot_number(images, self.plan.config.batch)
 
     def snapshot_path(self, images: int) -> Path:

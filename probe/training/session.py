@@ -11,7 +11,6 @@ from probe.training.step import Session
 def open_stream(run: Run) -> RealStream:
     """Return a run's training images as a stream."""
     config = run.plan.config
-    assert config.batch is not None
     return RealStream(
         run.reals, batch=config.batch, mirror=config.mirror, seed=config.seed,
         processes=run.ctx.processes, device=run.ctx.device,

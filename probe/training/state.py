@@ -15,7 +15,7 @@ from probe.discriminators.member import Member, make_adam
 from probe.generators.networks import stylegan2
 from probe.processes import Processes
 from probe.streams import stream_seed
-from probe.training.config import TrainConfig
+from probe.training.config import ResolvedConfig
 from probe.training.discriminator import Discriminator
 from probe.training.inherit import Inherited
 from probe.training.own import own_member
@@ -37,7 +37,7 @@ class Networks:
 
 
 def make_networks(
-    config: TrainConfig, resolution: int, c_dim: int = 0, given: Inherited | None = None
+    config: ResolvedConfig, resolution: int, c_dim: int = 0, given: Inherited | None = None
 ) -> Networks:
     """Return networks that are functions of the seed, but for those that are given.
 
@@ -93,12 +93,12 @@ class TrainState:
     """
 
     def __init__(
-        self, config: TrainConfig, networks: Networks, device: torch.device, digest: str
+        self, config: ResolvedConfig, networks: Networks, device: torch.device, digest: str
     ) -> None:
         generator, discriminator = networks.generator, networks.discriminator
         average = copy.deepcopy(generator if networks.average is None else networks.average)
         for network in (generator, average, discriminator):
-            network.to(device, memory_format=torch.channels_last)
+            network.to(device).to(memory_format=torch.channels_last)
         self.generator = generator.requires_grad_(True)
         self.average = average.eval().requires_grad_(False)
         self.generator_optimizer = make_adam(self.generator, config.lr, config.pl_interval)
@@ -158,7 +158,9 @@ class TrainState:
     def update_average(self, batch: int, half_life_images: float) -> None:
         """Move the average towards the generator: after `half_life_images` half is forgotten."""
         beta = 0.5 ** (batch / max(half_life_images, 1e-8))
-        ours, theirs = list(self.average.parameters()), list(self.generator.parameters())
-        torch._foreach_lerp_(ours, theirs, 1 - beta)
+        ours: list[torch.Tensor] = list(self.average.parameters())
+        theirs: list[torch.Tensor] = list(self.generator.parameters())
+        # All weights in one call, for which torch has no public name.
+        torch._foreach_lerp_(ours, theirs, 1 - beta)  # pyright: ignore[reportPrivateImportUsage]
         for mine, other in zip(self.average.buffers(), self.generator.buffers(), strict=True):
             mine.copy_(other)

@@ -24,7 +24,7 @@ from probe.discriminators.member import (
 from probe.generators.networks.stylegan2 import Generator
 from probe.streams import stream_seed, torch_stream
 from probe.training.clock import Clock
-from probe.training.config import TrainConfig
+from probe.training.config import ResolvedConfig
 from probe.training.state import TrainState
 
 PL_DECAY = 0.01
@@ -42,7 +42,7 @@ class Session:
         labels: classes of all training images, int64, or None.
     """
 
-    config: TrainConfig
+    config: ResolvedConfig
     ctx: Context
     clock: Clock
     labels: torch.Tensor | None = None
@@ -75,7 +75,7 @@ class Samples:
 
         self.z = mine(torch.randn(count, config.z_dim, generator=rng))
         self.other_z = mine(torch.randn(count, config.z_dim, generator=rng))
-        mixes = torch.rand(count, generator=rng) < (config.style_mixing or 0.0)
+        mixes = torch.rand(count, generator=rng) < config.style_mixing
         self.mixes, self.mixes_any = mine(mixes), bool(mixes.any())
         self.cuts = mine(torch.rand(count, generator=rng))
         self.c = None
@@ -129,7 +129,6 @@ def train_step(state: TrainState, reals: Batch, session: Session) -> dict[str, t
         The statistics of this step, scalars that are still on the device.
     """
     config, ctx, clock = session.config, session.ctx, session.clock
-    assert config.batch is not None
     state.generator.train()  # as in the original, every pass moves the running mean of w
     seen, number = state.images, state.images // config.batch
     step = session.step(seen)
@@ -158,7 +157,7 @@ def train_step(state: TrainState, reals: Batch, session: Session) -> dict[str, t
 
     state.images += config.batch
     with clock.span("average"):
-        half_life = (config.ema_kimg or 0.0) * 1000
+        half_life = config.ema_kimg * 1000
         if config.ema_rampup:
             half_life = min(half_life, state.images * config.ema_rampup)
         state.update_average(config.batch, half_life)
@@ -183,10 +182,9 @@ def _generator_step(state: TrainState, drawn: Samples, step: Step) -> dict[str, 
 
 
 def _path_length_step(
-    state: TrainState, drawn: Samples, config: TrainConfig, step: Step
+    state: TrainState, drawn: Samples, config: ResolvedConfig, step: Step
 ) -> dict[str, torch.Tensor]:
     """Pull the path lengths towards their running mean (Karras et al. 2020a, section 3.2)."""
-    assert config.pl_weight is not None
     generator = state.generator
     with step.span("path_length"):
         with autocast(drawn.device, step.precision):

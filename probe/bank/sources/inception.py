@@ -15,7 +15,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from probe.bank.base import feature_key, no_such
+from probe.bank.base import FeatureNetwork, feature_key, no_such
 from probe.bank.spec import BackboneSpec
 from probe.bank.weights.state import load_state
 
@@ -24,7 +24,7 @@ CLASSES = 1008
 LAST = "Mixed_7c"
 
 
-class InceptionNetwork(nn.Module):
+class InceptionNetwork(FeatureNetwork):
     """The blocks up to the last; the feature is its map's average, FID's "pool3"."""
 
     def __init__(self, trunk: nn.Module) -> None:
@@ -46,7 +46,7 @@ def key(spec: BackboneSpec) -> dict[str, Any]:
     return feature_key(spec, "torchvision")
 
 
-def build(spec: BackboneSpec, path: Path | None) -> nn.Module:
+def build(spec: BackboneSpec, path: Path | None) -> FeatureNetwork:
     """Build the network; `path` is its weight file, None leaves the random initialisation.
 
     Raises:

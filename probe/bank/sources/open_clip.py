@@ -6,9 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
-from probe.bank.base import feature_key, no_such
+from probe.bank.base import FeatureNetwork, feature_key, no_such
 from probe.bank.spec import BackboneSpec
 from probe.bank.weights.state import load_state
 
@@ -27,12 +26,12 @@ TEXT_TOWER = (
 )
 
 
-class OpenClipNetwork(nn.Module):
+class OpenClipNetwork(FeatureNetwork):
     """The image tower of a CLIP model; its pooled feature is the projected embedding."""
 
-    def __init__(self, visual: nn.Module, spec: BackboneSpec) -> None:
+    def __init__(self, visual: Any, spec: BackboneSpec) -> None:
         super().__init__()
-        self.visual = visual
+        self.visual: Any = visual  # its class declares no forward_intermediates
         self.taps, self.tap_norm = spec.taps, spec.tap_norm
 
     def pool(self, x: torch.Tensor) -> torch.Tensor:
@@ -55,7 +54,7 @@ def key(spec: BackboneSpec) -> dict[str, Any]:
     return feature_key(spec)
 
 
-def build(spec: BackboneSpec, path: Path | None) -> nn.Module:
+def build(spec: BackboneSpec, path: Path | None) -> FeatureNetwork:
     """Build the image tower; `path` is its weight file, None leaves the random initialisation.
 
     Raises:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from probe.bank.base import InputSpec, feature_key, no_such
+from probe.bank.base import FeatureNetwork, InputSpec, feature_key, no_such
 from probe.bank.spec import BackboneSpec
 from probe.bank.weights.file import read_state
 from probe.bank.weights.keys import map_keys
@@ -18,12 +18,12 @@ if TYPE_CHECKING:
     from timm.models import PretrainedCfg
 
 
-class TimmNetwork(nn.Module):
+class TimmNetwork(FeatureNetwork):
     """A timm model without its classifier."""
 
     def __init__(self, model: nn.Module, spec: BackboneSpec) -> None:
         super().__init__()
-        self.model = model
+        self.model: Any = model  # timm's models share methods and no class that declares them
         self.pooling, self.taps, self.tap_norm = spec.pool, spec.taps, spec.tap_norm
         self.prefix = getattr(model, "num_prefix_tokens", 0)
 
@@ -60,7 +60,7 @@ def known_input(spec: BackboneSpec) -> InputSpec:
         BackboneUnavailable: timm does not know the model and the tag of its weights.
     """
     import timm
-    from timm.data import resolve_model_data_config
+    from timm.data.config import resolve_model_data_config
 
     name = _tagged(spec)
     config = _config(name)
@@ -78,7 +78,7 @@ def key(spec: BackboneSpec) -> dict[str, Any]:
     return feature_key(spec)
 
 
-def build(spec: BackboneSpec, path: Path | None) -> nn.Module:
+def build(spec: BackboneSpec, path: Path | None) -> FeatureNetwork:
     """Build the architecture; `path` is its weight file, None leaves the random initialisation.
 
     Raises:

@@ -7,13 +7,13 @@ from typing import Any
 import torch
 from torch import nn
 
-from probe.bank.base import feature_key
+from probe.bank.base import FeatureNetwork, feature_key
 from probe.bank.spec import BackboneSpec
 from probe.errors import BackboneUnavailable
 from probe.files import utf8_path
 
 
-class TorchScriptNetwork(nn.Module):
+class TorchScriptNetwork(FeatureNetwork):
     """A scripted module whose output is a feature (N, d) or a map (N, C, H, W)."""
 
     def __init__(self, module: nn.Module) -> None:
@@ -35,7 +35,7 @@ def key(spec: BackboneSpec) -> dict[str, Any]:
     return feature_key(spec)
 
 
-def build(spec: BackboneSpec, path: Path | None) -> nn.Module:
+def build(spec: BackboneSpec, path: Path | None) -> FeatureNetwork:
     """Load the file.
 
     Raises:

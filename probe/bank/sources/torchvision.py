@@ -7,12 +7,12 @@ from typing import Any
 import torch
 from torch import nn
 
-from probe.bank.base import feature_key, no_such
+from probe.bank.base import FeatureNetwork, feature_key, no_such
 from probe.bank.spec import BackboneSpec
 from probe.bank.weights.state import load_state
 
 
-class TorchvisionNetwork(nn.Module):
+class TorchvisionNetwork(FeatureNetwork):
     """A model up to its last tap; the pooled feature is that map's global average."""
 
     def __init__(self, trunk: nn.Module, taps: Sequence[str]) -> None:
@@ -35,7 +35,7 @@ def key(spec: BackboneSpec) -> dict[str, Any]:
     return feature_key(spec, "torchvision", taps=spec.taps)
 
 
-def build(spec: BackboneSpec, path: Path | None) -> nn.Module:
+def build(spec: BackboneSpec, path: Path | None) -> FeatureNetwork:
     """Build the trunk; `path` is its weight file, None leaves the random initialisation.
 
     Raises:

@@ -177,7 +177,9 @@ def _first_line(error: BaseException) -> str:
 class _Stay(urllib.request.HTTPRedirectHandler):
     """Takes a redirect for an answer."""
 
-    def redirect_request(self, *args: object) -> None:
+    def redirect_request(
+        self, req: object, fp: object, code: int, msg: str, headers: object, newurl: str
+    ) -> None:
         """Return nothing to go on to."""
 
 

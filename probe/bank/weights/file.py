@@ -7,6 +7,7 @@ import warnings
 import zipfile
 from _compat_pickle import IMPORT_MAPPING, NAME_MAPPING
 from collections import OrderedDict
+from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any
 
@@ -116,7 +117,9 @@ def _read(path: Path) -> Any:
     # Mapped files take no memory of their own. Torch opens what it maps by its name, from whose
     # suffix it would conclude on the format.
     mapped = zipfile.is_zipfile(path) and path.suffix != ".safetensors"
-    records = [(_Record, found) for found in _globals(path)]
+    records: list[Callable[..., Any] | tuple[Callable[..., Any], str]] = [
+        (_Record, found) for found in _globals(path)
+    ]
     with (
         _reading,
         warnings.catch_warnings(),
@@ -166,10 +169,10 @@ def _names(file: IO[bytes]) -> set[str]:
     """Return the names that one pickle refers to, as Python 3 has them, as torch looks them up."""
     found = set()
     for opcode, argument, _ in pickletools.genops(file):
-        if opcode.name == "PROTO" and argument > NEWEST_PROTOCOL:
+        if opcode.name == "PROTO" and isinstance(argument, int) and argument > NEWEST_PROTOCOL:
             raise ValueError(f"its pickle protocol is {argument}, torch.save's own is 2")
         if opcode.name == "GLOBAL":
-            module, _, name = argument.partition(" ")
+            module, _, name = str(argument).partition(" ")
             places = NAME_MAPPING.get((module, name), (IMPORT_MAPPING.get(module, module), name))
             found.add(".".join(places))
     return found

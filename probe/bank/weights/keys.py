@@ -21,7 +21,8 @@ def efficientnet_lite(state: StateDict, network: nn.Module) -> StateDict:
     Its blocks are numbered flat, timm's by stage; blocks without expansion have fewer layers.
     Names it does not know stay as they are.
     """
-    places = [(s, i) for s, stage in enumerate(network.blocks) for i in range(len(stage))]
+    stages = network.get_submodule("blocks").children()
+    places = [(s, i) for s, stage in enumerate(stages) for i, _ in enumerate(stage.children())]
     top = {
         "_conv_stem": "conv_stem",
         "_bn0": "bn1",

@@ -68,7 +68,7 @@ def _generator(held: Held) -> Network:
     family, state = FAMILIES["stylegan2"], _tensors(held)
     init = None if held.module is None else arguments(held.module, family.arguments)
     if init is None:
-        state = family.convert(state)
+        state = dict(family.convert(state))
         init = family.derive(state, {})
     return init, state
 

@@ -103,8 +103,9 @@ def describe(
         name = content.get("architecture", content.get("class_name"))
         init = content.get("init", content.get("kwargs"))
         if isinstance(init, dict):
-            known = isinstance(name, str) and name in FAMILIES
-            return name if known else architecture, init, state
+            if isinstance(name, str) and name in FAMILIES:
+                architecture = name
+            return architecture, init, state
         if not family.derives:
             raise CheckpointError(f"{where} was read and has no 'init'; {WANTED} is expected")
     if not family.derives:

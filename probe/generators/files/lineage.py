@@ -64,5 +64,7 @@ def _added(path: Path) -> list[str]:
 
 def _strings(value: object) -> list[str] | None:
     """Return a list of strings as it is, None for anything else."""
-    is_list = isinstance(value, list) and all(isinstance(name, str) for name in value)
-    return value if is_list else None  # type: ignore[return-value]
+    if not isinstance(value, list):
+        return None
+    names = [name for name in value if isinstance(name, str)]
+    return names if len(names) == len(value) else None

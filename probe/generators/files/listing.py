@@ -14,6 +14,7 @@ from probe.generators.files.machine import (
     MOST_GLOBALS,
     MOST_OPCODES,
     Stream,
+    opcodes,
 )
 from probe.generators.files.records import Global, damaged
 from probe.generators.files.torch_file import is_old, opened
@@ -98,7 +99,7 @@ class _Lister:
     def scan(self, stream: Stream, depth: int) -> None:
         stack: list[Any] = []
         memo: dict[int, Any] = {}
-        for opcode, arg, _ in pickletools.genops(stream):
+        for opcode, arg in opcodes(stream):
             self.opcodes += 1
             if self.opcodes > MOST_OPCODES or len(self.found) > MOST_GLOBALS:
                 raise damaged("it does not end")

@@ -7,7 +7,7 @@ where they become shapes or keys.
 
 import pickletools
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, Protocol
+from typing import IO, Any, Protocol, cast
 
 from probe.errors import kind_of
 from probe.generators.files.records import Global, Record, damaged
@@ -25,12 +25,22 @@ class Stream(Protocol):
 
     def read(self, count: int, /) -> bytes:
         """Return the next bytes, fewer where there are no more."""
+        ...
 
     def readline(self) -> bytes:
         """Return the rest of a line."""
+        ...
 
     def tell(self) -> int:
         """Return how many bytes were read."""
+        ...
+
+
+def opcodes(stream: Stream) -> Iterator[tuple[pickletools.OpcodeInfo, Any]]:
+    """Yield the opcodes of a pickle with their arguments, as far as it makes sense."""
+    # Of a file, genops uses what `Stream` has.
+    for opcode, arg, _ in pickletools.genops(cast(IO[bytes], stream)):
+        yield opcode, arg
 
 
 class _Mark:
@@ -59,7 +69,7 @@ class _Machine:
 
     def run(self) -> Any:
         count = 0
-        for opcode, arg, _ in pickletools.genops(self.stream):
+        for opcode, arg in opcodes(self.stream):
             count += 1
             if count > MOST_OPCODES:
                 raise damaged("it does not end")

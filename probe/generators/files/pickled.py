@@ -90,7 +90,9 @@ def _kimg(content: Any) -> float | None:
         count = count.tensor().item()
     elif isinstance(count, Array) and count.value is not None and count.value.size == 1:
         count = count.value.item()
-    return count / 1000 if type(count) in (int, float) and 0 <= count < 2**53 else None
+    if not isinstance(count, int | float) or isinstance(count, bool):
+        return None
+    return count / 1000 if 0 <= count < 2**53 else None
 
 
 def arguments(module: Record, names: tuple[str, ...]) -> dict[str, Any] | None:

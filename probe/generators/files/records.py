@@ -131,7 +131,7 @@ class Array:
             dtype = torch.from_numpy(np.empty(0, native.dtype)).dtype
         except TypeError:
             return None
-        data = memoryview(native.reshape(-1)).cast("B") if native.size else NO_DATA
+        data = native.reshape(-1).data.cast("B") if native.size else NO_DATA
         stride = tuple(step // native.itemsize for step in native.strides)
         return LazyTensor(Storage(dtype, native.size, data), 0, native.shape, stride)
 

@@ -70,8 +70,10 @@ def _zip(path: Path) -> zipfile.ZipFile:
         zipfile.BadZipFile: it lists more than any network has.
     """
     with path.open("rb") as file:
-        end = zipfile._EndRecData(file)  # type: ignore[attr-defined]
-    if end and end[zipfile._ECD_SIZE] > LARGEST_DIRECTORY:  # type: ignore[attr-defined]
+        # Private: the public reader lists all members first.
+        end = zipfile._EndRecData(file)  # pyright: ignore[reportAttributeAccessIssue]
+    size = zipfile._ECD_SIZE  # pyright: ignore[reportAttributeAccessIssue]
+    if end and end[size] > LARGEST_DIRECTORY:
         raise zipfile.BadZipFile("far too many members")
     return zipfile.ZipFile(path)
 

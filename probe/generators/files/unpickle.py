@@ -169,7 +169,7 @@ def _numbers(data: Pickle, stream: Stream, storage: Storage) -> memoryview:
     size = storage.length * storage.dtype.itemsize
     if stored != storage.length or size > len(data) - stream.tell():
         raise damaged("a storage whose size is not what it says")
-    if isinstance(stream, PickleFile):
+    if isinstance(stream, PickleFile) or isinstance(data, PickleFile):
         return memoryview(stream.read(size))
     start = stream.tell()
     stream.seek(start + size)

@@ -7,9 +7,9 @@ either.
 
 import math
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal, TypeGuard
 
 import numpy as np
 
@@ -185,8 +185,8 @@ def numpy_buffer(args: Arguments) -> Array:
     if order not in ("C", "F", "K") or len(args) not in (4, 5) or (order == "K") != bool(axes):
         raise damaged("a numpy array of no order that is known")
     if order != "K":
-        return Array(_array(data, dtype, shape, order))
-    if not _are_counts(axes) or sorted(axes) != list(range(len(shape))):
+        return Array(_array(data, dtype, shape, "F" if order == "F" else "C"))
+    if not _are_counts(axes) or sorted(axes) != list(range(len(shape or ()))):
         raise damaged("a numpy array of no order that is known")
     return Array(_array(data, dtype, shape, "C").transpose(axes))
 
@@ -199,7 +199,7 @@ def fill_array(array: Array, state: Any) -> None:
     array.value = _array(data, dtype, shape, "F" if fortran else "C")
 
 
-def _array(data: Any, dtype: Any, shape: Any, order: str) -> np.ndarray:
+def _array(data: Any, dtype: Any, shape: Any, order: Literal["C", "F"]) -> np.ndarray:
     if not isinstance(dtype, Dtype) or not _are_counts(shape):
         raise damaged("a numpy array without a type or shape")
     flat = np.frombuffer(_as_bytes(data), dtype=np.dtype(dtype.text))
@@ -240,7 +240,7 @@ def rebuild_parameter(args: Arguments) -> Any:
     return args[0]
 
 
-def _are_counts(numbers: Any) -> bool:
+def _are_counts(numbers: Any) -> TypeGuard[Sequence[int]]:
     return (
         isinstance(numbers, list | tuple)
         and len(numbers) <= MOST_AXES

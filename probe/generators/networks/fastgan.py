@@ -70,6 +70,9 @@ class Noise(nn.Module):
 class Norm(nn.Module):
     """Batch normalisation by the running statistics."""
 
+    running_mean: torch.Tensor
+    running_var: torch.Tensor
+
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.ones(channels))
@@ -85,6 +88,9 @@ class Norm(nn.Module):
 
 class ClassNorm(nn.Module):
     """Batch normalisation whose scale and shift are linear in the class's embedding."""
+
+    stored_mean: torch.Tensor
+    stored_var: torch.Tensor
 
     def __init__(self, channels: int, embedding_dim: int) -> None:
         super().__init__()
@@ -302,7 +308,7 @@ class Generator(nn.Module):
             )
         if self.c_dim and c is None:
             raise UsageError(f"This generator needs classes: one-hot, (N, {self.c_dim}).")
-        classes = c.argmax(dim=1) if self.c_dim else None
+        classes = None if c is None or not self.c_dim else c.argmax(dim=1)
         return self.synthesis(z, classes, noise_mode=noise_mode, noise_rng=noise_rng)
 
 
@@ -373,8 +379,8 @@ def convert_state(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     result = {}
     for name, tensor in state.items():
         part = COMPONENT.fullmatch(name)
-        leaf = part and LEAF.fullmatch(part[2])
-        if not leaf:
+        leaf = None if part is None else LEAF.fullmatch(part[2])
+        if part is None or leaf is None:
             result[name] = tensor
             continue
         layer = layers.setdefault(part[1], {}).setdefault(leaf[1] or "", {})
@@ -448,8 +454,8 @@ def _fold(
             continue
         if last != "weight_orig" and f"{prefix}weight_orig" in leaves:
             continue
-        parts = [leaves.get(prefix + part) for part in SPECTRAL]
-        if any(part is None for part in parts) or f"{prefix}weight" in leaves:
+        parts = [leaves[prefix + part] for part in SPECTRAL if prefix + part in leaves]
+        if len(parts) < len(SPECTRAL) or f"{prefix}weight" in leaves:
             raise CheckpointError(
                 f"its tensor '{printable(name, 100)}.{leaf}' belongs to an incomplete spectral "
                 "normalisation"

@@ -246,6 +246,8 @@ class Mapping(nn.Module):
         w_avg_beta: decay of `w_avg` per training batch.
     """
 
+    w_avg: torch.Tensor
+
     def __init__(
         self,
         z_dim: int,
@@ -281,8 +283,10 @@ class Mapping(nn.Module):
         """Map z (N, z_dim) and c (N, c_dim) to (N, w_dim). In training mode `w_avg` follows."""
         parts = []
         if self.z_dim:
+            assert z is not None
             parts.append(second_moment_normalise(z.float()))
         if self.c_dim:
+            assert c is not None
             parts.append(second_moment_normalise(self.embed(c.float())))
         x = torch.cat(parts, dim=1)
         for i in range(self.num_layers):

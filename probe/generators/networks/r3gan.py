@@ -84,6 +84,8 @@ class Resampler(nn.Module):
         taps: an odd number of them; the kernel is taps ⋆ [1, 1] along each axis, sum 1.
     """
 
+    Kernel: torch.Tensor
+
     def __init__(self, taps: Sequence[float]) -> None:
         super().__init__()
         taps = [a + b for a, b in zip([*taps, 0], [0, *taps], strict=True)]
@@ -283,7 +285,8 @@ class Generator(nn.Module):
             )
         if self.c_dim and c is None:
             raise UsageError(f"This generator needs classes: one-hot, (N, {self.c_dim}).")
-        return self.Model(z.float(), c.float() if self.c_dim else None).float()
+        classes = None if c is None or not self.c_dim else c.float()
+        return self.Model(z.float(), classes).float()
 
 
 def _check_stages(

@@ -82,6 +82,9 @@ def modulated_conv2d(
 class SynthesisLayer(nn.Module):
     """Modulated 3x3 convolution, noise, bias, non-linearity."""
 
+    resample_filter: torch.Tensor
+    noise_const: torch.Tensor
+
     def __init__(
         self,
         in_channels: int,
@@ -158,6 +161,8 @@ class ToRGB(nn.Module):
 class Skip(nn.Module):
     """The residual branch of the 'resnet' architecture: 1x1 convolution, twice the size."""
 
+    resample_filter: torch.Tensor
+
     def __init__(self, in_channels: int, out_channels: int, taps: Sequence[float]) -> None:
         super().__init__()
         self.weight = nn.Parameter(normal(out_channels, in_channels, 1, 1))
@@ -172,6 +177,8 @@ class Skip(nn.Module):
 
 class SynthesisBlock(nn.Module):
     """All layers of one resolution."""
+
+    resample_filter: torch.Tensor
 
     def __init__(
         self,
@@ -222,21 +229,21 @@ class SynthesisBlock(nn.Module):
             noise: `noise_mode` and `noise_rng`.
         """
         if x is None:
-            x = self.const.expand(len(ws), -1, -1, -1)
-            x = self.conv1(x, ws[:, 0], **noise)
+            y = self.const.expand(len(ws), -1, -1, -1)
+            y = self.conv1(y, ws[:, 0], **noise)
         elif self.architecture == "resnet":
             residual = self.skip(x) * math.sqrt(0.5)
-            x = self.conv0(x, ws[:, 0], **noise)
-            x = residual + self.conv1(x, ws[:, 1], gain=math.sqrt(0.5), **noise)
+            y = self.conv0(x, ws[:, 0], **noise)
+            y = residual + self.conv1(y, ws[:, 1], gain=math.sqrt(0.5), **noise)
         else:
-            x = self.conv0(x, ws[:, 0], **noise)
-            x = self.conv1(x, ws[:, 1], **noise)
+            y = self.conv0(x, ws[:, 0], **noise)
+            y = self.conv1(y, ws[:, 1], **noise)
         if img is not None:
             img = upsample(img, self.resample_filter)
         if hasattr(self, "torgb"):
-            rgb = self.torgb(x, ws[:, self.num_conv]).float()
+            rgb = self.torgb(y, ws[:, self.num_conv]).float()
             img = rgb if img is None else img + rgb
-        return x, img
+        return y, img
 
 
 class Synthesis(nn.Module):
@@ -308,6 +315,7 @@ class Synthesis(nn.Module):
             block_ws = ws[:, start : start + block.num_conv + 1]
             x, img = block(x, img, block_ws, noise_mode=noise_mode, noise_rng=noise_rng)
             start += block.num_conv
+        assert img is not None  # the last block makes one
         return img
 
 

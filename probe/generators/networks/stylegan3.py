@@ -239,6 +239,10 @@ def plane_waves(count: int, bandwidth: float) -> tuple[torch.Tensor, torch.Tenso
 class SynthesisInput(nn.Module):
     """Fourier features: plane waves that w can turn and move, mixed by a learned matrix."""
 
+    transform: torch.Tensor
+    freqs: torch.Tensor
+    phases: torch.Tensor
+
     def __init__(self, w_dim: int, stage: Stage) -> None:
         super().__init__()
         self.size, self.rate, self.bandwidth = stage.size, stage.rate, stage.cutoff
@@ -297,6 +301,10 @@ class SynthesisLayer(nn.Module):
         use_radial_filters: down filters that are the same in every direction (configuration R).
         conv_clamp: bound on the features, None for none.
     """
+
+    magnitude_ema: torch.Tensor
+    up_filter: torch.Tensor | None
+    down_filter: torch.Tensor | None
 
     def __init__(
         self,
