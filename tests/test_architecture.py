@@ -85,6 +85,11 @@ def test_every_import_is_an_allowed_edge():
     assert not wrong, wrong
 
 
+def test_no_trick_is_known_outside_its_room():
+    inside = ("accel.fold", "accel.fuse", "accel.merge", "accel.depthwise")
+    assert not [path for path, room, target in edges() if room != "accel" and target in inside]
+
+
 @pytest.mark.parametrize("room", [p for p in sorted(PACKAGE.iterdir()) if p.is_dir()])
 def test_every_room_says_what_it_is_for(room):
     if not (room / "__init__.py").exists():

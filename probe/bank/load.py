@@ -8,8 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from probe.accel.fold import fold_batchnorm
-from probe.accel.fuse import fuse_activations
+from probe import accel
 from probe.bank.base import Backbone, InputSpec
 from probe.bank.batchnorm import WithoutStatistics, bn_pixels, has_batchnorm, set_statistics
 from probe.bank.size import bounded_size
@@ -111,8 +110,7 @@ def load_backbone(
     if random is not None and bn_images is None and has_batchnorm(network):
         backbone.network = WithoutStatistics(network, spec.name)
     else:
-        fold_batchnorm(network, fed.size)
-        fuse_activations(network, fed.size)
+        accel.speed_up(network, fed.size)
     return backbone.to(device)
 
 

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
-from probe.accel.depthwise import QuickDepthwiseGradients
+from probe import accel
 from probe.bank.base import Backbone, normalise, resize_unclamped
 from probe.devices import autocast
 from probe.discriminators.adaptive import AdaptiveAugment
@@ -84,7 +84,7 @@ class VisionNetwork(nn.Module):
         fed = self.backbone.input
         x = resize_unclamped(images.float() / 2 + 0.5, fed.size, fed.resize)
         x = normalise(x, fed).contiguous(memory_format=torch.channels_last)
-        with QuickDepthwiseGradients() if x.device.type == "cpu" else nullcontext():
+        with accel.quick_gradients(x.device):
             return self.backbone.levels(x)
 
 

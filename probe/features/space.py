@@ -5,6 +5,7 @@ from dataclasses import asdict
 
 import torch
 
+from probe import accel
 from probe.bank.load import input_spec, source_key
 from probe.bank.spec import BackboneSpec
 from probe.bank.weights.find import weights_digest
@@ -59,5 +60,6 @@ def open_space(spec: BackboneSpec, ctx: Context, *, resolution: int) -> FeatureS
             "precision": precision_for(spec, ctx.precision, ctx.device),
             "device": ctx.device.type,
             **source_key(spec),
+            **accel.key(),
         }
     )
