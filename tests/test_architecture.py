@@ -42,7 +42,8 @@ ALLOWED: dict[str, set[str]] = {
 ALLOWED["api"] = {*ALLOWED, "__init__"}
 ALLOWED["cli"] = {
     "__init__", "api", "accel", "errors", "events", "files", "options", "registry", "reports",
-    "bank", "devices", "processes", "features.contents", "generators.config", "generators.seeds",
+    "bank", "devices", "processes", "features.contents", "generators.config", "generators.files",
+    "generators.seeds",
     "metrics.config", "probing.config", "scoring.probes", "training.config",
 }  # fmt: skip
 

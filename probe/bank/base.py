@@ -3,15 +3,13 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from importlib import metadata
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 from torch import nn
 from torch.nn import functional as F
 
 from probe.accel.resize import resize_by_products
-from probe.bank.spec import BackboneSpec
 from probe.errors import BackboneUnavailable
 from probe.registry import suggest
 
@@ -167,31 +165,6 @@ class Backbone(nn.Module):
     def parameter_count(self) -> int:
         """Number of scalar parameters."""
         return sum(p.numel() for p in self.parameters())
-
-
-# Features of every source are kept under the versions of these; a source adds its own.
-LIBRARIES = ("torch", "timm", "open_clip_torch", "pillow")
-
-
-def feature_key(
-    spec: BackboneSpec, *libraries: str, taps: Sequence[int | str] = ()
-) -> dict[str, Any]:
-    """Return what decides a pooled feature besides the entry's input and weights.
-
-    For the `key` of a source, which says here what its features depend on. A source must not
-    import its library for that: a ranking that has its features asks for keys alone.
-
-    Args:
-        spec: the entry.
-        libraries: distributions that compute the feature, besides `LIBRARIES`.
-        taps: the entry's, if the pooled feature is taken from them.
-    """
-    names = (*LIBRARIES, *libraries)
-    return {
-        "pool": spec.pool,
-        "taps": taps,
-        "versions": {name: metadata.version(name) for name in names},
-    }
 
 
 def no_such(what: str, name: str, known: Sequence[str]) -> BackboneUnavailable:

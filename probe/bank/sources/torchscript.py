@@ -2,12 +2,10 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import nn
 
-from probe.bank.base import feature_key
 from probe.bank.spec import BackboneSpec
 from probe.errors import BackboneUnavailable
 from probe.files import utf8_path
@@ -28,11 +26,6 @@ class TorchScriptNetwork(nn.Module):
         """(N, 3, S, S) → its map, or none where the output is a feature, and (N, d)."""
         y = self.module(x)
         return ([y], y.mean(dim=(2, 3))) if y.ndim == 4 else ([], y)
-
-
-def key(spec: BackboneSpec) -> dict[str, Any]:
-    """Return what decides a pooled feature; see `feature_key`."""
-    return feature_key(spec)
 
 
 def build(spec: BackboneSpec, path: Path | None) -> nn.Module:
