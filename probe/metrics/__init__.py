@@ -39,7 +39,7 @@ METRICS: dict[str, Place[Metric]] = {
 }
 
 
-def metrics() -> list[Metric]:
+def all_metrics() -> list[Metric]:
     """Return all metrics, in order."""
     return [load(place) for place in METRICS.values()]
 

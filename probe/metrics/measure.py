@@ -31,7 +31,7 @@ from probe.features.space import library_versions
 from probe.features.store import FeatureSpace, FeatureStore
 from probe.images.base import Broken, ImageSource
 from probe.images.decode import describe_broken
-from probe.metrics import metrics
+from probe.metrics import all_metrics
 from probe.metrics.config import LEAST_IMAGES, MeasureOptions
 from probe.metrics.kernel import MOST
 from probe.metrics.record import Distances, Measurement, value_names
@@ -177,7 +177,7 @@ def _measure(
     if arrays is None:
         real, fake = space.read(keys["real"]), space.read(keys["fake"])
         found: dict[str, float] = {}
-        for metric in metrics():
+        for metric in all_metrics():
             found |= metric.compute(real, fake, seed)
         arrays = {name: np.array([value]) for name, value in found.items()}
         store.remember(record, arrays)

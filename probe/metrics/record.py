@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 
-from probe.metrics import metrics
+from probe.metrics import all_metrics
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -14,7 +14,7 @@ SCHEMA_VERSION = 1
 
 def value_names() -> list[str]:
     """Return what the numbers of all metrics are called, in order."""
-    return [name for metric in metrics() for name in metric.values]
+    return [name for metric in all_metrics() for name in metric.values]
 
 
 @dataclass(frozen=True, kw_only=True)

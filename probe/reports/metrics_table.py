@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 
 from probe.errors import printable
 from probe.files import to_json
-from probe.metrics import Values, metrics, number
+from probe.metrics import Values, all_metrics, number
 from probe.metrics.record import Distances, Measurement
 from probe.registry import lookup
 from probe.reports.text import csv_table, markdown_row, missing_rows, text_table
@@ -22,7 +22,7 @@ def _columns() -> list[Column]:
 
     return [
         ("backbone", lambda row: row.name),
-        *((name, of_metric(cell)) for m in metrics() for name, cell in m.columns.items()),
+        *((name, of_metric(cell)) for m in all_metrics() for name, cell in m.columns.items()),
         ("dim", lambda row: number(row.dim, "d")),
         ("in", lambda row: row.computed_in or ""),
         ("trained against", lambda row: "yes" if row.trained_against else ""),
