@@ -20,8 +20,10 @@ from torch import nn
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
+from probe.accel import winograd
 from probe.devices import autocast
-from probe.generators.networks import layers, stylegan2, stylegan3
+from probe.generators.networks import stylegan2, stylegan3
+from probe.generators.networks.layers import filter2d
 from probe.generators.networks.stylegan3 import downsample, upsample
 
 Forms = dict[str, Callable[[], torch.Tensor]]
@@ -46,11 +48,11 @@ def networks(side: int) -> dict[str, Callable[[], nn.Module]]:
 @contextmanager
 def direct_convolutions() -> Iterator[None]:
     """Do without minimal filtering."""
-    limit, layers.WINOGRAD_CHANNELS = layers.WINOGRAD_CHANNELS, 10**9
+    limit, winograd.CHANNELS = winograd.CHANNELS, 10**9
     try:
         yield
     finally:
-        layers.WINOGRAD_CHANNELS = limit
+        winograd.CHANNELS = limit
 
 
 def gflops(network: nn.Module) -> float:
@@ -117,8 +119,8 @@ def plain_forms(c: int, side: int) -> Forms:
     x, weight = torch.randn(1, c, side, side), torch.randn(c, c, 3, 3)
     fast_x, fast_weight = nhwc(x), nhwc(weight)
     return {
-        "chosen": lambda: layers.convolve(fast_x, fast_weight, 1),
-        "minimal filtering": lambda: layers.winograd(fast_x, fast_weight, 1),
+        "chosen": lambda: winograd.convolve(fast_x, fast_weight, 1),
+        "minimal filtering": lambda: winograd.winograd(fast_x, fast_weight, 1),
         "direct, channels-last": lambda: F.conv2d(fast_x, fast_weight, padding=1),
         "direct, default layout": lambda: F.conv2d(x, weight, padding=1),
         "direct, bfloat16": lambda: F.conv2d(
@@ -171,7 +173,7 @@ def separable(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
 def doubling_forms(c: int, side: int) -> Forms:
     """StyleGAN2's convolution of C to C/2 channels at twice the size."""
     x, weight = nhwc(torch.randn(1, c, side, side)), nhwc(torch.randn(c // 2, c, 3, 3))
-    f, ones = layers.filter2d(TAPS), torch.ones(1, c)
+    f, ones = filter2d(TAPS), torch.ones(1, c)
     ready = nhwc(compose(weight, f))
     return {
         "transposed, then 4x4": lambda: stylegan2.modulated_conv2d(

@@ -26,13 +26,14 @@ from torch import nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset
 
+from probe.accel.low_pass import low_pass
 from probe.bank.file import load_bank
-from probe.bank.load import SOURCES, input_spec
+from probe.bank.load import input_spec
+from probe.bank.sources import SOURCES
 from probe.bank.spec import BackboneSpec
 from probe.bank.weights.find import find_weights
 from probe.generators.files.formats import load_generator
 from probe.generators.networks import stylegan2
-from probe.generators.networks.layers import low_pass
 
 BATCH = 64  # the reference's as a script; its training driver passes the training batch, often 16
 C = 0.2
@@ -98,7 +99,7 @@ def grouped_modulated_conv2d(
 def load_network(spec: BackboneSpec) -> nn.Module:
     """Return a backbone as its library builds it, with its weights."""
     path = None if spec.weights.random is not None else find_weights(spec, offline=True)
-    return SOURCES[spec.source](spec, path).eval()
+    return SOURCES[spec.source].build(spec, path).eval()
 
 
 def extract(spec: BackboneSpec, network: nn.Module, batches: Iterator[torch.Tensor]) -> np.ndarray:

@@ -16,6 +16,7 @@ from probe.bank.load import load_backbone, wrap
 from probe.bank.spec import BackboneSpec
 from probe.bundled import DEMO_REALS
 from probe.devices import choose_device, choose_precision
+from probe.discriminators import AUGMENTATIONS
 from probe.discriminators.losses import r1_penalty
 from probe.discriminators.member import Batch, Member, Step, VisionNetwork, vision_member
 from probe.generators.networks import stylegan2
@@ -142,7 +143,7 @@ class Ours(Trainer):
             with torch.no_grad():
                 reals = member.augment(reals, "r1", step)
             member = copy.copy(member)
-            member.augmentation = "none"
+            member.augmentation = AUGMENTATIONS["none"]
         r1_step(member, Batch(reals), self.config.gamma * self.config.r1_interval, step)
 
     def step(self, *, warmup: bool = False) -> Stats:

@@ -16,7 +16,8 @@ from safetensors.torch import save_file
 
 from probe.bank.batchnorm import bn_pixels, set_statistics
 from probe.bank.file import load_bank
-from probe.bank.load import SOURCES, input_spec
+from probe.bank.load import input_spec
+from probe.bank.sources import SOURCES
 from probe.bank.spec import BackboneSpec
 from probe.bundled import BN_IMAGES
 from probe.errors import UsageError
@@ -95,7 +96,7 @@ def random_state(spec: BackboneSpec) -> dict[str, torch.Tensor]:
     """Return a control's tensors, the very ones that the product's `load_backbone` would make."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(stream_seed(spec.weights.random, spec.source, spec.model))
-        network = SOURCES[spec.source](spec, None)
+        network = SOURCES[spec.source].build(spec, None)
     set_statistics(network.eval(), bn_pixels(open_images(BN_IMAGES)), input_spec(spec))
     return {k: v.contiguous() for k, v in network.model.state_dict().items()}
 

@@ -1,18 +1,29 @@
-"""Names to things: the one lookup, with suggestions for misspelt names."""
+"""Names to things: the one lookup, with suggestions for misspelt names.
+
+A mapping whose room must stay light holds "module:name" in place of what would be slow to import.
+"""
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from importlib import import_module
 from typing import TypeVar
 
 from probe.errors import UsageError
 
 T = TypeVar("T")
+Place = T | str  # a thing, or the "module:name" of it
 
 
 def suggest(name: str, known: list[str]) -> str:
     """Return " Did you mean 'x'?" for the nearest known name, or ""."""
     near = difflib.get_close_matches(name, known, n=1)
     return f" Did you mean '{near[0]}'?" if near else ""
+
+
+def either(names: Iterable[str]) -> str:
+    """Return names for a sentence: "a, b or c"."""
+    *most, last = names
+    return f"{', '.join(most)} or {last}" if most else last
 
 
 def lookup(mapping: Mapping[str, T], name: str, kind: str) -> T:
@@ -26,3 +37,11 @@ def lookup(mapping: Mapping[str, T], name: str, kind: str) -> T:
     known = sorted(mapping)
     shown = ", ".join(known[:20]) + (f", … ({len(known)} in all)" if len(known) > 20 else "")
     raise UsageError(f"Unknown {kind} '{name}'.{suggest(name, known)} Known: {shown}.")
+
+
+def load(place: "Place[T]") -> T:
+    """Return a thing itself, or what "module:name" stands for, imported now."""
+    if not isinstance(place, str):
+        return place
+    module, _, name = place.partition(":")
+    return getattr(import_module(module), name)

@@ -42,7 +42,8 @@ ALLOWED: dict[str, set[str]] = {
 ALLOWED["api"] = {*ALLOWED, "__init__"}
 ALLOWED["cli"] = {
     "__init__", "api", "accel", "errors", "events", "files", "options", "registry", "reports",
-    "bank", "devices", "processes", "features.contents", "generators.config", "generators.seeds",
+    "bank", "devices", "processes", "features.contents", "generators.config", "generators.files",
+    "generators.seeds",
     "metrics.config", "probing.config", "scoring.probes", "training.config",
 }  # fmt: skip
 
@@ -83,6 +84,11 @@ def test_every_import_is_an_allowed_edge():
         if target_room != room and target_room not in allowed and target not in allowed:
             wrong.append(f"{path.relative_to(PACKAGE)} imports probe.{target}")
     assert not wrong, wrong
+
+
+def test_no_trick_is_known_outside_its_room():
+    inside = ("accel.fold", "accel.fuse", "accel.merge", "accel.depthwise")
+    assert not [path for path, room, target in edges() if room != "accel" and target in inside]
 
 
 @pytest.mark.parametrize("room", [p for p in sorted(PACKAGE.iterdir()) if p.is_dir()])

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from probe.accel import enabled
 from probe.errors import ProbeError
 
 # glibc's mallopt parameters (malloc.h).
@@ -67,8 +68,9 @@ def large_blocks_apart() -> Iterator[None]:
 
 
 def _glibc(name: str) -> Any:
-    """Return a function of glibc, or None on another system."""
-    return getattr(ctypes.CDLL(None), name, None) if sys.platform.startswith("linux") else None
+    """Return a function of glibc; None on another system, or if acceleration is off."""
+    linux = sys.platform.startswith("linux")
+    return getattr(ctypes.CDLL(None), name, None) if linux and enabled() else None
 
 
 def is_out_of_memory(error: BaseException) -> bool:

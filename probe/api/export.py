@@ -5,11 +5,11 @@ from typing import Any
 
 from probe.errors import CheckpointError, UsageError
 from probe.events import Note, OnEvent, ignore
-from probe.generators.files.export import FORMATS
+from probe.generators.files import FORMATS
 from probe.generators.files.families import FAMILIES
 from probe.generators.files.formats import load_generator
 from probe.generators.files.run_folder import checkpoint_file
-from probe.registry import lookup
+from probe.registry import load, lookup
 from probe.training.inherit import read_discriminator
 
 
@@ -24,7 +24,7 @@ def export(
 
     Args:
         checkpoint: any StyleGAN2 that can be read, or a run's directory (its best snapshot).
-        format: "rosinality" or "stylegan2-ada".
+        format: a name of `probe.generators.files.FORMATS`: "rosinality" or "stylegan2-ada".
         out: a file that does not exist; one named after checkpoint and format, in the working
             directory, unless given.
         on_event: is given what is to be known before the file is loaded, as notes.
@@ -42,17 +42,18 @@ def export(
     path = Path(out) if out is not None else Path(f"{source.stem}-{format}{chosen.suffix}")
     if path.exists():
         raise UsageError(f"--out: {path} exists already. Choose another name.")
-    if found.architecture != "stylegan2":
-        title = FAMILIES[found.architecture].title
-        raise CheckpointError(f"{source}: is a {title} generator; only a StyleGAN2 is exported.")
+    if found.architecture != chosen.architecture:
+        title, wanted = (FAMILIES[a].title for a in (found.architecture, chosen.architecture))
+        raise CheckpointError(f"{source}: is a {title} generator; only a {wanted} is exported.")
     notes: list[str] = []
     discriminator: Any = None
     try:
-        discriminator = read_discriminator(source)
+        if chosen.architecture == "stylegan2":  # of no other family one is read
+            discriminator = read_discriminator(source)
     except CheckpointError as error:
         notes.append(f"The discriminator is left out. {error}")
     try:
-        notes += chosen.save(path, found.generator, discriminator)
+        notes += load(chosen.save)(path, found.generator, discriminator)
     except CheckpointError as error:
         raise CheckpointError(f"{source}: {error}.") from error
     for note in notes:

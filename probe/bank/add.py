@@ -1,21 +1,20 @@
 """New entries of a bank, from what timm and open_clip know of their pretrained weights."""
 
 import re
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import yaml
 
-from probe.bank.base import Backbone, no_such
+from probe.bank.base import Backbone
 from probe.bank.document import read
 from probe.bank.errors import WANTED
 from probe.bank.file import read_specs
 from probe.bank.load import load_backbone
-from probe.bank.spec import NAME, BackboneSpec, Weights
+from probe.bank.sources import SOURCES
+from probe.bank.spec import NAME, UNKNOWN, BackboneSpec, Weights
 from probe.errors import BackboneUnavailable, BankError, UsageError, shown
 from probe.files import to_json, write_bytes
-from probe.registry import lookup
+from probe.registry import load, lookup
 
 # The tags of timm's and open_clip's weights name what they were trained on.
 DATA = {
@@ -29,8 +28,6 @@ TASKS = {
     "dino": "self-distillation", "mae": "masked image modelling", "fcmae": "masked image modelling",
     "clip": "image-text contrast", "siglip": "image-text contrast",
 }  # fmt: skip
-UNKNOWN = "unknown, see the model card"
-OPEN_CLIP_FILE = "open_clip_model.safetensors"  # where the library names none
 
 
 def describe(
@@ -57,7 +54,12 @@ def describe(
         )
     if name is not None and not re.fullmatch(NAME, name):
         raise UsageError(f"--name: {shown(name)} cannot be a name: {WANTED['name']}.")
-    known = lookup(SOURCES, source, "source")(rest)
+    able = {name: s.describe for name, s in SOURCES.items() if s.describe is not None}
+    try:
+        known = load(lookup(able, source, "source"))(rest)
+    except BackboneUnavailable as error:
+        text = f"{error.reason}; {error.remedy}" if error.remedy else error.reason
+        raise UsageError(text if text.endswith("?") else f"{text}.") from error
     words = set(re.split(r"[^a-z0-9]+", rest.lower()))
     plain = re.sub(r"[^A-Za-z0-9._-]+", "-", rest)
     guessed = [label for tag, label in DATA.items() if any(tag in word for word in words)]
@@ -67,6 +69,7 @@ def describe(
         task=task or (trained[0] if trained else known.pop("task")),
         data=data or ", ".join(guessed) or UNKNOWN,
         license=license or known.pop("license") or UNKNOWN,
+        source=source,
         **{k: v for k, v in known.items() if k not in ("task", "license")},
     )
     return spec, _untrained(spec)
@@ -140,69 +143,3 @@ def _untrained(spec: BackboneSpec) -> Backbone:
     return load_backbone(
         BackboneSpec(**record, weights=Weights(random=0), role="control"), offline=True
     )
-
-
-def _timm(model: str) -> dict[str, Any]:
-    import timm
-
-    architecture = model.partition(".")[0]
-    if not timm.is_model(architecture):
-        raise _wrong(f"timm {timm.__version__} has no model", architecture, timm.list_models())
-    known = timm.list_pretrained(f"{architecture}.*")
-    if model not in known:
-        raise _wrong(f"timm {timm.__version__} has no weights", model, known)
-    config = timm.get_pretrained_cfg(model)
-    if config is None or not config.hf_hub_id:
-        raise UsageError(f"timm knows no hub repository of {model}; write the entry by hand.")
-    return {
-        "source": "timm",
-        "model": model,
-        "weights": Weights(hub=config.hf_hub_id, file=config.hf_hub_filename),
-        "input": config.input_size[-1],
-        "mean": tuple(config.mean),
-        "std": tuple(config.std),
-        "license": config.license,
-        "task": "classification" if config.num_classes else UNKNOWN,
-    }
-
-
-def _open_clip(reference: str) -> dict[str, Any]:
-    import open_clip
-
-    model, _, tag = reference.partition("/")
-    if model not in open_clip.list_models():
-        what = f"open_clip {open_clip.__version__} has no model"
-        raise _wrong(what, model, open_clip.list_models())
-    tags = open_clip.list_pretrained_tags_by_model(model)
-    config = open_clip.get_pretrained_cfg(model, tag) if tag else {}
-    parts = config.get("hf_hub", "").strip("/").split("/")  # owner, repository, perhaps a file
-    if len(parts) < 2:
-        pairs = [f"{model}/{known}" for known in tags]
-        raise _wrong(f"open_clip {open_clip.__version__} has no hub weights", reference, pairs)
-    # The same weights under another activation are another network.
-    quick = config.get("quick_gelu") and not model.endswith("-quickgelu")
-    described = open_clip.get_model_config(model)
-    assert described is not None  # the model is listed
-    size = described["vision_cfg"]["image_size"]
-    return {
-        "source": "open_clip",
-        "model": f"{model}-quickgelu" if quick else model,
-        "weights": Weights(
-            hub="/".join(parts[:2]), file=parts[2] if len(parts) > 2 else OPEN_CLIP_FILE
-        ),
-        "input": size if isinstance(size, int) else size[-1],
-        "mean": tuple(config["mean"]),
-        "std": tuple(config["std"]),
-        "license": None,
-        "task": "image-text contrast",
-    }
-
-
-def _wrong(what: str, name: str, known: Any) -> UsageError:
-    """Return the error for a name that a library does not know, with the nearest."""
-    problem: BackboneUnavailable = no_such(what, name, list(known))
-    text = f"{problem.reason}; {problem.remedy}" if problem.remedy else problem.reason
-    return UsageError(text if text.endswith("?") else f"{text}.")
-
-
-SOURCES: Mapping[str, Any] = {"timm": _timm, "open_clip": _open_clip}

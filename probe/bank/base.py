@@ -3,14 +3,12 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from importlib import metadata
-from typing import Any
 
 import torch
 from torch import nn
 from torch.nn import functional as F
 
-from probe.bank.spec import BackboneSpec
+from probe.accel.resize import resize_by_products
 from probe.errors import BackboneUnavailable
 from probe.registry import suggest
 
@@ -39,44 +37,27 @@ def resize(images: torch.Tensor, size: int, mode: str) -> torch.Tensor:
     """
     if images.shape[-1] == size and images.shape[-2] == size:
         return images
-    if mode == "area":
-        return F.interpolate(images, size=(size, size), mode="area")
-    if mode == "tf1-bilinear":
-        return _bilinear_tf1(_bilinear_tf1(images, size).mT, size).mT
-    resized = F.interpolate(
-        images, size=(size, size), mode=mode, antialias=True, align_corners=False
-    )
-    return resized.clamp(0, 1)
+    resized = _resample(images, (size, size), mode)
+    return resized if mode in ("area", "tf1-bilinear") else resized.clamp(0, 1)
 
 
 def resize_unclamped(images: torch.Tensor, size: int, mode: str) -> torch.Tensor:
-    """Resize float images (N, 3, R, R) to (N, 3, size, size) for training; not clamped.
+    """Resize float images (N, 3, R, R) to (N, 3, size, size) for training.
 
-    No gradient passes a clamp. As products with one matrix per axis, since the gradient of torch's
-    antialiased resize is slow: 16 images, 64 to 224 px, forward and backward, one core of an EPYC,
-    34 ms and 11 ms.
+    Not clamped, since no gradient passes a clamp.
     """
     if images.shape[-1] == size and images.shape[-2] == size:
         return images
-    matrix = _resize_matrix(images.shape[-1], size, mode, images.device).to(images.dtype)
-    with torch.autocast(images.device.type, enabled=False):  # in bf16 pixels would be rounded twice
-        return matrix @ images @ matrix.T
+    return resize_by_products(images, size, mode, _resample)
 
 
-@lru_cache(maxsize=16)
-@torch.inference_mode(False)  # what is kept must serve graphs too
-def _resize_matrix(old: int, new: int, mode: str, device: torch.device) -> torch.Tensor:
-    """Return what a resize multiplies an axis with, float32 (new, old) on the device."""
-    axis = torch.eye(old, dtype=torch.float32, device="cpu").view(1, 1, old, old)
+def _resample(images: torch.Tensor, size: tuple[int, int], mode: str) -> torch.Tensor:
+    """Resize (N, C, H, W) to (N, C, *size), not clamped."""
     if mode == "area":
-        matrix = F.interpolate(axis, size=(old, new), mode="area")
-    elif mode == "tf1-bilinear":
-        matrix = _bilinear_tf1(axis, new)
-    else:
-        matrix = F.interpolate(
-            axis, size=(old, new), mode=mode, antialias=True, align_corners=False
-        )
-    return matrix[0, 0].T.contiguous().to(device)
+        return F.interpolate(images, size=size, mode="area")
+    if mode == "tf1-bilinear":
+        return _bilinear_tf1(_bilinear_tf1(images, size[1]).mT, size[0]).mT
+    return F.interpolate(images, size=size, mode=mode, antialias=True, align_corners=False)
 
 
 def _bilinear_tf1(images: torch.Tensor, size: int) -> torch.Tensor:
@@ -183,31 +164,6 @@ class Backbone(nn.Module):
     def parameter_count(self) -> int:
         """Number of scalar parameters."""
         return sum(p.numel() for p in self.parameters())
-
-
-# Features of every source are kept under the versions of these; a source adds its own.
-LIBRARIES = ("torch", "timm", "open_clip_torch", "pillow")
-
-
-def feature_key(
-    spec: BackboneSpec, *libraries: str, taps: Sequence[int | str] = ()
-) -> dict[str, Any]:
-    """Return what decides a pooled feature besides the entry's input and weights.
-
-    For the `key` of a source, which says here what its features depend on. A source must not
-    import its library for that: a ranking that has its features asks for keys alone.
-
-    Args:
-        spec: the entry.
-        libraries: distributions that compute the feature, besides `LIBRARIES`.
-        taps: the entry's, if the pooled feature is taken from them.
-    """
-    names = (*LIBRARIES, *libraries)
-    return {
-        "pool": spec.pool,
-        "taps": taps,
-        "versions": {name: metadata.version(name) for name in names},
-    }
 
 
 def no_such(what: str, name: str, known: Sequence[str]) -> BackboneUnavailable:

@@ -1,59 +1,34 @@
 """Which source builds an entry: a spec becomes a `Backbone`."""
 
-from collections.abc import Callable, Mapping
-from importlib import import_module
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import nn
 
-from probe.accel.fold import fold_batchnorm
-from probe.accel.fuse import fuse_activations
+from probe import accel
 from probe.bank.base import Backbone, FeatureNetwork, InputSpec
 from probe.bank.batchnorm import WithoutStatistics, bn_pixels, has_batchnorm, set_statistics
 from probe.bank.size import bounded_size
+from probe.bank.sources import SOURCES
 from probe.bank.spec import BackboneSpec
 from probe.bank.weights.find import verified_weights
 from probe.errors import BackboneUnavailable, ProbeError
 from probe.images.base import ImageSource
-from probe.registry import lookup
+from probe.registry import load
 from probe.streams import stream_seed
-
-Build = Callable[[BackboneSpec, Path | None], FeatureNetwork]
-
-
-def _source(module: str) -> Build:
-    """Return a source's `build`, importing its library only when it is used."""
-
-    def build(spec: BackboneSpec, path: Path | None) -> FeatureNetwork:
-        return import_module(f"probe.bank.sources.{module}").build(spec, path)
-
-    return build
-
-
-SOURCES: Mapping[str, Build] = {
-    name: _source(name) for name in ("timm", "open_clip", "torchvision", "torchscript", "inception")
-}
-
-
-def source_key(spec: BackboneSpec) -> dict[str, Any]:
-    """Return what an entry's features depend on besides input and weights, as its source says."""
-    lookup(SOURCES, spec.source, "source")
-    return import_module(f"probe.bank.sources.{spec.source}").key(spec)
 
 
 def input_spec(spec: BackboneSpec) -> InputSpec:
-    """Return what an entry's network is fed; what the entry leaves out, timm knows.
+    """Return what an entry's network is fed; what the entry leaves out, its source knows.
 
     Raises:
-        BackboneUnavailable: timm does not know it either.
+        BackboneUnavailable: the source does not know it either.
     """
     if spec.input is not None and spec.mean is not None and spec.std is not None:
         return InputSpec(spec.input, spec.mean, spec.std, spec.resize)
-    from probe.bank.sources.timm import known_input
-
-    known = known_input(spec)
+    find = SOURCES[spec.source].known_input
+    assert find is not None  # else the entry would be refused
+    known = load(find)(spec)
     return InputSpec(
         spec.input or known.size, spec.mean or known.mean, spec.std or known.std, spec.resize
     )
@@ -82,7 +57,7 @@ def load_backbone(
     Raises:
         BackboneUnavailable: weights or architecture are not here, or do not fit each other.
     """
-    build = lookup(SOURCES, spec.source, "source")
+    build = SOURCES[spec.source].build
     random = spec.weights.random
     path = None if random is not None else verified_weights(spec, offline=offline)[0]
     try:
@@ -111,8 +86,7 @@ def load_backbone(
     if random is not None and bn_images is None and has_batchnorm(network):
         backbone.network = WithoutStatistics(network, spec.name)
     else:
-        fold_batchnorm(network, fed.size)
-        fuse_activations(network, fed.size)
+        accel.speed_up(network, fed.size)
     return backbone.to(device)
 
 

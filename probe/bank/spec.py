@@ -6,18 +6,22 @@ from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic_core import PydanticKnownError
 
 from probe.bank.places import Address, File, Package, Repository, Version, is_inside, mistaken_place
+from probe.bank.sources import SOURCES
+from probe.registry import either, lookup
 
 # Before 0.2 candidates were called discriminators.
 _CURRENT = BeforeValidator(lambda role: "candidate" if role == "discriminator" else role)
 Role = Annotated[Literal["candidate", "evaluator", "control"], _CURRENT]
 RecordedRole = Annotated[str, _CURRENT]  # of a row, which may be another than a backbone's
-Source = Literal["timm", "open_clip", "torchvision", "torchscript", "inception"]
+Source = Annotated[str, AfterValidator(lambda name: _known_source(name))]
 KeyMap = Literal["efficientnet-lite"]  # the names of probe.bank.weights.keys.KEY_MAPS
 Share = Annotated[float, Field(ge=0, le=1)]  # 0 to 255 is the usual slip
 Scale = Annotated[float, Field(gt=0, le=10)]
 LARGEST_ARG = 10_000
+UNKNOWN = "unknown, see the model card"  # of a licence, data or task that no library tells
 NAME = r"[A-Za-z0-9][A-Za-z0-9._#-]{0,99}"
 LONGEST_PATTERN, MOST_RENAMES = 200, 100
 Pattern = Annotated[str, Field(max_length=LONGEST_PATTERN)]
@@ -28,6 +32,13 @@ Words = Annotated[str, AfterValidator(lambda text: " ".join(text.split()))]  # o
 BARRED_ARGS = re.compile(
     "pretrained|checkpoint|weights|cache|load|force_preprocess|features_only|num_classes|jit"
 )
+
+
+def _known_source(name: str) -> str:
+    """Return the name of a source; said as of a `Literal` if it is none."""
+    if name not in SOURCES:
+        raise PydanticKnownError("literal_error", {"expected": either(map(repr, SOURCES))})
+    return name
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,7 +153,7 @@ class BackboneSpec:
 
     Attributes:
         name: how it is called everywhere; at most 100 letters, digits, ". _ - #".
-        source: the library that builds the network.
+        source: the library that builds the network, a name of `probe.bank.sources.SOURCES`.
         model: the architecture's name there, for timm with or without the tag of its weights; any
             name for TorchScript, whose file is the network. A TorchScript file is a program: have
             only those in a bank whose origin you trust.
@@ -203,21 +214,7 @@ class BackboneSpec:
             raise ValueError("random weights and role 'control' belong together")
         if kind == "random" and (self.sha256 or self.keys):
             raise ValueError("'sha256' and 'keys' do not go with random weights")
-        missing = [n for n in ("input", "mean", "std") if getattr(self, n) is None]
-        if missing and not (self.source == "timm" and kind == "hub"):
-            raise ValueError(
-                f"the key '{missing[0]}' is missing (only timm entries with hub weights can do "
-                "without)"
-            )
-        if self.source == "torchvision" and not self.taps:
-            raise ValueError("torchvision needs 'taps', the names of the modules to read")
-        if self.source in ("torchvision", "torchscript") and self.pool == "token":
-            raise ValueError(f"{self.source} has no class token: pool: head or average")
-        if self.source == "torchscript" and (kind == "random" or self.keys or self.args):
-            raise ValueError(
-                "a TorchScript file holds its weights and its architecture: no random weights, "
-                "'keys' or 'args'"
-            )
+        lookup(SOURCES, self.source, "source").check(self)
         for name, value in self.args.items():
             if BARRED_ARGS.search(name):
                 raise ValueError(f"args: '{name}' is not the bank's to set")

@@ -10,70 +10,36 @@ import re
 import signal
 import sys
 import warnings
-from dataclasses import fields
+from collections.abc import Callable, Collection
 from types import FrameType
+from typing import Any
 
 import typer
 
 from probe import __version__
 from probe.accel.memory import is_out_of_memory
-from probe.cli import (
-    bank,
-    cache,
-    demo,
-    doctor,
-    export,
-    generate,
-    inspect,
-    metrics,
-    rank,
-    report,
-    score,
-    train,
-)
 from probe.cli.output import say
 from probe.errors import ProbeError
-from probe.metrics.config import MeasureOptions
-from probe.probing.config import RankOptions
-from probe.training.config import TrainConfig
+from probe.registry import Place, load
 
-app = typer.Typer(
-    name="probe",
-    help="Which pretrained vision backbone can tell your real images from your generated ones, "
-    "and by how much?",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    context_settings={
-        "help_option_names": ["-h", "--help"],
-        # What is not given, Typer reads with pydantic, and importing that takes a third of the time
-        # of `probe rank --help`.
-        "default_map": {"help": False},
-    },
-)
-app.command("rank")(rank.rank)
-app.command("metrics")(metrics.metrics)
-app.command("score")(score.score)
-app.command("train")(train.train)
-app.command("report")(report.report)
-app.command("doctor")(doctor.doctor)
-app.command("generate")(generate.generate)
-app.command("inspect")(inspect.inspect)
-app.command("export")(export.export)
-app.command("demo")(demo.demo)
-app.add_typer(bank.app, name="bank")
-app.add_typer(cache.app, name="cache")
-
-SWITCHES = {
-    field.name.replace("_", "-")
-    for options in (RankOptions, MeasureOptions, TrainConfig)
-    for field in fields(options)
-    if field.type is bool
-} | {"offline", "quiet", "dry-run", "measure"}
+# A command, or a Typer app of several; in the order of the help.
+COMMANDS: dict[str, Place[Callable[..., None] | typer.Typer]] = {
+    "rank": "probe.cli.rank:rank",
+    "metrics": "probe.cli.metrics:metrics",
+    "score": "probe.cli.score:score",
+    "train": "probe.cli.train:train",
+    "report": "probe.cli.report:report",
+    "doctor": "probe.cli.doctor:doctor",
+    "generate": "probe.cli.generate:generate",
+    "inspect": "probe.cli.inspect:inspect",
+    "export": "probe.cli.export:export",
+    "demo": "probe.cli.demo:demo",
+    "bank": "probe.cli.bank:app",
+    "cache": "probe.cli.cache:app",
+}
 TRUE, FALSE = ("1", "true", "yes", "on"), ("0", "false", "no", "off")
 
 
-@app.callback(invoke_without_command=True)
 def start(
     context: typer.Context,
     version: bool = typer.Option(False, "--version", help="Print the version and exit."),
@@ -84,15 +50,54 @@ def start(
         raise typer.Exit
 
 
-def normalise(arguments: list[str]) -> list[str]:
+def make_app() -> typer.Typer:
+    """Return the app of all `COMMANDS`."""
+    app = typer.Typer(
+        name="probe",
+        help="Which pretrained vision backbone can tell your real images from your generated ones, "
+        "and by how much?",
+        no_args_is_help=True,
+        add_completion=False,
+        pretty_exceptions_enable=False,
+        context_settings={
+            "help_option_names": ["-h", "--help"],
+            # What is not given, Typer reads with pydantic, and importing that takes a third of the
+            # time of `probe rank --help`.
+            "default_map": {"help": False},
+        },
+    )
+    app.callback(invoke_without_command=True)(start)
+    for name, place in COMMANDS.items():
+        command = load(place)
+        if isinstance(command, typer.Typer):
+            app.add_typer(command, name=name)
+        else:
+            app.command(name)(command)
+    return app
+
+
+app = make_app()  # for Sphinx and the tests; `main` makes one of what COMMANDS holds by then
+
+
+def switches(command: Any) -> set[str]:
+    """Return the names of the switches of a command and of those below it, without dashes."""
+    found = {flag[2:] for p in command.params if getattr(p, "is_flag", False) for flag in p.opts}
+    return found.union(*map(switches, getattr(command, "commands", {}).values()))
+
+
+def normalise(arguments: list[str], known: Collection[str]) -> list[str]:
     """Turn `--mirror=1` and `--mirror=false`, as NVlabs users type them, into switches.
 
     A switch with another value is left for the parser to refuse.
+
+    Args:
+        arguments: as they were typed.
+        known: the switches; see `switches`.
     """
     result = []
     for argument in arguments:
         match = re.fullmatch(r"--([a-z0-9-]+)=(.*)", argument)
-        if match is None or match[1] not in SWITCHES:
+        if match is None or match[1] not in known:
             result.append(argument)
         elif match[2].lower() in TRUE:
             result.append(f"--{match[1]}")
@@ -131,7 +136,8 @@ def main() -> None:
         else:
             sys.stdout.reconfigure(encoding="utf-8", errors="backslashreplace")
     try:
-        app(normalise(sys.argv[1:]))
+        command = typer.main.get_command(make_app())
+        command(normalise(sys.argv[1:], switches(command)))
     except ProbeError as error:
         say(f"Error: {error}", err=True, style="red")
         sys.exit(error.exit_code)

@@ -7,6 +7,8 @@ import typer
 
 import probe
 from probe.cli.output import say, show_note
+from probe.generators.files import FORMATS
+from probe.registry import either
 
 
 def export(
@@ -17,7 +19,7 @@ def export(
             show_default=False,
         ),
     ],
-    format: Annotated[str, typer.Option(help="rosinality or stylegan2-ada.", show_default=False)],
+    format: Annotated[str, typer.Option(help=f"{either(FORMATS)}.", show_default=False)],
     out: Annotated[
         Path | None,
         typer.Option(help="Output file; by default CHECKPOINT-FORMAT in the working directory."),

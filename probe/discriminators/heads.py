@@ -5,7 +5,8 @@ one map gets a map head, several maps one each and the pooled vector another, no
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import nn
@@ -13,6 +14,8 @@ from torch.nn.utils.parametrizations import spectral_norm
 
 from probe.discriminators.layers import ConvLayer
 from probe.generators.networks.layers import FullyConnected
+
+Shapes = Sequence[tuple[int, int, int]]  # (C, H, W) of each map, shallow to deep
 
 WIDTH = 256
 WIDTH_OF_LARGE_MAPS = 128  # sides above 8: as in the reference, where they cost four times as much
@@ -59,6 +62,16 @@ class LogitHead(nn.Module):
         return logit
 
 
+class VectorHead(LogitHead):
+    """One logit from the pooled vector."""
+
+    def forward(  # type: ignore[override]
+        self, maps: Sequence[torch.Tensor], pooled: torch.Tensor, c: torch.Tensor | None
+    ) -> list[torch.Tensor]:
+        """Map the pooled vector (N, D) to one level of logits (N,)."""
+        return [super().forward(pooled, c)]
+
+
 class MapHead(nn.Module):
     """One logit from one map: 3x3 convolutions halve it to at most 4x4, then two linear layers.
 
@@ -78,10 +91,12 @@ class MapHead(nn.Module):
             features = self.convs(torch.zeros(1, *shape)).numel()
         self.final = LogitHead(features, WIDTH, c_dim)
 
-    def forward(self, x: torch.Tensor, c: torch.Tensor | None) -> list[torch.Tensor]:
-        """Map (N, C, H, W) to one level of logits (N,)."""
+    def forward(
+        self, maps: Sequence[torch.Tensor], pooled: torch.Tensor, c: torch.Tensor | None
+    ) -> list[torch.Tensor]:
+        """Map one map (N, C, H, W) to one level of logits (N,)."""
         # contiguous: flattening would otherwise depend on the memory format of the map
-        return [self.final(self.convs(x).contiguous().flatten(1), c)]
+        return [self.final(self.convs(maps[0]).contiguous().flatten(1), c)]
 
 
 class LevelHead(nn.Module):
@@ -121,6 +136,34 @@ class MultiLevelHead(nn.Module):
         return [*levels, self.final(pooled, c)]
 
 
+@dataclass(frozen=True, kw_only=True)
+class HeadKind:
+    """A head.
+
+    Attributes:
+        fits: shapes of the maps → whether it is for a backbone with such maps.
+        build: (shapes of the maps, width of the pooled vector, number of classes) → a module that
+            takes and returns what `Head.forward` does.
+    """
+
+    fits: Callable[[Shapes], bool]
+    build: Callable[[Shapes, int, int], nn.Module]
+
+
+# Of those that fit the last is taken.
+HEADS: dict[str, HeadKind] = {
+    "vector": HeadKind(
+        fits=lambda shapes: not shapes,
+        build=lambda shapes, dim, c_dim: VectorHead(dim, WIDTH, c_dim),
+    ),
+    "map": HeadKind(
+        fits=lambda shapes: len(shapes) == 1,
+        build=lambda shapes, dim, c_dim: MapHead(shapes[0], c_dim),
+    ),
+    "levels": HeadKind(fits=lambda shapes: len(shapes) > 1, build=MultiLevelHead),
+}
+
+
 class Head(nn.Module):
     """The head that a backbone's declared shapes ask for.
 
@@ -140,13 +183,8 @@ class Head(nn.Module):
         norm: str = "equalised",
     ) -> None:
         super().__init__()
-        self.kind = ("vector", "map")[len(map_shapes)] if len(map_shapes) < 2 else "levels"
-        if self.kind == "vector":
-            self.network: nn.Module = LogitHead(dim, WIDTH, c_dim)
-        elif self.kind == "map":
-            self.network = MapHead(map_shapes[0], c_dim)
-        else:
-            self.network = MultiLevelHead(map_shapes, dim, c_dim)
+        kind = next(kind for kind in reversed(HEADS.values()) if kind.fits(map_shapes))
+        self.network = kind.build(map_shapes, dim, c_dim)
         if norm == "spectral":
             _normalise_spectrally(self)
 
@@ -163,8 +201,4 @@ class Head(nn.Module):
         Returns:
             One tensor (N,) or (N, h, w) per level.
         """
-        if self.kind == "vector":
-            return [self.network(pooled, c)]
-        if self.kind == "map":
-            return self.network(maps[0], c)
         return self.network(maps, pooled, c)

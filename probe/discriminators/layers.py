@@ -6,7 +6,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from probe.generators.networks.layers import activate, activation_gain, filter2d, low_pass
+from probe.accel.low_pass import low_pass
+from probe.generators.networks.layers import activate, activation_gain, filter2d
 
 TAPS = (1, 3, 3, 1)
 

@@ -6,7 +6,7 @@ mean (method 5.1).
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -51,16 +51,14 @@ def _cross_entropy(logits: torch.Tensor, target: float) -> torch.Tensor:
     return target * F.softplus(-logits) + (1 - target) * F.softplus(logits)
 
 
-# "sigmoid" is the non-saturating logistic loss (Goodfellow et al. 2014, section 3); "hinge" has no
-# probabilities, so that smoothed targets mean nothing to it.
-LOSSES: Mapping[str, AdversarialLoss] = {
-    "sigmoid": AdversarialLoss(
-        real=_cross_entropy, fake=lambda x: _cross_entropy(x, 0.0), fool=_cross_entropy
-    ),
-    "hinge": AdversarialLoss(
-        real=lambda x, _: F.relu(1 - x), fake=lambda x: F.relu(1 + x), fool=lambda x, _: -x
-    ),
-}
+# The non-saturating logistic loss (Goodfellow et al. 2014, section 3).
+SIGMOID = AdversarialLoss(
+    real=_cross_entropy, fake=lambda x: _cross_entropy(x, 0.0), fool=_cross_entropy
+)
+# It has no probabilities: smoothed targets mean nothing to it.
+HINGE = AdversarialLoss(
+    real=lambda x, _: F.relu(1 - x), fake=lambda x: F.relu(1 + x), fool=lambda x, _: -x
+)
 
 
 def r1_penalty(inputs: Sequence[torch.Tensor], levels: Levels) -> torch.Tensor:

@@ -13,17 +13,16 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
-from probe.accel.depthwise import QuickDepthwiseGradients
+from probe import accel
 from probe.bank.base import Backbone, normalise, resize_unclamped
 from probe.devices import autocast
+from probe.discriminators import AUGMENTATIONS, LOSSES
 from probe.discriminators.adaptive import AdaptiveAugment
-from probe.discriminators.augment import AUGMENTATIONS
-from probe.discriminators.diffaugment import cutout
 from probe.discriminators.draws import Draw
 from probe.discriminators.heads import Head
-from probe.discriminators.losses import LOSSES
 from probe.discriminators.options import DiscriminatorOptions
 from probe.processes import Processes
+from probe.registry import load
 from probe.streams import stream_seed, torch_stream
 
 SMOOTHED = 0.8  # a smoothed target of reals
@@ -84,7 +83,7 @@ class VisionNetwork(nn.Module):
         fed = self.backbone.input
         x = resize_unclamped(images.float() / 2 + 0.5, fed.size, fed.resize)
         x = normalise(x, fed).contiguous(memory_format=torch.channels_last)
-        with QuickDepthwiseGradients() if x.device.type == "cpu" else nullcontext():
+        with accel.quick_gradients(x.device):
             return self.backbone.levels(x)
 
 
@@ -114,9 +113,10 @@ class Member:
         target: float = 1.0,
     ) -> None:
         self.name, self.network, self.optimizer = name, network, optimizer
-        self.augmentation, self.loss = options.augmentation, LOSSES[options.loss]
+        self.augmentation = AUGMENTATIONS[options.augmentation]
+        self.loss = load(LOSSES[options.loss])
         self.adaptive = AdaptiveAugment(options.target, interval=P_INTERVAL)
-        if options.p is not None and options.augmentation == "ada":
+        if options.p is not None and self.augmentation.adaptive:
             self.adaptive.p = options.p
         self.target = target
         self.generator_target = target if options.smooth_generator else 1.0
@@ -130,8 +130,6 @@ class Member:
     def augment(self, images: torch.Tensor, purpose: str, step: Step) -> torch.Tensor:
         """Augment images by a draw of this member's own.
 
-        Under ADA a backbone's images are always cut out as well, as in the reference code.
-
         Args:
             images: (n, 3, R, R), this process's share.
             purpose: part of the draw's name, so that no two draws of a step are alike.
@@ -140,9 +138,10 @@ class Member:
         rng = torch_stream(self.seed, "augment", self.name, purpose, step.seen)
         rank, size = step.processes.rank, step.processes.size
         draw = Draw(rng, len(images) * size, rank, size)
-        augmented = AUGMENTATIONS[self.augmentation](images, self.adaptive.p, draw)
-        if self.augmentation == "ada" and isinstance(self.network, VisionNetwork):
-            augmented = cutout(augmented, draw)
+        augmented = self.augmentation(images, self.adaptive.p, draw)
+        more = self.augmentation.before_backbones
+        if more is not None and isinstance(self.network, VisionNetwork):
+            augmented = load(more)(augmented, draw)
         return augmented
 
     def state_dict(self) -> dict[str, Any]:

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from probe.discriminators import AUGMENTATIONS
+
 SMOOTH_ABOVE = 0.9  # the probe's accuracy (the reference code)
 
 
@@ -10,10 +12,9 @@ class DiscriminatorOptions:
     """How discriminators on frozen backbones are built and trained.
 
     Attributes:
-        loss: "sigmoid" or "hinge"; a name of `probe.discriminators.losses.LOSSES`.
+        loss: a name of `probe.discriminators.LOSSES`.
         norm: of the heads' weights, "equalised" or "spectral".
-        augmentation: "ada", "diffaugment" or "none"; a name of
-            `probe.discriminators.augment.AUGMENTATIONS`.
+        augmentation: a name of `probe.discriminators.AUGMENTATIONS`.
         target: ADA's target.
         p: a fixed augmentation probability; None: ADA adapts it.
         smooth: when real targets are smoothed: "auto", "always" or "never".
@@ -37,8 +38,8 @@ class DiscriminatorOptions:
     def is_smoothed(self, accuracy: float) -> bool:
         """Return whether a backbone's real targets are smoothed, given its probe's accuracy.
 
-        "auto" smooths above an accuracy of 0.9, and always under DiffAugment.
+        "auto" smooths above an accuracy of 0.9, and always under DiffAugment and its like.
         """
         if self.smooth == "auto":
-            return accuracy > SMOOTH_ABOVE or self.augmentation == "diffaugment"
+            return accuracy > SMOOTH_ABOVE or AUGMENTATIONS[self.augmentation].smooths
         return self.smooth == "always"

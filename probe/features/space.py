@@ -5,7 +5,9 @@ from dataclasses import asdict
 
 import torch
 
-from probe.bank.load import input_spec, source_key
+from probe import accel
+from probe.bank.load import input_spec
+from probe.bank.sources import SOURCES
 from probe.bank.spec import BackboneSpec
 from probe.bank.weights.find import weights_digest
 from probe.context import Context
@@ -58,6 +60,7 @@ def open_space(spec: BackboneSpec, ctx: Context, *, resolution: int) -> FeatureS
             "resolution": resolution,
             "precision": precision_for(spec, ctx.precision, ctx.device),
             "device": ctx.device.type,
-            **source_key(spec),
+            **SOURCES[spec.source].key(spec),
+            **accel.key(),
         }
     )

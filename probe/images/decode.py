@@ -16,7 +16,7 @@ from PIL.ImageFile import ImageFile
 from probe.errors import BrokenImageError
 from probe.images.base import Broken
 from probe.images.depth import Extent, Spans, extent_of, kind_of, to_8_bits, values_of
-from probe.images.encoded import DAMAGED, UNSUPPORTED, open_image, unsupported
+from probe.images.encoded import DAMAGED, FORMATS, UNSUPPORTED, open_image, unsupported
 from probe.images.limits import DECODED, TOO_LARGE
 from probe.images.resize import to_square
 
@@ -33,10 +33,10 @@ TURNS = {  # EXIF orientation → what makes the image upright
 }
 ORIENTATION = 0x0112  # tag
 
-# Bytes per pixel that decoding takes at most: the decoded image and its central square, what comes
-# on top for some images, and what some decoders need. Measured; tests/attack measures it again.
+# Bytes per pixel that decoding takes at most besides what a codec needs (`Format.codec`): the
+# decoded image and its central square, and what comes on top for some images. Measured;
+# tests/attack measures it again.
 PLAIN, TURNED, CMYK, TRANSPARENT, DEEP = 8, 4, 4, 12, 16
-CODECS = {"WEBP": 10, "AVIF": 4, "JPEG2000": 12, "PPM": 4}
 PROGRESSIVE = 6  # of a JPEG, whose coefficients are all kept, at whatever scale it is decoded
 SCALES = (1, 2, 4, 8)  # at which a JPEG can be decoded
 
@@ -115,7 +115,8 @@ def _room_for(image: ImageFile) -> Iterator[None]:
 
 def _cost(image: ImageFile, scale: int) -> int:
     """Return how many bytes decoding takes at most, for an image that is not decoded yet."""
-    each = PLAIN + CODECS.get(image.format or "", 0)
+    form = FORMATS.get(image.format or "")
+    each = PLAIN + (form.codec if form else 0)
     if image.format == "TIFF" or ("exif" in image.info and _orientation(image) in TURNS):
         each += TURNED
     if image.mode == "CMYK":

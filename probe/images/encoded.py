@@ -8,40 +8,49 @@ import struct
 import warnings
 import zlib
 from collections.abc import Mapping
-from itertools import chain
+from dataclasses import dataclass
 
 from PIL import Image, TiffImagePlugin
 from PIL.ImageFile import ImageFile
 
 from probe.errors import BrokenImageError, printable
 
-# Named, because Pillow would try everything it knows: a PostScript file called x.png would start
-# Ghostscript. A file is what its first bytes say, whatever its suffix.
-FORMATS: Mapping[str, tuple[str, ...]] = {
-    "PNG": (".png", ".apng"),
-    "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif", ".jif", ".mpo"),
-    "WEBP": (".webp",),
-    "AVIF": (".avif", ".avifs"),
-    "GIF": (".gif",),
-    "BMP": (".bmp",),
-    "TIFF": (".tif", ".tiff"),
-    "JPEG2000": (".jp2", ".j2k", ".j2c", ".jpc", ".jpf", ".jpx"),
-    "PPM": (".ppm", ".pgm", ".pbm", ".pnm", ".pfm"),
-}
-SUFFIXES = frozenset(chain.from_iterable(FORMATS.values()))
-MAGIC: Mapping[str, re.Pattern[bytes]] = {
-    name: re.compile(start, re.DOTALL)
-    for name, start in {
-        "PNG": rb"\x89PNG",
-        "JPEG": rb"\xff\xd8\xff",
-        "WEBP": rb"RIFF....WEBP",
-        "AVIF": rb"....ftypavi[fs]",
-        "GIF": rb"GIF8[79]a",
-        "BMP": rb"BM",
-        "TIFF": rb"II[*+]\0|MM\0[*+]",
-        "JPEG2000": rb"\0\0\0\x0cjP  |\xff\x4f\xff\x51",
-        "PPM": rb"P[1-6f]\s",
-    }.items()
+
+@dataclass(frozen=True)
+class Format:
+    """A format that Pillow reads.
+
+    Attributes:
+        suffixes: of its files, in lower case.
+        magic: a regular expression for how they begin.
+        codec: bytes per pixel that its decoder needs besides the decoded image.
+    """
+
+    suffixes: tuple[str, ...]
+    magic: bytes
+    codec: int = 0
+
+    def matches(self, start: bytes) -> bool:
+        """Return whether a file that begins so is of this format."""
+        return re.match(self.magic, start, re.DOTALL) is not None
+
+
+# By Pillow's names, because it would try everything it knows: a PostScript file called x.png would
+# start Ghostscript. A file is what its first bytes say, whatever its suffix.
+FORMATS: dict[str, Format] = {
+    "PNG": Format((".png", ".apng"), rb"\x89PNG"),
+    "JPEG": Format((".jpg", ".jpeg", ".jpe", ".jfif", ".jif", ".mpo"), rb"\xff\xd8\xff"),
+    "WEBP": Format((".webp",), rb"RIFF....WEBP", codec=10),
+    "AVIF": Format((".avif", ".avifs"), rb"....ftypavi[fs]", codec=4),
+    "GIF": Format((".gif",), rb"GIF8[79]a"),
+    "BMP": Format((".bmp",), rb"BM"),
+    "TIFF": Format((".tif", ".tiff"), rb"II[*+]\0|MM\0[*+]"),
+    "JPEG2000": Format(
+        (".jp2", ".j2k", ".j2c", ".jpc", ".jpf", ".jpx"),
+        rb"\0\0\0\x0cjP  |\xff\x4f\xff\x51",
+        codec=12,
+    ),
+    "PPM": Format((".ppm", ".pgm", ".pbm", ".pnm", ".pfm"), rb"P[1-6f]\s", codec=4),
 }
 # What is taken for an image, and is one, but not for Pillow.
 OTHERS: Mapping[str, re.Pattern[bytes]] = {
@@ -109,9 +118,14 @@ def _silence_libtiff() -> None:
 _silence_libtiff()
 
 
+def is_suffix(suffix: str) -> bool:
+    """Return whether a format that is read has a suffix, given in lower case."""
+    return any(suffix in form.suffixes for form in FORMATS.values())
+
+
 def is_image(start: bytes) -> bool:
     """Return whether a file that begins so is of a format that is read."""
-    return any(magic.match(start) for magic in MAGIC.values())
+    return any(form.matches(start) for form in FORMATS.values())
 
 
 def open_image(data: bytes) -> ImageFile:
@@ -166,7 +180,7 @@ def _why_refused(data: bytes, error: Exception) -> str:
     for name, magic in OTHERS.items():
         if magic.match(data):
             return unsupported(name)
-    name = next((name for name, magic in MAGIC.items() if magic.match(data)), None)
+    name = next((name for name, form in FORMATS.items() if form.matches(data)), None)
     if name is None:
         return "not an image"
     if name == "TIFF":  # whose reader says the same of rare kinds and of damaged tags

@@ -16,7 +16,7 @@ from probe.files import digest_bytes
 from probe.images.base import Batch, Broken, Header
 from probe.images.decode import decode_square, name_broken
 from probe.images.depth import key_suffix
-from probe.images.encoded import FORMATS, SUFFIXES, is_image
+from probe.images.encoded import FORMATS, is_image, is_suffix
 from probe.images.header import read_header
 from probe.images.labels import LABELS_FILE, Labels, find_labels
 from probe.images.limits import TOO_LARGE, map_threads
@@ -69,7 +69,7 @@ def sort_files(names: Iterable[str], start: Callable[[str], bytes]) -> Found:
         suffix = path.suffix.lower()
         if any(map(is_system, path.parts)):
             continue
-        if suffix in SUFFIXES or (not suffix and is_image(start(name))):
+        if is_suffix(suffix) or (not suffix and is_image(start(name))):
             images.append(name)
         elif path.name == LABELS_FILE:
             labels.append(name)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import scipy.linalg
 
+from probe.metrics import Metric, number
 from probe.metrics.tables import check_pair
 
 BLOCK = 4096  # rows that are factored at a time
@@ -71,3 +72,11 @@ class FrechetReference:
         """
         check_pair(self._real, fake)
         return frechet_distance(self._moments, moments(fake))
+
+
+METRIC = Metric(
+    values=("frechet",),
+    # Less than 0 is rounding.
+    compute=lambda real, fake, seed: {"frechet": max(0.0, FrechetReference(real).distance(fake))},
+    columns={"Fréchet": lambda values: number(values["frechet"], ".4g")},
+)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import stdtrit
 
+from probe.metrics import Metric, Values
 from probe.metrics.tables import check_pair
 from probe.streams import numpy_stream
 
@@ -87,3 +88,24 @@ def _estimate(
     within_x = sums["xx"][pairs].sum() / (n * (n - 1))
     within_y = sums["yy"][pairs].sum() / (m * (m - 1))
     return float(within_x + within_y - 2 * sums["xy"][pairs].sum() / (n * m))
+
+
+def _compute(real: np.ndarray, fake: np.ndarray, seed: int) -> dict[str, float]:
+    found = kernel_distance(real, fake, seed=seed)
+    return {"kernel": found.value, "kernel_low": found.low, "kernel_high": found.high}
+
+
+def _cell(values: Values) -> str:
+    value, low, high = (values[name] for name in METRIC.values)
+    if value is None:
+        return ""
+    if low is None or high is None:
+        return f"{1000 * value:.3f}"
+    return f"{1000 * value:.3f} [{1000 * low:.3f}, {1000 * high:.3f}]"
+
+
+METRIC = Metric(
+    values=("kernel", "kernel_low", "kernel_high"),
+    compute=_compute,
+    columns={"kernel x 1000 [95 %]": _cell},
+)

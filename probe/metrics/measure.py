@@ -31,11 +31,10 @@ from probe.features.space import library_versions
 from probe.features.store import FeatureSpace, FeatureStore
 from probe.images.base import Broken, ImageSource
 from probe.images.decode import describe_broken
+from probe.metrics import all_metrics
 from probe.metrics.config import LEAST_IMAGES, MeasureOptions
-from probe.metrics.frechet import FrechetReference
-from probe.metrics.kernel import MOST, kernel_distance
-from probe.metrics.prdc import neighbourhoods
-from probe.metrics.record import Distances, Measurement
+from probe.metrics.kernel import MOST
+from probe.metrics.record import Distances, Measurement, value_names
 
 FORMULAS = 2  # raised whenever a metric changes
 AMPLE = 2  # images per dimension, below which the Fréchet distance's bias is spoken of
@@ -114,7 +113,7 @@ def measure(
         rows.append(
             Distances(
                 **described,
-                **_measure(spaces[spec.name], keys, options.seed, ctx.store),
+                values=_measure(spaces[spec.name], keys, options.seed, ctx.store),
                 trained_against=None if trained_against is None else spec.name in trained_against,
                 dim=spaces[spec.name].facts().get("dim"),
                 computed_in=spaces[spec.name].record["precision"],
@@ -172,21 +171,17 @@ def _measure(
         "fake": digest_keys(keys["fake"]),
         "seed": seed,
         "formulas": FORMULAS,
+        "values": value_names(),
     }
     arrays = store.recall(record)
     if arrays is None:
         real, fake = space.read(keys["real"]), space.read(keys["fake"])
-        near, kernel = neighbourhoods(real, fake), kernel_distance(real, fake, seed=seed)
-        found = {
-            "frechet": max(0.0, FrechetReference(real).distance(fake)),  # less is rounding
-            "kernel": kernel.value,
-            "kernel_low": kernel.low,
-            "kernel_high": kernel.high,
-            **asdict(near),
-        }
+        found: dict[str, float] = {}
+        for metric in all_metrics():
+            found |= metric.compute(real, fake, seed)
         arrays = {name: np.array([value]) for name, value in found.items()}
         store.remember(record, arrays)
-    numbers = {name: float(value[0]) for name, value in arrays.items()}
+    numbers = {name: float(arrays[name][0]) for name in value_names()}
     return {name: value if math.isfinite(value) else None for name, value in numbers.items()}
 
 
@@ -209,7 +204,10 @@ def _notes(
         )
     if least > MOST:
         notes.append(f"The kernel distance is that of {MOST} random images of each class.")
-    if any(row.name == FID and row.frechet is not None for row in rows) and n_fake != PUBLISHED:
+    if (
+        any(row.name == FID and row.values["frechet"] is not None for row in rows)
+        and n_fake != PUBLISHED
+    ):
         notes.append(
             f"Published FIDs are of {PUBLISHED} generated images against all reals; {FID} here is "
             f"of {n_fake} against {n_real} (--num, --num-gen)."

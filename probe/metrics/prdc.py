@@ -9,11 +9,13 @@ it. Density leaves it out, as its authors' program does, so that copies of the r
 the other three count it in, as the formula of precision and recall does.
 """
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, fields
 
 import numpy as np
 
 from probe.errors import ProbeError
+from probe.metrics import Metric, Values, number
 from probe.metrics.tables import check_pair
 
 K = 5  # Naeem et al. 2020, section 4
@@ -107,3 +109,15 @@ def _reaches(x: np.ndarray, k: int) -> np.ndarray:
         squares[rows, start + rows] = np.inf  # itself
         reaches[start : start + BLOCK] = np.partition(squares, k - 1, axis=1)[:, k - 1]
     return reaches
+
+
+def _cell(name: str) -> Callable[[Values], str]:
+    return lambda values: number(values[name], ".3f")
+
+
+NAMES = tuple(field.name for field in fields(Neighbourhoods))
+METRIC = Metric(
+    values=NAMES,
+    compute=lambda real, fake, seed: asdict(neighbourhoods(real, fake)),
+    columns={name: _cell(name) for name in NAMES},
+)

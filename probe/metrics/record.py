@@ -1,12 +1,20 @@
 """The record of a measurement."""
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import TYPE_CHECKING, Any
+
+from probe.metrics import all_metrics
 
 if TYPE_CHECKING:
     import pandas as pd
 
 SCHEMA_VERSION = 1
+
+
+def value_names() -> list[str]:
+    """Return what the numbers of all metrics are called, in order."""
+    return [name for metric in all_metrics() for name in metric.values]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,10 +27,8 @@ class Distances:
         status: "ok", "unavailable" (weights or code are not here) or "failed" (broke).
         reason: why it is not "ok".
         remedy: what helps.
-        frechet: Fréchet distance; its expectation falls with the number of images.
-        kernel: unbiased kernel distance, whose expectation does not depend on it.
-        kernel_low, kernel_high: its 95 % interval over images; None below 40 of a class.
-        precision, recall, density, coverage: see `probe.metrics.prdc.Neighbourhoods`.
+        values: name → number of every metric, None if there is none; see `probe.metrics.METRICS`.
+            They can be read as attributes too: `row.frechet`.
         trained_against: whether the generator was trained against a discriminator on this
             backbone: then all of these flatter it. None where that is not known.
         dim: width of the pooled feature.
@@ -35,18 +41,26 @@ class Distances:
     status: str = "ok"
     reason: str = ""
     remedy: str = ""
-    frechet: float | None = None
-    kernel: float | None = None
-    kernel_low: float | None = None
-    kernel_high: float | None = None
-    precision: float | None = None
-    recall: float | None = None
-    density: float | None = None
-    coverage: float | None = None
+    values: Mapping[str, float | None] = field(default_factory=lambda: dict.fromkeys(value_names()))
     trained_against: bool | None = None
     dim: int | None = None
     computed_in: str | None = None
     license: str | None = None
+
+    def __getattr__(self, name: str) -> float | None:
+        """Return a metric's number."""
+        values = vars(self).get("values", {})  # not there yet while a copy is made
+        if name not in values:
+            raise AttributeError(f"a measurement has no '{name}'")
+        return values[name]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return all fields, the metrics' numbers among them, in the order of a table."""
+        flat: dict[str, Any] = {}
+        for own in fields(self):
+            value = getattr(self, own.name)
+            flat |= value if own.name == "values" else {own.name: value}
+        return flat
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,13 +104,13 @@ class Measurement:
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values, ready for JSON."""
-        return asdict(self)
+        return {**asdict(self), "rows": tuple(row.to_dict() for row in self.rows)}
 
     def to_frame(self) -> "pd.DataFrame":
         """Return one row per backbone as a pandas frame."""
         import pandas as pd
 
-        columns = [f.name for f in fields(Distances)]
-        frame = pd.DataFrame([asdict(row) for row in self.rows], columns=columns)
+        columns = list(Distances(name="", role="").to_dict())
+        frame = pd.DataFrame([row.to_dict() for row in self.rows], columns=columns)
         frame = frame.astype({"dim": "Int64", "trained_against": "boolean"})
         return frame.assign(n_real=self.n_real, n_fake=self.n_fake)

@@ -5,7 +5,8 @@ Controls, the null row, evaluators and rows without a score are never chosen, an
 no backbone tells the two sets apart: such a choice would be a lottery.
 """
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from probe.errors import UsageError
@@ -13,7 +14,23 @@ from probe.errors import UsageError
 if TYPE_CHECKING:
     from probe.probing.leaderboard import Leaderboard
 
-Strategy = Callable[["Sequence[Leaderboard]", int, Collection[str]], tuple[str, ...]]
+Choose = Callable[["Sequence[Leaderboard]", int, Collection[str]], tuple[str, ...]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Strategy:
+    """How backbones are chosen.
+
+    Attributes:
+        choose: see the top of this file.
+        in_use: k → how many backbones are in use in each stage, the warm-up's 0 first.
+        joint: whether later leaderboards are of joint probes with the backbones in use, so that
+            a score says what a backbone adds to them.
+    """
+
+    choose: Choose
+    in_use: Callable[[int], Sequence[int]] = lambda k: range(k + 1)
+    joint: bool = False
 
 
 def choosable(board: "Leaderboard", used: Collection[str] = ()) -> tuple[str, ...]:
@@ -61,12 +78,11 @@ def progressive(
     return choosable(boards[-1], used)[:1] if boards[-1].winner else ()
 
 
-# "greedy" reads leaderboards of joint probes with the backbones in use, and takes the best as
-# "progressive" does: what adds most to those that are there.
-STRATEGIES: Mapping[str, Strategy] = {
-    "fixed": fixed,
-    "progressive": progressive,
-    "greedy": progressive,
+STRATEGIES: dict[str, Strategy] = {
+    "none": Strategy(choose=lambda boards, k, used: (), in_use=lambda k: [0]),
+    "fixed": Strategy(choose=fixed, in_use=lambda k: [0, k]),
+    "progressive": Strategy(choose=progressive),
+    "greedy": Strategy(choose=progressive, joint=True),
 }
 
 

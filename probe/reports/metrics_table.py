@@ -4,37 +4,29 @@ from collections.abc import Callable, Mapping
 
 from probe.errors import printable
 from probe.files import to_json
+from probe.metrics import Values, all_metrics, number
 from probe.metrics.record import Distances, Measurement
 from probe.registry import lookup
 from probe.reports.text import csv_table, markdown_row, missing_rows, text_table
 
-# The leading columns are kept on narrow terminals.
-COLUMNS: tuple[tuple[str, Callable[[Distances], str]], ...] = (
-    ("backbone", lambda r: r.name),
-    ("Fréchet", lambda r: _number(r.frechet, ".4g")),
-    ("kernel x 1000 [95 %]", lambda r: _kernel(r)),
-    ("precision", lambda r: _number(r.precision, ".3f")),
-    ("recall", lambda r: _number(r.recall, ".3f")),
-    ("density", lambda r: _number(r.density, ".3f")),
-    ("coverage", lambda r: _number(r.coverage, ".3f")),
-    ("dim", lambda r: _number(r.dim, "d")),
-    ("in", lambda r: r.computed_in or ""),
-    ("trained against", lambda r: "yes" if r.trained_against else ""),
-)
-NARROW = 7
+NARROW = 7  # leading columns that are kept on narrow terminals
+
+Column = tuple[str, Callable[[Distances], str]]
 
 
-def _number(value: float | None, form: str) -> str:
-    return "" if value is None else format(value, form)
+def _columns() -> list[Column]:
+    """Return heading and cell of each column."""
 
+    def of_metric(cell: Callable[[Values], str]) -> Callable[[Distances], str]:
+        return lambda row: cell(row.values)
 
-def _kernel(row: Distances) -> str:
-    if row.kernel is None:
-        return ""
-    value = f"{1000 * row.kernel:.3f}"
-    if row.kernel_low is None or row.kernel_high is None:
-        return value
-    return f"{value} [{1000 * row.kernel_low:.3f}, {1000 * row.kernel_high:.3f}]"
+    return [
+        ("backbone", lambda row: row.name),
+        *((name, of_metric(cell)) for m in all_metrics() for name, cell in m.columns.items()),
+        ("dim", lambda row: number(row.dim, "d")),
+        ("in", lambda row: row.computed_in or ""),
+        ("trained against", lambda row: "yes" if row.trained_against else ""),
+    ]
 
 
 def _title(found: Measurement) -> str:
@@ -50,19 +42,21 @@ def _remarks(found: Measurement) -> list[str]:
 
 def as_table(found: Measurement) -> str:
     """Return an aligned table with remarks, fitted to the terminal."""
-    rows = [[cell(row) for _, cell in COLUMNS] for row in found.rows if row.status == "ok"]
-    table = text_table([heading for heading, _ in COLUMNS], rows, kept=NARROW)
+    columns = _columns()
+    rows = [[cell(row) for _, cell in columns] for row in found.rows if row.status == "ok"]
+    table = text_table([heading for heading, _ in columns], rows, kept=NARROW)
     return "\n".join([_title(found), table + "\n".join([*_remarks(found), ""])])
 
 
 def as_markdown(found: Measurement) -> str:
     """Return a Markdown table with remarks."""
+    columns = _columns()
     lines = [
         _title(found),
         "",
-        markdown_row(heading for heading, _ in COLUMNS),
-        "| --- " + "| ---: " * (len(COLUMNS) - 1) + "|",
-        *(markdown_row(cell(row) for _, cell in COLUMNS) for row in found.rows),
+        markdown_row(heading for heading, _ in columns),
+        "| --- " + "| ---: " * (len(columns) - 1) + "|",
+        *(markdown_row(cell(row) for _, cell in columns) for row in found.rows),
     ]
     return "\n".join([*lines, "", *(f"- {line}" for line in _remarks(found))]) + "\n"
 

@@ -1,8 +1,10 @@
 """Every option of a training run, written once. No torch here: the command line reads this."""
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
+from probe.discriminators import AUGMENTATIONS, LOSSES
 from probe.errors import UsageError
 from probe.options import (
     MOST_IMAGES,
@@ -14,18 +16,19 @@ from probe.options import (
     option,
     parse_numbers,
 )
+from probe.probing.strategies import STRATEGIES
+from probe.registry import either
 
-STRATEGIES = ("none", "fixed", "progressive", "greedy")
 PRESETS = (
     "auto", "small32", "small64", "cifar", "paper256", "paper256_2fmap", "paper512", "paper1024",
     "stylegan2",
 )  # fmt: skip
-CHOICES: dict[str, tuple[str, ...]] = {
+CHOICES: dict[str, Collection[str]] = {
     "strategy": STRATEGIES,
     "cfg": PRESETS,
-    "aug": ("ada", "diffaugment", "none"),
-    "aug_heads": ("ada", "diffaugment", "none"),
-    "head_loss": ("sigmoid", "hinge"),
+    "aug": AUGMENTATIONS,
+    "aug_heads": AUGMENTATIONS,
+    "head_loss": LOSSES,
     "d_architecture": ("resnet", "orig"),
     "head_norm": ("equalised", "spectral"),
     "smooth": ("auto", "always", "never"),
@@ -42,9 +45,7 @@ LEAST_IMAGES = 16  # of an evaluation
 class TrainConfig:
     """Options of `probe train`. `None` means: from the preset (see `probe.training.presets`)."""
 
-    strategy: str = option(
-        "none", "How the discriminators are chosen: none, fixed, progressive or greedy."
-    )
+    strategy: str = option("none", f"How the discriminators are chosen: {either(STRATEGIES)}.")
     k: int = option(3, "How many backbones in all.", Range(1, 1000), flags="--k -k --num")
     kimg: float | None = option(
         None,
@@ -94,14 +95,18 @@ class TrainConfig:
         None, "Samples per minibatch-std group of the discriminator.", Range(1, 65536)
     )
     mirror: bool = option(True, "Show every image flipped half of the time.")
-    aug: str = option("ada", "Augmentation before the own discriminator: ada, diffaugment, none.")
+    aug: str = option(
+        "ada", f"Augmentation before the own discriminator: {', '.join(AUGMENTATIONS)}."
+    )
     target: float = option(0.6, "ADA's target for the own discriminator.", SHARE)
-    aug_heads: str = option("ada", "Augmentation before the backbones: ada, diffaugment, none.")
+    aug_heads: str = option(
+        "ada", f"Augmentation before the backbones: {', '.join(AUGMENTATIONS)}."
+    )
     target_heads: float = option(0.3, "ADA's target for each backbone's discriminator.", SHARE)
     aug_p: float | None = option(
         None, "Fixed augmentation probability instead of adapting it.", SHARE, flags="--aug-p --p"
     )
-    head_loss: str = option("sigmoid", "Loss of the backbones' discriminators: sigmoid or hinge.")
+    head_loss: str = option("sigmoid", f"Loss of the backbones' discriminators: {either(LOSSES)}.")
     head_norm: str = option("equalised", "Weights of their heads: equalised or spectral.")
     gamma_heads: float = option(
         0.0,
@@ -196,13 +201,12 @@ class TrainConfig:
     @property
     def stage_count(self) -> int:
         """How many stages the strategy has, the warm-up among them."""
-        return {"none": 1, "fixed": 2}.get(self.strategy, 1 + self.k)
+        return len(self.members_by_stage)
 
     @property
     def members_by_stage(self) -> list[int]:
         """How many backbones are in use in each stage."""
-        known = {"none": [0], "fixed": [0, self.k]}
-        return known.get(self.strategy, list(range(self.k + 1)))
+        return list(STRATEGIES[self.strategy].in_use(self.k))
 
     def record(self) -> dict[str, Any]:
         """Return the options that decide a run's numbers; its length may be changed on the way."""

@@ -210,7 +210,7 @@ def _end_tick(
         "Timing/images_per_sec": shown / seconds,
     }
     for member in state.members:
-        if member.augmentation == "ada":
+        if member.augmentation.adaptive:
             suffix = "" if member.name == "D" else f"/{member.name}"
             values[f"Progress/augment{suffix}"] = member.adaptive.p
             if member.adaptive.leaking and state.tick % config.snap == 0:

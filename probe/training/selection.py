@@ -89,19 +89,19 @@ def select(
     Raises:
         UsageError: fewer backbones than k can be used, at the first stage.
     """
-    config = run.plan.config
-    if (config.strategy == "fixed" and used) or len(used) >= config.k:
+    config, strategy = run.plan.config, STRATEGIES[run.plan.config.strategy]
+    if len(used) >= strategy.in_use(config.k)[-1]:
         return []
     if all(spec.name in used for spec in run.candidates.specs):
         return []
     board = rank_snapshot(run, checkpoint, used, run.ctx)
     joint = None
-    if config.strategy == "greedy" and used:
+    if strategy.joint and used:
         joint = rank_snapshot(run, checkpoint, used, run.ctx, together=True)
     choices = None
     if board is not None:
         decisive = board if joint is None else joint
-        names = STRATEGIES[config.strategy]([decisive], config.k, used)
+        names = strategy.choose([decisive], config.k, used)
         own = {row.name: row.accuracy for row in board.rows if row.accuracy is not None}
         choices = [(name, own[name]) for name in names]
         write_json(

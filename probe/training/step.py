@@ -163,7 +163,7 @@ def train_step(state: TrainState, reals: Batch, session: Session) -> dict[str, t
         state.update_average(config.batch, half_life)
     if (number + 1) % P_INTERVAL == 0:
         for member in state.members:
-            if config.aug_p is None and member.augmentation == "ada":
+            if config.aug_p is None and member.augmentation.adaptive:
                 member.adaptive.update(P_INTERVAL * config.batch, ctx.processes.sum)
     return stats
 

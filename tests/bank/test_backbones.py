@@ -14,7 +14,8 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from probe.bank.file import load_bank
-from probe.bank.load import SOURCES, load_backbone, wrap
+from probe.bank.load import load_backbone, wrap
+from probe.bank.sources import SOURCES
 from probe.bank.spec import BackboneSpec, Rename, Weights
 from probe.bank.weights.file import read_state
 from probe.bank.weights.find import find_weights, weights_digest
@@ -45,7 +46,7 @@ def untrained(source: str, model: str, args: str, entry: str) -> torch.nn.Module
     (found,) = (s for s in SPECS if s.name == entry)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        return SOURCES[source](found, None)
+        return SOURCES[source].build(found, None)
 
 
 @pytest.mark.parametrize("entry", SPECS, ids=lambda s: s.name)
@@ -116,7 +117,7 @@ def photos():
 
 
 def assert_palace(entry, model) -> None:
-    wrapped = wrap(entry, SOURCES[entry.source](entry, None))
+    wrapped = wrap(entry, SOURCES[entry.source].build(entry, None))
     with torch.inference_mode():
         china, _ = (model(wrapped.prepare(image))[0].softmax(0) for image in photos())
     assert china.argmax() == 698 and china[698] > 0.3

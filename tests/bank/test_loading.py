@@ -12,8 +12,9 @@ import torch
 from torchvision.models import detection, segmentation
 
 from probe.bank.file import load_bank
-from probe.bank.load import SOURCES, input_spec, load_backbone, wrap
-from probe.bank.spec import BackboneSpec, KeyMap, Rename, Source, Weights
+from probe.bank.load import input_spec, load_backbone, wrap
+from probe.bank.sources import SOURCES
+from probe.bank.spec import BackboneSpec, KeyMap, Rename, Weights
 from probe.bank.weights.keys import KEY_MAPS
 from probe.errors import BackboneUnavailable
 
@@ -46,7 +47,6 @@ def packaged(name: str, weights: Weights) -> BackboneSpec:
 
 def test_the_names_in_the_spec_are_those_of_the_code():
     assert set(get_args(KeyMap)) == set(KEY_MAPS)
-    assert set(get_args(Source)) == set(SOURCES)
 
 
 def test_left_over_and_misshapen_tensors_are_named(saved):
@@ -106,7 +106,7 @@ def test_the_dense_networks_files_have_a_place_for_every_tensor(name, build, sav
     kwargs = {"aux_loss": True} if "deeplab" in name else {}
     whole = build(weights=None, weights_backbone=None, **kwargs)
     spec = packaged(name, saved(whole.state_dict()))
-    network = SOURCES["torchvision"](spec, Path(spec.weights.file))
+    network = SOURCES["torchvision"].build(spec, Path(spec.weights.file))
     body = whole.backbone.body if "mask" in name else whole.backbone
     loaded = network.state_dict()
     assert all(torch.equal(v, loaded[f"trunk.{k}"]) for k, v in body.state_dict().items())
@@ -129,7 +129,7 @@ def test_what_an_entry_leaves_out_timm_knows():
 def test_the_average_is_over_places_and_not_over_channels(model):
     size = 224 if "224" in model else 160
     spec = entry(model=model, input=size, pool="average", tap_norm="vit" in model)
-    network = SOURCES["timm"](spec, None).eval()
+    network = SOURCES["timm"].build(spec, None).eval()
     if not hasattr(network.model, "forward_intermediates"):
         pytest.skip(f"timm {timm.__version__} gives no maps of {model}")
     x = torch.rand(1, 3, size, size)

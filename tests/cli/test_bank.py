@@ -9,8 +9,8 @@ import pytest
 import timm
 import torch
 
-from probe.bank.add import UNKNOWN
 from probe.bank.file import load_bank, packaged_bank
+from probe.bank.spec import UNKNOWN
 from probe.bank.weights import download
 from probe.bank.weights import find as weights
 from probe.errors import BackboneUnavailable

@@ -7,6 +7,7 @@ import torch
 from scipy.spatial.transform import Rotation
 from torch.nn import functional as F
 
+from probe.discriminators import AUGMENTATIONS
 from probe.discriminators.ada import (
     SYM6,
     ada,
@@ -22,7 +23,6 @@ from probe.discriminators.ada import (
     warp,
 )
 from probe.discriminators.adaptive import AdaptiveAugment
-from probe.discriminators.augment import AUGMENTATIONS
 from probe.discriminators.bilinear import sample_bilinear
 from probe.discriminators.diffaugment import cutout, diffaugment
 from probe.discriminators.draws import Draw

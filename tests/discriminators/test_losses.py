@@ -5,9 +5,8 @@ import math
 import pytest
 import torch
 
-from probe.discriminators.losses import LOSSES, path_lengths, r1_penalty
+from probe.discriminators.losses import HINGE, SIGMOID, path_lengths, r1_penalty
 
-SIGMOID, HINGE = LOSSES["sigmoid"], LOSSES["hinge"]
 LN2 = math.log(2)
 
 

@@ -247,10 +247,10 @@ SPECS = load_bank().specs
 @pytest.mark.parametrize("entry", [s for s in SPECS if s.role != "control"], ids=lambda s: s.name)
 def test_every_entry_of_the_bank_gets_a_head(entry):
     """Random weights: shapes decide. Conv or transformer, no code for a name."""
-    from probe.bank.load import SOURCES
+    from probe.bank.sources import SOURCES
 
     with torch.random.fork_rng(devices=[]):
-        base = wrap(entry, SOURCES[entry.source](entry, None))
+        base = wrap(entry, SOURCES[entry.source].build(entry, None))
     found = vision_member(head_options(config()), base)
     gradient, _ = generator_gradient([found], Batch(torch.rand(1, 3, 64, 64) * 2 - 1), STEP)
     assert gradient.isfinite().all() and gradient.abs().sum() > 0

@@ -106,11 +106,12 @@ def test_no_source_imports_its_library_to_say_so():
     code = (
         "import sys\n"
         "from probe.bank.fid import fid_spec\n"
-        "from probe.bank.load import SOURCES, source_key\n"
+        "from probe.bank.sources import SOURCES\n"
         "from dataclasses import replace\n"
         "for source in SOURCES:\n"
-        "    assert source_key(replace(fid_spec(), source=source, taps=('a',)))['versions']\n"
-        "print([m for m in ('timm', 'torchvision', 'open_clip') if m in sys.modules])"
+        "    spec = replace(fid_spec(), source=source, taps=('a',))\n"
+        "    assert SOURCES[source].key(spec)['versions']\n"
+        "print([m for m in ('torch', 'timm', 'torchvision', 'open_clip') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert done.stdout.strip() == "[]", done.stderr

@@ -15,7 +15,7 @@ from PIL import Image
 from probe.errors import BrokenImageError, ImagesError
 from probe.images.archive import Members
 from probe.images.decode import decode
-from probe.images.encoded import FORMATS, MAGIC, SUFFIXES
+from probe.images.encoded import FORMATS
 from probe.images.header import read_header
 from probe.images.open import open_images
 
@@ -23,10 +23,13 @@ PIXELS = np.random.default_rng(0).integers(0, 256, (16, 24, 3), dtype=np.uint8)
 PICTURE = Image.fromarray(PIXELS)
 
 
+SUFFIXES = {suffix for form in FORMATS.values() for suffix in form.suffixes}
+
+
 @pytest.mark.parametrize("form", FORMATS)
 def test_every_format_is_read_and_known_by_its_first_bytes(form):
     data = encode(PICTURE, form)
-    assert MAGIC[form].match(data)
+    assert FORMATS[form].matches(data)
     assert decode(data).size == (24, 16)
     assert read_header(data).format == form
 

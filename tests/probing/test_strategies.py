@@ -62,16 +62,16 @@ def test_choices(strategy, boards, k, used, expected):
     assert strategy(boards, k, used) == expected
 
 
-@pytest.mark.parametrize("name", STRATEGIES)
+@pytest.mark.parametrize("name", [name for name in STRATEGIES if name != "none"])
 def test_too_large_k_says_what_is_missing(name):
     with pytest.raises(UsageError) as caught:
-        STRATEGIES[name]([FULL], 4, ())
+        STRATEGIES[name].choose([FULL], 4, ())
     message = str(caught.value)
     assert "4 backbones are wanted and 3 can be used (a, b, c)" in message
     assert "gone is unavailable (no weights; probe bank fetch gone)" in message
     assert "broken is failed" in message
     with pytest.raises(UsageError, match="The bank has no more"):
-        STRATEGIES[name]([LATER], 3, ())
+        STRATEGIES[name].choose([LATER], 3, ())
 
 
 def test_nothing_is_no_choice():

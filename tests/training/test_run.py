@@ -9,6 +9,7 @@ from runs import differences, saved
 from probe.errors import ProbeError, UsageError
 from probe.events import Note, StageStarted, TickDone
 from probe.generators.files.snapshot import read_safetensors
+from probe.probing.strategies import Strategy
 
 STAGES = {"strategy": "progressive", "stage_kimg": "0.008,0.008,0.008"}
 
@@ -239,7 +240,8 @@ def test_init_goes_on_without_a_warm_up(fit):
 def test_where_nothing_tells_the_sets_apart_nothing_joins(fit, monkeypatch):
     import probe.training.selection as selection
 
-    monkeypatch.setitem(selection.STRATEGIES, "progressive", lambda boards, k, used: ())
+    nothing = Strategy(choose=lambda boards, k, used: ())
+    monkeypatch.setitem(selection.STRATEGIES, "progressive", nothing)
     folder, records = fit(**STAGES)
     assert list(saved(folder)["members"]) == ["D"]
     assert [r.added for r in records if isinstance(r, StageStarted)] == [(), ()]

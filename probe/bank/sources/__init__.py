@@ -1,1 +1,111 @@
-"""Sources: the libraries that build backbones, one file and one line each."""
+"""Sources: the libraries that build backbones, one file and one line of `SOURCES` each.
+
+No torch here: bank files are checked by these lines alone.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from probe.registry import Place, load
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from probe.bank.base import InputSpec
+    from probe.bank.spec import BackboneSpec
+
+# Features of every source are kept under the versions of these; a source adds its own.
+LIBRARIES = ("torch", "timm", "open_clip_torch", "pillow")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """A library, and what its entries need.
+
+    Attributes:
+        builder: (entry, weight file or None) → a `probe.bank.base.FeatureNetwork`; None leaves
+            the random initialisation.
+        libraries: distributions that build its networks and compute their features.
+        pools_taps: whether the pooled feature is taken from the taps, which an entry must name.
+        has_token: whether its networks may have a class token to pool.
+        whole_file: whether the file holds the architecture too, so that it takes no random
+            weights, `keys` or `args`.
+        known_input: entry → its `InputSpec`, if the library knows those of its hub weights.
+        describe: (its name for some weights) → fields of an entry, for `probe bank add`.
+    """
+
+    builder: Place["Callable[[BackboneSpec, Path | None], nn.Module]"]
+    libraries: tuple[str, ...] = ()
+    pools_taps: bool = False
+    has_token: bool = True
+    whole_file: bool = False
+    known_input: Place["Callable[[BackboneSpec], InputSpec]"] | None = None
+    describe: Place[Callable[[str], dict[str, Any]]] | None = None
+
+    def build(self, spec: "BackboneSpec", path: Path | None) -> "nn.Module":
+        """Build an entry's network; see `builder`."""
+        return load(self.builder)(spec, path)
+
+    def key(self, spec: "BackboneSpec") -> dict[str, Any]:
+        """Return what decides a pooled feature besides the entry's input and weights.
+
+        The library is not imported: a ranking that has its features asks for keys alone.
+        """
+        names = dict.fromkeys((*LIBRARIES, *self.libraries))
+        return {
+            "pool": spec.pool,
+            "taps": spec.taps if self.pools_taps else (),
+            "versions": {name: metadata.version(name) for name in names},
+        }
+
+    def check(self, spec: "BackboneSpec") -> None:
+        """Check an entry against what the source needs.
+
+        Raises:
+            ValueError: it lacks something, or asks for what the source does not have.
+        """
+        name, kind = spec.source, spec.weights.kind
+        missing = [n for n in ("input", "mean", "std") if getattr(spec, n) is None]
+        if missing and not (self.known_input and kind == "hub"):
+            able = " and ".join(n for n, source in SOURCES.items() if source.known_input)
+            raise ValueError(
+                f"the key '{missing[0]}' is missing (only {able} entries with hub weights can do "
+                "without)"
+            )
+        if self.pools_taps and not spec.taps:
+            raise ValueError(f"{name} needs 'taps', the names of the modules to read")
+        if not self.has_token and spec.pool == "token":
+            raise ValueError(f"{name} has no class token: pool: head or average")
+        if self.whole_file and (kind == "random" or spec.keys or spec.args):
+            raise ValueError(
+                f"the file of a {name} entry holds its weights and its architecture: no random "
+                "weights, 'keys' or 'args'"
+            )
+
+
+SOURCES: dict[str, Source] = {
+    "timm": Source(
+        builder="probe.bank.sources.timm:build",
+        libraries=("timm",),
+        known_input="probe.bank.sources.timm:known_input",
+        describe="probe.bank.sources.timm:describe",
+    ),
+    "open_clip": Source(
+        builder="probe.bank.sources.open_clip:build",
+        libraries=("open_clip_torch",),
+        describe="probe.bank.sources.open_clip:describe",
+    ),
+    "torchvision": Source(
+        builder="probe.bank.sources.torchvision:build",
+        libraries=("torchvision",),
+        pools_taps=True,
+        has_token=False,
+    ),
+    "torchscript": Source(
+        builder="probe.bank.sources.torchscript:build", has_token=False, whole_file=True
+    ),
+    "inception": Source(builder="probe.bank.sources.inception:build", libraries=("torchvision",)),
+}

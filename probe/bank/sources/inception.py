@@ -15,7 +15,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from probe.bank.base import FeatureNetwork, feature_key, no_such
+from probe.bank.base import FeatureNetwork, no_such
 from probe.bank.spec import BackboneSpec
 from probe.bank.weights.state import load_state
 
@@ -39,11 +39,6 @@ class InceptionNetwork(FeatureNetwork):
         """(N, 3, 299, 299) → the last map (N, 2048, 8, 8), and (N, 2048)."""
         y = self.trunk(x)
         return [y], y.mean(dim=(2, 3))
-
-
-def key(spec: BackboneSpec) -> dict[str, Any]:
-    """Return what decides a pooled feature; see `feature_key`."""
-    return feature_key(spec, "torchvision")
 
 
 def build(spec: BackboneSpec, path: Path | None) -> FeatureNetwork:

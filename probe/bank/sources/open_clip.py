@@ -7,10 +7,11 @@ from typing import Any
 
 import torch
 
-from probe.bank.base import FeatureNetwork, feature_key, no_such
-from probe.bank.spec import BackboneSpec
+from probe.bank.base import FeatureNetwork, no_such
+from probe.bank.spec import BackboneSpec, Weights
 from probe.bank.weights.state import load_state
 
+FILE = "open_clip_model.safetensors"  # unless the library names another
 # How the names of everything but the image tower begin.
 TEXT_TOWER = (
     "text.",
@@ -49,11 +50,6 @@ class OpenClipNetwork(FeatureNetwork):
         return found["image_intermediates"], found["image_features"]
 
 
-def key(spec: BackboneSpec) -> dict[str, Any]:
-    """Return what decides a pooled feature; see `feature_key`."""
-    return feature_key(spec)
-
-
 def build(spec: BackboneSpec, path: Path | None) -> FeatureNetwork:
     """Build the image tower; `path` is its weight file, None leaves the random initialisation.
 
@@ -78,3 +74,37 @@ def build(spec: BackboneSpec, path: Path | None) -> FeatureNetwork:
     if path is not None:
         load_state(spec, path, network, leave_out=TEXT_TOWER)
     return network
+
+
+def describe(reference: str) -> dict[str, Any]:
+    """Return an entry's fields for pretrained weights, MODEL/TAG.
+
+    Raises:
+        BackboneUnavailable: open_clip knows no such weights on a hub.
+    """
+    import open_clip
+
+    model, _, tag = reference.partition("/")
+    if model not in open_clip.list_models():
+        what = f"open_clip {open_clip.__version__} has no model"
+        raise no_such(what, model, open_clip.list_models())
+    tags = open_clip.list_pretrained_tags_by_model(model)
+    config = open_clip.get_pretrained_cfg(model, tag) if tag else {}
+    parts = config.get("hf_hub", "").strip("/").split("/")  # owner, repository, perhaps a file
+    if len(parts) < 2:
+        pairs = [f"{model}/{known}" for known in tags]
+        raise no_such(f"open_clip {open_clip.__version__} has no hub weights", reference, pairs)
+    # The same weights under another activation are another network.
+    quick = config.get("quick_gelu") and not model.endswith("-quickgelu")
+    described = open_clip.get_model_config(model)
+    assert described is not None  # the model is listed
+    size = described["vision_cfg"]["image_size"]
+    return {
+        "model": f"{model}-quickgelu" if quick else model,
+        "weights": Weights(hub="/".join(parts[:2]), file=parts[2] if len(parts) > 2 else FILE),
+        "input": size if isinstance(size, int) else size[-1],
+        "mean": tuple(config["mean"]),
+        "std": tuple(config["std"]),
+        "license": None,
+        "task": "image-text contrast",
+    }

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from probe.bank.base import FeatureNetwork, InputSpec, feature_key, no_such
-from probe.bank.spec import BackboneSpec
+from probe.bank.base import FeatureNetwork, InputSpec, no_such
+from probe.bank.spec import UNKNOWN, BackboneSpec, Weights
 from probe.bank.weights.file import read_state
 from probe.bank.weights.keys import map_keys
 from probe.bank.weights.state import fit_state
-from probe.errors import BackboneUnavailable
+from probe.errors import BackboneUnavailable, UsageError
 
 if TYPE_CHECKING:
     from timm.models import PretrainedCfg
@@ -71,11 +71,6 @@ def known_input(spec: BackboneSpec) -> InputSpec:
         )
     found = resolve_model_data_config(model=None, pretrained_cfg=config.to_dict())
     return InputSpec(found["input_size"][-1], found["mean"], found["std"], spec.resize)
-
-
-def key(spec: BackboneSpec) -> dict[str, Any]:
-    """Return what decides a pooled feature; see `feature_key`."""
-    return feature_key(spec)
 
 
 def build(spec: BackboneSpec, path: Path | None) -> FeatureNetwork:
@@ -146,3 +141,32 @@ def _config(name: str) -> "PretrainedCfg | None":
         return timm.get_pretrained_cfg(name)
     except RuntimeError:
         return None
+
+
+def describe(model: str) -> dict[str, Any]:
+    """Return an entry's fields for pretrained weights, MODEL.TAG.
+
+    Raises:
+        BackboneUnavailable: timm knows no such weights.
+        UsageError: it knows no hub repository of them.
+    """
+    import timm
+
+    architecture = model.partition(".")[0]
+    if not timm.is_model(architecture):
+        raise no_such(f"timm {timm.__version__} has no model", architecture, timm.list_models())
+    known = timm.list_pretrained(f"{architecture}.*")
+    if model not in known:
+        raise no_such(f"timm {timm.__version__} has no weights", model, known)
+    config = timm.get_pretrained_cfg(model)
+    if not config.hf_hub_id:
+        raise UsageError(f"timm knows no hub repository of {model}; write the entry by hand.")
+    return {
+        "model": model,
+        "weights": Weights(hub=config.hf_hub_id, file=config.hf_hub_filename),
+        "input": config.input_size[-1],
+        "mean": tuple(config.mean),
+        "std": tuple(config.std),
+        "license": config.license,
+        "task": "classification" if config.num_classes else UNKNOWN,
+    }

@@ -2,12 +2,11 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import nn
 
-from probe.bank.base import FeatureNetwork, feature_key
+from probe.bank.base import FeatureNetwork
 from probe.bank.spec import BackboneSpec
 from probe.errors import BackboneUnavailable
 from probe.files import utf8_path
@@ -28,11 +27,6 @@ class TorchScriptNetwork(FeatureNetwork):
         """(N, 3, S, S) → its map, or none where the output is a feature, and (N, d)."""
         y = self.module(x)
         return ([y], y.mean(dim=(2, 3))) if y.ndim == 4 else ([], y)
-
-
-def key(spec: BackboneSpec) -> dict[str, Any]:
-    """Return what decides a pooled feature; see `feature_key`."""
-    return feature_key(spec)
 
 
 def build(spec: BackboneSpec, path: Path | None) -> FeatureNetwork:

@@ -2,12 +2,11 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import nn
 
-from probe.bank.base import FeatureNetwork, feature_key, no_such
+from probe.bank.base import FeatureNetwork, no_such
 from probe.bank.spec import BackboneSpec
 from probe.bank.weights.state import load_state
 
@@ -28,11 +27,6 @@ class TorchvisionNetwork(FeatureNetwork):
         found = self.trunk(x)
         maps = [found[tap] for tap in self.taps]
         return maps, maps[-1].mean(dim=(2, 3))
-
-
-def key(spec: BackboneSpec) -> dict[str, Any]:
-    """Return what decides a pooled feature; see `feature_key`."""
-    return feature_key(spec, "torchvision", taps=spec.taps)
 
 
 def build(spec: BackboneSpec, path: Path | None) -> FeatureNetwork:

@@ -8,6 +8,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from probe.bank.sources import SOURCES
 from probe.bank.spec import BackboneSpec, Misplaced
 from probe.bank.weights.download import fetch, hub_cache, hub_file, torch_cache_path
 from probe.errors import BackboneUnavailable, ProbeError
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
 
 BN_IMAGES_USED = 192
 YES = ("1", "TRUE", "ON", "YES")
-DISTRIBUTIONS = {"open_clip": "open_clip_torch"}  # where it is not the source's own name
 
 
 def find_weights(spec: BackboneSpec, *, offline: bool) -> Path:
@@ -109,7 +109,7 @@ def weights_digest(
     """
     shape = {"model": spec.model, "args": spec.args, "source": spec.source}
     if spec.weights.kind == "random":
-        libraries = ("torch", DISTRIBUTIONS.get(spec.source, spec.source))
+        libraries = ("torch", *SOURCES[spec.source].libraries)
         return digest_json(
             {
                 **shape,

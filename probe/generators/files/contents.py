@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from probe.errors import CheckpointError, printable, shown
-from probe.generators.files.families import SIGNS, heads
+from probe.generators.files.families import heads, signs
 from probe.generators.files.records import Array, LazyTensor, Record, damaged, module_tensors
 from probe.generators.files.rosinality import AVERAGE, DISCRIMINATOR_SIGN, SIGN
 from probe.generators.files.unreadable import STYLEGAN_XL, what_it_is
@@ -76,7 +76,7 @@ def find_generator(content: Any) -> Held:
     problem = None
     for path, part in sorted(parts, key=lambda found: _rank(found[0])):
         try:
-            held = _held(path, part, SIGNS)
+            held = _held(path, part, signs())
         except CheckpointError as error:
             if _rank(path) < LEAST:  # a damaged generator, for which no other is a substitute
                 raise
@@ -95,7 +95,7 @@ def find_trained(content: Any, average: Held) -> Held | None:
     """Return the generator that is trained, if `find_generator` gave its average."""
     for path, part in _parts(content) if _rank(average.path) == 0 else ():
         if _rank(path) == 1 and not _has(OTHERS, path):
-            held = _held(path, part, SIGNS)
+            held = _held(path, part, signs())
             if held is not None and _rank(held.path) == 1:
                 return _with_average(held, content)
     return None

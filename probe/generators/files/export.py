@@ -1,9 +1,7 @@
-"""Generators written as other programs load them: one function and one line per format."""
+"""Generators written as other programs load them, a function for each line of `FORMATS`."""
 
 import json
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,22 +23,6 @@ SYNTHESIS = (
 )  # fmt: skip
 # Said in any case: StyleGAN2-ADA's own program and StyleGAN3's have other defaults for them.
 FLOAT32 = {"num_fp16_res": 0, "conv_clamp": None}
-
-Save = Callable[[Path, Any, Any], list[str]]
-
-
-@dataclass(frozen=True)
-class Format:
-    """How another program wants a network.
-
-    Attributes:
-        suffix: of its files.
-        save: (path, generator, discriminator or None) → what the program cannot know of it; raises
-            CheckpointError if it has no place for the generator.
-    """
-
-    suffix: str
-    save: Save
 
 
 def save_rosinality(path: Path, generator: Any, discriminator: Any) -> list[str]:
@@ -132,9 +114,3 @@ def save_stylegan2_ada(path: Path, generator: Any, discriminator: Any) -> list[s
         except SafetensorError as error:  # its way to speak of a full disk
             raise OSError(str(error)) from error
     return []
-
-
-FORMATS: Mapping[str, Format] = {
-    "rosinality": Format(".pt", save_rosinality),
-    "stylegan2-ada": Format(".safetensors", save_stylegan2_ada),
-}

@@ -60,7 +60,7 @@ class Family:
 
 
 _STYLEGAN = ("z_dim", "c_dim", "w_dim", "img_resolution", "img_channels")
-FAMILIES: Mapping[str, Family] = {
+FAMILIES: dict[str, Family] = {
     "stylegan2": Family(
         "StyleGAN2",
         ("synthesis.b4.const", rosinality.SIGN),
@@ -90,10 +90,14 @@ FAMILIES: Mapping[str, Family] = {
         derives=True,
     ),
 }  # fmt: skip
-SIGNS = tuple(sign for family in FAMILIES.values() for sign in family.signs)
 
 
-def heads(names: Iterable[str], signs: Sequence[str] = SIGNS) -> list[str]:
+def signs() -> tuple[str, ...]:
+    """Return how the names of tensors begin that tell a family."""
+    return tuple(sign for family in FAMILIES.values() for sign in family.signs)
+
+
+def heads(names: Iterable[str], signs: Sequence[str]) -> list[str]:
     """Return what stands before a sign in names, each once, in their order.
 
     That is "" or the modules around a network, a dot behind each: "module.", "state_dict.decoder.".

@@ -7,24 +7,18 @@ follow the StyleGAN2-ADA files, so that a state dict moves either way.
 
 import math
 from collections.abc import Callable, Sequence
-from functools import cache
-from typing import Any
 
 import torch
 from torch import nn
 from torch.nn import functional as F
+
+from probe.accel.low_pass import low_pass
 
 ACTIVATIONS: dict[str, tuple[Callable[[torch.Tensor], torch.Tensor], float]] = {
     "linear": (lambda x: x, 1.0),
     "lrelu": (lambda x: F.leaky_relu_(x, 0.2), math.sqrt(2)),
     "relu": (F.relu_, math.sqrt(2)),
 }
-WINOGRAD_CHANNELS = 160  # with fewer, or in smaller images, the transforms cost more than they save
-WINOGRAD_SIDE = 32
-WINOGRAD_TILES = 256  # at a time: what they are transformed to stays in the cache
-# Where polynomials are evaluated, with infinity as the sixth point: exact in binary, and a
-# quarter of the rounding of the textbooks' 0, ±1, ±2.
-WINOGRAD_POINTS = (0, 0.75, -0.75, 1.5, -1.5)
 
 
 def shapes_only() -> bool:
@@ -50,62 +44,6 @@ def filter2d(taps: Sequence[float]) -> torch.Tensor:
     return f / f.sum()
 
 
-def low_pass(
-    x: torch.Tensor, f: torch.Tensor, *, before: int, after: int, gain: float = 1
-) -> torch.Tensor:
-    """Filter every channel with the symmetric 2-D kernel `f`.
-
-    Args:
-        x: (N, C, H, W).
-        f: (T, T), symmetric: correlation and convolution are the same.
-        before: zero padding at the top and left; negative crops.
-        after: zero padding at the bottom and right; negative crops.
-        gain: multiplies the result.
-    """
-    last = x.is_contiguous(memory_format=torch.channels_last)
-    layout = torch.channels_last if last else torch.contiguous_format
-    return _LowPass.apply(x, f * gain, before, after, layout)
-
-
-class _LowPass(torch.autograd.Function):
-    """Its gradient is a low-pass as well, and so is that one's; all in one layout.
-
-    torch's own second derivative of such a convolution takes every channel by itself: on an H100 a
-    step with path lengths at 256 px took eleven times as long as one without.
-    """
-
-    @staticmethod
-    def forward(
-        ctx: Any,
-        x: torch.Tensor,
-        f: torch.Tensor,
-        before: int,
-        after: int,
-        layout: torch.memory_format,
-    ) -> torch.Tensor:
-        ctx.save_for_backward(f)
-        ctx.padding = len(f) - 1 - before, len(f) - 1 - after
-        ctx.layout = layout
-        # A GPU has a good kernel for the default layout alone: 32x64x256x256 in bf16 on an H100
-        # takes 2.6 ms in it, and 11.6 ms channels last.
-        x = x.contiguous(
-            memory_format=torch.contiguous_format if x.device.type == "cuda" else layout
-        )
-        channels = x.shape[1]
-        kernel = f.to(x.dtype).expand(channels, 1, -1, -1)
-        if before == after >= 0:  # padding inside the convolution saves a copy
-            x = F.conv2d(x, kernel, groups=channels, padding=before)
-        else:
-            x = F.conv2d(F.pad(x, (before, after, before, after)), kernel, groups=channels)
-        return x.contiguous(memory_format=layout)
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        (f,) = ctx.saved_tensors
-        x = _LowPass.apply(gradients[0], f.flip(0, 1), *ctx.padding, ctx.layout)
-        return x, None, None, None, None
-
-
 def upsample(x: torch.Tensor, f: torch.Tensor) -> torch.Tensor:
     """Double the size: insert zeros, then low-pass with gain 4; (N, C, H, W) → (N, C, 2H, 2W)."""
     n, c, h, w = x.shape
@@ -115,72 +53,6 @@ def upsample(x: torch.Tensor, f: torch.Tensor) -> torch.Tensor:
     return low_pass(
         zeros.reshape(n, c, 2 * h, 2 * w), f, before=(taps + 1) // 2, after=(taps - 2) // 2, gain=4
     )
-
-
-def convolve(x: torch.Tensor, weight: torch.Tensor, padding: int) -> torch.Tensor:
-    """Correlate x (N, I, H, W) with weight (O, I, k, k), zero padding, by the fastest way there is.
-
-    The way depends on shapes but not on N, so that a sample does not depend on its batch.
-    """
-    wide = weight.shape[2:] == (3, 3) and min(weight.shape[:2]) >= WINOGRAD_CHANNELS
-    exact = x.dtype == torch.float32 and not torch.is_autocast_enabled(x.device.type)
-    constant = not (torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad))
-    large = min(x.shape[2:]) >= WINOGRAD_SIDE
-    if x.device.type == "cpu" and wide and large and exact and constant:
-        return winograd(x, weight, padding)
-    return F.conv2d(x, weight, padding=padding)
-
-
-def winograd(x: torch.Tensor, weight: torch.Tensor, padding: int) -> torch.Tensor:
-    """Correlate x (N, I, H, W) with weight (O, I, 3, 3) in 36 instead of 144 products per 4x4.
-
-    Minimal filtering F(4x4, 3x3) (Winograd 1980; Lavin and Gray 2015): overlapping tiles of 6x6
-    are transformed, which turns the correlation into 36 matrix products over channels. On a CPU
-    core with wide vectors it takes half the time of a direct convolution at 512 channels.
-
-    Returns:
-        (N, O, H', W') float32, channels last.
-    """
-    to_tiles, to_kernel, to_image = (m.to(x) for m in _winograd_matrices())
-    n, inputs, height, width = x.shape
-    outputs = len(weight)
-    high, wide = height + 2 * padding - 2, width + 2 * padding - 2
-    rows, columns = -(-high // 4), -(-wide // 4)
-    right, bottom = 4 * columns + 2 - width - padding, 4 * rows + 2 - height - padding
-    x = F.pad(x.permute(0, 2, 3, 1), (0, 0, padding, right, padding, bottom))
-    kernel = to_kernel @ weight.permute(2, 3, 1, 0).reshape(9, -1)
-    kernel = kernel.view(36, inputs, outputs)
-    tiles = x.unfold(1, 6, 4).unfold(2, 6, 4).permute(4, 5, 0, 1, 2, 3)
-    y = x.new_empty(n, rows, 4, columns, 4, outputs)
-    samples = max(1, WINOGRAD_TILES // (rows * columns))
-    lines = max(1, WINOGRAD_TILES // columns)
-    for i in range(0, n, samples):
-        for r in range(0, rows, lines):
-            piece = tiles[:, :, i : i + samples, r : r + lines]
-            product = to_tiles @ piece.reshape(36, -1)
-            product = torch.bmm(product.view(36, -1, inputs), kernel)
-            product = (to_image @ product.view(36, -1)).view(4, 4, *piece.shape[2:5], outputs)
-            y[i : i + samples, r : r + lines] = product.permute(2, 3, 0, 4, 1, 5)
-    return y.view(n, 4 * rows, 4 * columns, outputs)[:, :high, :wide].permute(0, 3, 1, 2)
-
-
-@cache
-@torch.inference_mode(False)  # whoever asks first, the tensors are for all
-def _winograd_matrices() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Return the maps of a tile (36, 36), of a kernel (36, 9) and of a product (16, 36).
-
-    Evaluating, multiplying and interpolating multiplies a polynomial of 3 coefficients with one
-    of 4 (Toom and Cook); the transpose of that in the second factor is a correlation.
-    """
-
-    def evaluate(coefficients: int) -> torch.Tensor:
-        points = torch.tensor(WINOGRAD_POINTS, dtype=torch.float64, device="cpu")[:, None]
-        at_infinity = torch.eye(coefficients, dtype=torch.float64, device="cpu")[-1:]
-        return torch.cat([points ** torch.arange(coefficients, device="cpu"), at_infinity])
-
-    matrices = torch.linalg.inv(evaluate(6)).T, evaluate(3), evaluate(4).T
-    tile, kernel, image = (torch.kron(m, m).float() for m in matrices)
-    return tile, kernel, image
 
 
 def activation_gain(kind: str) -> float:

@@ -13,6 +13,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from probe.accel.winograd import convolve
 from probe.devices import send
 from probe.errors import UsageError, shown
 from probe.generators.files import rosinality
@@ -21,7 +22,6 @@ from probe.generators.networks.layers import (
     Mapping,
     activate,
     activation_gain,
-    convolve,
     filter2d,
     low_pass,
     normal,

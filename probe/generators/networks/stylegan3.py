@@ -14,11 +14,11 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from probe.accel.winograd import convolve
 from probe.errors import UsageError
 from probe.generators.networks.layers import (
     FullyConnected,
     Mapping,
-    convolve,
     normal,
     second_moment_normalise,
     shapes_only,
