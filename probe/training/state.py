@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from probe.discriminators.member import Member, make_adam
 from probe.generators.networks import stylegan2
@@ -159,6 +160,6 @@ class TrainState:
         """Move the average towards the generator: after `half_life_images` half is forgotten."""
         beta = 0.5 ** (batch / max(half_life_images, 1e-8))
         ours, theirs = list(self.average.parameters()), list(self.generator.parameters())
-        torch._foreach_lerp_(ours, theirs, 1 - beta)
+        get_ema_multi_avg_fn(beta)(ours, theirs, None)
         for mine, other in zip(self.average.buffers(), self.generator.buffers(), strict=True):
             mine.copy_(other)
