@@ -11,7 +11,7 @@ importing `probe` costs nothing.
 from importlib import import_module
 from typing import Any
 
-__version__ = "0.1.0"
+__version__ = "0.2.0.dev0"
 
 _PUBLIC = {
     "ImageSource": "probe.images.base",
