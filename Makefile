@@ -1,5 +1,7 @@
 # make demo   a leaderboard on bundled images, nothing of yours needed
+# make check  lint, types and the quick tests, in under two minutes
 # make test   lint, types and the whole test suite
+# make coverage  the whole test suite, and the lines that no test reaches
 # make attack hostile files, kills and flipped bits, many more of them than `make test` tries
 # make lowest the demo and the quick tests with the oldest libraries that pyproject.toml allows
 # make docs   the documentation, as build/docs/index.html
@@ -10,28 +12,42 @@ BIN = .venv/bin
 
 OLD = .venv-lowest/bin
 ODD = tests/cli/test_startup.py tests/cli/test_train.py tests/training/test_run.py
-ROOMS = bank cli features generators images metrics probing reports training
+QUICK = $(addprefix tests/,accel discriminators metrics scoring probing/test_strategies.py \
+	bank/test_spec.py bank/test_resize.py test_architecture.py test_devices.py test_properties.py \
+	test_rooms.py test_run_files.py test_stored.py cli/test_inspect.py cli/test_numbers.py)
+ROOMS = accel bank cli discriminators features generators images metrics probing reports scoring \
+	training
 
-.PHONY: demo test attack lowest docs clean
+.PHONY: demo check lint test coverage attack lowest docs clean
 
 demo: .venv/ready
 	$(BIN)/probe demo
 
-# Two processes with a thread each take half the time of one with two.
-test: .venv/ready
+lint: .venv/ready
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/pyright
+
+check: lint
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 $(QUICK)
+
+# Two processes with a thread each take half the time of one with two.
+test: lint
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2
+
+# Apart from `test`, which counting lines slows down.
+coverage: .venv/ready
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --cov=probe --cov-report=term-missing:skip-covered
 
 attack: .venv/ready
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --long tests/attack
 
-# Without what starts many processes, and what is a measure of the newest PyTorch's imports.
+# Without what starts many processes, and what is a measure of the newest PyTorch's imports. Warnings
+# are no errors: old libraries warn of what is long past.
 lowest: .venv-lowest/ready
 	$(OLD)/probe demo
-	OMP_NUM_THREADS=1 $(OLD)/python -m pytest -n 2 $(addprefix --ignore=,$(ODD)) \
-		tests/test_runtime.py $(addprefix tests/,$(ROOMS))
+	OMP_NUM_THREADS=1 $(OLD)/python -m pytest -n 2 -W default $(addprefix --ignore=,$(ODD)) \
+		tests/test_devices.py $(addprefix tests/,$(ROOMS))
 
 docs: .venv/ready
 	$(BIN)/sphinx-build -W -q docs build/docs

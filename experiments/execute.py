@@ -26,7 +26,7 @@ from probe.accel.memory import keep_freed_memory
 from probe.errors import ProbeError, UsageError
 from probe.events import Event, Note, RunPlanned, SnapshotSaved, StageStarted, TickDone
 from probe.files import atomic_path, write_json
-from probe.training.run import PROGRESS_FILE
+from probe.run_files import PROGRESS_FILE
 
 RESULT, FEATURES, BANK, IDENTITY = "result.json", "features.npy", "bank.yaml", "identity.json"
 OTHERWISE = "{} was made with other options. Remove it, or choose another --out."

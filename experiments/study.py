@@ -11,7 +11,6 @@ docs/study.md with its figures in docs/study/.
 """
 
 import argparse
-import fcntl
 import os
 import sys
 from collections.abc import Sequence
@@ -35,7 +34,7 @@ from plan import HERE, Run, Study, read_json, read_study
 from warmup import shared_warmups
 
 from probe.errors import ProbeError, UsageError
-from probe.files import write_json, write_text
+from probe.files import lock, write_json, write_text
 
 ROOT = HERE.parent
 SCHEMA = 1
@@ -55,11 +54,10 @@ def locked(out: Path) -> Any:
         UsageError: another process is at it.
     """
     out.mkdir(parents=True, exist_ok=True)
-    with (out / ".lock").open("wb") as handle:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise UsageError(f"--out: another process is running the study in {out}.") from None
+    held = lock(out / ".lock")
+    if held is None:
+        raise UsageError(f"--out: another process is running the study in {out}.")
+    with held:
         yield
 
 

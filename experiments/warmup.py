@@ -12,11 +12,16 @@ from pathlib import Path
 from plan import Run, Study
 
 from probe.events import RunPlanned
-from probe.reports.report import REPORT_FILE
-from probe.training.records import PROBES_FILE
-from probe.training.run import PROGRESS_FILE
-from probe.training.runs import LOCK_FILE, OPTIONS_FILE
-from probe.training.state_file import PREVIOUS_FILE, STATE_FILE, has_state, read_state, write_state
+from probe.run_files import (
+    LOCK_FILE,
+    OPTIONS_FILE,
+    PREVIOUS_FILE,
+    PROBES_FILE,
+    PROGRESS_FILE,
+    REPORT_FILE,
+    STATE_FILE,
+)
+from probe.training.state_file import has_state, read_state, write_state
 
 # Those of a run alone. Without progress.json a run counts as one that has not ended.
 OWN_FILES = {LOCK_FILE, OPTIONS_FILE, PROGRESS_FILE, STATE_FILE, PREVIOUS_FILE, REPORT_FILE}

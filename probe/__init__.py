@@ -35,7 +35,7 @@ if TYPE_CHECKING:  # for editors and type checkers, which cannot follow `__getat
     from probe.scoring.score import Scores as Scores
     from probe.training.config import TrainConfig as TrainConfig
 
-__version__ = "0.1.0"
+__version__ = "0.2.0.dev0"
 
 _PUBLIC = {
     "ImageSource": "probe.images.base",

@@ -1,9 +1,10 @@
 """Devices and precision: where to compute, and in which numbers."""
 
 import re
-import resource
+import sys
 from contextlib import AbstractContextManager
 
+import psutil
 import torch
 
 from probe.errors import UsageError, shown
@@ -111,7 +112,21 @@ def free_bytes(gpu: torch.device) -> int:
 
 
 def peak_gib(device: torch.device) -> float:
-    """Return the most memory this process has used so far, of the GPU where it computes on one."""
+    """Return the most memory this process has used so far, of the GPU if it computes on one."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**30
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    return _peak_bytes() / 2**30
+
+
+def _peak_bytes() -> int:
+    """Return the most memory that this process has had, or has now if the system keeps no record.
+
+    psutil knows the peak on Windows only.
+    """
+    try:
+        import resource
+    except ImportError:
+        memory = psutil.Process().memory_info()
+        return getattr(memory, "peak_wset", memory.rss)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024  # macOS counts bytes, others KiB

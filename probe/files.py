@@ -11,11 +11,14 @@ import stat
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import platformdirs
 
 from probe.errors import UNREADABLE, CacheError, ProbeError
+
+if TYPE_CHECKING:
+    from filelock import BaseFileLock
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
@@ -110,8 +113,8 @@ def atomic_path(path: Path) -> Iterator[Path]:
         with utf8_path(temporary) as reachable:
             yield reachable
         with temporary.open("rb+") as f:
-            os.fchmod(f.fileno(), mode)  # safetensors puts a file of its own there, for one user
             os.fsync(f.fileno())
+        temporary.chmod(mode)  # safetensors puts a file of its own there, for one user
         temporary.replace(path)
     except OSError as error:
         if path.is_relative_to(_cache_root()):
@@ -154,6 +157,22 @@ def _is_utf8(path: Path) -> bool:
         return False
 
 
+def lock(path: Path) -> "BaseFileLock | None":
+    """Take the lock that a file stands for, until it is released or this process ends.
+
+    Returns:
+        The lock, or None if another process holds it.
+    """
+    from filelock import FileLock, Timeout  # 20 ms that most commands need not wait
+
+    found = FileLock(path, blocking=False, thread_local=False)
+    try:
+        found.acquire()
+    except Timeout:
+        return None
+    return found
+
+
 def leftovers(folder: Path) -> list[Path]:
     """Return what a killed process had begun to write in a folder, or another one is writing."""
     return sorted(folder.glob(f".*{PARTIAL}"))
@@ -190,14 +209,18 @@ def read_small(path: Path, most: int) -> bytes:
     Raises:
         OSError: it cannot be read, is larger, or is no regular file: a pipe may never end.
     """
-    handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # a pipe without a writer would wait
-    with open(handle, "rb") as f:  # noqa: PTH123
-        if not stat.S_ISREG(os.fstat(handle).st_mode):
+    with open(path, "rb", opener=_open_at_once) as f:
+        if not stat.S_ISREG(os.fstat(f.fileno()).st_mode):
             raise OSError(errno.EINVAL, "not a regular file", str(path))
         data = f.read(most + 1)
     if len(data) > most:
         raise OSError(errno.EFBIG, f"more than {most} bytes", str(path))
     return data
+
+
+def _open_at_once(path: str, flags: int) -> int:
+    """Open a file without waiting, as a pipe without a writer would make us; Windows has none."""
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
 
 
 def to_json(value: Any, *, indent: int | None = None) -> str:

@@ -7,13 +7,13 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "probe"
 BASE = {
-    "errors", "registry", "files", "devices", "streams", "processes", "options", "snapshots",
+    "errors", "registry", "files", "devices", "streams", "processes", "options", "run_files",
     "stored", "events", "context", "accel",
 }  # fmt: skip
 ALLOWED: dict[str, set[str]] = {
     "errors": set(),
     "bundled": set(),
-    "snapshots": set(),
+    "run_files": set(),
     "streams": set(),
     "events": set(),
     "context": {"events"},
@@ -42,9 +42,9 @@ ALLOWED: dict[str, set[str]] = {
 ALLOWED["api"] = {*ALLOWED, "__init__"}
 ALLOWED["cli"] = {
     "__init__", "api", "accel", "errors", "events", "files", "options", "registry", "reports",
-    "bank", "devices", "processes", "features.contents", "generators.config", "generators.files",
-    "generators.seeds",
-    "metrics.config", "probing.config", "scoring.probes", "training.config",
+    "run_files", "bank", "devices", "processes", "features.contents", "generators.config",
+    "generators.files", "generators.seeds", "metrics.config", "probing.config", "scoring.probes",
+    "training.config",
 }  # fmt: skip
 
 

@@ -14,6 +14,8 @@ from pathlib import Path
 import pytest
 from inputs import write_images
 
+import probe
+
 ROOT = Path(__file__).parents[1]
 
 
@@ -57,6 +59,14 @@ def test_what_the_rest_imports_is_declared(folder):
     assert not undeclared, f"{folder} imports {sorted(undeclared)}"
 
 
+def test_the_version_is_the_same_everywhere():
+    citation = (ROOT / "CITATION.cff").read_text("utf-8")
+    assert probe.__version__ == PROJECT["version"]
+    assert f"\nversion: {PROJECT['version']}\n" in citation
+    top = re.search(r"^## (\S+)", (ROOT / "CHANGELOG.md").read_text("utf-8"), re.MULTILINE)
+    assert PROJECT["version"].removesuffix(".dev0") == top[1]
+
+
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory) -> Path:
     out = tmp_path_factory.mktemp("wheel")
@@ -70,7 +80,10 @@ def test_wheel_holds_code_bank_and_demo_and_nothing_top_level_else(wheel):
     names = zipfile.ZipFile(wheel).namelist()
     for name in ("modelbank.yaml", "demo/reals.zip", "demo/generator.safetensors", "py.typed"):
         assert f"probe/{name}" in names
-    assert {name.split("/")[0] for name in names} == {"probe", "gan_probe-0.1.0.dist-info"}
+    assert {name.split("/")[0] for name in names} == {
+        "probe",
+        f"gan_probe-{PROJECT['version']}.dist-info",
+    }
     assert wheel.stat().st_size < 12e6
 
 

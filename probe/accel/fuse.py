@@ -4,12 +4,11 @@ On a CPU a pass over a large map costs as much as a small convolution: ReLU6 by 
 24 % of a forward pass of EfficientNet-Lite0 and MobileNetV2 in bf16.
 """
 
-from typing import Any
-
 import torch
 from torch import nn
 
 from probe.accel.merge import Undo, merge, replace
+from probe.accel.private import fused_relu, has_bf16_convolutions, has_fused_relu
 
 
 def fuse_activations(network: nn.Module, size: int) -> None:
@@ -19,7 +18,7 @@ def fuse_activations(network: nn.Module, size: int) -> None:
         network: a `FeatureNetwork` in eval mode.
         size: side of its input.
     """
-    if hasattr(torch.ops.mkldnn, "_convolution_pointwise"):
+    if has_fused_relu():
         merge(network, size, lambda module: type(module) in (nn.ReLU, nn.ReLU6), _fuse)
 
 
@@ -44,8 +43,7 @@ class ActivatedConvolution(nn.Module):
     """A frozen convolution and its activation; on a CPU without gradient by one call of oneDNN.
 
     Only in bf16, where the values are those of two calls; in float32 it gained nothing. NaN becomes
-    0: `merge` leaves a network alone whose features hold one. torch has the call for its compiler,
-    and no public name for it.
+    0: `merge` leaves a network alone whose features hold one.
     """
 
     def __init__(self, convolution: nn.Conv2d, activation: nn.Module) -> None:
@@ -56,14 +54,8 @@ class ActivatedConvolution(nn.Module):
         """Map (N, C, H, W) to the activated maps (N, D, h, w)."""
         if x.device.type != "cpu" or torch.is_grad_enabled() or not _in_bf16(x):
             return self.activation(self.convolution(x))
-        conv: Any = self.convolution
-        x, weight = x.bfloat16(), conv.weight.bfloat16()
-        bias = None if conv.bias is None else conv.bias.bfloat16()
-        relu6 = isinstance(self.activation, nn.ReLU6)
-        return torch.ops.mkldnn._convolution_pointwise(
-            x, weight, bias, conv.padding, conv.stride, conv.dilation, conv.groups,
-            *(("hardtanh", [0.0, 6.0]) if relu6 else ("relu", [])), "",
-        )  # fmt: skip
+        most = 6.0 if isinstance(self.activation, nn.ReLU6) else None
+        return fused_relu(x.bfloat16(), self.convolution, most)
 
 
 def _in_bf16(x: torch.Tensor) -> bool:
@@ -72,6 +64,5 @@ def _in_bf16(x: torch.Tensor) -> bool:
         torch.is_autocast_enabled("cpu")
         and torch.get_autocast_dtype("cpu") == torch.bfloat16
         and x.dtype != torch.float64
-        and torch.backends.mkldnn.enabled
-        and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+        and has_bf16_convolutions()
     )

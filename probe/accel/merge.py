@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from probe.accel.private import changes
+
 TOLERANCE = 1e-4  # of the largest value of a map or feature
 
 Undo = Callable[[], None]
@@ -76,10 +78,10 @@ def _pairs(
     def after(module: nn.Module, inputs: Any, output: torch.Tensor) -> None:
         name = names[module]
         calls[name] = calls.get(name, 0) + 1
-        made[id(output), output._version] = (name, output)
+        made[id(output), changes(output)] = (name, output)
 
     def before(module: nn.Module, inputs: Any) -> None:
-        found = made.get((id(inputs[0]), inputs[0]._version))
+        found = made.get((id(inputs[0]), changes(inputs[0])))
         taken.setdefault(names[module], []).append(None if found is None else found[0])
 
     handles = [

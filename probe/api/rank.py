@@ -21,7 +21,8 @@ from probe.probing.rank import Ranking
 from probe.probing.rank import rank as rank_sources
 from probe.reports.evidence import SIDE, Draw, Read, gather, save_evidence
 from probe.reports.rank_files import save_ranking
-from probe.reports.report import REPORT_FILE, write_report
+from probe.reports.report import write_report
+from probe.run_files import REPORT_FILE
 
 
 def rank(

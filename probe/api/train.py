@@ -11,7 +11,8 @@ from probe.errors import ProbeError
 from probe.events import Note, OnEvent, ignore
 from probe.images.base import ImageSource
 from probe.images.open import open_images
-from probe.reports.report import REPORT_FILE, write_report
+from probe.reports.report import write_report
+from probe.run_files import REPORT_FILE
 from probe.training.availability import Estimate, estimate
 from probe.training.candidates import Candidates
 from probe.training.config import TrainConfig

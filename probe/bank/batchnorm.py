@@ -9,13 +9,14 @@ from collections.abc import Sequence
 
 import torch
 from torch import nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from probe.bank.base import FeatureNetwork, InputSpec, normalise, resize
 from probe.bank.weights.find import bn_indices
 from probe.devices import autocast, choose_precision
 from probe.errors import BackboneUnavailable
 from probe.images.base import ImageSource
+
+BATCHNORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 
 
 class WithoutStatistics(FeatureNetwork):
@@ -43,7 +44,7 @@ class WithoutStatistics(FeatureNetwork):
 
 def has_batchnorm(network: nn.Module) -> bool:
     """Return whether a network's output depends on running statistics."""
-    return any(isinstance(module, _BatchNorm) for module in network.modules())
+    return any(isinstance(module, BATCHNORMS) for module in network.modules())
 
 
 def bn_pixels(images: ImageSource | torch.Tensor) -> torch.Tensor:
@@ -70,7 +71,7 @@ def set_statistics(
     Raises:
         BackboneUnavailable: fewer than two images, of which there are no statistics.
     """
-    norms = [module for module in network.modules() if isinstance(module, _BatchNorm)]
+    norms = [module for module in network.modules() if isinstance(module, BATCHNORMS)]
     if not norms:
         return
     if len(images) < 2:

@@ -1,9 +1,9 @@
 """How large a network may become while it is built from what a bank says of it."""
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import psutil
 import torch
 from torch import nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
@@ -44,5 +44,4 @@ def bounded_size() -> Iterator[None]:
 
 def most_parameters() -> int:
     """Return how many parameters in float32 fit this machine's memory beside all else."""
-    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    return int(SHARE * memory / 4)
+    return int(SHARE * psutil.virtual_memory().total / 4)

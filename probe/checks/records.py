@@ -8,9 +8,6 @@ from pydantic import Field, FiniteFloat
 
 from probe.stored import Text
 
-OPTIONS_FILE, PROGRESS_FILE = "training_options.json", "progress.json"
-STATS_FILE, ACCURACY_FILE = "stats.jsonl", "metric-accuracy.jsonl"
-
 
 @dataclass(frozen=True)
 class Source:

@@ -6,10 +6,6 @@ from pathlib import Path
 
 from probe.checks.findings import Finding, some
 from probe.checks.records import (
-    ACCURACY_FILE,
-    OPTIONS_FILE,
-    PROGRESS_FILE,
-    STATS_FILE,
     Accuracies,
     Choice,
     Distance,
@@ -19,7 +15,16 @@ from probe.checks.records import (
     Stats,
 )
 from probe.errors import ProbeError
-from probe.probing.leaderboard import LEADERBOARD_FILE, read_leaderboards
+from probe.probing.leaderboard import read_leaderboards
+from probe.run_files import (
+    ACCURACY_FILE,
+    LEADERBOARD_FILE,
+    OPTIONS_FILE,
+    PROGRESS_FILE,
+    SELECTIONS,
+    STATS_FILE,
+    metric_file,
+)
 from probe.stored import read_lines, read_record
 
 LEAKING = 0.8  # of p: above it augmentations show in the images (Karras et al. 2020b)
@@ -105,9 +110,9 @@ def _training(folder: Path, real: Path | None) -> Iterator[Finding]:
         yield _finding("note", f"The run is at {told}.", f"Go on: probe train … --resume {folder}")
     yield from _strength(read_lines(folder / STATS_FILE, Stats))
     yield from _overfitting(read_lines(folder / ACCURACY_FILE, Accuracies))
-    for path in sorted(folder.glob("metric-frechet-*.jsonl")):
+    for path in sorted(folder.glob(metric_file("frechet-*"))):
         yield from _distance(read_lines(path, Distance))
-    for path in sorted(folder.glob("selection-stage*.json")):
+    for path in sorted(folder.glob(SELECTIONS)):
         choice = read_record(path, Choice, "The run goes on without it.")
         if not choice.added:
             yield _finding(

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from probe.cli.options import split_names
 from probe.cli.output import say, show_view
 
 if TYPE_CHECKING:
@@ -85,7 +86,7 @@ def check(
     """Load every entry whose weights are here and say what is wrong with the others."""
     from probe.api.bank import check_bank
 
-    names = [name.strip() for name in backbones.split(",")] if backbones else None
+    names = split_names(backbones)
     failed = 0
     for name, problem, dim in check_bank(bank, names):
         failed += problem is not None

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 import probe
-from probe.cli.options import number
+from probe.cli.options import number, split_names
 from probe.cli.output import say, show_note, show_view
 from probe.events import Event, FindingMade
 from probe.options import SIDE
@@ -60,7 +60,7 @@ def doctor(
         if isinstance(event, FindingMade) and not as_json:
             show_view(text.finding(event.finding) + "\n")
 
-    names = [name.strip() for name in backbones.split(",")] if backbones else None
+    names = split_names(backbones)
     found = probe.doctor(
         real, gen=gen, run=run, bank=bank, backbones=names, strategy=strategy,
         resolution=resolution, measure=measure, device=device, on_event=show,

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from probe.cli.options import with_options
+from probe.cli.options import split_names, with_options
 from probe.cli.output import show_view
 from probe.cli.rank import Format
 from probe.generators.config import SampleOptions
@@ -50,7 +50,7 @@ def metrics(
     from probe.cli.progress import Progress
     from probe.reports.metrics_table import render
 
-    names = [name.strip() for name in backbones.split(",")] if backbones else None
+    names = split_names(backbones)
     with Progress(quiet=quiet) as progress:
         found = measure(
             real,

@@ -31,6 +31,11 @@ def number(flag: str, within: Range, *, whole: bool) -> dict[str, Any]:
     return {"parser": parse, "metavar": "<int>" if whole else "<float>"}
 
 
+def split_names(text: str | None) -> list[str] | None:
+    """Return the names or patterns of a comma-separated list, None if there is none."""
+    return [name.strip() for name in text.split(",")] if text else None
+
+
 def _parameter(field: Field[Any], panel: str) -> inspect.Parameter:
     """Return the Typer parameter of one dataclass field."""
     names = flags_of(field)

@@ -8,7 +8,7 @@ import typer
 
 import probe
 from probe.accel.memory import keep_freed_memory
-from probe.cli.options import with_options
+from probe.cli.options import split_names, with_options
 from probe.cli.output import show_view
 from probe.generators.config import SampleOptions
 from probe.probing.config import RankOptions
@@ -65,7 +65,7 @@ def rank(
     from probe.reports.rank_table import render
 
     keep_freed_memory()
-    names = [name.strip() for name in backbones.split(",")] if backbones else None
+    names = split_names(backbones)
     with Progress(quiet=quiet) as progress:
         ranking = probe.rank(
             real,

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 import probe
-from probe.cli.options import number
+from probe.cli.options import number, split_names
 from probe.cli.output import say, show_view
 from probe.options import SHARE
 
@@ -54,7 +54,7 @@ def score(
     from probe.cli.progress import Progress
     from probe.reports.score_table import remarks, render
 
-    names = [name.strip() for name in backbones.split(",")] if backbones else None
+    names = split_names(backbones)
     with Progress(quiet=quiet) as progress:
         found = probe.score(
             images,

@@ -9,7 +9,7 @@ import typer
 
 import probe
 from probe.accel.memory import keep_freed_memory
-from probe.cli.options import number, with_options
+from probe.cli.options import number, split_names, with_options
 from probe.cli.output import say
 from probe.options import Range
 from probe.training.config import TrainConfig
@@ -66,7 +66,7 @@ def train(
     from probe.api.train import plan_training
     from probe.cli.train_progress import TrainLog
 
-    names = [name.strip() for name in backbones.split(",")] if backbones else None
+    names = split_names(backbones)
     with TrainLog(quiet=quiet) as log:
         common = {"config": config, "bank": bank, "backbones": names, "init": init,
                   "device": device, "precision": precision, "offline": offline}  # fmt: skip

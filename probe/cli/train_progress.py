@@ -21,6 +21,7 @@ from probe.events import (
     StepDone,
     TickDone,
 )
+from probe.run_files import LOG_FILE
 
 
 class TrainLog:
@@ -105,7 +106,7 @@ class TrainLog:
         self.plan, record = event.plan, event.record
         folder = Path(event.folder)
         if folder != Path():
-            self.file = folder / "log.txt"
+            self.file = folder / LOG_FILE
             self.say(f"Run directory: {folder}")
         config, real = self.plan.config, record["real"]
         held = f", {real['holdout']} held out" if real["holdout"] else ""

@@ -11,13 +11,13 @@ from probe.bank.spec import RecordedRole
 from probe.errors import ProbeError
 from probe.probing.protocol import CHANCE, PROTOCOLS
 from probe.registry import lookup
+from probe.run_files import LEADERBOARD_FILE
 from probe.stored import Text, read_record
 
 if TYPE_CHECKING:
     import pandas as pd
 
 SCHEMA_VERSION = 1
-LEADERBOARD_FILE = "leaderboard.json"
 
 
 @dataclass(frozen=True, kw_only=True)

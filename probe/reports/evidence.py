@@ -18,9 +18,9 @@ from probe.errors import ProbeError
 from probe.files import write_bytes
 from probe.probing.protocol import ProbeResult
 from probe.probing.rank import Ranking
+from probe.run_files import EVIDENCE_FILE
 from probe.streams import numpy_stream
 
-EVIDENCE_FILE = "evidence.safetensors"
 SHOWN = 8  # pictures of each sort and backbone
 MAPPED = 250  # images of each class on a map
 SIDE = 96  # of a picture, pixels

@@ -5,10 +5,10 @@ import io
 from pathlib import Path
 
 from probe.files import write_json, write_text
-from probe.probing.leaderboard import LEADERBOARD_FILE
 from probe.probing.rank import Ranking
 from probe.reports.rank_table import render
 from probe.reports.text import csv_cell
+from probe.run_files import LEADERBOARD_FILE, LEADERBOARD_TABLE, SCORES_FILE
 from probe.scoring.probes import save_probes
 
 
@@ -20,8 +20,8 @@ def save_ranking(ranking: Ranking, folder: Path) -> None:
     boards = list(ranking.leaderboards.values())
     records = [board.to_dict() for board in boards]
     write_json(folder / LEADERBOARD_FILE, records[0] if len(records) == 1 else records)
-    write_text(folder / "leaderboard.csv", render(boards, "csv"))
-    write_text(folder / "scores.csv", scores_csv(ranking))
+    write_text(folder / LEADERBOARD_TABLE, render(boards, "csv"))
+    write_text(folder / SCORES_FILE, scores_csv(ranking))
     save_probes(ranking, folder)
 
 

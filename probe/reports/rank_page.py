@@ -21,8 +21,8 @@ from probe.reports.evidence import Evidence, load_evidence, telling
 from probe.reports.page import Figure, render, whiskers
 from probe.reports.svg import Dots, Line, Mark, histogram, plot
 from probe.reports.text import from_csv_cell
+from probe.run_files import SCORES_FILE
 
-SCORES_FILE = "scores.csv"
 BINS = 24  # of a histogram
 LEVELS = 10  # of the reliability curve
 LEAST_IN_LEVEL = 5

@@ -5,14 +5,12 @@ from pathlib import Path
 
 from jinja2 import UndefinedError
 
-from probe.checks.records import OPTIONS_FILE
 from probe.errors import ProbeError, printable
 from probe.files import write_text
-from probe.probing.leaderboard import LEADERBOARD_FILE
 from probe.reports.rank_page import rank_page
 from probe.reports.train_page import train_page
+from probe.run_files import LEADERBOARD_FILE, OPTIONS_FILE, REPORT_FILE
 
-REPORT_FILE = "report.html"
 # What numbers raise that no run has written, though each is of the right type.
 DAMAGED = (ArithmeticError, AttributeError, LookupError, TypeError, UndefinedError, ValueError)
 PAGES: Mapping[str, Callable[[Path], str]] = {LEADERBOARD_FILE: rank_page, OPTIONS_FILE: train_page}

@@ -14,10 +14,6 @@ from pydantic import Field, FiniteFloat
 
 from probe.checks import records as checked
 from probe.checks.records import (
-    ACCURACY_FILE,
-    OPTIONS_FILE,
-    PROGRESS_FILE,
-    STATS_FILE,
     Statistic,
     Stats,
 )
@@ -26,10 +22,23 @@ from probe.files import to_json
 from probe.probing.leaderboard import StoredLeaderboard
 from probe.reports.page import COLOURS, Figure, render, whiskers
 from probe.reports.svg import Area, Dots, Layer, Line, Mark, plot
-from probe.snapshots import GRID, kimg_of
+from probe.run_files import (
+    ACCURACY_FILE,
+    FIRST_GRID,
+    GRID,
+    GRIDS,
+    OPTIONS_FILE,
+    PROBES_FILE,
+    PROGRESS_FILE,
+    REALS_GRID,
+    SELECTIONS,
+    STATS_FILE,
+    kimg_of,
+    metric_file,
+    metric_name,
+)
 from probe.stored import read_lines, read_record
 
-PROBES_FILE = "probes.jsonl"
 SHEETS = 6  # grids shown besides that of the reals
 SHEET_SIDE = 768  # pixels
 TABLED = 12  # lines of a curve's table, evenly spread
@@ -120,11 +129,11 @@ def train_page(folder: Path) -> str:
         progress = read_record(folder / PROGRESS_FILE, Progress, again)
     selections = [
         read_record(path, Choice, "Move it away to see the rest.")
-        for path in sorted(folder.glob("selection-stage*.json"))
+        for path in sorted(folder.glob(SELECTIONS))
     ]
     distances = {
-        path.stem.removeprefix("metric-"): read_lines(path, Distance)
-        for path in sorted(folder.glob("metric-*.jsonl"))
+        metric_name(path.name): read_lines(path, Distance)
+        for path in sorted(folder.glob(metric_file("*")))
         if path.name != ACCURACY_FILE
     }
     stats = [line for line in read_lines(folder / STATS_FILE, Stats) if "kimg" in line]
@@ -349,11 +358,11 @@ def _selection(choice: Choice) -> Mapping[str, Any]:
 
 def _sheets(folder: Path) -> list[tuple[str, str]]:
     """Return (title, WebP in base64) of the reals and of grids evenly spread over the run."""
-    numbered = {path: GRID.fullmatch(path.name) for path in sorted(folder.glob("fakes*.png"))}
+    numbered = {path: GRID.fullmatch(path.name) for path in sorted(folder.glob(GRIDS))}
     grids = [(path, f"{kimg_of(named[1]):g} kimg") for path, named in numbered.items() if named]
     reals, first = (
-        (folder / "reals.png", "Training images"),
-        (folder / "fakes_init.png", "Before training"),
+        (folder / REALS_GRID, "Training images"),
+        (folder / FIRST_GRID, "Before training"),
     )
     shown = [reals, first, *(grids[i] for i in _spread(len(grids)))]
     if len(grids) > SHEETS:

@@ -23,11 +23,11 @@ from probe.files import digest_bytes, digest_file, write_bytes, write_json
 from probe.probing.rank import Ranking
 from probe.probing.units import firsts
 from probe.registry import lookup
+from probe.run_files import FITTED_FILE, FITTED_TENSORS
 from probe.scoring.calibration import Calibration, calibrate, error_rates
 from probe.stored import read_record
 
 VERSION = 1
-RECORD_FILE, TENSORS_FILE = "probes.json", "probes.safetensors"
 THRESHOLD = 0.5
 # What reading a damaged or made-up file raises.
 DAMAGED = (
@@ -154,10 +154,10 @@ def save_probes(ranking: Ranking, folder: Path) -> None:
             "space": ranking.spaces[row.name],
         }
     data = save(tensors)
-    write_bytes(folder / TENSORS_FILE, data)
+    write_bytes(folder / FITTED_TENSORS, data)
     config = board.config
     write_json(
-        folder / RECORD_FILE,
+        folder / FITTED_FILE,
         {
             "schema_version": VERSION,
             "protocol": board.protocol,
@@ -167,7 +167,7 @@ def save_probes(ranking: Ranking, folder: Path) -> None:
             "n_fake": board.n_fake,
             "real": config["real"],
             "fake": config["fake"],
-            "tensors": {"file": TENSORS_FILE, "sha256": digest_bytes(data)},
+            "tensors": {"file": FITTED_TENSORS, "sha256": digest_bytes(data)},
             "probes": probes,
         },
     )
@@ -179,11 +179,11 @@ def load_probes(folder: Path) -> FittedProbes:
     Raises:
         ProbeError: there are none, or they are damaged or of another version.
     """
-    path = folder / RECORD_FILE
+    path = folder / FITTED_FILE
     if not path.is_file():
         what = "holds no" if folder.is_dir() else "is no folder with a"
         raise ProbeError(
-            f"{folder} {what} {RECORD_FILE}. Make one: probe rank --real … --gen … --out {folder}"
+            f"{folder} {what} {FITTED_FILE}. Make one: probe rank --real … --gen … --out {folder}"
         )
     again = f"Rank again with --out {folder}."
     try:
@@ -191,9 +191,11 @@ def load_probes(folder: Path) -> FittedProbes:
         version = record["schema_version"]
         if version != VERSION:
             raise ProbeError(f"{path} has schema version {version}; {VERSION} is expected. {again}")
-        if digest_file(folder / TENSORS_FILE) != record["tensors"]["sha256"]:
-            raise ProbeError(f"{folder / TENSORS_FILE} is not the file that {path} names. {again}")
-        return _assemble(folder, record, load((folder / TENSORS_FILE).read_bytes()))
+        if digest_file(folder / FITTED_TENSORS) != record["tensors"]["sha256"]:
+            raise ProbeError(
+                f"{folder / FITTED_TENSORS} is not the file that {path} names. {again}"
+            )
+        return _assemble(folder, record, load((folder / FITTED_TENSORS).read_bytes()))
     except DAMAGED as error:
         raise ProbeError(f"The probes in {folder} are damaged ({error}). {again}") from error
 

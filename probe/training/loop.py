@@ -19,9 +19,9 @@ from probe.events import Note, SnapshotSaved, StageStarted, StepDone, TickDone
 from probe.files import copy_file, write_json
 from probe.generators.base import to_uint8
 from probe.generators.files.formats import load_generator
-from probe.generators.files.run_folder import BEST
 from probe.generators.files.snapshot import save_snapshot
 from probe.images.grid import save_grid
+from probe.run_files import BEST, FIRST_GRID, PROGRESS_FILE, REALS_GRID, grid_file
 from probe.streams import torch_stream
 from probe.training.candidates import network_digest
 from probe.training.clock import Clock
@@ -30,7 +30,7 @@ from probe.training.own import head_options
 from probe.training.reals import RealStream, load_pixels, one_hot
 from probe.training.records import RunRecords, summarise
 from probe.training.resume import resume
-from probe.training.run import PROGRESS_FILE, Run
+from probe.training.run import Run
 from probe.training.selection import rank_snapshot, select
 from probe.training.session import open_session, open_stream
 from probe.training.state import TrainState
@@ -117,7 +117,7 @@ def _begin(run: Run, state: TrainState, tools: _Tools) -> None:
     """Write what a run has before its first step."""
     if run.ctx.processes.is_first:
         _write_reals(run)
-        _write_grid(run, state, "fakes_init.png")
+        _write_grid(run, state, FIRST_GRID)
     if "init" in run.metadata or run.plan.stage_ends[0] == 0:
         _take_snapshot(run, state, tools)  # what is inherited takes part
 
@@ -258,7 +258,7 @@ def _take_snapshot(run: Run, state: TrainState, tools: _Tools) -> None:
     config, path = run.plan.config, run.snapshot_path(state.images)
     started = time.monotonic()
     if run.ctx.processes.is_first:
-        _write_grid(run, state, f"fakes{run.number(state.images)}.png")
+        _write_grid(run, state, grid_file(run.number(state.images)))
         kimg = {"kimg": state.images / 1000, "discriminators": state.names}
         save_snapshot(path, state.average, metadata={**run.metadata, **kimg})
     found = _measure(run, state, tools, path)
@@ -334,7 +334,7 @@ def _write_progress(run: Run, state: TrainState) -> None:
 def _write_reals(run: Run) -> None:
     n = len(run.reals.training)
     pixels = load_pixels(run.reals, [i % n for i in range(GRID_IMAGES)])
-    save_grid(run.folder / "reals.png", pixels, columns=GRID_COLUMNS)
+    save_grid(run.folder / REALS_GRID, pixels, columns=GRID_COLUMNS)
 
 
 @torch.inference_mode()

@@ -15,10 +15,8 @@ from typing import Any
 import torch
 
 from probe.files import utf8_path, write_text
+from probe.run_files import PROBES_FILE, STATS_FILE, metric_file
 from probe.stored import read_lines
-
-STATS_FILE = "stats.jsonl"
-PROBES_FILE = "probes.jsonl"
 
 
 def _is_beyond(line: Mapping[str, Any], images: int | None) -> bool:
@@ -53,7 +51,7 @@ class RunRecords:
 
     def __init__(self, folder: Path, images: int | None) -> None:
         self.folder = folder
-        for path in (folder / STATS_FILE, folder / PROBES_FILE, *folder.glob("metric-*.jsonl")):
+        for path in (folder / STATS_FILE, folder / PROBES_FILE, *folder.glob(metric_file("*"))):
             if path.exists():
                 lines = [
                     line
@@ -86,7 +84,7 @@ class RunRecords:
             "snapshot_pkl": snapshot,  # the name that other tools look for
             "kimg": images / 1000,
         }
-        self._append(f"metric-{name}.jsonl", record)
+        self._append(metric_file(name), record)
         self._draw(images, {f"Metrics/{key}": value for key, value in results.items()})
 
     def probes(self, images: int, snapshot: str, scores: Mapping[str, float]) -> None:

@@ -6,10 +6,10 @@ from probe.accel.memory import is_out_of_memory
 from probe.errors import CheckpointError, ProbeError, printable
 from probe.events import Note
 from probe.files import copy_file, write_json
-from probe.generators.files.run_folder import BEST
 from probe.generators.files.snapshot import read_safetensors
+from probe.run_files import BEST, OPTIONS_FILE
 from probe.training.candidates import network_digest
-from probe.training.run import OPTIONS_FILE, Run
+from probe.training.run import Run
 from probe.training.state import TrainState
 from probe.training.state_file import StoredState, read_state, set_damaged_aside
 

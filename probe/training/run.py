@@ -9,13 +9,11 @@ import torch
 from probe.bank.load import load_backbone
 from probe.context import Context
 from probe.discriminators.member import Member, vision_member
-from probe.snapshots import snapshot_number
+from probe.run_files import snapshot_file, snapshot_number
 from probe.training.candidates import Candidates
 from probe.training.own import head_options
 from probe.training.presets import Plan
 from probe.training.reals import Reals
-
-OPTIONS_FILE, PROGRESS_FILE = "training_options.json", "progress.json"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,7 +56,7 @@ class Run:
 
     def snapshot_path(self, images: int) -> Path:
         """Return where the generator at so many images is kept."""
-        return self.folder / f"network-snapshot-{self.number(images)}.safetensors"
+        return self.folder / snapshot_file(self.number(images))
 
     def snapshot_at(self, images: int) -> Path:
         """Return where the generator at so many images lies, also if an earlier release wrote it.
@@ -66,5 +64,5 @@ class Run:
         Those called all snapshots of one thousand images alike, and kept the last.
         """
         path = self.snapshot_path(images)
-        earlier = self.folder / f"network-snapshot-{images // 1000:06d}.safetensors"
+        earlier = self.folder / snapshot_file(f"{images // 1000:06d}")
         return path if path.exists() or not earlier.exists() else earlier

@@ -1,17 +1,17 @@
 """Run directories: numbered, never mixed up, continued by repeating the command."""
 
-import fcntl
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any
 
 from probe.errors import ProbeError, UsageError
-from probe.files import leftovers
+from probe.files import leftovers, lock
+from probe.run_files import LOCK_FILE, OPTIONS_FILE, PROGRESS_FILE, STATE_FILE
 from probe.stored import read_record
-from probe.training.run import OPTIONS_FILE, PROGRESS_FILE
-from probe.training.state_file import STATE_FILE, has_state
+from probe.training.state_file import has_state
 
-LOCK_FILE = ".lock"
+if TYPE_CHECKING:
+    from filelock import BaseFileLock
 
 
 @dataclass(frozen=True)
@@ -29,8 +29,8 @@ class _Progress:
 
 def choose_folder(
     outdir: Path, name: str, record: dict[str, Any], resume: Path | str | None
-) -> tuple[Path, BinaryIO]:
-    """Return the run directory to use, locked for as long as the file handle lives.
+) -> tuple[Path, "BaseFileLock"]:
+    """Return the run directory to use, and its lock.
 
     Args:
         outdir: where run directories are made.
@@ -63,17 +63,17 @@ def choose_folder(
                 f"--resume: {folder} holds no {STATE_FILE}. Name a run directory, for example "
                 f"{example}, or latest."
             )
-        handle = _lock(folder)
-        if handle is None:
+        held = lock(folder / LOCK_FILE)
+        if held is None:
             raise UsageError(f"--resume: another process is training in {folder}.")
         _clean(folder)
-        return folder, handle
+        return folder, held
     for folder in reversed(runs):
         if _is_unfinished(folder, record) or _is_empty(folder, name):
-            handle = _lock(folder)
-            if handle is not None:
+            held = lock(folder / LOCK_FILE)
+            if held is not None:
                 _clean(folder)
-                return folder, handle
+                return folder, held
     number = max((int(p.name[:5]) for p in runs), default=-1)
     while True:  # another process may be taking numbers too
         number += 1
@@ -82,9 +82,9 @@ def choose_folder(
             folder.mkdir(parents=True)
         except FileExistsError:
             continue
-        handle = _lock(folder)
-        if handle is not None:
-            return folder, handle
+        held = lock(folder / LOCK_FILE)
+        if held is not None:
+            return folder, held
 
 
 def _is_unfinished(folder: Path, record: dict[str, Any]) -> bool:
@@ -121,14 +121,3 @@ def _clean(folder: Path) -> None:
     """Remove what a killed process had begun to write; the folder is locked by this one."""
     for path in leftovers(folder):
         path.unlink(missing_ok=True)
-
-
-def _lock(folder: Path) -> BinaryIO | None:
-    """Return an open file that holds the folder's lock, None where another process does."""
-    handle = (folder / LOCK_FILE).open("wb")
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        handle.close()
-        return None
-    return handle

@@ -12,6 +12,7 @@ from probe.probing.config import RankOptions
 from probe.probing.leaderboard import Leaderboard
 from probe.probing.rank import rank
 from probe.probing.strategies import STRATEGIES
+from probe.run_files import selection_file
 from probe.training.run import Run
 
 
@@ -105,7 +106,7 @@ def select(
         own = {row.name: row.accuracy for row in board.rows if row.accuracy is not None}
         choices = [(name, own[name]) for name in names]
         write_json(
-            run.folder / f"selection-stage{stage}.json",
+            run.folder / selection_file(stage),
             {
                 "stage": stage,
                 "strategy": config.strategy,

@@ -15,13 +15,14 @@ from probe.files import digest_json, write_json
 from probe.images.base import ImageSource
 from probe.images.decode import describe_broken
 from probe.processes import Processes
+from probe.run_files import OPTIONS_FILE
 from probe.training.availability import require_backbones
 from probe.training.candidates import Candidates
 from probe.training.config import TrainConfig
 from probe.training.inherit import Inherited, inherit
 from probe.training.presets import Plan, make_plan
 from probe.training.reals import Reals, open_reals
-from probe.training.run import OPTIONS_FILE, Run
+from probe.training.run import Run
 from probe.training.runs import choose_folder
 from probe.training.state import TrainState, make_networks
 from probe.training.state_file import has_state
@@ -159,14 +160,14 @@ def _run_directory(
 
     A new one is given its options. Those of a run with a state stay until it is known to be theirs.
     """
-    handle, folder = None, Path()
+    held, folder = None, Path()
     if outdir is not None and processes.is_first:
         name = Path(source.name).resolve().stem or "images"
-        folder, handle = choose_folder(Path(outdir), name, record, resume)
+        folder, held = choose_folder(Path(outdir), name, record, resume)
         if not has_state(folder):
             write_json(folder / OPTIONS_FILE, record)
     try:
         yield Path(processes.broadcast(str(folder)))
     finally:
-        if handle is not None:
-            handle.close()
+        if held is not None:
+            held.release()

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from probe.discriminators.member import Member, make_adam
 from probe.generators.networks import stylegan2
@@ -158,9 +159,7 @@ class TrainState:
     def update_average(self, batch: int, half_life_images: float) -> None:
         """Move the average towards the generator: after `half_life_images` half is forgotten."""
         beta = 0.5 ** (batch / max(half_life_images, 1e-8))
-        ours: list[torch.Tensor] = list(self.average.parameters())
-        theirs: list[torch.Tensor] = list(self.generator.parameters())
-        # All weights in one call, for which torch has no public name.
-        torch._foreach_lerp_(ours, theirs, 1 - beta)  # pyright: ignore[reportPrivateImportUsage]
+        ours, theirs = list(self.average.parameters()), list(self.generator.parameters())
+        get_ema_multi_avg_fn(beta)(ours, theirs, None)
         for mine, other in zip(self.average.buffers(), self.generator.buffers(), strict=True):
             mine.copy_(other)

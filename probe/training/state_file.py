@@ -15,9 +15,8 @@ import torch
 from probe.accel.memory import is_out_of_memory
 from probe.errors import ProbeError, printable
 from probe.files import atomic_path
+from probe.run_files import DAMAGED_FILE, PREVIOUS_FILE, STATE_FILE
 
-STATE_FILE, PREVIOUS_FILE = "training-state-latest.pt", "training-state-previous.pt"
-DAMAGED_FILE = "training-state-damaged.pt"
 VERSION = 2  # of the record; from 2 on every file is sealed
 DIGITS = 64  # of a SHA-256
 # A zip archive ends in a record of 22 bytes, the last two of which say how long a comment follows.

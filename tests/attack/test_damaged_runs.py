@@ -11,8 +11,9 @@ from inputs import write_images, write_judged_bank
 
 import probe
 from probe.errors import ProbeError
+from probe.run_files import STATE_FILE
 from probe.stored import LARGEST
-from probe.training.state_file import STATE_FILE, read_state
+from probe.training.state_file import read_state
 
 CONFIG = {
     "strategy": "fixed", "k": 1, "stage_kimg": "0.008,0.008", "batch": 4, "channel_base": 128,

@@ -11,7 +11,8 @@ from runs import differences, saved
 from probe.errors import ProbeError, UsageError
 from probe.events import Note
 from probe.generators.files.snapshot import read_safetensors
-from probe.training.state_file import PREVIOUS_FILE, STATE_FILE, read_state
+from probe.run_files import PREVIOUS_FILE, STATE_FILE
+from probe.training.state_file import read_state
 
 STAGES = {"strategy": "fixed", "k": 1, "stage_kimg": "0.008,0.016", "device": "cpu"}
 LONGER = STAGES | {"stage_kimg": "0.008,0.024"}

@@ -223,9 +223,10 @@ def _fetch_url(url: str) -> Path:
     """Download a file to where torch.hub keeps it.
 
     torch.hub's own function has no timeout, takes a connection that breaks for the end of the file,
-    and begins anew each time. PyTorch's addresses end in the first digits of the file's SHA-256,
-    which are checked. What came before a connection broke is kept as `.NAME.partial`, and the rest
-    asked for the next time.
+    and begins anew each time, as pooch does. huggingface_hub's appends to what is there even if the
+    server sends everything again (0.27), tries six times and draws a bar of its own. PyTorch's
+    addresses end in the first digits of the file's SHA-256, which are checked. What came before a
+    connection broke is kept as `.NAME.partial`, and the rest asked for the next time.
     """
     path = torch_cache_path(url)
     partial = path.with_name(f".{path.name}.partial")

@@ -5,7 +5,6 @@ import re
 import threading
 import warnings
 import zipfile
-from _compat_pickle import IMPORT_MAPPING, NAME_MAPPING
 from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
@@ -20,6 +19,13 @@ from probe.bank.weights.keys import StateDict
 from probe.bank.weights.unwrap import SeveralNetworks, named_tensors
 from probe.errors import BackboneUnavailable, printable
 from probe.files import utf8_path
+
+# Python's own table of what Python 2 called its modules. It is private, in 3.11 to 3.14; without it
+# files of Python 2 that name such modules are refused.
+try:
+    from _compat_pickle import IMPORT_MAPPING, NAME_MAPPING
+except ImportError:
+    IMPORT_MAPPING, NAME_MAPPING = {}, {}
 
 LONGEST_HEADER = 100_000_000  # bytes, of safetensors
 NEWEST_PROTOCOL = 3  # of pickles that torch can read without running them

@@ -8,12 +8,19 @@ map: it imports nothing of `probe`, and takes some hundredths of a second.
 import contextlib
 import json
 import re
-import resource
 import subprocess
 import sys
 from collections.abc import Sequence
+from types import ModuleType
+
+resource: ModuleType | None
+try:
+    import resource
+except ImportError:  # Windows
+    resource = None
 
 CPU_SECONDS = 2
+SECONDS = 10  # if processor time and memory cannot be bounded
 MEMORY_BYTES = 2**30
 LONGEST = 1000  # characters of a name
 
@@ -30,12 +37,16 @@ def rename(names: Sequence[str], steps: Sequence[Step]) -> list[str | None]:
     Raises:
         TooCostly: the bounds were met.
     """
-    done = subprocess.run(
-        [sys.executable, "-I", "-S", __file__],
-        input=json.dumps([list(names), list(steps)]),
-        capture_output=True,
-        encoding="utf-8",
-    )
+    try:
+        done = subprocess.run(
+            [sys.executable, "-I", "-S", __file__],
+            input=json.dumps([list(names), list(steps)]),
+            capture_output=True,
+            encoding="utf-8",
+            timeout=SECONDS if resource is None else None,
+        )
+    except subprocess.TimeoutExpired:
+        raise TooCostly from None
     if done.returncode:
         raise TooCostly
     return json.loads(done.stdout)
@@ -50,7 +61,7 @@ def _apply(name: str | None, pattern: re.Pattern[str], to: str | None) -> str | 
     return renamed
 
 
-def _limit(kind: int, most: int) -> None:
+def _limit(resource: ModuleType, kind: int, most: int) -> None:
     hard = resource.getrlimit(kind)[1]
     with contextlib.suppress(ValueError):  # macOS has no bound on a process's addresses
         resource.setrlimit(
@@ -59,9 +70,10 @@ def _limit(kind: int, most: int) -> None:
 
 
 def _main() -> None:
-    _limit(resource.RLIMIT_CPU, CPU_SECONDS)
-    _limit(resource.RLIMIT_AS, MEMORY_BYTES)
-    _limit(resource.RLIMIT_CORE, 0)
+    if resource is not None:
+        _limit(resource, resource.RLIMIT_CPU, CPU_SECONDS)
+        _limit(resource, resource.RLIMIT_AS, MEMORY_BYTES)
+        _limit(resource, resource.RLIMIT_CORE, 0)
     names, steps = json.load(sys.stdin)
     for pattern, to in steps:
         compiled = re.compile(pattern)

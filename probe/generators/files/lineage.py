@@ -9,9 +9,8 @@ from safetensors import SafetensorError, safe_open
 from probe.errors import CheckpointError, ProbeError
 from probe.files import utf8_path
 from probe.generators.files.run_folder import checkpoint_file
+from probe.run_files import SELECTIONS
 from probe.stored import read_record
-
-SELECTIONS = "selection-stage*.json"
 
 
 @dataclass(frozen=True)

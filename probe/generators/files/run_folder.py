@@ -12,9 +12,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from probe.errors import CheckpointError, printable
-from probe.snapshots import SNAPSHOT, kimg_of
+from probe.run_files import BEST, OPTIONS_FILE, SNAPSHOT, SNAPSHOTS, kimg_of, metric_file
 
-BEST = "network-snapshot-best.safetensors"
 # Projected GAN keeps its best under another name, and writes over one file without a number.
 ITS_BEST, ITS_LAST = "best_model.pkl", "network-snapshot.pkl"
 LARGEST = 2**33  # bytes of a checkpoint
@@ -117,9 +116,7 @@ def kimg_in_name(path: Path) -> float | None:
 def is_run_folder(path: Path) -> bool:
     """Return whether a folder is a training run's: ours, or one of the StyleGAN family."""
     return path.is_dir() and (
-        (path / "training_options.json").exists()
-        or (path / ITS_LAST).exists()
-        or any(path.glob("network-snapshot-*"))
+        (path / OPTIONS_FILE).exists() or (path / ITS_LAST).exists() or any(path.glob(SNAPSHOTS))
     )
 
 
@@ -139,7 +136,7 @@ def best_snapshot(folder: Path) -> Path:
     snapshots = {name for name in files if SNAPSHOT.fullmatch(name)}
     if not snapshots:
         raise CheckpointError(
-            f"{folder}: is a training run without a snapshot yet (network-snapshot-*). Wait for "
+            f"{folder}: is a training run without a snapshot yet ({SNAPSHOTS}). Wait for "
             "the first, or name a checkpoint."
         )
     measured = {n: value for n, value in _measured(folder).items() if n in snapshots}
@@ -151,7 +148,7 @@ def best_snapshot(folder: Path) -> Path:
 def _measured(folder: Path) -> dict[str, float]:
     """Return snapshot → value by the most trusted metric that the run has logged."""
     for start in METRICS:
-        for path in sorted(folder.glob(f"metric-{start}*.jsonl")):
+        for path in sorted(folder.glob(metric_file(f"{start}*"))):
             if found := dict(_values(path)):
                 return found
     return {}

@@ -69,12 +69,13 @@ def _zip(path: Path) -> zipfile.ZipFile:
     Raises:
         zipfile.BadZipFile: it lists more than any network has.
     """
-    with path.open("rb") as file:
-        # Private: the public reader lists all members first.
-        end = zipfile._EndRecData(file)  # pyright: ignore[reportAttributeAccessIssue]
-    size = zipfile._ECD_SIZE  # pyright: ignore[reportAttributeAccessIssue]
-    if end and end[size] > LARGEST_DIRECTORY:
-        raise zipfile.BadZipFile("far too many members")
+    # Private, in Python 3.11 to 3.14; without it members are counted after they are listed.
+    read_end, size = getattr(zipfile, "_EndRecData", None), getattr(zipfile, "_ECD_SIZE", None)
+    if read_end is not None and size is not None:
+        with path.open("rb") as file:
+            end = read_end(file)
+        if end and end[size] > LARGEST_DIRECTORY:
+            raise zipfile.BadZipFile("far too many members")
     return zipfile.ZipFile(path)
 
 

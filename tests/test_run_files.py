@@ -1,11 +1,11 @@
-"""The numbers of snapshots."""
+"""The names of a run's files, and the numbers of its snapshots."""
 
 import json
 
 import pytest
 
 from probe.generators.files.run_folder import best_snapshot, kimg_in_name
-from probe.snapshots import kimg_of, snapshot_number
+from probe.run_files import kimg_of, snapshot_number
 
 
 @pytest.mark.parametrize("batch", [1, 4, 32, 48, 64, 999, 1000, 1024, 4096])

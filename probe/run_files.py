@@ -1,0 +1,78 @@
+"""The names of the files in a ranking's folder and in a training run's directory."""
+
+import re
+
+# A ranking; see docs/leaderboard.md.
+LEADERBOARD_FILE = "leaderboard.json"
+LEADERBOARD_TABLE = "leaderboard.csv"
+SCORES_FILE = "scores.csv"
+FITTED_FILE, FITTED_TENSORS = "probes.json", "probes.safetensors"
+EVIDENCE_FILE = "evidence.safetensors"
+
+# Rankings and training runs.
+REPORT_FILE = "report.html"
+
+# A training run; see docs/training.md.
+OPTIONS_FILE, PROGRESS_FILE = "training_options.json", "progress.json"
+STATE_FILE, PREVIOUS_FILE = "training-state-latest.pt", "training-state-previous.pt"
+DAMAGED_FILE = "training-state-damaged.pt"
+LOCK_FILE, LOG_FILE = ".lock", "log.txt"
+STATS_FILE, PROBES_FILE = "stats.jsonl", "probes.jsonl"
+REALS_GRID, FIRST_GRID, GRIDS = "reals.png", "fakes_init.png", "fakes*.png"
+BEST = "network-snapshot-best.safetensors"
+SNAPSHOTS = "network-snapshot-*"
+SELECTIONS = "selection-stage*.json"
+
+# How snapshots are numbered, in our runs and in those of the StyleGAN family.
+NUMBER = "([0-9]{1,12}(?:_[0-9]{3})?)"
+# The generator, without a number where a trainer writes over one file; and its samples.
+SNAPSHOT = re.compile(rf"network-snapshot(?:-{NUMBER})?\.(?:safetensors|pkl)")
+GRID = re.compile(rf"fakes{NUMBER}\.png")
+
+
+def metric_file(name: str) -> str:
+    """Return the log of a metric; "*" in the name makes a pattern of several."""
+    return f"metric-{name}.jsonl"
+
+
+ACCURACY_FILE = metric_file("accuracy")
+
+
+def metric_name(file: str) -> str:
+    """Return the metric that a log is of."""
+    return file.removeprefix("metric-").removesuffix(".jsonl")
+
+
+def selection_file(stage: int) -> str:
+    """Return the record of what joined at the beginning of a stage."""
+    return SELECTIONS.replace("*", str(stage))
+
+
+def snapshot_file(number: str) -> str:
+    """Return the file of a snapshot with that number."""
+    return SNAPSHOTS.replace("*", f"{number}.safetensors")
+
+
+def grid_file(number: str) -> str:
+    """Return the picture of a snapshot's samples."""
+    return GRIDS.replace("*", number)
+
+
+def snapshot_number(images: int, batch: int) -> str:
+    """Return the number in a snapshot's file names: no two snapshots of a run share one.
+
+    It is the thousands of images, as that family writes it ("000200"), for the first state of a run
+    that has as many. Later ones within the same thousand say how far they are in it: "000200_064".
+
+    Args:
+        images: shown so far.
+        batch: images per step, of which `images` is a multiple.
+    """
+    kimg, beyond = divmod(images, 1000)
+    return f"{kimg:06d}" if beyond < batch else f"{kimg:06d}_{beyond:03d}"
+
+
+def kimg_of(number: str) -> float:
+    """Return the thousands of images that a snapshot's number says."""
+    kimg, _, beyond = number.partition("_")
+    return (int(kimg) * 1000 + int(beyond or 0)) / 1000
