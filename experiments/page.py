@@ -153,7 +153,7 @@ def _setting(results: Results) -> str:
         rows.append(("warm-up", "shared by all runs of one seed"))
     elif spread is not None:
         rows.append(
-            ("warm-up", f"trained more than once for one seed: first snapshots differ by {spread:.1%}")
+            ("warm-up", f"repeated for one seed: first snapshots differ by {spread:.1%}")
         )
     return _table(["", ""], rows)
 
