@@ -84,11 +84,11 @@ def provenance(run: Run, result: dict[str, Any], distances: tuple[float, float])
         94, break_on_hyphens=False, break_long_words=False, subsequent_indent="    ",
     ).replace("\n", " \\\n")  # fmt: skip
     facts = (
-        (f"Backbones that joined, at thousand images: {', '.join(joined)}. " if joined else "")
+        (f"Backbones joined (thousands of images): {', '.join(joined)}. " if joined else "")
         + f"Probe {versions['probe']}, commit {versions['commit']}, torch {versions['torch']}, "
         f"{result['precision']}; {result['seconds']['steps'] / 3600:.1f} hours of steps with "
         f"{machine['threads']} thread(s) on {machine['cpu']}. Fréchet distance to the bundled "
-        f"images in `{run_evaluator(result)}`: {distances[1]:.1f}; of the generator before: "
+        f"images in `{run_evaluator(result)}`: {distances[1]:.1f}; previous generator: "
         f"{distances[0]:.1f}."
     )
     return (

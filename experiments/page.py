@@ -14,12 +14,12 @@ FIGURE_TEXT = {
     "finals": "Final distance to all bundled images. Dots: seeds; bar: geometric mean; line: its "
     "95 % interval over seeds.",
     "selection": "Probe score at the end of the warm-up against final distance. Dots: seeds; "
-    "hollow: controls with random weights; dotted line: no backbone. Were the score to predict the "
-    "distance, the points would fall to the right.",
-    "overfitting": "Share of real images that the GAN's own discriminator calls real, on images it "
-    "is trained on (solid) and on held-out ones (dashed). The gap is overfitting.",
-    "separability": "Probe score of every backbone that may be chosen, along one progressive run; "
-    "dotted: along the run without backbones.",
+    "hollow: controls with random weights; dotted line: no backbone. If the score predicts the "
+    "distance, the points fall to the right.",
+    "overfitting": "Share of real images that the GAN's own discriminator classifies as real, "
+    "among training images (solid) and held-out images (dashed). The gap is overfitting.",
+    "separability": "Probe score of every backbone that may be chosen, during one progressive run; "
+    "dotted: during the run without backbones.",
 }
 
 
@@ -70,10 +70,10 @@ def _status(results: Results, command: str) -> str:
     done, total = len(results.runs), len(results.runs) + len(missing)
     text = f"{done} of {total} runs are finished."
     if missing:
-        text += f" Not yet: {', '.join(f'`{name}`' for name in missing)}."
+        text += f" Missing: {', '.join(f'`{name}`' for name in missing)}."
     name = results.study["name"]
-    text += f" All of it as numbers: `experiments/results/{name}.json`, `{name}.csv`."
-    return f"{text} Repeat or go on with:\n\n```console\n$ {command}\n```"
+    text += f" All numbers are in `experiments/results/{name}.json` and `{name}.csv`."
+    return f"{text} To repeat or resume:\n\n```console\n$ {command}\n```"
 
 
 def _in_short(results: Results) -> str:
@@ -87,7 +87,7 @@ def _in_short(results: Results) -> str:
     falls = _falls(results)
     if falls:
         lines.append(f"- **Separability**: {falls}")
-    return "\n".join(lines) or "Nothing can be said yet."
+    return "\n".join(lines) or "No results yet."
 
 
 def _ratio_sentence(found: dict[str, Any]) -> str:
@@ -109,13 +109,13 @@ def _verdict(found: dict[str, Any]) -> str:
     low, high = found["low"], found["high"]
     if low is None:
         word = "reached" if found["value"] >= TARGET else "not reached"
-        return f"The factor of {TARGET:g} that was asked for is {word}, by one seed."
+        return f"The target factor of {TARGET:g} is {word}, on one seed."
     if low >= TARGET:
-        return f"The factor of {TARGET:g} that was asked for is reached."
+        return f"The target factor of {TARGET:g} is reached."
     if high < TARGET:
-        return f"The factor of {TARGET:g} that was asked for is not reached."
+        return f"The target factor of {TARGET:g} is not reached."
     word = "reached by the mean" if found["value"] >= TARGET else "missed by the mean"
-    return f"The factor of {TARGET:g} that was asked for is {word}; the interval holds it."
+    return f"The target factor of {TARGET:g} is {word}; the interval includes it."
 
 
 def _setting(results: Results) -> str:
@@ -133,16 +133,16 @@ def _setting(results: Results) -> str:
     spread = results.warmup_spread()
     rows = [
         ("images", f"bundled emoji at {train['resolution']} px; {_list(map(str, results.sizes))} "
-         "are trained on, drawn by the seed, the others of the 1 000 are held out"),
+         "of the 1 000 are used for training, drawn by the seed; the others are held out"),
         ("network", f"StyleGAN2, channel base {train['channel_base']}, at most "
          f"{train['channel_max']}, latent {train['z_dim']}; batch {train['batch']}, mirrored, ADA; "
-         "all else by the preset"),
+         "everything else from the preset"),
         ("length", "; ".join(_length(name, arm) for name, arm in _lengths(arms).items())),
         ("judges", f"{_list(f'`{e}`' for e in study['evaluators'])}; the first decides. No run "
-         f"trained against them. {study['fakes']} samples of the last snapshot, latents that no "
+         f"trained against them. {study['fakes']} samples from the last snapshot, with latents no "
          f"run has seen, against all bundled images; {first['precision']}"),
-        ("neighbours", "precision, recall, density, coverage with k = 5 on equal numbers"),
-        ("intervals", "95 %, t-distribution over seeds, of logarithms for distances and ratios"),
+        ("neighbours", "precision, recall, density, coverage with k = 5 on equal image counts"),
+        ("intervals", "95 %, t-distribution over seeds; of logarithms for distances and ratios"),
         ("machine", "; ".join(machines)),
         ("versions", ", ".join(f"{k} {v}" for k, v in first["versions"].items() if k != "commit")
          + f"; commit {', '.join(commits)}"),
@@ -150,16 +150,16 @@ def _setting(results: Results) -> str:
     if text := _heads(arms):
         rows.insert(2, ("heads", text))
     if spread == 0:
-        rows.append(("warm-up", "runs of one seed go on from one and the same"))
+        rows.append(("warm-up", "shared by all runs of one seed"))
     elif spread is not None:
         rows.append(
-            ("warm-up", f"made more than once for one seed: first snapshots differ by {spread:.1%}")
+            ("warm-up", f"repeated for one seed: first snapshots differ by {spread:.1%}")
         )
     return _table(["", ""], rows)
 
 
 def _heads(arms: dict[str, Any]) -> str:
-    """Say what the arms with backbones set for them; nothing where they set nothing."""
+    """Say what the arms with backbones set for them; nothing if they set nothing."""
     known = {"strategy", "k", "kimg", "stage_kimg", "backbones"}
     found = {
         f"`--{key.replace('_', '-')} {value}`"
@@ -182,7 +182,7 @@ def _length(name: str, arm: dict[str, Any]) -> str:
     if arm.get("kimg"):
         return f"`{name}` {arm['kimg']:g} thousand images"
     warmup, *stages = arm["stage_kimg"].split(",")
-    return f"`{name}` {warmup} thousand of warm-up, then {', '.join(stages)} (k = {arm['k']})"
+    return f"`{name}` {warmup} thousand for the warm-up, then {', '.join(stages)} (k = {arm['k']})"
 
 
 def _contrast(results: Results) -> str:
@@ -202,10 +202,13 @@ def _contrast(results: Results) -> str:
                      _cell(found), _cell(best), found["n"])
                 )  # fmt: skip
     if not rows:
-        return "Not yet: it needs a finished `none` and a finished `progressive` run of one seed."
+        return (
+            "Not yet: it needs a finished `none` and a finished `progressive` run with the same "
+            "seed."
+        )
     parts = [
-        "How many times larger the Fréchet distance is without backbones than with `progressive`, "
-        "at equal numbers of images shown; above 1, backbones help.",
+        "Fréchet distance without backbones, divided by that of `progressive`, after the same "
+        "number of images shown; above 1, backbones help.",
         _table(
             [
                 "images",
@@ -236,8 +239,8 @@ def _each_seed(results: Results) -> str:
             )  # fmt: skip
     if not rows:
         return ""
-    return "Seed by seed; the interval is a jackknife over images:\n\n" + _table(
-        ["images", "seed", "ratio", "interval over images", "joined, at thousand images"], rows
+    return "For each seed, with a jackknife interval over images:\n\n" + _table(
+        ["images", "seed", "ratio", "interval over images", "joined (thousands of images)"], rows
     )
 
 
@@ -261,13 +264,13 @@ def _arms_table(results: Results) -> str:
                 continue
             floor = results.runs[0]["floor"][evaluator]
             rows.append(
-                ("*reals against reals*", "", _number(floor["frechet"]),
+                ("*real against real*", "", _number(floor["frechet"]),
                  _number(1000 * floor["kernel"]),
                  *(f"{floor[m]:.2f}" for m in ("precision", "recall", "density", "coverage")))
             )  # fmt: skip
             parts.append(
-                f"{images} images, `{evaluator}`, last snapshot against all bundled images; mean "
-                "over seeds, of distances with its interval:\n\n"
+                f"{images} images, `{evaluator}`, last snapshot against all bundled images; means "
+                "over seeds, with intervals for the distances:\n\n"
                 + _table(
                     [
                         "arm",
@@ -284,8 +287,8 @@ def _arms_table(results: Results) -> str:
             )
     if parts:
         parts.append(
-            "*Reals against reals* is one half of the bundled images against the other, for "
-            "orientation: the numbers of images are smaller there, which raises a Fréchet distance."
+            "*Real against real* compares one half of the bundled images with the other, as a "
+            "reference point: it uses fewer images, which raises the Fréchet distance."
         )
     return "\n\n".join(parts)
 
@@ -309,7 +312,8 @@ def _selection(results: Results) -> str:
         )  # fmt: skip
     text = [
         f"One backbone each, {images} images: its probe score at the end of the warm-up (held-out "
-        "log likelihood, 0 is certain, -0.693 is chance), and where training against it ended.",
+        "log-likelihood; 0 is certainty, -0.693 is chance) and the final distance of the training "
+        "run.",
         _table(
             [
                 "backbone",
@@ -330,14 +334,14 @@ def _selection(results: Results) -> str:
     ]
     if idle:
         text.append(
-            f"In {_list(idle)} nothing joined: the backbone did not tell samples from reals beyond "
-            "luck, so that these runs are plain ones."
+            f"In {_list(idle)} nothing joined: the backbone told samples from real images no "
+            "better than chance, so these runs are plain ones."
         )
     found = _correlations(results)
     if found:
         text.append(
-            "Spearman's rank correlation of score and final distance, over backbones (means over "
-            "seeds). If a higher score means a more helpful backbone, it is negative:"
+            "Spearman's rank correlation between score and final distance, over backbones (means "
+            "over seeds). It is negative if a higher score means a more helpful backbone:"
         )
         text.append(
             _table(
@@ -345,7 +349,7 @@ def _selection(results: Results) -> str:
                 [
                     (
                         f"`{r['evaluator']}`",
-                        "all" if r["controls"] else "pretrained alone",
+                        "all" if r["controls"] else "pretrained only",
                         r["n"],
                         f"{r['rho']:+.2f}",
                         "" if r["low"] is None else f"{r['low']:+.2f} to {r['high']:+.2f}",
@@ -362,11 +366,11 @@ def _selection(results: Results) -> str:
 
 def _correlation_sentence(row: dict[str, Any]) -> str:
     start = (
-        f"over {row['n']} backbones the rank correlation of probe score and final distance in "
-        f"`{row['evaluator']}` is {row['rho']:+.2f}"
+        f"over {row['n']} backbones, the rank correlation between probe score and final distance "
+        f"in `{row['evaluator']}` is {row['rho']:+.2f}"
     )
     if row["low"] is None:
-        return f"{start}; so few points give no interval."
+        return f"{start}; there are too few points for an interval."
     start += f" (95 % interval {row['low']:+.2f} to {row['high']:+.2f}, p = {row['p']:.3f})"
     sure = row["p"] < 0.05
     if sure and row["high"] < 0:
@@ -390,11 +394,11 @@ def _limited(results: Results) -> str:
     if not rows:
         return "Not yet."
     return (
-        "How often the GAN's own discriminator is right at the end, without augmentation; means "
-        "over seeds. Reals that it was trained on and reals that it was not drift apart as it "
-        "overfits:\n\n"
+        "Accuracy of the GAN's own discriminator at the end, without augmentation; means over "
+        "seeds. Accuracies on training images and on held-out images diverge as it overfits:\n\n"
         + _table(
-            ["images", "arm", "seeds", "training images", "held-out images", "gap", "fakes"], rows
+            ["images", "arm", "seeds", "training images", "held-out images", "gap", "generated"],
+            rows,
         )
     )
 
@@ -427,8 +431,8 @@ def _falls(results: Results) -> str:
         if name in {j["name"] for j in run["training"]["joined"]}
     ]
     return (
-        f"from the first snapshot to the last of the progressive run(s), the probe score fell for "
-        f"{fell} of {len(changes)} backbones, {sum(in_use)} of {len(in_use)} among those trained "
+        f"from the first to the last snapshot of the progressive run(s), the probe score fell for "
+        f"{fell} of {len(changes)} backbones, and for {sum(in_use)} of the {len(in_use)} trained "
         "against."
     )
 
@@ -450,8 +454,8 @@ def _separability(results: Results) -> str:
     if not rows:
         return "Not yet."
     return (
-        "Probe score of each backbone on the first snapshot and on the last (nats; 0 is certain, "
-        "-0.693 is chance). If separability falls, the last is lower:\n\n"
+        "Probe score of each backbone on the first and the last snapshot (nats; 0 is certainty, "
+        "-0.693 is chance). If separability falls, the last score is lower:\n\n"
         + _table(
             ["images", "seed", "backbone", "joins at", "first", "last", "last without backbones"],
             rows,
@@ -463,13 +467,13 @@ def _samples(figures: dict[str, str], folder: str) -> str:
     if "samples" not in figures:
         return "Not yet."
     return (
-        f"![samples]({folder}/{figures['samples']})\n\n*The same latents for every arm, the last "
-        "snapshot, one seed; nothing was picked.*"
+        f"![samples]({folder}/{figures['samples']})\n\n*Last snapshots of one seed, with the same "
+        "latents for every arm; not cherry-picked.*"
     )
 
 
 def _diagnosis(results: Results) -> str:
-    """Where the factor is missed: what the records say of each head."""
+    """If the factor is missed: what the records say about each head."""
     images = results.sizes[0]
     found = results.ratio(images, "progressive")
     if found is None or found["value"] >= TARGET:
@@ -489,7 +493,7 @@ def _diagnosis(results: Results) -> str:
                  *(_number(right.get(f"{name}/{kind}")) for kind in ("train", "holdout", "fake")))
             )  # fmt: skip
     return (
-        f"## Why not {TARGET:g} times?\n\nThe factor was missed. State of each discriminator at "
+        f"## Why not {TARGET:g} times?\n\nThe target was missed. State of each discriminator at "
         "the end:\n\n"
         + _table(
             [
@@ -498,9 +502,9 @@ def _diagnosis(results: Results) -> str:
                 "its loss",
                 "the generator's loss against it",
                 "ADA p",
-                "right on training images",
-                "on held-out",
-                "on fakes",
+                "accuracy on training images",
+                "on held-out images",
+                "on generated images",
             ],
             rows,
         )
@@ -511,13 +515,14 @@ def _limits(results: Results) -> str:
     resolution = results.study["train"]["resolution"]
     return (
         f"- Images of {resolution} px, a small network and short runs: two CPU cores allow no "
-        "more. Whether the same holds at 256 px on a GPU is not shown.\n"
-        "- The first judge is of the same family as two backbones of the bank, and shares their "
-        "training images; the other judges, where there are any, do not share the family.\n"
-        "- Intervals over seeds hold the draw of training images, initialisation and sampling; few "
-        "seeds make them wide. Intervals over images do not hold the variation of training again.\n"
-        f"- The controls ({_list(f'`{c}`' for c in CONTROLS)}) are one random network each.\n"
-        "- Equal numbers of images shown are not equal times: a backbone costs time "
+        "more. Whether the same is true at 256 px on a GPU was not tested.\n"
+        "- The first judge belongs to the same family as two backbones in the bank and shares "
+        "their training images; the other judges, if there are any, belong to another family.\n"
+        "- Intervals over seeds cover the draw of training images, initialisation and sampling; "
+        "few seeds make them wide. Intervals over images do not cover the variation of "
+        "retraining.\n"
+        f"- The controls ({_list(f'`{c}`' for c in CONTROLS)}) are each a single random network.\n"
+        "- Equal numbers of images shown do not mean equal time: a backbone costs time "
         "(`step_seconds` in the results)."
     )
 

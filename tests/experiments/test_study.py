@@ -335,7 +335,7 @@ def test_a_page_of_a_study_that_has_just_begun_names_what_is_missing():
 def test_a_missed_factor_is_said_and_looked_into():
     record = made_up_study(STUDY.runs, lambda run: 100.0 if run.arm != "none" else 110.0)
     text = page_of(record)
-    assert "The factor of 1.3 that was asked for is not reached." in text
+    assert "The target factor of 1.3 is not reached." in text
     assert "## Why not 1.3 times?" in text
 
 
