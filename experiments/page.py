@@ -226,9 +226,9 @@ def _each_seed(results: Results) -> str:
     rows = []
     for images in results.sizes:
         found = results.ratio(images, "progressive")
-        for seed, value in (found or {"each": {}})["each"].items():
-            interval = (found["images"] or {}).get(seed)
-            run = results.get(images, "progressive", seed)
+        for seed, value in (found["each"] if found else {}).items():
+            interval = ((found and found["images"]) or {}).get(seed)
+            run = results.result(images, "progressive", seed)
             joined = [f"`{j['name']}` at {j['kimg']:g}" for j in run["training"]["joined"]]
             rows.append(
                 (images, seed, _number(value), _range(interval) if interval else "",

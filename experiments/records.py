@@ -15,8 +15,12 @@ SERIES = ("Loss/", "Progress/", "Timing/sec_per_kimg")  # of stats.jsonl, kept i
 
 def last_snapshot(trained: Path, kimg: float) -> Path:
     """Return the last snapshot up to `kimg`."""
-    found = {path: kimg_in_name(path) for path in trained.glob("network-snapshot-*.safetensors")}
-    return max((p for p, at in found.items() if at is not None and at <= kimg), key=found.get)
+    found = [
+        (at, path)
+        for path in trained.glob("network-snapshot-*.safetensors")
+        if (at := kimg_in_name(path)) is not None and at <= kimg
+    ]
+    return max(found, key=lambda one: one[0])[1]
 
 
 def read_training(trained: Path, run: Run) -> dict[str, Any]:
