@@ -50,7 +50,7 @@ def read_training(trained: Path, run: Run) -> dict[str, Any]:
         scores = {
             row["name"]: {k: row[k] for k in ("score", "score_low", "score_high", "accuracy")}
             for row in selection["leaderboard"]["rows"]
-            if row["role"] == "discriminator" and row["score"] is not None
+            if row["role"] in ("candidate", "discriminator") and row["score"] is not None
         }
         selections.append(
             {"stage": selection["stage"], "kimg": kimg, "added": selection["added"],
