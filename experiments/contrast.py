@@ -32,7 +32,8 @@ def main() -> None:
         with locked(out):
             if failed := run_missing(study, study.runs, out, jobs=given.jobs):
                 sys.exit(f"Failed: {', '.join(failed)}; see log.txt in {out}/runs.")
-            results = [finished_result(out, study, run) for run in study.runs]
+            found = [finished_result(out, study, run) for run in study.runs]
+            results = [result for result in found if result is not None]
             (interval,) = image_intervals(study, out, results).values()
     except ProbeError as error:
         sys.exit(f"error: {error}")

@@ -118,7 +118,7 @@ def replace_generator(study: Study, out: Path) -> str:
     assert result is not None and trained is not None
     # The best by the judge of the whole run, not by the trainer's small samples alone.
     kimg = {"last": run.kimg, "best": result["training"]["best_kimg"]}
-    judge = open_judge(out / BANK, study.evaluators[0], resolution=run.config.resolution)
+    judge = open_judge(out / BANK, study.evaluators[0], resolution=study.train["resolution"])
     measured = {
         which: judged[judge.name]["all"]["frechet"] for which, judged in result["judged"].items()
     }
@@ -127,7 +127,7 @@ def replace_generator(study: Study, out: Path) -> str:
         DEMO_GENERATOR,
         count=study.fakes,
         seed=study.judge_seed,
-        resolution=run.config.resolution,
+        resolution=study.train["resolution"],
     )
     before = judge.measure(present, {})["all"]["frechet"]
     text = f"Fréchet distance {measured[which]:.1f}, the bundled generator's {before:.1f}"

@@ -117,10 +117,10 @@ def execute(study: Study, run: Run, out: Path) -> dict[str, Any]:
     if training["best_kimg"] not in (None, run.kimg):
         snapshots["best"] = last_snapshot(trained, training["best_kimg"])
     judged: dict[str, Any] = {which: {} for which in snapshots}
-    floor = {}
+    floor, precision = {}, None
     for name in study.evaluators:
         judge = open_judge(out / BANK, name, resolution=reals.resolution)
-        floor[name] = judge.floor()
+        floor[name], precision = judge.floor(), judge.precision
         for which, snapshot in snapshots.items():
             _say(f"judging {snapshot.name} with {name}")
             fakes = judge.features(
@@ -143,7 +143,7 @@ def execute(study: Study, run: Run, out: Path) -> dict[str, Any]:
         "training": training,
         "judged": judged,
         "floor": floor,
-        "precision": judge.precision,
+        "precision": precision,
         "seconds": {
             "this_start_training": trained_seconds,
             "steps": sum(
@@ -178,7 +178,7 @@ def train(study: Study, run: Run, out: Path) -> Path:
     warmup = finished_training(out, study, shared) if shared else None
 
     def follow(event: Event) -> None:
-        if isinstance(event, RunPlanned) and warmup and go_on_from(warmup, run, event):
+        if isinstance(event, RunPlanned) and shared and warmup and go_on_from(warmup, run, event):
             _say(f"goes on from {shared.name}")
         _log(event)
 
@@ -266,7 +266,7 @@ def versions() -> dict[str, str]:
 def main() -> None:
     """Execute one run."""
     keep_freed_memory()
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
     parser.add_argument("--config", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--run", required=True)

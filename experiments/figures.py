@@ -19,7 +19,7 @@ from probe.files import atomic_path
 COLOURS = ("#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#999999", "#F0E442")
 ARM_COLOURS = {"none": "#000000", "progressive": "#D55E00"}
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
-STYLE = {
+STYLE: dict[Any, Any] = {
     "svg.hashsalt": "study",  # else the identifiers in the file are random
     "svg.fonttype": "none",
     "font.family": "sans-serif",
@@ -93,7 +93,7 @@ def curves(results: Results) -> Any:
         for arm in PAIR:
             rows = []
             for seed in results.seeds(images, [arm]):
-                snapshots = results.get(images, arm, seed)["training"]["snapshots"]
+                snapshots = results.result(images, arm, seed)["training"]["snapshots"]
                 rows.append({s["kimg"]: s["frechet"] for s in snapshots if "frechet" in s})
             if not rows:
                 continue
@@ -120,14 +120,16 @@ def _mark_joins(results: Results, axis: Any, images: int) -> None:
     """Draw a line where a backbone joins the progressive runs."""
     seeds = results.seeds(images, ["progressive"])
     for seed in seeds[:1]:
-        for join in results.get(images, "progressive", seed)["training"]["joined"]:
+        for join in results.result(images, "progressive", seed)["training"]["joined"]:
             axis.axvline(join["kimg"], color="#bbbbbb", lw=0.8, ls="--", zorder=0)
 
 
 def finals(results: Results) -> Any:
     """Final distances of all arms, a point per seed and the mean with its interval."""
-    images = results.sizes[0] if results.sizes else None
-    arms = results.arms(images) if images else []
+    if not results.sizes:
+        return None
+    images = results.sizes[0]
+    arms = results.arms(images)
     if len(arms) < 2:
         return None
     figure, axes = _panels(len(results.evaluators), height=0.36 * len(arms) + 1.0)
@@ -192,7 +194,7 @@ def overfitting(results: Results) -> Any:
             for kind, style in (("train", "-"), ("holdout", "--")):
                 tracks = []
                 for seed in seeds:
-                    snapshots = results.get(images, arm, seed)["training"]["snapshots"]
+                    snapshots = results.result(images, arm, seed)["training"]["snapshots"]
                     tracks.append({s["kimg"]: s["accuracy"].get(f"D/{kind}") for s in snapshots})
                 tracks = [t for t in tracks if None not in t.values()]
                 if not tracks:
@@ -235,7 +237,7 @@ def separability(results: Results) -> Any:
                     marker=_marker(results, name) if arm == "progressive" else None, ms=3.5,
                     label=name if arm == "progressive" else None,
                 )  # fmt: skip
-        for join in results.get(images, "progressive", seed)["training"]["joined"]:
+        for join in results.result(images, "progressive", seed)["training"]["joined"]:
             axis.axvline(join["kimg"], color=_colour(results, join["name"]), lw=1, ls="--")
         axis.set_title(f"{images} images, seed {seed}")
         axis.set_xlabel("images shown (thousands)")

@@ -26,6 +26,10 @@ class Results:
         self.evaluators: list[str] = self.study["evaluators"]
         self._by = {(r["images"], r["arm"], r["seed"]): r for r in self.runs}
 
+    def result(self, images: int, arm: str, seed: int) -> dict[str, Any]:
+        """Return the result of a run that has one."""
+        return self._by[images, arm, seed]
+
     def get(self, images: int, arm: str, seed: int) -> dict[str, Any] | None:
         """Return one run's result."""
         return self._by.get((images, arm, seed))

@@ -28,7 +28,7 @@ PART = 64
 SPLIT_SEEDS = range(5)  # of the halves of reals whose distance is the floor
 
 
-def split_reals(*, resolution: int, holdout: int, seed: int) -> Reals:
+def split_reals(*, resolution: int | None, holdout: int, seed: int) -> Reals:
     """Return the bundled images as a run with this hold-out and seed splits them."""
     return open_reals(
         open_images(DEMO_REALS), resolution=resolution, holdout=holdout, cond=False, seed=seed
@@ -118,7 +118,7 @@ def open_judge(bank: Path, name: str, *, resolution: int) -> Judge:
     return Judge(
         name,
         _real_features(spec, device=device, precision=precision, resolution=resolution),
-        load_backbone(spec, offline=True).to(device, memory_format=torch.channels_last),
+        load_backbone(spec, offline=True).to(device).to(memory_format=torch.channels_last),
         device,
         precision,
     )

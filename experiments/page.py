@@ -152,9 +152,7 @@ def _setting(results: Results) -> str:
     if spread == 0:
         rows.append(("warm-up", "shared by all runs of one seed"))
     elif spread is not None:
-        rows.append(
-            ("warm-up", f"repeated for one seed: first snapshots differ by {spread:.1%}")
-        )
+        rows.append(("warm-up", f"repeated for one seed: first snapshots differ by {spread:.1%}"))
     return _table(["", ""], rows)
 
 
@@ -229,9 +227,9 @@ def _each_seed(results: Results) -> str:
     rows = []
     for images in results.sizes:
         found = results.ratio(images, "progressive")
-        for seed, value in (found or {"each": {}})["each"].items():
-            interval = (found["images"] or {}).get(seed)
-            run = results.get(images, "progressive", seed)
+        for seed, value in (found["each"] if found else {}).items():
+            interval = ((found and found["images"]) or {}).get(seed)
+            run = results.result(images, "progressive", seed)
             joined = [f"`{j['name']}` at {j['kimg']:g}" for j in run["training"]["joined"]]
             rows.append(
                 (images, seed, _number(value), _range(interval) if interval else "",

@@ -15,8 +15,12 @@ SERIES = ("Loss/", "Progress/", "Timing/sec_per_kimg")  # of stats.jsonl, kept i
 
 def last_snapshot(trained: Path, kimg: float) -> Path:
     """Return the last snapshot up to `kimg`."""
-    found = {path: kimg_in_name(path) for path in trained.glob("network-snapshot-*.safetensors")}
-    return max((p for p, at in found.items() if at is not None and at <= kimg), key=found.get)
+    found = [
+        (at, path)
+        for path in trained.glob("network-snapshot-*.safetensors")
+        if (at := kimg_in_name(path)) is not None and at <= kimg
+    ]
+    return max(found, key=lambda one: one[0])[1]
 
 
 def read_training(trained: Path, run: Run) -> dict[str, Any]:
@@ -46,7 +50,7 @@ def read_training(trained: Path, run: Run) -> dict[str, Any]:
         scores = {
             row["name"]: {k: row[k] for k in ("score", "score_low", "score_high", "accuracy")}
             for row in selection["leaderboard"]["rows"]
-            if row["role"] == "discriminator" and row["score"] is not None
+            if row["role"] in ("candidate", "discriminator") and row["score"] is not None
         }
         selections.append(
             {"stage": selection["stage"], "kimg": kimg, "added": selection["added"],

@@ -82,7 +82,9 @@ def _compose(blocks: list[tuple[str, np.ndarray]]) -> Image.Image:
     for b, (title, images) in enumerate(blocks):
         pen.text((2, b * height), title, fill="black", font=ImageFont.load_default(12))
         for i, image in enumerate(images):
-            tile = Image.fromarray(image.transpose(1, 2, 0)).resize((side, side), Image.NEAREST)
+            tile = Image.fromarray(image.transpose(1, 2, 0)).resize(
+                (side, side), Image.Resampling.NEAREST
+            )
             row, column = divmod(i, COLUMNS)
             sheet.paste(tile, (column * side, b * height + TEXT + row * side))
     return sheet

@@ -251,7 +251,7 @@ def _progress(out: Path, run: Run) -> float:
     return max((record["kimg"] for record in found if record), default=0.0)
 
 
-def arguments(description: str, config: str) -> argparse.ArgumentParser:
+def arguments(description: str | None, config: str) -> argparse.ArgumentParser:
     """Return a parser with the flags of a study."""
     parser = argparse.ArgumentParser(
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter

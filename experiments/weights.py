@@ -95,10 +95,12 @@ def judge_digest() -> str:
 def random_state(spec: BackboneSpec) -> dict[str, torch.Tensor]:
     """Return a control's tensors, the very ones that the product's `load_backbone` would make."""
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(stream_seed(spec.weights.random, spec.source, spec.model))
+        seed = spec.weights.random
+        assert seed is not None  # a control's weights are random
+        torch.manual_seed(stream_seed(seed, spec.source, spec.model))
         network = SOURCES[spec.source].build(spec, None)
     set_statistics(network.eval(), bn_pixels(open_images(BN_IMAGES)), input_spec(spec))
-    return {k: v.contiguous() for k, v in network.model.state_dict().items()}
+    return {k: v.contiguous() for k, v in network.get_submodule("model").state_dict().items()}
 
 
 def hed_state() -> dict[str, torch.Tensor]:
@@ -118,14 +120,20 @@ def hed_state() -> dict[str, torch.Tensor]:
         ) from error
     state, layer = {}, 0
     with h5py.File(path) as f:
+
+        def read(name: str) -> torch.Tensor:
+            dataset = f[name]
+            assert isinstance(dataset, h5py.Dataset)
+            return torch.from_numpy(dataset[()])
+
         for block, convolutions in enumerate(VGG16_BLOCKS, 1):
             for i in range(convolutions):
                 name = f"block{block}/layers/conv2d{f'_{i}' if i else ''}/vars"
-                weight = torch.from_numpy(f[f"{name}/0"][()]).permute(3, 2, 0, 1)  # HWIO to OIHW
+                weight = read(f"{name}/0").permute(3, 2, 0, 1)  # HWIO to OIHW
                 if layer == 0:
                     weight = weight.flip(1)  # BGR to RGB
                 state[f"features.{layer}.weight"] = weight.contiguous()
-                state[f"features.{layer}.bias"] = torch.from_numpy(f[f"{name}/1"][()])
+                state[f"features.{layer}.bias"] = read(f"{name}/1")
                 layer += 2  # a ReLU follows
             layer += 1  # and the pooling
     last = f"features.{layer - 3}"

@@ -37,8 +37,8 @@ class Reals:
         pixels: uint8 (len(training), 3, R, R) where they fit into memory, else None.
     """
 
-    training: ImageSource
-    holdout: ImageSource
+    training: Subset
+    holdout: Subset
     resolution: int
     c_dim: int
     broken: list[Broken]
