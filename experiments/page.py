@@ -152,9 +152,7 @@ def _setting(results: Results) -> str:
     if spread == 0:
         rows.append(("warm-up", "shared by all runs of one seed"))
     elif spread is not None:
-        rows.append(
-            ("warm-up", f"repeated for one seed: first snapshots differ by {spread:.1%}")
-        )
+        rows.append(("warm-up", f"repeated for one seed: first snapshots differ by {spread:.1%}"))
     return _table(["", ""], rows)
 
 
