@@ -144,7 +144,7 @@ def table(rooms: Graph) -> str:
 
 def main() -> int:
     """Write the picture and the table, or compare them with what is there."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--check", action="store_true", help="change nothing")
     checks = parser.parse_args().check
     rooms = read_rooms()

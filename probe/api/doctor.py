@@ -34,7 +34,7 @@ def doctor(
     device: str = "auto",
     on_event: OnEvent = ignore,
 ) -> Examination:
-    """Look at images, weights and a run: what is wrong, what would it cost, what to set.
+    """Check images, weights and runs: problems, cost and suggested settings.
 
     Downloads nothing, and writes nothing.
 

@@ -25,7 +25,7 @@ def score(
     offline: bool = False,
     on_event: OnEvent = ignore,
 ) -> Scores:
-    """Say how likely each image was generated, by the probes that a ranking left.
+    """Give each image's probability of being generated, by the probes of a ranking.
 
     Valid for that ranking's generator and its kind of reals alone.
 

@@ -123,7 +123,7 @@ def _validate(path: Path, data: bytes) -> tuple[tuple[BackboneSpec, ...], list[M
         fields = {key: [f.name for f in dataclasses.fields(kind)] for key, kind in KNOWN.items()}
         errors = error.errors()
         if all(e["type"] == MISTAKEN for e in errors):
-            wrong = {e["loc"][0]: explain([e], root, entries, fields)[0] for e in errors}
+            wrong = {int(e["loc"][0]): explain([e], root, entries, fields)[0] for e in errors}
             specs = _misplace(path, entries, wrong)
         else:
             found += explain(errors, root, entries, fields)

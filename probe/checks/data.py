@@ -218,7 +218,7 @@ def _duplicates(
     if not twice:
         if generated:
             return
-        yield Finding(topic="data", level="ok", text=f"No file stands there twice{partly}.")
+        yield Finding(topic="data", level="ok", text=f"No duplicate files{partly}.")
         return
     extra = sum(len(group) - 1 for group in twice)
     yield Finding(

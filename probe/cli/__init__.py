@@ -151,11 +151,12 @@ def main() -> None:
         if isinstance(error, BrokenPipeError):
             _end_quietly()
         what = f"{error.filename}: " if error.filename else ""
-        text = f"{what}{error.strerror or error}. What is finished is kept: repeat the command."
+        why = f"{what}{error.strerror or error}"
+        text = f"{why}. Completed work is saved; run the same command to resume."
         say(f"Error: {text}", err=True, style="red")
         sys.exit(1)
     except Stopped as stopped:
-        kept = "What is finished is kept: repeat the command to go on."
+        kept = "Completed work is saved; run the same command to resume."
         say(f"\nInterrupted. {kept}", err=True)
         # Without waiting for the unit that a background thread is still decoding.
         sys.stdout.flush()

@@ -11,7 +11,7 @@ from probe.cli.output import say, show_view
 if TYPE_CHECKING:
     from probe.bank.spec import BackboneSpec
 
-app = typer.Typer(help="The model bank: entries, and whether their weights are here.")
+app = typer.Typer(help="List, check, fetch and extend the model bank.")
 
 BankPath = Annotated[
     Path | None, typer.Option(help="Model bank; ./modelbank.yaml or the packaged one.")
@@ -20,7 +20,7 @@ BankPath = Annotated[
 
 @app.command("list")
 def list_entries(bank: BankPath = None) -> None:
-    """List the entries and whether their weights are here."""
+    """List all entries and whether their weights are installed."""
     from probe.bank.file import load_bank
     from probe.bank.spec import Misplaced
     from probe.reports.text import text_table
@@ -53,7 +53,7 @@ def _weights(spec: "BackboneSpec") -> str:
 def show(
     name: Annotated[str, typer.Argument(help="Name of an entry.")], bank: BankPath = None
 ) -> None:
-    """Show one entry with everything that is known of it, as YAML."""
+    """Show one entry in full, as YAML."""
     from dataclasses import asdict
 
     import yaml
@@ -83,7 +83,7 @@ def check(
         str | None, typer.Option(help="Names or patterns, comma-separated.")
     ] = None,
 ) -> None:
-    """Load every entry whose weights are here and say what is wrong with the others."""
+    """Load every entry that has its weights, and report problems with the others."""
     from probe.api.bank import check_bank
 
     names = split_names(backbones)
@@ -96,13 +96,15 @@ def check(
 
 @app.command()
 def fetch(
-    names: Annotated[list[str] | None, typer.Argument(help="Names or patterns; all.")] = None,
+    names: Annotated[
+        list[str] | None, typer.Argument(help="Names or patterns; all by default.")
+    ] = None,
     bank: BankPath = None,
 ) -> None:
     """Download weights into the hub's own cache, for later use offline.
 
-    What was cut off goes on where it stopped. The lock file beside the bank gets every file's
-    checksum, and holds later loads to it.
+    Interrupted downloads resume. Each file's checksum is recorded in the lock file next to the
+    bank and verified on every later load.
     """
     from probe.bank.file import load_bank, packaged_bank
     from probe.bank.lock import lock_path, write_lock
@@ -151,17 +153,17 @@ def add(
         ),
     ],
     bank: Annotated[
-        Path, typer.Option(help="Bank file to append to; made from the packaged one if need be.")
+        Path, typer.Option(help="Bank file to append to; created from the packaged one if missing.")
     ] = Path("modelbank.yaml"),
     name: Annotated[str | None, typer.Option(help="Name of the entry.")] = None,
-    task: Annotated[str | None, typer.Option(help="What the weights were trained for.")] = None,
-    data: Annotated[str | None, typer.Option(help="What they were trained on.")] = None,
+    task: Annotated[str | None, typer.Option(help="Task the weights were trained for.")] = None,
+    data: Annotated[str | None, typer.Option(help="Dataset they were trained on.")] = None,
     license: Annotated[str | None, typer.Option(help="Licence of the weights.")] = None,
 ) -> None:
-    """Append an entry for pretrained weights that timm or open_clip know.
+    """Add an entry for pretrained weights from timm or open_clip.
 
-    Input size, mean, std and licence are the library's; the network is built once without its
-    weights to see that it gives features.
+    Input size, mean, std and licence come from the library. The network is built once, without its
+    weights, to check that it yields features.
     """
     from probe.bank.add import add as append
     from probe.bank.add import describe

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from probe.features.contents import Part
 
-app = typer.Typer(help="The feature cache: what is in it, is it whole, make it smaller.")
+app = typer.Typer(help="Inspect, verify and shrink the feature cache.")
 
 SIZES = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
 SPANS = {"h": 3600, "d": 86_400, "w": 7 * 86_400}
@@ -21,9 +21,9 @@ SPANS = {"h": 3600, "d": 86_400, "w": 7 * 86_400}
 
 @app.command("ls")
 def list_parts(
-    as_json: Annotated[bool, typer.Option("--json", help="As JSON, with every folder.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, with every folder.")] = False,
 ) -> None:
-    """List what is kept, the largest first."""
+    """List what is cached, largest first."""
     from probe.features.contents import parts
     from probe.files import cache_root, to_json
     from probe.reports.text import text_table
@@ -53,10 +53,11 @@ def list_parts(
 @app.command()
 def verify(
     remove: Annotated[
-        bool, typer.Option("--remove", help="Remove what is damaged; it is computed again.")
+        bool,
+        typer.Option("--remove", help="Remove damaged files; they are recomputed when needed."),
     ] = False,
 ) -> None:
-    """Read every file and name those that are damaged. They are never used."""
+    """Check every file and name damaged ones. Damaged files are never used."""
     from probe.features.contents import damaged, parts, remove_files
     from probe.files import cache_root
 
@@ -74,14 +75,17 @@ def verify(
 @app.command()
 def prune(
     older_than: Annotated[
-        str | None, typer.Option(help="What nothing was added to for so long: 12h, 30d, 8w.")
+        str | None, typer.Option(help="Remove entries not written for this long: 12h, 30d, 8w.")
     ] = None,
     larger_than: Annotated[
-        str | None, typer.Option(help="The oldest, until this much is left: 500MB, 20GB.")
+        str | None,
+        typer.Option(help="Remove the oldest entries until the cache is this small: 500MB, 20GB."),
     ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", "-n", help="Only say what.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", "-n", help="Show what would be removed.")
+    ] = False,
 ) -> None:
-    """Remove old features and results; what was written within the last hour stays."""
+    """Remove old features and results; anything written within the last hour stays."""
     from probe.errors import UsageError
     from probe.features.contents import choose, leftovers, parts, remove, remove_files
     from probe.files import cache_root

@@ -16,10 +16,10 @@ def demo(
         int,
         typer.Option(help="Images of each class.", **number("--num", Range(32, 1000), whole=True)),
     ] = 128,
-    out: Annotated[Path | None, typer.Option(help="Folder for the results as files.")] = None,
-    quiet: Annotated[bool, typer.Option("--quiet/--no-quiet", help="No progress.")] = False,
+    out: Annotated[Path | None, typer.Option(help="Folder to write all results to.")] = None,
+    quiet: Annotated[bool, typer.Option("--quiet/--no-quiet", help="Hide progress.")] = False,
 ) -> None:
-    """Rank the packaged backbones on bundled images and a bundled generator; no network."""
+    """Rank the packaged backbones on bundled images and a bundled generator, offline."""
     from probe.api import rank
     from probe.cli.progress import Progress
     from probe.reports.rank_table import render

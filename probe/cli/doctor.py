@@ -19,10 +19,12 @@ def doctor(
     ],
     gen: Annotated[
         str | None,
-        typer.Option("--gen", "--network", help="What would be ranked: is any of it among them?"),
+        typer.Option(
+            "--gen", "--network", help="What you want to rank; checked against the real images."
+        ),
     ] = None,
     run: Annotated[
-        Path | None, typer.Option(help="A ranking's folder or a training run's, to look at too.")
+        Path | None, typer.Option(help="Folder of a ranking or training run to check as well.")
     ] = None,
     bank: Annotated[
         Path | None, typer.Option(help="Model bank; ./modelbank.yaml or the packaged one.")
@@ -31,24 +33,27 @@ def doctor(
         str | None, typer.Option(help="Names or patterns, comma-separated: 'dino*,clip'.")
     ] = None,
     strategy: Annotated[
-        str, typer.Option(help="Training to estimate: none, fixed, progressive or greedy.")
+        str,
+        typer.Option(
+            help="Strategy of the training to estimate: none, fixed, progressive, greedy."
+        ),
     ] = "progressive",
     resolution: Annotated[
         int | None,
         typer.Option(
-            help="Side in pixels; the images' own unless given.",
+            help="Side in pixels; by default that of the images.",
             **number("--resolution", SIDE, whole=True),
         ),
     ] = None,
     measure: Annotated[
-        bool, typer.Option(help="Run backbones and a few steps of training, for what they cost.")
+        bool, typer.Option(help="Time the backbones and a few training steps to estimate the cost.")
     ] = True,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
-    as_json: Annotated[bool, typer.Option("--json", help="As JSON, with every name.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, with every name.")] = False,
 ) -> None:
-    """Look at images, weights and a run: what is wrong, what would it cost, what to set.
+    """Check images, weights and runs: problems, cost and suggested settings.
 
-    Downloads nothing. Exit code 1 where there is a problem.
+    Downloads nothing. Exits with 1 if there is a problem.
     """
     from probe.files import to_json
     from probe.reports.doctor_text import ExaminationText

@@ -25,16 +25,17 @@ def generate(
             show_default=False,
         ),
     ],
-    seeds: Annotated[str, typer.Option(help="Which images: 0-63,100.")] = "0-63",
+    seeds: Annotated[str, typer.Option(help="Seeds to draw: 0-63,100.")] = "0-63",
     outdir: Annotated[
-        Path | None, typer.Option("--outdir", "--out", help="Folder or .zip for seed0000.png ….")
+        Path | None,
+        typer.Option("--outdir", "--out", help="Folder or .zip to write seed0000.png … to."),
     ] = None,
-    grid: Annotated[Path | None, typer.Option(help="PNG of all images side by side.")] = None,
+    grid: Annotated[Path | None, typer.Option(help="PNG with all images in a grid.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
-    quiet: Annotated[bool, typer.Option("--quiet/--no-quiet", help="No progress.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet/--no-quiet", help="Hide progress.")] = False,
     sample: SampleOptions,
 ) -> None:
-    """Write images of a generator, one per seed."""
+    """Draw images from a generator, one per seed."""
     numbers = parse_seeds(seeds)
 
     count = probe.generate(

@@ -15,7 +15,7 @@ def inspect(
     file: Annotated[Path, typer.Argument(help="Checkpoint, or the directory of a training run.")],
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Say what a checkpoint holds, and what its pickle would have run; nothing of it is run."""
+    """Show what a checkpoint holds and what its pickle would run, without running it."""
     from probe.files import to_json
 
     found = probe.inspect(file)

@@ -34,18 +34,18 @@ def metrics(
     ] = None,
     backbones: Annotated[
         str | None,
-        typer.Option(help="Names or patterns, comma-separated; the bank's evaluator by default."),
+        typer.Option(help="Names or patterns, comma-separated; default: the bank's evaluator."),
     ] = None,
-    format: Annotated[Format, typer.Option(help="Form of the result on stdout.")] = Format.TABLE,
+    format: Annotated[Format, typer.Option(help="Output format.")] = Format.TABLE,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
     offline: Annotated[
         bool, typer.Option("--offline/--no-offline", help="Never download weights.")
     ] = False,
-    quiet: Annotated[bool, typer.Option("--quiet/--no-quiet", help="No progress.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet/--no-quiet", help="Hide progress.")] = False,
     options: MeasureOptions,
     sample: SampleOptions,
 ) -> None:
-    """Measure Fréchet and kernel distance, precision, recall, density and coverage."""
+    """Compute Fréchet and kernel distance, precision, recall, density and coverage."""
     from probe.api.metrics import measure
     from probe.cli.progress import Progress
     from probe.reports.metrics_table import render

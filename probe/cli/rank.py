@@ -47,20 +47,18 @@ def rank(
         str | None, typer.Option(help="Names or patterns, comma-separated: 'dino*,clip'.")
     ] = None,
     out: Annotated[
-        Path | None, typer.Option("--out", "--outdir", help="Folder for the results as files.")
+        Path | None, typer.Option("--out", "--outdir", help="Folder to write all results to.")
     ] = None,
-    format: Annotated[
-        Format, typer.Option(help="Form of the leaderboard on stdout.")
-    ] = Format.TABLE,
+    format: Annotated[Format, typer.Option(help="Output format.")] = Format.TABLE,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
     offline: Annotated[
         bool, typer.Option("--offline/--no-offline", help="Never download weights.")
     ] = False,
-    quiet: Annotated[bool, typer.Option("--quiet/--no-quiet", help="No progress.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet/--no-quiet", help="Hide progress.")] = False,
     options: RankOptions,
     sample: SampleOptions,
 ) -> None:
-    """Rank the bank's backbones by how well they tell real images from generated ones."""
+    """Rank backbones by how well they tell real images from generated ones."""
     from probe.cli.progress import Progress
     from probe.reports.rank_table import render
 

@@ -17,10 +17,10 @@ def report(
         ),
     ],
     out: Annotated[
-        Path | None, typer.Option(help="The page; report.html in the run's folder by default.")
+        Path | None, typer.Option(help="Output file; by default report.html in the run's folder.")
     ] = None,
 ) -> None:
-    """Write the page of a ranking or a training run: one file that opens offline."""
+    """Write the HTML report of a ranking or training run; it opens offline."""
     from probe.reports.report import write_report
 
     say(write_report(run, out))

@@ -23,7 +23,7 @@ class Format(StrEnum):
 def score(
     images: Annotated[
         list[Path],
-        typer.Argument(help="A folder or zip of images, or image files.", show_default=False),
+        typer.Argument(help="Folder or zip of images, or image files.", show_default=False),
     ],
     run: Annotated[Path, typer.Option(help="Folder of `probe rank --out`.", show_default=False)],
     bank: Annotated[
@@ -31,23 +31,23 @@ def score(
     ] = None,
     backbones: Annotated[
         str | None,
-        typer.Option(help="Names or patterns, comma-separated; all but the controls by default."),
+        typer.Option(help="Names or patterns, comma-separated; default: all but the controls."),
     ] = None,
     threshold: Annotated[
         float,
         typer.Option(
-            help="Probability above which an image is called generated.",
+            help="Call an image generated above this probability.",
             **number("--threshold", SHARE, whole=False),
         ),
     ] = 0.5,
-    format: Annotated[Format, typer.Option(help="Form of the scores on stdout.")] = Format.TABLE,
+    format: Annotated[Format, typer.Option(help="Output format.")] = Format.TABLE,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
     offline: Annotated[
         bool, typer.Option("--offline/--no-offline", help="Never download weights.")
     ] = False,
-    quiet: Annotated[bool, typer.Option("--quiet/--no-quiet", help="No progress.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet/--no-quiet", help="Hide progress.")] = False,
 ) -> None:
-    """Say how likely each image was generated, by the probes that a ranking left.
+    """Give each image's probability of being generated, by the probes of a ranking.
 
     Valid for that ranking's generator and its kind of reals alone.
     """

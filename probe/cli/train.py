@@ -20,35 +20,40 @@ def train(
     *,
     real: Annotated[
         Path,
-        typer.Option("--real", "--data", help="Folder or zip of images.", show_default=False),
+        typer.Option(
+            "--real", "--data", help="Folder or zip of training images.", show_default=False
+        ),
     ],
-    outdir: Annotated[Path, typer.Option(help="Run directories are made here.")] = Path("runs"),
+    outdir: Annotated[Path, typer.Option(help="Folder to create run directories in.")] = Path(
+        "runs"
+    ),
     bank: Annotated[
         Path | None, typer.Option(help="Model bank; ./modelbank.yaml or the packaged one.")
     ] = None,
     backbones: Annotated[
-        str | None, typer.Option(help="What may be chosen: names or patterns, comma-separated.")
+        str | None,
+        typer.Option(help="Backbones to choose from: names or patterns, comma-separated."),
     ] = None,
     init: Annotated[
-        Path | None, typer.Option(help="StyleGAN2-ADA pickle or snapshot to go on from.")
+        Path | None, typer.Option(help="StyleGAN2 checkpoint or snapshot to start from.")
     ] = None,
     resume: Annotated[
         str | None,
-        typer.Option(
-            help="Run directory to continue, or latest; repeating a command does as well."
-        ),
+        typer.Option(help="Run directory to resume, or latest; repeating the command works too."),
     ] = None,
     gpus: Annotated[
         int,
         typer.Option(
-            help="Processes to share each batch: GPUs, or CPU processes.",
+            help="Number of processes (GPUs, or CPU processes); the batch is split across them.",
             **number("--gpus", Range(1, 1024), whole=True),
         ),
     ] = 1,
     dry_run: Annotated[
         bool,
         typer.Option(
-            "--dry-run/--no-dry-run", "-n", help="Check everything, print plan and cost, stop."
+            "--dry-run/--no-dry-run",
+            "-n",
+            help="Check everything, print the plan and its cost, and stop.",
         ),
     ] = False,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
@@ -56,10 +61,10 @@ def train(
     offline: Annotated[
         bool, typer.Option("--offline/--no-offline", help="Never download weights.")
     ] = False,
-    quiet: Annotated[bool, typer.Option("--quiet/--no-quiet", help="No progress.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet/--no-quiet", help="Hide progress.")] = False,
     config: TrainConfig,
 ) -> None:
-    """Train a StyleGAN2 generator against discriminators chosen by probes."""
+    """Train a StyleGAN2 with discriminators chosen by probes."""
     if gpus > 1 and "WORLD_SIZE" not in os.environ:
         _start_processes(gpus, device)
     keep_freed_memory()

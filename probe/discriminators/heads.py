@@ -65,7 +65,8 @@ class LogitHead(nn.Module):
 class VectorHead(LogitHead):
     """One logit from the pooled vector."""
 
-    def forward(  # type: ignore[override]
+    # A subclass, so that its parameters keep their names in training states.
+    def forward(  # pyright: ignore[reportIncompatibleMethodOverride]
         self, maps: Sequence[torch.Tensor], pooled: torch.Tensor, c: torch.Tensor | None
     ) -> list[torch.Tensor]:
         """Map the pooled vector (N, D) to one level of logits (N,)."""

@@ -16,19 +16,19 @@ NOISE_MODES = ("random", "const", "none")
 class SampleOptions:
     """Options of drawing images from a checkpoint; no folder of images takes any."""
 
-    trunc: float = option(1.0, "Truncation psi: 1 is none, 0 the mean image.", Range(-100, 100))
+    trunc: float = option(
+        1.0, "Truncation psi: 1 disables it, 0 gives the mean image.", Range(-100, 100)
+    )
     noise: str = option("random", "Per-pixel noise: random, const or none.")
     class_index: int | None = option(
         None,
-        "Class of a conditional generator; drawn from the reals' labels unless given.",
+        "Class to draw from a conditional generator; by default as in the real labels.",
         Range(0, 99_999),
         flags="--class",
     )
-    run_code: bool = option(
-        False, "Trust a TorchScript or torch.export program: drawing images runs it."
-    )
+    run_code: bool = option(False, "Allow a TorchScript or torch.export program to run.")
     z_dim: int | None = option(
-        None, "Width of a program's latent, where it does not say.", Range(1, 16384)
+        None, "Latent width of a program that does not declare it.", Range(1, 16384)
     )
 
     def __post_init__(self) -> None:

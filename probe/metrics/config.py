@@ -13,21 +13,17 @@ COUNT = Range(LEAST_IMAGES, MOST_IMAGES)
 class MeasureOptions:
     """Options of a measurement, whatever the images come from."""
 
-    num: int = option(10_000, "Images of each class, at most.", COUNT)
+    num: int = option(10_000, "Maximum number of images per class.", COUNT)
     num_gen: int | None = option(
-        None, "Generated images, at most, where that is not as many as reals.", COUNT
+        None, "Maximum number of generated images, if not the same as --num.", COUNT
     )
-    seed: int = option(
-        0, "Seed of the subset, the latents and the kernel distance's groups.", SEEDS
-    )
+    seed: int = option(0, "Seed of the subset, latents and kernel distance.", SEEDS)
     resolution: int | None = option(
-        None, "Side in pixels at which reals and fakes meet; the fakes' own unless given.", SIDE
+        None, "Side in pixels to resize both sets to; by default that of the fakes.", SIDE
     )
-    precision: str = option("auto", "auto (bf16 where the hardware has it), fp32 or bf16.")
-    fid: bool = option(
-        False, "Also the canonical FID: Inception of 2015 as in TensorFlow, in float32."
-    )
-    strict: bool = option(False, "Stop at the first broken image instead of skipping it.")
+    precision: str = option("auto", "auto (bf16 if the hardware supports it), fp32 or bf16.")
+    fid: bool = option(False, "Add canonical FID: TensorFlow's Inception of 2015, in float32.")
+    strict: bool = option(False, "Fail on the first broken image instead of skipping it.")
 
     def __post_init__(self) -> None:
         """Check every value.

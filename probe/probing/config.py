@@ -16,24 +16,29 @@ class RankOptions:
     protocol: str = option(
         "fair", "fair, paper (C = 0.2 on raw features, ordered by accuracy), or both."
     )
-    num: int = option(10_000, "Images of each class, at most.", Range(LEAST_IMAGES, MOST_IMAGES))
+    num: int = option(
+        10_000, "Maximum number of images per class.", Range(LEAST_IMAGES, MOST_IMAGES)
+    )
     k: int = option(
-        3, "How many backbones K-fixed would take; they are marked.", Range(1, 1000), flags="--k -k"
+        3,
+        "Number of backbones K-fixed would use; they are marked with *.",
+        Range(1, 1000),
+        flags="--k -k",
     )
-    seed: int = option(0, "Seed of the subset, the latents, the splits and the bootstrap.", SEEDS)
+    seed: int = option(0, "Seed of the subset, latents, splits and intervals.", SEEDS)
     resolution: int | None = option(
-        None, "Side in pixels at which reals and fakes meet; the fakes' own unless given.", SIDE
+        None, "Side in pixels to resize both sets to; by default that of the fakes.", SIDE
     )
-    precision: str = option("auto", "auto (bf16 where the hardware has it), fp32 or bf16.")
+    precision: str = option("auto", "auto (bf16 if the hardware supports it), fp32 or bf16.")
     match_jpeg: bool = option(
-        False, "Compress reals and fakes alike as JPEG, so that encoding cannot tell them apart."
+        False, "Compress both sets as JPEG the same way, so that encoding gives nothing away."
     )
     near_duplicates: bool = option(
         False,
-        "Count images that look alike as copies, so that no split parts them; reads or draws all "
-        "images once more.",
+        "Treat images that look alike as copies and keep them on one side of each split; reads or "
+        "draws all images once more.",
     )
-    strict: bool = option(False, "Stop at the first broken image instead of skipping it.")
+    strict: bool = option(False, "Fail on the first broken image instead of skipping it.")
 
     def __post_init__(self) -> None:
         """Check every value.

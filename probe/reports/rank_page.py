@@ -258,8 +258,9 @@ def _reliability_figure(logits: np.ndarray, generated: np.ndarray) -> Figure:
             rows.append((f"{mean:.2f}", f"{share:.2f}", str(int(part.sum()))))
     error = float(np.mean([abs(a - b) for a, b in points])) if points else 0.0
     note = (
-        f"How often it is right when it says so: on the diagonal, always. Off by {error:.2f} on "
-        f"average over the {len(points)} levels with {LEAST_IN_LEVEL} images and more."
+        "Observed against predicted frequency; a calibrated probe lies on the diagonal. Off by "
+        f"{error:.2f} on average over the {len(points)} levels with at least {LEAST_IN_LEVEL} "
+        "images."
     )
     curve = np.array(points).reshape(-1, 2)
     layers = [DIAGONAL, Line(curve, "c0"), Dots(curve, "c0")] if points else [DIAGONAL]

@@ -45,102 +45,109 @@ LEAST_IMAGES = 16  # of an evaluation
 class TrainConfig:
     """Options of `probe train`. `None` means: from the preset (see `probe.training.presets`)."""
 
-    strategy: str = option("none", f"How the discriminators are chosen: {either(STRATEGIES)}.")
-    k: int = option(3, "How many backbones in all.", Range(1, 1000), flags="--k -k --num")
+    strategy: str = option("none", f"How discriminators are chosen: {either(STRATEGIES)}.")
+    k: int = option(3, "Total number of backbones to use.", Range(1, 1000), flags="--k -k --num")
     kimg: float | None = option(
         None,
-        "Training length in thousands of real images shown; from the image count if unset.",
+        "Training length in thousands of real images shown; default depends on the image count.",
         Range(LEAST_KIMG, KIMG.most),
     )
     stage_kimg: str | None = option(
-        None, "Length of each stage instead, warm-up first: '500,4000,1000,1000'."
+        None, "Length of each stage, warm-up first: '500,4000,1000,1000'."
     )
     patience: int = option(
         0,
-        "End a stage after so many snapshots without a better evaluator distance; 0: never.",
+        "End a stage after this many snapshots without improvement; 0 disables it.",
         Range(0, 1_000_000),
     )
     cfg: str = option("auto", f"Preset: {', '.join(PRESETS)}.")
-    batch: int | None = option(None, "Images per step, over all processes.", Range(1, 65536))
-    resolution: int | None = option(None, "Side in pixels; the images' own unless given.", SIDE)
-    cond: bool = option(False, "Train a conditional generator on the labels of dataset.json.")
+    batch: int | None = option(None, "Images per step, across all processes.", Range(1, 65536))
+    resolution: int | None = option(None, "Side in pixels; by default that of the images.", SIDE)
+    cond: bool = option(False, "Train a conditional generator on the labels in dataset.json.")
     channel_base: int | None = option(
-        None, "Channels at resolution r are channel-base // r, …", Range(16, 2**20)
+        None, "Channels at resolution r: channel-base / r, …", Range(16, 2**20)
     )
-    channel_max: int | None = option(None, "… at most this many.", LATENT)
-    z_dim: int = option(512, "Width of the latent.", LATENT)
-    w_dim: int = option(512, "Width of the intermediate latent.", LATENT)
-    map_layers: int | None = option(None, "Layers of the mapping network.", Range(1, 64))
+    channel_max: int | None = option(None, "… but at most this many.", LATENT)
+    z_dim: int = option(512, "Width of z.", LATENT)
+    w_dim: int = option(512, "Width of w.", LATENT)
+    map_layers: int | None = option(None, "Number of layers in the mapping network.", Range(1, 64))
     d_architecture: str | None = option(
-        None, "Blocks of the own discriminator: resnet, or orig for plain ones."
+        None, "Blocks of the GAN's own discriminator: resnet, or orig (no residuals)."
     )
     lr: float | None = option(
         None,
-        "Learning rate of all trained networks (Adam, betas 0 and 0.99), before it is scaled for "
-        "lazy regularisation.",
+        "Learning rate of all trained networks (Adam, betas 0 and 0.99), before scaling for lazy "
+        "regularisation.",
         Range(0, 10, is_open=True),
     )
     gamma: float | None = option(None, "R1 weight.", WEIGHT)
     r1_interval: int = option(16, "Steps between R1 steps (lazy regularisation).", STEPS)
-    pl_weight: float | None = option(None, "Path-length weight; 0 is off.", WEIGHT)
+    pl_weight: float | None = option(None, "Path-length weight; 0 disables it.", WEIGHT)
     pl_interval: int = option(4, "Steps between path-length steps.", STEPS)
-    style_mixing: float | None = option(None, "Share of images made from two latents.", SHARE)
-    ema_kimg: float | None = option(None, "Half-life of the weight average.", KIMG)
+    style_mixing: float | None = option(None, "Share of images generated from two latents.", SHARE)
+    ema_kimg: float | None = option(
+        None, "Half-life of the weight average, in thousands of images.", KIMG
+    )
     ema_rampup: float | None = option(
         None,
-        "The half-life is at most this share of the images so far; 0 is no limit.",
+        "Limit the half-life to this share of the images seen so far; 0 for no limit.",
         Range(0, 1000),
     )
     mbstd_group: int | None = option(
-        None, "Samples per minibatch-std group of the discriminator.", Range(1, 65536)
+        None, "Group size of the discriminator's minibatch-std layer.", Range(1, 65536)
     )
-    mirror: bool = option(True, "Show every image flipped half of the time.")
+    mirror: bool = option(True, "Flip training images horizontally half of the time.")
     aug: str = option(
-        "ada", f"Augmentation before the own discriminator: {', '.join(AUGMENTATIONS)}."
+        "ada", f"Augmentation for the GAN's own discriminator: {', '.join(AUGMENTATIONS)}."
     )
-    target: float = option(0.6, "ADA's target for the own discriminator.", SHARE)
-    aug_heads: str = option(
-        "ada", f"Augmentation before the backbones: {', '.join(AUGMENTATIONS)}."
-    )
-    target_heads: float = option(0.3, "ADA's target for each backbone's discriminator.", SHARE)
+    target: float = option(0.6, "ADA target of the GAN's own discriminator.", SHARE)
+    aug_heads: str = option("ada", f"Augmentation for the backbones: {', '.join(AUGMENTATIONS)}.")
+    target_heads: float = option(0.3, "ADA target of each backbone's discriminator.", SHARE)
     aug_p: float | None = option(
-        None, "Fixed augmentation probability instead of adapting it.", SHARE, flags="--aug-p --p"
+        None, "Fixed augmentation probability; disables adaptation.", SHARE, flags="--aug-p --p"
     )
-    head_loss: str = option("sigmoid", f"Loss of the backbones' discriminators: {either(LOSSES)}.")
-    head_norm: str = option("equalised", "Weights of their heads: equalised or spectral.")
+    head_loss: str = option(
+        "sigmoid", f"Loss of the discriminators on backbones: {either(LOSSES)}."
+    )
+    head_norm: str = option(
+        "equalised", "Weight normalisation of their heads: equalised or spectral."
+    )
     gamma_heads: float = option(
         0.0,
-        "R1 weight of their heads, taken at the backbone's features; 0, as the reference: none.",
+        "R1 weight of their heads, computed on backbone features; 0 (the paper's setting) disables "
+        "it.",
         WEIGHT,
     )
-    head_cond: bool = option(True, "With --cond, let the heads see the classes, by projection.")
+    head_cond: bool = option(True, "With --cond, condition the heads on the class, by projection.")
     smooth: str = option(
         "auto",
-        "Smooth the backbones' real targets to 0.8: auto (probe accuracy above 0.9, or "
+        "Smooth the real targets of backbones to 0.8: auto (probe accuracy above 0.9, or "
         "diffaugment), always, never.",
     )
     smooth_generator: bool = option(
-        True, "Where targets are smoothed, smooth the generator's as well, as the reference does."
+        True, "Smooth the generator's target as well, as the reference code does."
     )
     holdout: int = option(
         0,
-        "Images kept from training, to watch the discriminators overfit.",
+        "Images held out from training, to watch the discriminators overfit.",
         Range(0, MOST_IMAGES),
     )
     eval_num: int = option(
         5000,
-        "Fakes per snapshot for the evaluator's distances; 0: no evaluation.",
+        "Fakes per snapshot for evaluation; 0 disables it.",
         Range(0, MOST_IMAGES),
     )
     rank_num: int = option(
-        10_000, "Images of each class in a selection, at most.", Range(LEAST_IMAGES, MOST_IMAGES)
+        10_000,
+        "Maximum number of images per class in a selection.",
+        Range(LEAST_IMAGES, MOST_IMAGES),
     )
-    track_probes: bool = option(False, "Score every backbone of the bank at each snapshot.")
+    track_probes: bool = option(False, "Score every backbone in the bank at each snapshot.")
     tick: float = option(
-        4, "Thousands of images between two lines of the log.", Range(0, KIMG.most, is_open=True)
+        4, "Thousands of images between log lines.", Range(0, KIMG.most, is_open=True)
     )
-    snap: int = option(10, "Ticks between two snapshots.", STEPS)
-    seed: int = option(0, "Seed of every random decision.", SEEDS)
+    snap: int = option(10, "Ticks between snapshots.", STEPS)
+    seed: int = option(0, "Random seed.", SEEDS)
 
     def __post_init__(self) -> None:
         """Check every value.

@@ -131,7 +131,7 @@ def _too_large(run: Run) -> str:
         f"Out of memory on {run.ctx.device} with --batch {run.plan.config.batch} at --resolution "
         f"{run.reals.resolution}. Choose a smaller --batch or a smaller --resolution."
     )
-    return text if run.folder == Path() else f"{text} What is finished stays in {run.folder}."
+    return text if run.folder == Path() else f"{text} Completed work is saved in {run.folder}."
 
 
 def _identity(

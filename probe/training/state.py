@@ -159,7 +159,8 @@ class TrainState:
     def update_average(self, batch: int, half_life_images: float) -> None:
         """Move the average towards the generator: after `half_life_images` half is forgotten."""
         beta = 0.5 ** (batch / max(half_life_images, 1e-8))
-        ours, theirs = list(self.average.parameters()), list(self.generator.parameters())
+        ours: list[torch.Tensor] = list(self.average.parameters())
+        theirs: list[torch.Tensor] = list(self.generator.parameters())
         get_ema_multi_avg_fn(beta)(ours, theirs, None)
         for mine, other in zip(self.average.buffers(), self.generator.buffers(), strict=True):
             mine.copy_(other)

@@ -125,7 +125,7 @@ def test_private_names_are_used_behind_the_doors_alone():
 
 
 def test_this_python_has_the_private_names():
-    assert weight_file.NAME_MAPPING, "files of Python 2 that name its modules are refused"
+    assert weight_file.NAMES, "files of Python 2 that name its modules are refused"
     assert {"_EndRecData", "_ECD_SIZE"} <= set(vars(zipfile)), "zips are listed before their bound"
 
 
@@ -139,7 +139,7 @@ def test_torch_files_are_read_by_a_python_without_its_private_names(tmp_path, mo
     try:
         monkeypatch.setitem(sys.modules, "_compat_pickle", None)
         importlib.reload(weight_file)
-        assert weight_file.NAME_MAPPING == {}
+        assert weight_file.NAMES == {}
         assert weight_file._read(tmp_path / "net.pt").keys() == {"a"}
     finally:
         monkeypatch.undo()

@@ -12,9 +12,7 @@ from typing import TYPE_CHECKING, Any
 from probe.registry import Place, load
 
 if TYPE_CHECKING:
-    from torch import nn
-
-    from probe.bank.base import InputSpec
+    from probe.bank.base import FeatureNetwork, InputSpec
     from probe.bank.spec import BackboneSpec
 
 # Features of every source are kept under the versions of these; a source adds its own.
@@ -37,7 +35,7 @@ class Source:
         describe: (its name for some weights) → fields of an entry, for `probe bank add`.
     """
 
-    builder: Place["Callable[[BackboneSpec, Path | None], nn.Module]"]
+    builder: Place["Callable[[BackboneSpec, Path | None], FeatureNetwork]"]
     libraries: tuple[str, ...] = ()
     pools_taps: bool = False
     has_token: bool = True
@@ -45,7 +43,7 @@ class Source:
     known_input: Place["Callable[[BackboneSpec], InputSpec]"] | None = None
     describe: Place[Callable[[str], dict[str, Any]]] | None = None
 
-    def build(self, spec: "BackboneSpec", path: Path | None) -> "nn.Module":
+    def build(self, spec: "BackboneSpec", path: Path | None) -> "FeatureNetwork":
         """Build an entry's network; see `builder`."""
         return load(self.builder)(spec, path)
 

@@ -159,7 +159,7 @@ def describe(model: str) -> dict[str, Any]:
     if model not in known:
         raise no_such(f"timm {timm.__version__} has no weights", model, known)
     config = timm.get_pretrained_cfg(model)
-    if not config.hf_hub_id:
+    if config is None or not config.hf_hub_id:
         raise UsageError(f"timm knows no hub repository of {model}; write the entry by hand.")
     return {
         "model": model,

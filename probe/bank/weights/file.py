@@ -23,9 +23,12 @@ from probe.files import utf8_path
 # Python's own table of what Python 2 called its modules. It is private, in 3.11 to 3.14; without it
 # files of Python 2 that name such modules are refused.
 try:
-    from _compat_pickle import IMPORT_MAPPING, NAME_MAPPING
+    import _compat_pickle as python2
 except ImportError:
-    IMPORT_MAPPING, NAME_MAPPING = {}, {}
+    python2 = None
+# (module, name) → the same in Python 3, and module → module.
+NAMES: dict[tuple[str, str], tuple[str, str]] = getattr(python2, "NAME_MAPPING", {})
+MODULES: dict[str, str] = getattr(python2, "IMPORT_MAPPING", {})
 
 LONGEST_HEADER = 100_000_000  # bytes, of safetensors
 NEWEST_PROTOCOL = 3  # of pickles that torch can read without running them
@@ -179,6 +182,6 @@ def _names(file: IO[bytes]) -> set[str]:
             raise ValueError(f"its pickle protocol is {argument}, torch.save's own is 2")
         if opcode.name == "GLOBAL":
             module, _, name = str(argument).partition(" ")
-            places = NAME_MAPPING.get((module, name), (IMPORT_MAPPING.get(module, module), name))
+            places = NAMES.get((module, name), (MODULES.get(module, module), name))
             found.add(".".join(places))
     return found
