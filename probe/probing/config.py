@@ -20,7 +20,7 @@ class RankOptions:
     k: int = option(
         3, "How many backbones K-fixed would take; they are marked.", Range(1, 1000), flags="--k -k"
     )
-    seed: int = option(0, "Seed of the subset, the latents, the splits and the bootstrap.", SEEDS)
+    seed: int = option(0, "Seed of the subset, the latents and the splits.", SEEDS)
     resolution: int | None = option(
         None, "Side in pixels at which reals and fakes meet; the fakes' own unless given.", SIDE
     )
