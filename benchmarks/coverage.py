@@ -24,7 +24,7 @@ from probe.probing.uncertainty import ranks, spread
 BACKBONES = 6
 INFORMATIVE = [0, 1, -1, -2]  # columns in which the classes differ: two common, two of its own
 DIFFERENCES = (0.01, 0.03, 0.1)  # nats
-COVERAGE = (0.93, 0.98)
+LEAST_COVERAGE = 0.93
 
 
 @dataclass(frozen=True)
@@ -62,12 +62,13 @@ class World:
 
 
 WORLDS = (
-    World(32, 64, 0.0),
-    World(32, 64, 1.0),
-    World(100, 64, 0.5, heavy=True),
     World(100, 64, 1.0),
+    World(32, 64, 0.0),
     World(100, 64, 4.0),
+    World(100, 64, 0.5, heavy=True),
+    World(32, 64, 1.0),
     World(100, 512, 1.0),
+    World(300, 64, 0.5),
 )
 
 
@@ -156,31 +157,33 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=1, help="processes")
     args: argparse.Namespace = parser.parse_args()
     count = args.draws or (2 if args.quick else 70)
-    record = Record("coverage", "Do the intervals hold?")
-    record.settings = {"draws": count, "backbones": BACKBONES}
     found: dict[World, dict[str, float]] = {}
     with ProcessPoolExecutor(args.jobs) as pool:
-        for world in WORLDS[:2] if args.quick else WORLDS:
+        for world in WORLDS[:1] if args.quick else WORLDS:
             found[world] = summary(world, list(pool.map(partial(drawn, world), range(count))))
-            print(world, found[world], flush=True)
+            # After every world: the whole takes hours on two cores.
+            recorded(found, count).finish(args.out, quick=args.quick)
+
+
+def recorded(found: dict[World, dict[str, float]], draws: int) -> Record:
+    """Return the record of the worlds so far."""
+    record = Record("coverage", "Do the intervals hold?")
+    record.settings = {"draws": draws, "backbones": BACKBONES}
     record.values = {str(world): values for world, values in found.items()}
     record.table(
-        "Images of each class x features; rates over draws; power by the difference put in",
+        f"Images of each class x features, {draws} draws of {BACKBONES} backbones",
         [
             "world", "score", "sd", "score covered", "gaps covered", "equals split",
             "any above chance", "5 % score below", *(f"{x:g} nats found" for x in DIFFERENCES),
         ],
         table(found),
     )  # fmt: skip
-    low, high = COVERAGE
-    for what in ("coverage", "gaps"):
-        least = min(values[what] for values in found.values())
-        record.check(f"least coverage, {what}", least, at_least=low)
-    record.check(
-        "equals split, all worlds", float(np.mean([v["split"] for v in found.values()])),
-        at_most=0.05,
-    )  # fmt: skip
-    record.finish(args.out, quick=args.quick)
+    for key, what in (("coverage", "scores"), ("gaps", "gaps")):
+        least = min(values[key] for values in found.values())
+        record.check(f"least coverage of {what}", least, at_least=LEAST_COVERAGE)
+    split = float(np.mean([values["split"] for values in found.values()]))
+    record.check("equals split, all worlds", split, at_most=0.05)
+    return record
 
 
 if __name__ == "__main__":

@@ -97,7 +97,7 @@ class Spread:
         error, freedom = self.error(self._contrast(i))
         # The floor is for features that hold nothing at all, where both sides are rounding.
         reach = float(stdtrit(freedom, 1 - (1 - LEVEL) / 2 / tried)) * error
-        return bool(self.values[i] - bar > max(1e-9, reach))
+        return float(self.values[i]) - bar > max(1e-9, reach)
 
     def best(self, contenders: np.ndarray) -> np.ndarray:
         """Return each backbone's share of draws in which no contender is better.
