@@ -91,9 +91,38 @@ def evaluate(
     ):
         warnings.simplefilter("always")
         done = list(pool.map(score, range(len(pairs))))
+    unconverged = sum(issubclass(w.category, ConvergenceWarning) for w in caught)
+    return _together(pairs, done, y, groups, unconverged)
+
+
+@dataclass(frozen=True)
+class _Split:
+    """What one split gives.
+
+    Attributes:
+        c: the mean of the values of C.
+        logits: float64 (h,): log-odds of the held-out half.
+        weights: float64 (d + 1,), on features as they come.
+        influences: see `influences`.
+    """
+
+    c: float
+    logits: np.ndarray
+    weights: np.ndarray
+    influences: dict[str, tuple[np.ndarray, np.ndarray]]
+
+
+def _together(
+    pairs: list[tuple[np.ndarray, np.ndarray]],
+    done: list[_Split],
+    y: np.ndarray,
+    groups: np.ndarray,
+    unconverged: int,
+) -> ProbeResult:
+    """Return what all splits say together."""
     logits = np.full((len(pairs), len(y)), np.nan)
     accuracies, aurocs = [], []
-    total = {judge: np.zeros((len(y), 1 + DIRECTIONS)) for judge in protocol.judges}
+    total = {judge: np.zeros((len(y), 1 + DIRECTIONS)) for judge in done[0].influences}
     for i, ((train, test), split) in enumerate(zip(pairs, done, strict=True)):
         logits[i, test] = split.logits
         accuracies.append(float(((split.logits > 0) == y[test]).mean()))
@@ -119,27 +148,10 @@ def evaluate(
         c_values=tuple(split.c for split in done),
         weights=mean_weights[:-1],
         intercept=float(mean_weights[-1]),
-        unconverged=sum(issubclass(w.category, ConvergenceWarning) for w in caught),
-        n_real=len(real),
-        n_fake=len(fake),
+        unconverged=unconverged,
+        n_real=int((y == 0).sum()),
+        n_fake=int((y == 1).sum()),
     )
-
-
-@dataclass(frozen=True)
-class _Split:
-    """What one split gives.
-
-    Attributes:
-        c: the mean of the values of C.
-        logits: float64 (h,): log-odds of the held-out half.
-        weights: float64 (d + 1,), on features as they come.
-        influences: see `influences`.
-    """
-
-    c: float
-    logits: np.ndarray
-    weights: np.ndarray
-    influences: dict[str, tuple[np.ndarray, np.ndarray]]
 
 
 def _fit(x: np.ndarray, y: np.ndarray, c: WeighedC, protocol: Protocol) -> np.ndarray:

@@ -117,7 +117,7 @@ class Response:
         total = np.zeros((size, size))
         for _, piece in self._pieces(root):
             total += piece.T @ piece
-        slack = 1e-6 * float(np.trace(total)) / size  # rounding of single precision
+        slack = 2e-7 * float(np.trace(total))  # so that rounding leaves no negative direction
         total[np.diag_indices(size)] += np.append(np.full(size - 1, penalty + slack), slack + 1e-9)
         return total
 
