@@ -21,6 +21,9 @@ LARGEST_LEVERAGE = 0.99
 # matrix of all pairs would take 3 GB at 20 000 images.
 DIRECTIONS = 16
 
+# Of how many training images the influence is taken along the curve of the log-likelihood.
+LARGEST = 16
+
 Slope = Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]
 
 
@@ -182,9 +185,28 @@ def influences(
         slope = slope[:, None] / len(sign)
         alone = (value.mean() - value) / (len(sign) - 1)
         train = response.back(held, logits, slope * np.column_stack([np.ones(len(sign)), z_held]))
+        if judge == "score":
+            _straighten(train[:, 0], response, held, logits, sign)
         train[:, 1:] = centred(train[:, 1:], fitted.y)
         found[judge] = (train, np.column_stack([alone, centred(slope * ahead, held.y)]))
     return found
+
+
+def _straighten(
+    influence: np.ndarray, response: Response, held: Held, logits: np.ndarray, sign: np.ndarray
+) -> None:
+    """Replace the largest influences by those on the log-likelihood of the moved log-odds.
+
+    Its slope alone overshoots if one image moves others far: on 128 photographs of each class, it
+    gave one image 0.072 nats, and leaving that image out changed the score by 0.031.
+    """
+    largest = np.argsort(-np.abs(influence))[:LARGEST]
+    alone = np.zeros((len(influence), len(largest)))
+    alone[largest, np.arange(len(largest))] = 1
+    before = (logits @ response.fitted.c.shares)[:, None]
+    after = before + response.forward(held, logits, alone)
+    change = log_likelihood(after, sign[:, None])[0] - log_likelihood(before, sign[:, None])[0]
+    influence[largest] = change.mean(axis=0)
 
 
 def centred(values: np.ndarray, y: np.ndarray) -> np.ndarray:
