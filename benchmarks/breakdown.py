@@ -121,7 +121,7 @@ def places() -> list[tuple[str, Any, str]]:
         ("store writes", FeatureStore, "remember"),
         ("store reads", FeatureSpace, "read"),
         ("probe fitting", fit, "evaluate"),
-        ("bootstrap", standing, "bootstrap"),
+        ("uncertainty", standing, "build_rows"),
     ]
 
 

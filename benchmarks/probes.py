@@ -1,4 +1,4 @@
-"""The probe of one backbone: the choice of its strength, the fits that give scores, the bootstrap.
+"""The probe of one backbone: the weighing of C, the fits that give scores, their uncertainty.
 
     python benchmarks/probes.py [--quick] [--rounds 3] [--out FILE.json]
 
@@ -25,7 +25,7 @@ from probe.features.extract import BackbonePool, pooled_features
 from probe.images.open import open_images
 from probe.probing.fit import evaluate
 from probe.probing.protocol import FAIR, PROTOCOLS, ProbeResult
-from probe.probing.uncertainty import bootstrap
+from probe.probing.uncertainty import spread
 
 SIZES = ((2000, 1280, 2.0), (20_000, 2048, 60.0))  # rows of both classes, width, target in seconds
 GAPS = {"near chance": 0.3, "apart": 3.0, "far apart": 10.0}
@@ -36,20 +36,17 @@ Classes = tuple[np.ndarray, np.ndarray]
 def score(classes: Classes) -> ProbeResult:
     """Do for one backbone what a ranking does once it has features."""
     result = evaluate(*classes, protocol=FAIR, seed=0)
-    is_real = np.repeat([True, False], [result.n_real, result.n_fake])
-    bootstrap(result.image_scores[None], is_real, seed=0, weights=result.image_counts)
+    spread([result], "score", 0).interval(0)
     return result
 
 
 def parts(classes: Classes) -> dict[str, Callable[[], object]]:
-    """Return what is timed: all of it, the reference's protocol, and the bootstrap alone."""
+    """Return what is timed: all of it, the reference's protocol, and a comparison of two."""
     result = score(classes)
-    is_real = np.repeat([True, False], [result.n_real, result.n_fake])
-    scores, counts = result.image_scores[None], result.image_counts
     return {
         "whole": lambda: score(classes),
         "paper": lambda: evaluate(*classes, protocol=PROTOCOLS["paper"], seed=0),
-        "bootstrap": lambda: bootstrap(scores, is_real, seed=0, weights=counts),
+        "comparison": lambda: spread([result, result], "score", 0).better([0, 1]),
     }
 
 
@@ -108,7 +105,7 @@ def main() -> None:
             record.check(title, middle["whole"], at_most=target, unit=" s")
     record.table(
         "Seconds, rows of both classes together x features",
-        ["case", "score", "fits, search and bootstrap", "reference's protocol", "bootstrap alone"],
+        ["case", "score", "fits, search and interval", "reference's protocol", "a comparison"],
         rows,
     )
     record.finish(args.out, quick=args.quick)

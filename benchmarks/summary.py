@@ -1,8 +1,8 @@
-"""Render results/*.json into the figures of README.md, so that no number is typed by hand.
+"""Render results/*.json into README.md and docs/leaderboard.md, so that no number is typed by hand.
 
     python benchmarks/summary.py [--check]
 
-`--check` changes nothing and exits with 1 where the README is behind the results.
+`--check` changes nothing and exits with 1 where a page is behind the results.
 """
 
 import argparse
@@ -15,7 +15,9 @@ from typing import Any
 from common import RESULTS, describe, show
 
 README = Path(__file__).resolve().parent / "README.md"
+LEADERBOARD = README.parent.parent / "docs" / "leaderboard.md"
 BEGIN, END = "<!-- figures: begin -->", "<!-- figures: end -->"
+COVERED, COVERED_END = "<!-- coverage: begin -->", "<!-- coverage: end -->"
 
 
 def markdown_table(columns: list[str], rows: list[list[Any]]) -> Iterator[str]:
@@ -56,16 +58,36 @@ def figures() -> str:
     return "\n".join([BEGIN, "", *(lines or ["No results yet.", ""]), END])
 
 
+def coverage() -> str:
+    """Return the table of docs/leaderboard.md between its markers."""
+    record = json.loads((RESULTS / "coverage.json").read_text("utf-8"))
+    (table,) = record["tables"]
+    lines = [*markdown_table(table["columns"], table["rows"]), "", f"{describe(record)}."]
+    return "\n".join([COVERED, "", *lines, "", COVERED_END])
+
+
+def replaced(text: str, begin: str, end: str, section: str) -> str:
+    """Return a page with a new section, markers included."""
+    before, rest = text.split(begin)
+    return before + section + rest.split(end)[1]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.strip().splitlines()[0])
     parser.add_argument("--check", action="store_true", help="only say whether it is up to date")
     args = parser.parse_args()
-    text = README.read_text("utf-8")
-    before, rest = text.split(BEGIN)
-    rendered = before + figures() + rest.split(END)[1]
-    if args.check:
-        sys.exit(f"{README.name} is behind the results." if rendered != text else 0)
-    README.write_text(rendered, "utf-8")
+    pages = {
+        README: (BEGIN, END, figures()),
+        LEADERBOARD: (COVERED, COVERED_END, coverage()),
+    }
+    for page, parts in pages.items():
+        text = page.read_text("utf-8")
+        rendered = replaced(text, *parts)
+        if rendered == text:
+            continue
+        if args.check:
+            sys.exit(f"{page.name} is behind the results.")
+        page.write_text(rendered, "utf-8")
 
 
 if __name__ == "__main__":

@@ -18,8 +18,7 @@ from probe.errors import CheckpointError, UsageError
 from probe.generators.files.unpickle import read_pickle
 from probe.generators.seeds import parse_seeds
 from probe.images.resize import to_square
-from probe.probing.standing import share_ranks
-from probe.probing.uncertainty import Bootstrap, bootstrap
+from probe.probing.uncertainty import Spread, ranks
 from probe.streams import numpy_stream, stream_seed, torch_stream
 
 tried = settings(max_examples=60, derandomize=True, deadline=None, database=None)
@@ -64,38 +63,36 @@ def test_any_bytes_are_read_or_refused(data):
         assert data.endswith(b".")  # a pickle's last opcode
 
 
-SCORES = st.lists(
-    st.lists(st.floats(-3, 0), min_size=3, max_size=3), min_size=2, max_size=12
-)  # resamples of three backbones
+@tried
+@given(st.integers(2, 6), st.data())
+def test_ranks_follow_the_order_and_whoever_may_be_best_is_first(count, data):
+    flags = st.lists(st.booleans(), min_size=count, max_size=count)
+    told = np.array([data.draw(flags) for _ in range(count)])
+    better = np.triu(told, 1)  # best first: nobody is better than one above
+    found = ranks(better)
+    assert found[0] == 1 and found == sorted(found)
+    for i in range(count):
+        assert found[i] <= 1 + better[:, i].sum()
+        if not better[:, i].any():
+            assert found[i] == 1
 
 
 @tried
-@given(SCORES)
-def test_ranks_begin_at_one_and_leaders_are_told_apart(scores):
-    spread = Bootstrap(np.array(scores))
-    order = sorted(range(3), key=lambda i: -float(spread.scores[:, i].mean()))
-    ranks = share_ranks(spread, order)
-    assert ranks[0] == 1
-    # As in sports: a rank is one more than how many stand before it.
-    assert all(rank == 1 + sum(other < rank for other in ranks) for rank in ranks)
-    for i, rank in zip(order, ranks, strict=True):
-        leader = order[ranks.index(rank)]
-        assert i == leader or spread.gap(i, leader)[1] >= 0
-        assert rank == 1 or spread.gap(i, order[0])[1] < 0
-
-
-@tried
-@given(st.integers(0, 2**31 - 1), st.integers(2, 30), st.integers(2, 30), st.data())
-def test_a_bootstrap_keeps_bounds_and_does_not_ask_for_the_order_of_backbones(seed, n, m, data):
-    rows = st.lists(st.floats(-5, 0), min_size=n + m, max_size=n + m)
-    scores = np.array(data.draw(st.lists(rows, min_size=2, max_size=3)))
-    is_real = np.arange(n + m) < n
-    spread = bootstrap(scores, is_real, seed=seed, resamples=20)
-    assert (spread.scores >= scores.min(axis=1) - 1e-9).all()
-    assert (spread.scores <= scores.max(axis=1) + 1e-9).all()
-    turned = bootstrap(scores[::-1], is_real, seed=seed, resamples=20)
-    np.testing.assert_allclose(turned.scores, spread.scores[:, ::-1], atol=1e-12)
-    assert spread.best(np.ones(len(scores), bool)).sum() == pytest.approx(1)
+@given(st.integers(0, 2**31 - 1), st.integers(2, 5), st.integers(5, 40))
+def test_comparisons_do_not_ask_for_the_order_of_backbones(seed, count, units):
+    rng = np.random.default_rng(seed)
+    effects, values = rng.normal(0, 0.02, (units, count)), -rng.random(count)
+    whole = Spread(values, effects, np.zeros((0, count)), seed)
+    turned = Spread(values[::-1], effects[:, ::-1], np.zeros((0, count)), seed)
+    for i in range(count):
+        low, high = whole.interval(i)
+        assert low <= values[i] <= high <= 0
+        np.testing.assert_allclose(turned.interval(count - 1 - i), (low, high), rtol=1e-9)
+        low, high = whole.gap(i, 0)
+        np.testing.assert_allclose([-bound for bound in whole.gap(0, i)], (high, low), atol=1e-12)
+    better = whole.better(range(count))
+    assert not (better & better.T).any()
+    assert whole.best(np.ones(count, bool)).sum() == pytest.approx(1)
 
 
 NAMES = st.lists(st.text(max_size=8) | st.integers(), max_size=3)

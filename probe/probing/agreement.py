@@ -4,14 +4,16 @@ Works on the held-out log-odds of a ranking alone, so it costs no further pass a
 thousands of features.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from statistics import NormalDist
 
 import numpy as np
 from scipy.stats import rankdata
 
 from probe.probing.protocol import CHANCE, ProbeResult
-from probe.probing.units import images_of, strata
+from probe.probing.units import error_of_mean, images_of, strata
 from probe.streams import numpy_stream
 
 CLIP = 12.0  # nats of log-odds: beyond this an image is as clear as any
@@ -59,24 +61,46 @@ def greedy_picks(results: Mapping[str, ProbeResult], names: Sequence[str], k: in
 
     Those picked so far are joined by a logistic regression on their held-out log-odds, scored on
     the half that it was not fitted on. That is stacking (Wolpert 1992): cheaper than a joint probe
-    on all their features, which `--strategy greedy` fits, and not always of one mind with it.
+    on all their features, which `--strategy greedy` fits, and not always of one mind with it. The
+    list ends where the best gain may be luck, counting how many were tried.
 
     Args:
         results: name → result of the same images.
         names: those that may be picked.
         k: how many, at most.
     """
-    chosen: list[Pick] = []
     left = [name for name in names if name in results]
-    before = CHANCE
+    if not left:
+        return []
+    table, y, groups = _logits({name: results[name] for name in left})
+    logits = dict(zip(left, table, strict=True))
+    chosen: list[Pick] = []
+    before = np.full(len(y), CHANCE)
     while left and len(chosen) < k:
-        taken = [pick.name for pick in chosen]
-        scores = {n: _stacked({m: results[m] for m in (*taken, n)}) for n in left}
-        best = max(left, key=lambda n: scores[n])
-        chosen.append(Pick(best, scores[best], scores[best] - before))
-        before = scores[best]
+        taken = [logits[pick.name] for pick in chosen]
+        found = {n: _stacked(np.stack([*taken, logits[n]]), y, groups) for n in left}
+        best = max(left, key=lambda n: found[n].mean())
+        gain = found[best] - before
+        if not _beyond_luck(gain, y, groups, len(left)):
+            break
+        chosen.append(Pick(best, float(found[best].mean()), float(gain.mean())))
+        before = found[best]
         left.remove(best)
     return chosen
+
+
+def _beyond_luck(gain: np.ndarray, y: np.ndarray, groups: np.ndarray, tried: int) -> bool:
+    """Return whether a mean gain is above 0, at a false alarm of 2.5 % over all that were tried.
+
+    A stack learns few weights, so that only the images' own variation counts; near 0 it is that
+    of pairs of images, which doubles it.
+    """
+    unit, _ = strata(y, groups)
+    residual = gain.copy()
+    for label in (False, True):
+        residual[y == label] -= gain[y == label].mean()
+    error = math.sqrt(2) * error_of_mean(residual, unit)
+    return float(gain.mean()) > error * NormalDist().inv_cdf(1 - 0.025 / tried)
 
 
 def _logits(
@@ -93,18 +117,17 @@ def _logits(
     return logits[:, known], generated[known], first.groups[known]
 
 
-def _stacked(results: Mapping[str, ProbeResult]) -> float:
-    """Return the mean held-out log-probability of a regression on several log-odds, nats."""
+def _stacked(logits: np.ndarray, y: np.ndarray, groups: np.ndarray) -> np.ndarray:
+    """Return the held-out log-probabilities (n,) of a regression on log-odds (B, n), nats."""
     from sklearn.linear_model import LogisticRegression
 
-    logits, y, groups = _logits(results)
     x = logits.T.clip(-CLIP, CLIP)
     rng = numpy_stream(0, "stacking")
     unit, parts = strata(y, groups)
     order = np.concatenate([rng.permutation(part) for part in parts])
     halves = [images_of(units, unit) for units in (order[0::2], order[1::2])]
-    losses = []
+    found = np.empty(len(y))
     for fit, held in (halves, halves[::-1]):
         model = LogisticRegression(class_weight="balanced").fit(x[fit], y[fit])
-        losses.append(model.predict_log_proba(x[held])[np.arange(len(held)), y[held].astype(int)])
-    return float(np.concatenate(losses).mean())
+        found[held] = model.predict_log_proba(x[held])[np.arange(len(held)), y[held].astype(int)]
+    return found

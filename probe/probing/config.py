@@ -25,7 +25,7 @@ class RankOptions:
         Range(1, 1000),
         flags="--k -k",
     )
-    seed: int = option(0, "Seed of the subset, latents, splits and intervals.", SEEDS)
+    seed: int = option(0, "Seed of the subset, latents and splits.", SEEDS)
     resolution: int | None = option(
         None, "Side in pixels to resize both sets to; by default that of the fakes.", SIDE
     )

@@ -1,4 +1,4 @@
-"""A backbone's features become its score: splits prepared, C chosen, probes fitted, judged.
+"""A backbone's features become its score: splits prepared, C weighed, probes fitted, judged.
 
 Kept apart from `protocol` because scikit-learn takes 0.8 s to import, and a ranking whose results
 are remembered fits nothing.
@@ -6,22 +6,23 @@ are remembered fits nothing.
 
 import os
 import warnings
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 
 import numpy as np
 import scipy.linalg
 import sklearn
-from scipy.special import log_expit
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics import roc_auc_score
 from threadpoolctl import threadpool_limits
 
 from probe.errors import ImagesError, ProbeError
-from probe.probing.c_search import PIECE_BYTES, choose_c
+from probe.probing.c_search import PIECE_BYTES, WeighedC, weigh_c
 from probe.probing.config import LEAST_IMAGES
+from probe.probing.influence import DIRECTIONS, Fitted, Held, influences, log_likelihood
 from probe.probing.probes import PROBES
 from probe.probing.protocol import ProbeResult, Protocol, splits
+from probe.probing.units import strata
 from probe.streams import numpy_stream
 
 MOST_WORKERS = 3  # each holds a standardised training half, in double and in single precision
@@ -56,21 +57,27 @@ def evaluate(
     y = np.repeat([0, 1], [len(real), len(fake)])
     groups = np.arange(len(y)) if groups is None else groups
     pairs = splits(len(real), len(fake), protocol, seed, groups)
+    unit, _ = strata(y, groups)
+    signs = numpy_stream(seed, "pairs").choice([-1.0, 1.0], (unit.max() + 1, DIRECTIONS))[unit]
 
-    def score(number: int) -> tuple[float, np.ndarray, np.ndarray]:
-        """Return C, the held-out log-odds and the weights of one split."""
+    def score(number: int) -> _Split:
         train, test = pairs[number]
         # What is standardised is so in double precision: gathered in it, it is held once.
         dtype = np.float64 if protocol.standardise else np.float32
-        fit_x, raw = _prepare(_rows(real, fake, train, dtype), protocol)
-        c = protocol.c_values[0]
-        if len(protocol.c_values) > 1:
-            rng = numpy_stream(seed, "folds", number)
-            c = choose_c(fit_x, y[train], groups[train], protocol, rng)
-        with sklearn.config_context(assume_finite=True):  # contexts do not reach into threads
-            probe = PROBES[protocol.probe](c).fit(fit_x, y[train])
-        weights = raw(probe.coef_[0].astype(np.float64), probe.intercept_.astype(np.float64))
-        return c, _decide(real, fake, test, weights), weights
+        fit_x, space = _prepare(_rows(real, fake, train, dtype), protocol)
+        rng = numpy_stream(seed, "folds", number)
+        c = weigh_c(fit_x, y[train], groups[train], protocol, rng)
+        fitted = Fitted(fit_x, y[train], c, _fit(fit_x, y[train], c, protocol))
+        held = _held(real, fake, test, space)
+        logits = held.apply(fitted.members.T)
+        return _Split(
+            c=c.mean,
+            logits=logits @ c.shares,
+            weights=space.raw(fitted.weights[:, None])[:, 0],
+            influences=influences(
+                fitted, held, logits, (signs[train], signs[test]), protocol.judges
+            ),
+        )
 
     large = real.nbytes + fake.nbytes >= THREADS_FROM_BYTES
     workers = min(MOST_WORKERS, os.cpu_count() or 1) if large else 1
@@ -83,18 +90,51 @@ def evaluate(
         ThreadPoolExecutor(workers) as pool,
     ):
         warnings.simplefilter("always")
-        c_values, held_out, weights = zip(*pool.map(score, range(len(pairs))), strict=True)
+        done = list(pool.map(score, range(len(pairs))))
+    unconverged = sum(issubclass(w.category, ConvergenceWarning) for w in caught)
+    return _together(pairs, done, y, groups, unconverged)
+
+
+@dataclass(frozen=True)
+class _Split:
+    """What one split gives.
+
+    Attributes:
+        c: the mean of the values of C.
+        logits: float64 (h,): log-odds of the held-out half.
+        weights: float64 (d + 1,), on features as they come.
+        influences: see `influences`.
+    """
+
+    c: float
+    logits: np.ndarray
+    weights: np.ndarray
+    influences: dict[str, tuple[np.ndarray, np.ndarray]]
+
+
+def _together(
+    pairs: list[tuple[np.ndarray, np.ndarray]],
+    done: list[_Split],
+    y: np.ndarray,
+    groups: np.ndarray,
+    unconverged: int,
+) -> ProbeResult:
+    """Return what all splits say together."""
     logits = np.full((len(pairs), len(y)), np.nan)
     accuracies, aurocs = [], []
-    for i, ((_, test), found) in enumerate(zip(pairs, held_out, strict=True)):
-        logits[i, test] = found
-        accuracies.append(float(((found > 0) == y[test]).mean()))
-        aurocs.append(float(roc_auc_score(y[test], found)))
-    scores = _log_likelihood(logits, y)
+    total = {judge: np.zeros((len(y), 1 + DIRECTIONS)) for judge in done[0].influences}
+    for i, ((train, test), split) in enumerate(zip(pairs, done, strict=True)):
+        logits[i, test] = split.logits
+        accuracies.append(float(((split.logits > 0) == y[test]).mean()))
+        aurocs.append(float(roc_auc_score(y[test], split.logits)))
+        for judge, (of_train, of_test) in split.influences.items():
+            total[judge][train] += len(test) * of_train
+            total[judge][test] += len(test) * of_test
+    scores = log_likelihood(logits, np.where(y == 1, 1, -1))[0]
     counts = np.isfinite(scores).sum(axis=0)
     known = np.where(counts > 0, counts, np.nan)
     hits = np.where(np.isfinite(logits), (logits > 0) == y, np.nan)
-    mean_weights = np.mean(weights, axis=0)
+    mean_weights = np.mean([split.weights for split in done], axis=0)
     return ProbeResult(
         score=float(np.nansum(scores) / counts.sum()),
         accuracy=float(np.mean(accuracies)),
@@ -103,14 +143,26 @@ def evaluate(
         image_logits=np.nansum(logits, axis=0) / known,
         image_hits=np.nansum(hits, axis=0) / known,
         image_counts=counts,
+        influences={j: (v / counts.sum()).astype(np.float32) for j, v in total.items()},
         groups=groups,
-        c_values=c_values,
+        c_values=tuple(split.c for split in done),
         weights=mean_weights[:-1],
         intercept=float(mean_weights[-1]),
-        unconverged=sum(issubclass(w.category, ConvergenceWarning) for w in caught),
-        n_real=len(real),
-        n_fake=len(fake),
+        unconverged=unconverged,
+        n_real=int((y == 0).sum()),
+        n_fake=int((y == 1).sum()),
     )
+
+
+def _fit(x: np.ndarray, y: np.ndarray, c: WeighedC, protocol: Protocol) -> np.ndarray:
+    """Return the weights of one probe per C, float64 (m, k + 1), the intercept last."""
+    probe = PROBES[protocol.probe](float(c.values[0])).set_params(warm_start=True)
+    members = []
+    with sklearn.config_context(assume_finite=True):  # contexts do not reach into threads
+        for value in c.values:
+            probe.set_params(C=float(value)).fit(x, y)
+            members.append(np.append(probe.coef_[0], probe.intercept_))
+    return np.array(members, dtype=np.float64)
 
 
 def _check(real: np.ndarray, fake: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -147,40 +199,58 @@ def _rows(
     return x
 
 
-def _log_likelihood(logits: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Return log p(correct class), nats, of log-odds for class 1; stable at any margin."""
-    return log_expit(np.where(y == 1, logits, -logits))
-
-
-def _decide(
-    real: np.ndarray, fake: np.ndarray, indices: np.ndarray, weights: np.ndarray
-) -> np.ndarray:
-    """Return log-odds, float64, of some rows by weights (d + 1,), the last the intercept.
+def _held(real: np.ndarray, fake: np.ndarray, indices: np.ndarray, space: "_Space") -> Held:
+    """Return some rows as the held-out half.
 
     In pieces: in double precision the rows would be the largest table of a fit.
     """
     step = max(1, PIECE_BYTES // (8 * real.shape[1]))
-    parts = [indices[start : start + step] for start in range(0, len(indices), step)]
-    return np.concatenate([_rows(real, fake, p) @ weights[:-1] for p in parts]) + weights[-1]
+    parts = [slice(start, start + step) for start in range(0, len(indices), step)]
+
+    def apply(weights: np.ndarray) -> np.ndarray:
+        weights = space.raw(weights)
+        products = [_rows(real, fake, indices[part]) @ weights[:-1] for part in parts]
+        return np.concatenate(products) + weights[-1]
+
+    def gather(values: np.ndarray) -> np.ndarray:
+        sums = sum(_rows(real, fake, indices[part]).T @ values[part] for part in parts)
+        return space.fitted(np.vstack([sums, values.sum(axis=0)]))
+
+    return Held((indices >= len(real)).astype(int), apply, gather)
 
 
-def _prepare(
-    train: np.ndarray, protocol: Protocol
-) -> tuple[np.ndarray, Callable[[np.ndarray, np.ndarray], np.ndarray]]:
-    """Return a training half as the probe sees it: standardised in place, or untouched.
+@dataclass(frozen=True)
+class _Space:
+    """Where a probe is fitted: features less a mean, times a scale, in the coordinates of a basis.
 
-    And a function that takes a probe's weights and intercept back to features as they come.
+    Attributes:
+        mean, scale: float64 (d,).
+        basis: float64 (d, k), or None if the coordinates are the features'.
     """
+
+    mean: np.ndarray
+    scale: np.ndarray
+    basis: np.ndarray | None = None
+
+    def raw(self, weights: np.ndarray) -> np.ndarray:
+        """Take weights (k + 1, c), the intercept last, to features as they come, (d + 1, c)."""
+        inner = weights[:-1] if self.basis is None else self.basis @ weights[:-1]
+        inner = self.scale[:, None] * inner
+        return np.vstack([inner, weights[-1:] - self.mean @ inner])
+
+    def fitted(self, sums: np.ndarray) -> np.ndarray:
+        """Take sums over features as they come (d + 1, c) to fitted ones: transposed `raw`."""
+        inner = self.scale[:, None] * (sums[:-1] - self.mean[:, None] * sums[-1])
+        return np.vstack([inner if self.basis is None else self.basis.T @ inner, sums[-1:]])
+
+
+def _prepare(train: np.ndarray, protocol: Protocol) -> tuple[np.ndarray, _Space]:
+    """Return a training half as the probe sees it: standardised in place, or untouched."""
     if not protocol.standardise:
-        return train, lambda weights, intercept: np.append(weights, intercept)
+        return train, _Space(np.zeros(train.shape[1]), np.ones(train.shape[1]))
     mean, scale = standardise(train)
     train, basis = reduce(train)
-
-    def raw(weights: np.ndarray, intercept: np.ndarray) -> np.ndarray:
-        weights = scale * (weights if basis is None else basis @ weights)
-        return np.append(weights, intercept - weights @ mean)
-
-    return train, raw
+    return train, _Space(mean, scale, basis)
 
 
 def standardise(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

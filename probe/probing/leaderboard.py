@@ -30,13 +30,16 @@ class Row:
         status: "ok", "unavailable" (weights or code are not here) or "failed" (broke).
         reason: why it is not "ok".
         remedy: the command that helps.
-        rank: 1 for the first; only pretrained backbones have one.
+        rank: one more than the number of backbones that are better beyond luck, all pairs counted;
+            never above that of a lower row. Only pretrained backbones have one.
         tied: whether others share the rank.
         score: mean held-out log-probability of the correct class, nats.
-        score_low, score_high: its 95 % interval.
+        score_low, score_high: the 95 % interval of the score that probes fitted to as many images
+            of these sources are expected to have.
         gap: score minus the first's, under `paper` accuracy minus the first's; gap_low, gap_high:
             its 95 % interval.
-        p_best: share of bootstrap resamples in which it is the best, by score or accuracy likewise.
+        p_best: share of draws from the values' joint distribution in which it is the best, by score
+            or accuracy likewise.
         accuracy, auroc: held-out.
         dim: width of the pooled feature.
         params: number of parameters.
@@ -44,7 +47,7 @@ class Row:
         images_per_second: measured while its features were extracted.
         precision: what it ran in.
         task, data, license: of the pretrained weights.
-        picked: whether K-fixed would take it; nobody is where the first is not above chance.
+        picked: whether K-fixed would take it; only those above chance, nobody if the first is not.
         above_chance: whether it tells the two sets apart beyond luck, counting how many backbones
             were tried. By score under `fair`, by accuracy under `paper`.
     """
@@ -76,6 +79,13 @@ class Row:
     picked: bool = False
     above_chance: bool | None = None
 
+    @property
+    def told_apart(self) -> bool:
+        """Whether it tells the two sets apart beyond luck."""
+        if self.above_chance is None:  # a record made by hand
+            return self.score_low is not None and self.score_low > CHANCE
+        return self.above_chance
+
 
 @dataclass(frozen=True, kw_only=True)
 class Leaderboard:
@@ -83,7 +93,7 @@ class Leaderboard:
 
     Attributes:
         protocol: "fair" or "paper".
-        seed: of subset, splits and bootstrap.
+        seed: of subset, splits and draws.
         n_real, n_fake: how many images were scored.
         resolution: side in pixels at which reals and fakes met.
         rows: best first, by score, or by accuracy under `paper`; then those without a score.
@@ -130,12 +140,7 @@ class Leaderboard:
     def winner(self) -> Row | None:
         """The first, or None when not even it tells the two sets apart."""
         first = next(iter(self.ranked), None)
-        if first is None:
-            return None
-        above = first.above_chance
-        if above is None:  # a record made by hand
-            above = first.score_low is not None and first.score_low > CHANCE
-        return first if above else None
+        return first if first is not None and first.told_apart else None
 
     @property
     def exit_code(self) -> int:

@@ -1,6 +1,6 @@
 """How one backbone is scored: the protocols, the splits they ask for, the result.
 
-`FAIR` is the design's protocol (design 1.2): standardised features, C chosen on the
+`FAIR` is the design's protocol (design 1.2): standardised features, C weighed on the
 training half alone, both halves held out in turn. `PAPER` is the procedure of "Ensembling
 Off-the-shelf Models for GAN Training" as its code runs it (method 2.2). `evaluate` follows them.
 """
@@ -26,8 +26,9 @@ class Protocol:
         name: "fair" or "paper".
         probe: a name of `PROBES`.
         standardise: whether to use zero mean and unit deviation of the training half.
-        c_values: values of C, ascending; several are chosen among by the cross-validated log loss
-            of a logistic regression on the training half alone, one is used as it is.
+        c_values: values of C, ascending; the probes of several are averaged, weighed by the
+            cross-validated log loss of a logistic regression on the training half alone; one is
+            used as it is.
         repeats: number of random half/half splits.
         folds: of the inner cross-validation.
         swap: whether each half is held out in turn, so that every image is.
@@ -44,6 +45,11 @@ class Protocol:
     swap: bool = True
     criterion: Literal["score", "accuracy"] = "score"
 
+    @property
+    def judges(self) -> tuple[str, ...]:
+        """What has a variance: the score, and what orders the backbones."""
+        return tuple(dict.fromkeys(("score", self.criterion)))
+
 
 # From so strong that nothing is learnt (identical sets must sit at chance, not below) to so weak
 # that separable sets are fitted.
@@ -51,7 +57,7 @@ FAIR = Protocol(
     name="fair",
     probe="logistic",
     standardise=True,
-    c_values=tuple(10 ** (e / 2) for e in range(-12, 5)),
+    c_values=tuple(10.0**e for e in range(-6, 3)),
 )
 # Method 2.2 d-e. docs/leaderboard.md lists what differs from the reference.
 PAPER = Protocol(
@@ -83,8 +89,11 @@ class ProbeResult:
         image_hits: float64 (n_real + n_fake,): share of those splits in which the image was on the
             right side of probability 1/2; NaN likewise.
         image_counts: int64 (n_real + n_fake,): by how many splits the image was held out.
+        influences: "score" and what else the protocol judges by → float32 (n_real + n_fake,
+            1 + directions): what leaving each image out does to it, and the part that acts in
+            pairs of images, in random directions; see `probe.probing.influence`.
         groups: int64 (n_real + n_fake,): the same number for copies of one image.
-        c_values: the C of every fit, in the order of `splits`.
+        c_values: the mean C of every split, in the order of `splits`.
         weights: float64 (d,) of the mean of all splits' probes, on features as they come: its
             log-odds are `features @ weights + intercept`.
         intercept: of the same.
@@ -100,6 +109,7 @@ class ProbeResult:
     image_logits: np.ndarray
     image_hits: np.ndarray
     image_counts: np.ndarray
+    influences: Mapping[str, np.ndarray]
     groups: np.ndarray
     c_values: tuple[float, ...]
     weights: np.ndarray
@@ -115,6 +125,7 @@ class ProbeResult:
             "image_logits": self.image_logits,
             "image_hits": self.image_hits,
             "image_counts": self.image_counts,
+            **{f"influences.{judge}": table for judge, table in self.influences.items()},
             "groups": self.groups,
             "c_values": np.array(self.c_values, dtype=np.float64),
             "weights": np.append(self.weights, self.intercept),
@@ -136,6 +147,11 @@ class ProbeResult:
             image_logits=arrays["image_logits"],
             image_hits=arrays["image_hits"],
             image_counts=arrays["image_counts"],
+            influences={
+                name.removeprefix("influences."): table
+                for name, table in arrays.items()
+                if name.startswith("influences.")
+            },
             groups=arrays["groups"],
             c_values=tuple(arrays["c_values"].tolist()),
             weights=arrays["weights"][:-1],

@@ -41,7 +41,7 @@ from probe.probing.units import images_of, strata
 from probe.streams import numpy_stream
 
 AUDIT_IMAGES = 2000
-SOLVER = 5  # raised whenever the probe's grid, tolerance, search or result changes
+SOLVER = 6  # raised whenever the probe's grid, tolerance, search or result changes
 
 
 @dataclass(frozen=True)

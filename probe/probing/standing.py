@@ -1,9 +1,7 @@
 """Results become a leaderboard: ranks with their ties, who is picked, and what it means."""
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from statistics import NormalDist
 from typing import Any
 
 import numpy as np
@@ -13,9 +11,8 @@ from probe.errors import ProbeError
 from probe.probing.config import RankOptions
 from probe.probing.leaderboard import Leaderboard, Row
 from probe.probing.protocol import CHANCE, PROTOCOLS, ProbeResult
-from probe.probing.strategies import choosable
-from probe.probing.uncertainty import Bootstrap, bootstrap
-from probe.probing.units import error_of_mean, strata
+from probe.probing.strategies import worthy
+from probe.probing.uncertainty import Spread, ranks, spread
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,7 +53,7 @@ def build_leaderboard(
         null: whose features, and the result of reals against other reals.
         setting: see `Setting`.
         protocol: name of the protocol.
-        options: give the bootstrap's seed, and k.
+        options: give the seed of the draws, and k.
 
     Raises:
         ProbeError: there is no result.
@@ -65,7 +62,7 @@ def build_leaderboard(
     if not results:
         raise ProbeError("No backbone has a score, so there is nothing to rank.")
     scored = [s for s in specs if s.name in results]
-    rows, spread = build_rows(scored, results, facts=setting.facts, protocol=protocol, seed=seed)
+    rows, judged = build_rows(scored, results, facts=setting.facts, protocol=protocol, seed=seed)
     board = Leaderboard(
         protocol=protocol,
         seed=seed,
@@ -78,9 +75,9 @@ def build_leaderboard(
         config=setting.config,
     )
     # The command line's k may ask for more than there are; training insists (`strategies.require`).
-    picks = choosable(board)[: options.k] if board.winner else ()
+    picks = worthy(board)[: options.k]
     rows = [replace(row, picked=row.name in picks) for row in rows]
-    notes = [*notes, *_reading(board, spread, results)]
+    notes = [*notes, *_reading(board, judged, results)]
     if null is not None:
         rows.append(_null_row(*null, protocol, seed))
         notes += _null_reading(rows[-1])
@@ -116,16 +113,6 @@ def _described(spec: BackboneSpec) -> dict[str, Any]:
     return {"task": spec.task, "data": spec.data, "license": spec.license}
 
 
-def _resample(results: Sequence[ProbeResult], criterion: str, seed: int) -> Bootstrap:
-    """Resample the images of several backbones, as to their score or accuracy."""
-    first = results[0]
-    values = [r.image_scores if criterion == "score" else r.image_hits for r in results]
-    is_real = np.arange(first.n_real + first.n_fake) < first.n_real
-    return bootstrap(
-        np.stack(values), is_real, weights=first.image_counts, groups=first.groups, seed=seed
-    )
-
-
 def build_rows(
     specs: Sequence[BackboneSpec],
     results: Mapping[str, ProbeResult],
@@ -133,21 +120,21 @@ def build_rows(
     facts: Mapping[str, Mapping[str, Any]],
     protocol: str,
     seed: int,
-) -> tuple[list[Row], Bootstrap]:
+) -> tuple[list[Row], Spread]:
     """Return the rows of all backbones with a score, ranked, best first.
 
     Gaps, shared ranks and the chance of being best are about what the protocol orders by. Gaps are
-    to the first pretrained backbone, or to the first control where there is no other.
+    to the first pretrained backbone, or to the first control if there is no other.
 
     Args:
         specs: the entries that have a result; at least one.
         results: name → probe result, all of the same images and splits.
         facts: name → dim, params, flops, images_per_second, precision.
         protocol: a name of `PROTOCOLS`.
-        seed: of the bootstrap.
+        seed: of the draws.
 
     Returns:
-        The rows, and the bootstrap of what they are ordered by with one column per row.
+        The rows, and how what they are ordered by varies, in the rows' order.
     """
     rows = [
         Row(
@@ -163,15 +150,14 @@ def build_rows(
     ]
     rows.sort(key=lambda row: _order(row, protocol))
     ordered = [results[row.name] for row in rows]
-    scores = spread = _resample(ordered, "score", seed)
-    if (criterion := PROTOCOLS[protocol].criterion) != "score":
-        spread = _resample(ordered, criterion, seed)
+    criterion = PROTOCOLS[protocol].criterion
+    scores, judged = spread(ordered, "score", seed), spread(ordered, criterion, seed)
     pretrained = [i for i, row in enumerate(rows) if row.role != "control"]
     first = pretrained[0] if pretrained else 0
     contenders = np.isin(np.arange(len(rows)), pretrained)
-    best = spread.best(contenders) if pretrained else np.zeros(len(rows))
+    best = judged.best(contenders) if pretrained else np.zeros(len(rows))
     for i, row in enumerate(rows):
-        (low, high), (gap_low, gap_high) = scores.interval(i), spread.gap(i, first)
+        (low, high), (gap_low, gap_high) = scores.interval(i), judged.gap(i, first)
         rows[i] = replace(
             row,
             score_low=low,
@@ -180,79 +166,31 @@ def build_rows(
             gap_low=gap_low,
             gap_high=gap_high,
             p_best=float(best[i]) if contenders[i] else None,
-            above_chance=_above_chance(results[row.name], protocol, max(1, len(pretrained))),
+            above_chance=judged.above(i, _chance(protocol), max(1, len(pretrained))),
         )
+    shared = ranks(judged.better(pretrained))
     if pretrained and not rows[first].above_chance:
-        ranks = [1] * len(pretrained)  # nothing was told apart, so nobody did it better
-    else:
-        ranks = share_ranks(spread, pretrained)
-    for i, rank in zip(pretrained, ranks, strict=True):
-        rows[i] = replace(rows[i], rank=rank, tied=ranks.count(rank) > 1)
-    return rows, spread
+        shared = [1] * len(pretrained)  # nothing was told apart, so nobody did it better
+    for i, rank in zip(pretrained, shared, strict=True):
+        rows[i] = replace(rows[i], rank=rank, tied=shared.count(rank) > 1)
+    return rows, judged
 
 
-def share_ranks(spread: Bootstrap, order: Sequence[int]) -> list[int]:
-    """Return ranks as in sports (1, 1, 3); those that cannot be told from a group's leader share.
-
-    The best without a rank leads a group; all whose gap interval to it holds zero belong to it.
-    So rank 1 goes exactly to those whose gap to the first may be nothing. One that is told apart
-    by a narrow interval can stand between two that are not, and then ranks below both.
-
-    Args:
-        spread: the bootstrap.
-        order: its columns that are ranked, best score first.
-    """
-    ranks: dict[int, int] = {}
-    for leader in order:
-        if leader not in ranks:
-            rank = len(ranks) + 1
-            ranks.update(
-                {
-                    i: rank
-                    for i in order
-                    if i not in ranks and (i == leader or spread.gap(i, leader)[1] >= 0)
-                }
-            )
-    return [ranks[i] for i in order]
+def _chance(protocol: str) -> float:
+    """Return what guessing gets of what a protocol orders by."""
+    return CHANCE if PROTOCOLS[protocol].criterion == "score" else 0.5
 
 
-def _above_chance(result: ProbeResult, protocol: str, tried: int) -> bool:
-    """Return whether a probe tells the two sets apart, at a false alarm of 2.5 % in all.
-
-    Stricter than the row's own 95 % interval in two ways. The best of many backbones gets its
-    luck counted (Bonferroni). And near chance, what image i does for image j's score, j does for
-    i's in the swapped half: images count in pairs, which doubles the variance of the mean.
-    On identical sets, five backbones at a time, the plain rule found a "winner" in 6 of 60 trials
-    under `paper` and in 0 of 30 under `fair`, where overfitting pulls below chance; this one in 0
-    of both. Copies of an image count together: they say one thing several times.
-    """
-    known = result.image_counts > 0
-    y = np.arange(len(known)) >= result.n_real
-    if PROTOCOLS[protocol].criterion == "score":
-        evidence = np.where(known, result.image_scores - CHANCE, 0)
-    else:
-        evidence = np.where(known, ((result.image_logits > 0) == y) - 0.5, 0)
-    residual = evidence.copy()
-    for c in (known & ~y, known & y):
-        residual[c] -= evidence[c].mean()
-    unit, _ = strata(y, result.groups)
-    error = math.sqrt(2) * error_of_mean(residual[known], unit[known])
-    mean = float(evidence[known].mean())
-    # The floor is for features that hold nothing at all, where both sides are rounding.
-    return mean > max(1e-9, error * NormalDist().inv_cdf(1 - 0.025 / tried))
-
-
-def _reading(
-    board: Leaderboard, spread: Bootstrap, results: Mapping[str, ProbeResult]
-) -> list[str]:
+def _reading(board: Leaderboard, judged: Spread, results: Mapping[str, ProbeResult]) -> list[str]:
     """Return what the scores mean, in sentences.
 
     Args:
-        board: its rows in the bootstrap's order.
-        spread: the bootstrap.
+        board: its rows in the order of `judged`.
+        judged: see `build_rows`.
         results: name → probe result.
     """
     notes = []
+    better = judged.better(range(len(board.rows)))
     if board.ranked and board.winner is None:
         notes.append(
             f"No winner: the best of {len(board.ranked)} does not tell the two sets apart beyond "
@@ -262,7 +200,7 @@ def _reading(
         notes.append("No rank was given: only randomly initialised networks have a score.")
     for i, control in enumerate(board.rows):
         if control.role == "control" and control.above_chance:
-            notes += _control_reading(board, spread, i)
+            notes += _control_reading(board, better, i)
     unconverged = [name for name, result in results.items() if result.unconverged]
     if unconverged:
         notes.append(
@@ -283,11 +221,11 @@ def _remedy(results: Mapping[str, ProbeResult]) -> str:
     )
 
 
-def _control_reading(board: Leaderboard, spread: Bootstrap, i: int) -> list[str]:
-    """Return a sentence where the control in row i scores above pretrained backbones."""
+def _control_reading(board: Leaderboard, better: np.ndarray, i: int) -> list[str]:
+    """Return a sentence if the control in row i scores above pretrained backbones."""
     below = [j for j, row in enumerate(board.rows) if j > i and row.rank is not None]
-    beaten = [board.rows[j].name for j in below if spread.gap(i, j)[0] > 0]
-    level = [board.rows[j].name for j in below if spread.gap(i, j)[0] <= 0]
+    beaten = [board.rows[j].name for j in below if better[i, j]]
+    level = [board.rows[j].name for j in below if not better[i, j]]
     control = board.rows[i].name
     if beaten:
         tie = f" It ties with {', '.join(level)}." if level else ""
@@ -302,7 +240,8 @@ def _control_reading(board: Leaderboard, spread: Bootstrap, i: int) -> list[str]
 
 def _null_row(features_of: str, result: ProbeResult, protocol: str, seed: int) -> Row:
     """Return the row of reals against other reals; it takes no part in ranks and gaps."""
-    low, high = _resample([result], "score", seed).interval(0)
+    low, high = spread([result], "score", seed).interval(0)
+    judged = spread([result], PROTOCOLS[protocol].criterion, seed)
     return Row(
         name=f"null: reals against reals ({features_of})",
         role="null",
@@ -311,7 +250,7 @@ def _null_row(features_of: str, result: ProbeResult, protocol: str, seed: int) -
         score_high=high,
         accuracy=result.accuracy,
         auroc=result.auroc,
-        above_chance=_above_chance(result, protocol, 1),
+        above_chance=judged.above(0, _chance(protocol), 1),
     )
 
 

@@ -1,8 +1,8 @@
 """Selection strategies: pure functions from leaderboards to the names to add next.
 
 The contract: `(leaderboards so far, k, names in use) -> names to add`; an empty answer means stop.
-Controls, the null row, evaluators and rows without a score are never chosen, and nothing is where
-no backbone tells the two sets apart: such a choice would be a lottery.
+Controls, the null row, evaluators and rows without a score are never chosen, nor is a backbone that
+does not tell the two sets apart beyond luck: such a choice would be a lottery.
 """
 
 from collections.abc import Callable, Collection, Sequence
@@ -38,8 +38,16 @@ def choosable(board: "Leaderboard", used: Collection[str] = ()) -> tuple[str, ..
     return tuple(r.name for r in board.ranked if r.role == "candidate" and r.name not in used)
 
 
+def worthy(board: "Leaderboard", used: Collection[str] = ()) -> tuple[str, ...]:
+    """Return those that are also above chance; nobody if the first of all is not."""
+    told = {r.name for r in board.ranked if r.told_apart}
+    return tuple(name for name in choosable(board, used) if name in told and board.winner)
+
+
 def fixed(boards: "Sequence[Leaderboard]", k: int, used: Collection[str] = ()) -> tuple[str, ...]:
     """Return the k best of the first leaderboard at once, then nothing (K-fixed; method 3.2).
+
+    Fewer if fewer are above chance.
 
     Args:
         boards: leaderboards so far, oldest first; at least one.
@@ -52,7 +60,7 @@ def fixed(boards: "Sequence[Leaderboard]", k: int, used: Collection[str] = ()) -
     if used:
         return ()
     require(boards[0], k)
-    return choosable(boards[0])[:k] if boards[0].winner else ()
+    return worthy(boards[0])[:k]
 
 
 def progressive(
@@ -75,7 +83,7 @@ def progressive(
         return ()
     if not used:
         require(boards[-1], k)
-    return choosable(boards[-1], used)[:1] if boards[-1].winner else ()
+    return worthy(boards[-1], used)[:1]
 
 
 STRATEGIES: dict[str, Strategy] = {

@@ -12,8 +12,7 @@ from probe.probing.config import RankOptions
 from probe.probing.fit import evaluate
 from probe.probing.leaderboard import Leaderboard
 from probe.probing.protocol import CHANCE, FAIR, PAPER, ProbeResult, splits
-from probe.probing.standing import Setting, build_leaderboard, share_ranks
-from probe.probing.uncertainty import Bootstrap
+from probe.probing.standing import Setting, build_leaderboard
 
 N = 150
 
@@ -22,19 +21,28 @@ def entry(name, role="candidate"):
     return SimpleNamespace(name=name, role=role, task="classify", data="photos", license="MIT")
 
 
+def held_out(values):
+    """Return influences of images that probes were asked about and did not learn from."""
+    table = np.zeros((len(values), 2), np.float32)
+    table[:, 0] = (values.mean() - values) / (len(values) - 1)
+    return table
+
+
 def made(scores, n_real=N):
     """A result with given image scores; logits to match."""
     scores = np.asarray(scores, dtype=np.float64)
     sign = np.where(np.arange(len(scores)) < n_real, -1, 1)
     p = np.exp(np.minimum(scores, -1e-9))
+    hits = (scores > CHANCE).astype(float)
     return ProbeResult(
         score=float(scores.mean()),
         accuracy=float((scores > CHANCE).mean()),
         auroc=0.9,
         image_scores=scores,
         image_logits=sign * np.log(p / (1 - p)),
-        image_hits=(scores > CHANCE).astype(float),
+        image_hits=hits,
         image_counts=np.full(len(scores), 3),
+        influences={"score": held_out(scores), "accuracy": held_out(hits)},
         groups=np.arange(len(scores)),
         c_values=(0.1,) * 6,
         weights=np.zeros(2),
@@ -307,23 +315,3 @@ def test_paper_rows_agree_with_their_intervals():
     result = evaluate(real, fake, protocol=PAPER, seed=0)
     row = rank({"a": result}, protocol="paper").rows[0]
     assert row.score_low < row.score < row.score_high
-
-
-@pytest.mark.parametrize("seed", range(30))
-def test_properties_of_ranks(seed):
-    rng = np.random.default_rng(seed)
-    count = int(rng.integers(1, 12))
-    scores = rng.normal(
-        np.sort(rng.normal(0, 1, count))[::-1], rng.uniform(0.01, 1, count), (400, count)
-    )
-    spread = Bootstrap(scores[:, np.argsort(-scores.mean(axis=0))])
-    ranks = share_ranks(spread, range(count))
-    assert ranks[0] == 1
-    # As in sports: a rank is one more than the number of those who have a lower one.
-    assert all(rank == 1 + sum(other < rank for other in ranks) for rank in ranks)
-    for i in range(1, count):
-        low, high = spread.gap(i, 0)
-        if low <= 0 <= high:
-            assert ranks[i] == 1
-        if high < 0:
-            assert ranks[i] > 1

@@ -12,7 +12,7 @@ from threadpoolctl import threadpool_limits
 
 from probe.errors import ProbeError
 from probe.probing import probes
-from probe.probing.c_search import Folds, choose_c
+from probe.probing.c_search import RATE, Folds, weigh_c
 from probe.probing.fit import evaluate, reduce, standardise
 from probe.probing.protocol import CHANCE, FAIR, PAPER, splits
 from probe.streams import numpy_stream
@@ -79,7 +79,7 @@ def test_columns_of_any_scale_count_the_same():
     factors = np.geomspace(1e-12, 1e12, 30).astype(np.float32)
     plain = evaluate(real, fake, protocol=FAIR, seed=0)
     scaled = evaluate(real * factors, fake * factors, protocol=FAIR, seed=0)
-    assert scaled.c_values == plain.c_values
+    assert scaled.c_values == pytest.approx(plain.c_values, rel=1e-3)
     np.testing.assert_allclose(scaled.image_scores, plain.image_scores, atol=1e-3)
 
 
@@ -180,6 +180,7 @@ def test_the_weights_that_are_kept_are_the_probes_own(protocol, d):
     real, fake = real * 3 + 5, fake * 3 + 5
     real[:, 1] = fake[:, 1] = 7  # a constant
     x = np.concatenate([real, fake])
+    protocol = dataclasses.replace(protocol, c_values=protocol.c_values[-4:][:1])
     one = dataclasses.replace(protocol, repeats=1, swap=False)
     found = evaluate(real, fake, protocol=one, seed=0)
     held = found.image_counts > 0
@@ -216,22 +217,27 @@ def test_tolerance_costs_less_than_a_thousandth(shift):
         assert scores[1] == pytest.approx(scores[0], abs=5e-4)
 
 
-def test_strength_matches_an_exhaustive_search():
-    """Ending early, warm starts and loose fits choose what trying everything would."""
+def test_shares_of_c_match_an_exhaustive_search():
+    """Ending early, warm starts and loose fits weigh as trying everything would."""
     x, _, y, _ = halves(200, 60, shift=1.5)
-    chosen = choose_c(x.astype(np.float32), y, np.arange(200), FAIR, np.random.default_rng(0))
+    weighed = weigh_c(x.astype(np.float32), y, np.arange(200), FAIR, np.random.default_rng(0))
     rng, fold = np.random.default_rng(0), np.empty(200, int)
     for label in (0, 1):
         fold[rng.permutation(np.flatnonzero(y == label))] = np.arange(100) % 3
-    losses = {}
-    for strength in FAIR.c_values:
+    totals = []
+    for c in FAIR.c_values:
         held = np.zeros(200)
         for f in range(3):
-            fit = LogisticRegression(C=strength, tol=1e-7, max_iter=5000)
+            fit = LogisticRegression(C=c, tol=1e-7, max_iter=5000)
             held[fold == f] = fit.fit(x[fold != f], y[fold != f]).decision_function(x[fold == f])
-        losses[strength] = -log_expit(np.where(y == 1, held, -held)).mean()
-    assert losses[chosen] == pytest.approx(min(losses.values()), abs=1e-3)
-    assert min(losses) < chosen < max(losses)
+        totals.append(log_expit(np.where(y == 1, held, -held)).sum())
+    expected = np.exp(RATE * (np.array(totals) - max(totals)))
+    expected /= expected.sum()
+    found = [
+        dict(zip(weighed.values, weighed.shares, strict=True)).get(c, 0) for c in FAIR.c_values
+    ]
+    np.testing.assert_allclose(found, expected, atol=0.02)
+    assert FAIR.c_values[0] < weighed.mean < FAIR.c_values[-1]
 
 
 @pytest.mark.parametrize("piece", [1000, 2**22])  # rows in many pieces, and in one per fold
@@ -271,5 +277,5 @@ def test_unconverged_fits_are_counted_and_silent(threads_from, monkeypatch):
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         result = evaluate(*features(40, 30, shift=1.0), protocol=FAIR, seed=0)
-    assert result.unconverged == 6
+    assert result.unconverged >= 6  # of six splits, and of each one's values of C
     assert caught == []

@@ -7,7 +7,7 @@ from probe.probing.leaderboard import Leaderboard, Row
 from probe.probing.strategies import STRATEGIES, fixed, progressive
 
 
-def board(*rows, above=True):
+def board(*rows, above=True, luck=()):
     made = []
     for i, (name, role, status) in enumerate(rows):
         ranked = status == "ok" and role in ("candidate", "evaluator")
@@ -20,7 +20,7 @@ def board(*rows, above=True):
                 remedy="" if status == "ok" else f"probe bank fetch {name}",
                 rank=i + 1 if ranked else None,
                 score=-0.1 * i if status == "ok" else None,
-                above_chance=above if status == "ok" else None,
+                above_chance=(above and name not in luck) if status == "ok" else None,
             )
         )
     return Leaderboard(
@@ -39,6 +39,9 @@ FULL = board(
     ("broken", "candidate", "failed"),
 )
 LATER = board(("c", "candidate", "ok"), ("a", "candidate", "ok"))
+HALF = board(
+    ("a", "candidate", "ok"), ("b", "candidate", "ok"), ("c", "candidate", "ok"), luck=("b",)
+)
 CHANCE = board(("a", "candidate", "ok"), ("b", "candidate", "ok"), above=False)
 
 
@@ -50,6 +53,8 @@ CHANCE = board(("a", "candidate", "ok"), ("b", "candidate", "ok"), above=False)
         (fixed, [FULL], 3, ("a", "b", "c"), ()),
         (fixed, [FULL, LATER], 2, (), ("a", "b")),
         (fixed, [CHANCE], 2, (), ()),
+        (fixed, [HALF], 3, (), ("a", "c")),
+        (progressive, [HALF, HALF], 3, ("a",), ("c",)),
         (progressive, [FULL], 3, (), ("a",)),
         (progressive, [FULL, FULL], 3, ("a",), ("b",)),
         (progressive, [FULL, LATER], 3, ("a",), ("c",)),
