@@ -1,11 +1,11 @@
 """probe: which pretrained vision backbone can tell real images from generated ones?
 
-Data flows one way, and the folders carry the words:
+Data flows one way through the subpackages:
 
     images → generators → bank → features → probing → metrics → training → reports
 
-`api` holds the verbs, `cli` the commands. The public names below are resolved lazily, so that
-importing `probe` costs nothing.
+`api` has one function per command, `cli` the commands. The public names below are imported lazily,
+so that `import probe` is fast.
 """
 
 from importlib import import_module
@@ -62,14 +62,14 @@ _PUBLIC = {
     "train": "probe.api.train",
 }
 
-# Type checkers find the names among the imports above.
+# Type checkers find the names in the imports above.
 __all__ = [*_PUBLIC, "__version__"]  # pyright: ignore[reportUnsupportedDunderAll]
 
 
-if not TYPE_CHECKING:  # which would take every misspelt name for one of these
+if not TYPE_CHECKING:  # type checkers would accept any misspelt name
 
     def __getattr__(name: str) -> Any:
-        """Import a public name from its room on first use."""
+        """Import a public name from its module on first use."""
         if name not in _PUBLIC:
             raise AttributeError(f"module 'probe' has no attribute '{name}'")
         return getattr(import_module(_PUBLIC[name]), name)

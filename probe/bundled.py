@@ -1,4 +1,4 @@
-"""The images, the generator and the names that come inside the package."""
+"""The images, generator and names bundled with the package."""
 
 from pathlib import Path
 

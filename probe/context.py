@@ -1,4 +1,4 @@
-"""The context of a command: what every room is given besides its objects. No torch here."""
+"""The context shared by all parts of a command. Imports no torch."""
 
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -15,17 +15,17 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Context:
-    """Where and how a command computes, and whom it tells.
+    """How a command computes, and whom it notifies.
 
     Attributes:
-        store: where features and results are kept.
-        device: where to compute.
+        store: holds features and results.
+        device: device to compute on.
         precision: "auto", "fp32" or "bf16".
         offline: never download weights.
-        bn_images: unlabelled images from outside both classes, from which networks with random
-            weights take their BatchNorm statistics.
-        processes: those that share the work.
-        on_event: is given every event.
+        bn_images: unlabelled images from neither class; networks with random weights take their
+            BatchNorm statistics from them.
+        processes: the processes that split the work.
+        on_event: called with every event.
     """
 
     store: "FeatureStore"
@@ -37,7 +37,7 @@ class Context:
     on_event: OnEvent = ignore
 
     def tell(self, event: Event) -> None:
-        """Tell the caller."""
+        """Send an event to the caller."""
         self.on_event(event)
 
     def in_precision(self, precision: str) -> "Context":
@@ -45,5 +45,5 @@ class Context:
         return replace(self, precision=precision)
 
     def quiet(self) -> "Context":
-        """Return this context with nobody listening."""
+        """Return this context with events ignored."""
         return replace(self, on_event=ignore)

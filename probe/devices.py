@@ -1,4 +1,4 @@
-"""Devices and precision: where to compute, and in which numbers."""
+"""Choice of device and numerical precision, and transfers between devices."""
 
 import re
 import sys
@@ -13,16 +13,16 @@ PRECISIONS = ("auto", "fp32", "bf16")
 
 
 def choose_device(name: str = "auto") -> torch.device:
-    """Return the device to compute on: a CUDA GPU where there is one, else the CPU.
+    """Return the device to compute on: a CUDA GPU if there is one, else the CPU.
 
-    Convolutions in float32 are to be in float32 from here on: by itself PyTorch lets a GPU round
-    what goes into them to the 10 bits of TF32, which moves scores.
+    As a side effect, float32 convolutions now run in full float32. By default, PyTorch lets a GPU
+    round their inputs to the 10 mantissa bits of TF32, which changes scores.
 
     Args:
-        name: "auto", "cpu", "cuda" or "cuda:N". AMD's GPUs are "cuda" in PyTorch as well.
+        name: "auto", "cpu", "cuda" or "cuda:N". PyTorch calls AMD GPUs "cuda" as well.
 
     Raises:
-        UsageError: another kind of device, or one that is not on this machine.
+        UsageError: another kind of device, or one this machine does not have.
     """
     torch.backends.cudnn.allow_tf32 = False
     if name == "auto":
@@ -39,15 +39,15 @@ def choose_device(name: str = "auto") -> torch.device:
 
 
 def _gpu(number: int | None) -> torch.device:
-    """Return a GPU with its number: without one, each thread takes it for that thread's own.
+    """Return a GPU with an explicit index; without one, each thread uses its own current GPU.
 
     Raises:
-        UsageError: it is not on this machine.
+        UsageError: this machine does not have it.
     """
     if not torch.cuda.is_available():
         raise UsageError("--device: there is no usable CUDA GPU here. Use --device cpu.")
     if number is None:
-        # To ask for the current one starts CUDA, which a ranking that has its features never needs.
+        # Asking for the current GPU starts CUDA, which a ranking from stored features never needs.
         return torch.device(
             "cuda", torch.cuda.current_device() if torch.cuda.is_initialized() else 0
         )
@@ -59,18 +59,18 @@ def _gpu(number: int | None) -> torch.device:
 
 
 def pin(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
-    """Return a CPU tensor in memory from which a GPU copies by itself; for a CPU, as it is."""
+    """Return a CPU tensor in pinned memory for asynchronous GPU copies; unchanged for a CPU."""
     if device.type == "cuda" and tensor.device.type == "cpu":
         return tensor.contiguous().pin_memory()
     return tensor
 
 
 def send(tensor: torch.Tensor, like: torch.Tensor | torch.device) -> torch.Tensor:
-    """Return a tensor on a device, without waiting for a GPU that is at work.
+    """Return a tensor on a device, without waiting for a busy GPU.
 
     Args:
-        tensor: on the CPU, or where it is wanted already.
-        like: the device, or a tensor whose device and dtype are wanted.
+        tensor: on the CPU, or already on the target device.
+        like: the device, or a tensor that gives the device and dtype.
     """
     device = like if isinstance(like, torch.device) else like.device
     if isinstance(like, torch.Tensor):
@@ -79,16 +79,16 @@ def send(tensor: torch.Tensor, like: torch.Tensor | torch.device) -> torch.Tenso
 
 
 def has_fast_bf16(device: torch.device) -> bool:
-    """Return whether bfloat16 matrix products run on dedicated hardware here."""
+    """Return whether this device has hardware for bfloat16 matrix products."""
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
-    # PyTorch before 2.11 has no public way to ask: float32, which is right everywhere.
+    # PyTorch before 2.11 cannot say; fall back to float32, which is correct everywhere.
     capabilities = getattr(torch.cpu, "get_capabilities", dict)()
     return bool(capabilities.get("amx_bf16") or capabilities.get("avx512_bf16"))
 
 
 def choose_precision(name: str, device: torch.device) -> str:
-    """Resolve "auto" to "bf16" where the hardware has it, else "fp32".
+    """Resolve "auto" to "bf16" if the hardware has it, else "fp32".
 
     Raises:
         UsageError: unknown precision.
@@ -101,25 +101,25 @@ def choose_precision(name: str, device: torch.device) -> str:
 
 
 def autocast(device: torch.device, precision: str) -> AbstractContextManager[object]:
-    """Return the context under which a network runs in the given precision."""
+    """Return the context in which a network runs in the given precision."""
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bf16")
 
 
 def free_bytes(gpu: torch.device) -> int:
-    """Return the memory of a GPU that this process could take, what it keeps unused included."""
+    """Return the GPU memory this process can still use, including PyTorch's unused cache."""
     kept = torch.cuda.memory_reserved(gpu) - torch.cuda.memory_allocated(gpu)
     return torch.cuda.mem_get_info(gpu)[0] + kept
 
 
 def peak_gib(device: torch.device) -> float:
-    """Return the most memory this process has used so far, of the GPU if it computes on one."""
+    """Return the peak memory of this process in GiB: GPU memory on a GPU, else RAM."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**30
     return _peak_bytes() / 2**30
 
 
 def _peak_bytes() -> int:
-    """Return the most memory that this process has had, or has now if the system keeps no record.
+    """Return the peak memory of this process, or its current memory if the system has no record.
 
     psutil knows the peak on Windows only.
     """

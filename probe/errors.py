@@ -1,23 +1,23 @@
 """Every error that probe raises on purpose.
 
-ProbeError                 exit code 1: one plain sentence, ready to be shown
-├── UsageError             exit code 2: flags or values that cannot be combined or do not exist
+ProbeError                 exit code 1: one plain sentence, ready to show
+├── UsageError             exit code 2: flags or values that do not exist or cannot be combined
 ├── BankError              the bank file is wrong; names file, line and key
-├── BackboneUnavailable    a backbone cannot run here; carries the reason and the remedy
-│   └── BackboneBroken     it runs, and what it gives cannot be used
-├── ImagesError            a path holds no usable images, or too few of them
-├── CacheError             the feature cache cannot be read or written, which ends any job
+├── BackboneUnavailable    a backbone cannot run here; has the reason and the remedy
+│   └── BackboneBroken     it runs, but its output is unusable
+├── ImagesError            a path holds no usable images, or too few
+├── CacheError             the feature cache cannot be read or written; ends any job
 ├── BrokenImageError       one image cannot be read (callers skip, count and name it)
 └── CheckpointError        a generator file cannot be used
-└── UnsafeCheckpoint   the file asks for code that would have run; names the global
+    └── UnsafeCheckpoint   the file refers to code that would have run; names the global
 """
 
 import re
 
-LARGEST_SHOWN = 2**64  # of larger integers, the digits alone can take hours
-# What a terminal or a browser obeys, or what hides or reorders text, instead of being read: control
-# characters and escapes, bidirectional controls, invisible characters, line separators, stray
-# bytes. The two joiners that Persian and emoji are written with stay.
+LARGEST_SHOWN = 2**64  # printing the digits of a huge integer can take hours
+# Characters that a terminal or browser acts on, or that hide or reorder text: control characters
+# and escapes, bidirectional controls, invisible characters, line separators, undecodable bytes.
+# The two joiners used in Persian and emoji are allowed.
 UNREADABLE = re.compile(
     "[\x00-\x1f\x7f-\x9f\xad\u061c\u180e\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff"
     "\ufff9-\ufffb\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e007f\ud800-\udfff]"
@@ -25,13 +25,14 @@ UNREADABLE = re.compile(
 
 
 def printable(text: str, longest: int | None = None, *, lines: bool = False) -> str:
-    r"""Return text from outside fit to be shown: on a terminal, in a table, on a page.
+    r"""Return external text made safe to show on a terminal, in a table or on a page.
 
-    The one cleaner. What could steer a terminal, or hide or reorder text, becomes \x1b, \u202e.
+    All external text goes through here. Characters that could control a terminal, or hide or
+    reorder text, are escaped: \x1b, \u202e.
 
     Args:
         text: from a bank, a file, a name, a server.
-        longest: what exceeds so many characters is cut.
+        longest: maximum number of characters; the rest is cut.
         lines: keep line breaks and tabs, for text of several lines.
     """
     if longest is not None and len(text) > longest:
@@ -45,12 +46,12 @@ def printable(text: str, longest: int | None = None, *, lines: bool = False) -> 
 
 
 def kind_of(value: object) -> str:
-    """Return what a foreign value is, for a sentence; our stand-ins say what they stand for."""
+    """Return the type of a foreign value for a message; stand-ins name what they stand in for."""
     return getattr(type(value), "stands_for", type(value).__name__)
 
 
 def shown(value: object, longest: int = 60) -> str:
-    """Return a foreign value for a sentence: by its kind where its text could be without end."""
+    """Return a foreign value for a message; only its type if its text could be endless."""
     if isinstance(value, str | bytes):
         return printable(repr(value[:longest]), longest)
     is_short = isinstance(value, int) and -LARGEST_SHOWN < value < LARGEST_SHOWN
@@ -72,15 +73,15 @@ class UsageError(ProbeError):
 
 
 class BankError(ProbeError):
-    """The model bank file is missing, malformed or contradicts itself."""
+    """The model bank file is missing, malformed or inconsistent."""
 
 
 class BackboneUnavailable(ProbeError):
-    """A backbone's weights or code are not here.
+    """A backbone's weights or code are not available.
 
     Args:
         reason: why, without a trailing full stop.
-        remedy: the command that gets it, or "" where nothing can be done from here.
+        remedy: the command that gets it, or "" if nothing can be done here.
 
     Attributes:
         status: of its row on a leaderboard.
@@ -95,13 +96,13 @@ class BackboneUnavailable(ProbeError):
 
 
 class BackboneBroken(BackboneUnavailable):
-    """A backbone runs, and what it gives cannot be used."""
+    """A backbone runs, but its output is unusable."""
 
     status = "failed"
 
 
 class CacheError(ProbeError):
-    """The feature cache cannot be read or written: no fault of a backbone or its bank."""
+    """The feature cache cannot be read or written; not the fault of a backbone or bank."""
 
 
 class ImagesError(ProbeError):
@@ -113,7 +114,7 @@ class BrokenImageError(ProbeError):
 
 
 class CheckpointError(ProbeError):
-    """A generator file is missing, damaged, or of a kind that is not supported."""
+    """A generator file is missing, damaged or of an unsupported kind."""
 
 
 class UnsafeCheckpoint(CheckpointError):

@@ -1,4 +1,4 @@
-"""Events: what a command tells its caller while it runs. No torch here."""
+"""Events that a command sends to its caller while it runs. Imports no torch."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Event:
-    """Something happened."""
+    """Base of all events."""
 
 
 @dataclass(frozen=True)
@@ -23,12 +23,12 @@ class Note(Event):
 
 @dataclass(frozen=True)
 class ExtractionStarted(Event):
-    """Features of one set of images are about to be extracted.
+    """Feature extraction for one set of images is about to start.
 
     Attributes:
         kind: "real", "fake" or "given".
-        images: how many of this kind.
-        total: how many of all kinds.
+        images: number of images of this kind.
+        total: number of images of all kinds.
         backbones: names.
     """
 
@@ -40,13 +40,13 @@ class ExtractionStarted(Event):
 
 @dataclass(frozen=True)
 class FeaturesStored(Event):
-    """One backbone has its features of one unit of images.
+    """One backbone's features of one unit of images are stored.
 
     Attributes:
         backbone: its name.
-        done: images of the unit that could be used.
-        computed: those that were not in the cache.
-        seconds: what computing took.
+        done: usable images in the unit.
+        computed: images that were not in the cache.
+        seconds: time spent computing.
     """
 
     backbone: str
@@ -57,7 +57,7 @@ class FeaturesStored(Event):
 
 @dataclass(frozen=True)
 class BackboneFailed(Event):
-    """A backbone broke; the others go on."""
+    """A backbone failed; the others continue."""
 
     backbone: str
     reason: str
@@ -88,7 +88,7 @@ class ImagesDrawn(Event):
 
 @dataclass(frozen=True)
 class FindingMade(Event):
-    """`doctor` has found something."""
+    """`doctor` has a finding."""
 
     finding: "Finding"
 
@@ -101,7 +101,7 @@ class RunPlanned(Event):
         folder: the run directory; "." if nothing is written.
         plan: the resolved options and the schedule.
         notes: sentences about the bank.
-        record: what training_options.json says.
+        record: the content of training_options.json.
     """
 
     folder: str
@@ -126,7 +126,7 @@ class TickDone(Event):
         members: names of the backbones in use.
         best: kimg and distance of the best snapshot, or None.
         total: images of the whole run.
-        statistics: name → mean over the tick, as stats.jsonl has them.
+        statistics: name → mean over the tick, as in stats.jsonl.
     """
 
     members: tuple[str, ...]
@@ -137,14 +137,14 @@ class TickDone(Event):
 
 @dataclass(frozen=True)
 class SnapshotSaved(Event):
-    """A snapshot is written and judged.
+    """A snapshot was written and evaluated.
 
     Attributes:
         path: of the snapshot.
         kimg: thousands of images seen.
-        seconds: what writing and judging took.
-        results: Fréchet and kernel distances by the names of `probe.training.evaluation.Distances`,
-            and the discriminators' accuracies; whatever was measured.
+        seconds: time spent writing and evaluating.
+        results: the measured values: Fréchet and kernel distances under the names in
+            `probe.training.evaluation.Distances`, and the discriminators' accuracies.
     """
 
     path: str
@@ -155,14 +155,14 @@ class SnapshotSaved(Event):
 
 @dataclass(frozen=True)
 class StageStarted(Event):
-    """Backbones were chosen and a stage begins.
+    """Backbones were chosen and a stage starts.
 
     Attributes:
         stage: its number, from 1.
         kimg: thousands of images seen.
-        snapshot: name of the file that was ranked.
+        snapshot: name of the ranked file.
         added: the backbones that join.
-        smoothed: the backbones whose real targets are smoothed.
+        smoothed: the backbones whose targets of reals are smoothed.
     """
 
     stage: int
@@ -176,4 +176,4 @@ OnEvent = Callable[[Event], None]
 
 
 def ignore(event: Event) -> None:
-    """Tell nobody."""
+    """Do nothing with an event."""

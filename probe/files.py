@@ -29,7 +29,7 @@ def cache_root() -> Path:
     """Return the cache folder: `$PROBE_CACHE_DIR`, else the platform's cache directory.
 
     Raises:
-        CacheError: it is a file, or would be below one.
+        CacheError: it is a file, or lies below one.
     """
     root = _cache_root()
     with in_cache():
@@ -50,11 +50,11 @@ def _cache_root() -> Path:
 
 @contextlib.contextmanager
 def in_cache() -> Iterator[None]:
-    """Name the cache and its variable where a file in it cannot be read, written or removed.
+    """Turn a file error in the cache into one that names the cache folder and its variable.
 
     Raises:
-        FileNotFoundError: it is gone.
-        CacheError: in place of any other OSError.
+        FileNotFoundError: the file is gone; passed on unchanged.
+        CacheError: for any other OSError.
     """
     try:
         yield
@@ -84,7 +84,7 @@ def digest_file(path: Path) -> str:
 
 
 def stamp(found: os.stat_result) -> tuple[int, ...]:
-    """Return what changes whenever a file is written or replaced: which it is, size and times."""
+    """Return values that change when a file is written or replaced: identity, size and times."""
     return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
 
 
@@ -96,25 +96,25 @@ def digest_json(value: Any) -> str:
 
 @contextlib.contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
-    """Yield a temporary path beside `path`; on success it replaces `path` in one step.
+    """Yield a temporary path next to `path`; on success it replaces `path` in one step.
 
-    A crash at any moment leaves the old file or the new one, never a part. The file is flushed
-    to disk before it is renamed.
+    A crash at any time leaves the old file or the new one, never a partial one. The file is flushed
+    to disk before the rename.
 
     Raises:
         ProbeError: the folder cannot be written, or the disk is full; names the path, or the cache
-            that it is in.
+            if the path is in it.
     """
     temporary = path.parent / f".{secrets.token_hex(8)}.partial"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary.open("xb").close()
-        mode = stat.S_IMODE(temporary.stat().st_mode)  # the system takes it from the user's umask
+        mode = stat.S_IMODE(temporary.stat().st_mode)  # follows the user's umask
         with utf8_path(temporary) as reachable:
             yield reachable
         with temporary.open("rb+") as f:
             os.fsync(f.fileno())
-        temporary.chmod(mode)  # safetensors puts a file of its own there, for one user
+        temporary.chmod(mode)  # safetensors replaces the file by one that only its owner can read
         temporary.replace(path)
     except OSError as error:
         if path.is_relative_to(_cache_root()):
@@ -124,17 +124,17 @@ def atomic_path(path: Path) -> Iterator[Path]:
             "another folder (--out, --outdir)."
         ) from error
     finally:
-        with contextlib.suppress(OSError):  # nor can what was not made be removed
+        with contextlib.suppress(OSError):  # it may never have been created
             temporary.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
 def utf8_path(path: Path) -> Iterator[Path]:
-    """Yield a path by which every library opens a file or folder that is there: UTF-8 bytes.
+    """Yield a path in UTF-8 bytes for an existing file or folder, which every library can open.
 
-    The name of a file may be any bytes, and a locale may read UTF-8 as something else. Libraries
-    that are not written in Python get the name as UTF-8, and know no other. Then a link stands for
-    the folder that it is in, or for it, with the same suffix.
+    A file name can be any bytes, and the locale may not be UTF-8, but libraries not written in
+    Python receive the name as UTF-8 and cannot open others. For such a path, this yields one
+    through a temporary link to its folder, or a link to the file itself with the same suffix.
     """
     if _is_utf8(path):
         yield path
@@ -158,12 +158,12 @@ def _is_utf8(path: Path) -> bool:
 
 
 def lock(path: Path) -> "BaseFileLock | None":
-    """Take the lock that a file stands for, until it is released or this process ends.
+    """Lock a file until the lock is released or this process ends.
 
     Returns:
         The lock, or None if another process holds it.
     """
-    from filelock import FileLock, Timeout  # 20 ms that most commands need not wait
+    from filelock import FileLock, Timeout  # 20 ms that most commands do not need
 
     found = FileLock(path, blocking=False, thread_local=False)
     try:
@@ -174,7 +174,7 @@ def lock(path: Path) -> "BaseFileLock | None":
 
 
 def leftovers(folder: Path) -> list[Path]:
-    """Return what a killed process had begun to write in a folder, or another one is writing."""
+    """Return the temporary files in a folder, left by a killed process or still being written."""
     return sorted(folder.glob(f".*{PARTIAL}"))
 
 
@@ -193,21 +193,21 @@ def copy_file(source: Path, path: Path) -> None:
 def write_text(path: Path, text: str) -> None:
     r"""Write a UTF-8 text file atomically.
 
-    Of a file's name, bytes that are not UTF-8 are written as \udce9, which JSON reads back as they
-    were.
+    Bytes of a file name that are not UTF-8 are escaped as in \udce9, which JSON reads back
+    unchanged.
     """
     write_bytes(path, text.encode("utf-8", "backslashreplace"))
 
 
 def read_small(path: Path, most: int) -> bytes:
-    """Return the bytes of a file that people write or keep beside their work.
+    """Return the bytes of a file that users write or edit.
 
     Args:
         path: the file.
-        most: how many bytes it may have.
+        most: maximum size in bytes.
 
     Raises:
-        OSError: it cannot be read, is larger, or is no regular file: a pipe may never end.
+        OSError: it cannot be read, is too large, or is not a regular file: a pipe may never end.
     """
     with open(path, "rb", opener=_open_at_once) as f:
         if not stat.S_ISREG(os.fstat(f.fileno()).st_mode):
@@ -219,15 +219,15 @@ def read_small(path: Path, most: int) -> bytes:
 
 
 def _open_at_once(path: str, flags: int) -> int:
-    """Open a file without waiting, as a pipe without a writer would make us; Windows has none."""
+    """Open a file without blocking, even a pipe without a writer; Windows has no such flag."""
     return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
 
 
 def to_json(value: Any, *, indent: int | None = None) -> str:
-    r"""Return a plain value as JSON that people can read safely.
+    r"""Return a plain value as JSON that is safe to display.
 
-    Letters of every script stay as they are; what `printable` would escape is escaped as JSON does
-    (\u202e), so that a parser gets exactly the value.
+    Letters of every script are kept. Characters that `printable` would escape become JSON escapes
+    (\u202e), so a parser recovers the exact value.
     """
     text = json.dumps(value, indent=indent, ensure_ascii=False)
     return UNREADABLE.sub(lambda c: c[0] if c[0] == "\n" else json.dumps(c[0])[1:-1], text)

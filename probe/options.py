@@ -1,4 +1,4 @@
-"""How an option is written once: a dataclass field with its help, its flags and its range.
+"""Options defined once: a dataclass field with its help text, flags and range.
 
 The command line, the run's record and the documentation are derived from it.
 """
@@ -10,17 +10,17 @@ from typing import Any
 
 from probe.errors import UsageError, printable
 
-DIGITS = 40  # of an integer that is quoted: the digits of larger ones can take hours
+DIGITS = 40  # quoted digits of an integer; printing a huge one can take hours
 
 
 @dataclass(frozen=True)
 class Range:
-    """The finite numbers that an option takes.
+    """The finite numbers an option accepts.
 
     Attributes:
         least: the lower end.
-        most: the upper end, itself allowed.
-        is_open: whether `least` itself is not allowed.
+        most: the upper end, inclusive.
+        is_open: whether `least` is excluded.
     """
 
     least: float
@@ -33,17 +33,17 @@ class Range:
         return f"above {low} and at most {high}" if self.is_open else f"from {low} to {high}"
 
     def check(self, flag: str, value: Any, *, whole: bool = False) -> None:
-        """Refuse what is no number, NaN, infinite or outside.
+        """Refuse a value that is not a number, NaN, infinite or outside the range.
 
         Args:
             flag: named in the message.
-            value: as it was given.
-            whole: whether fractions are refused too.
+            value: as given.
+            whole: whether to refuse fractions too.
 
         Raises:
-            UsageError: names flag, range and value.
+            UsageError: names the flag, the range and the value.
         """
-        # No comparison holds for NaN.
+        # Comparisons with NaN are False, so NaN is refused too.
         if (
             _is_number(value, whole=whole)
             and self.least <= value <= self.most
@@ -70,17 +70,16 @@ def option(default: Any, text: str, within: Range | None = None, *, flags: str =
     """Return a dataclass field.
 
     Args:
-        default: of the option.
-        text: its one-line help.
-        within: the numbers that it takes; every option that is a number has a range.
-        flags: what it is called on the command line, if not `--field-name`; several are separated
-            by spaces.
+        default: default value.
+        text: one-line help.
+        within: the numbers it accepts; every numeric option has a range.
+        flags: its flags on the command line, if not `--field-name`; separate several by spaces.
     """
     return field(default=default, metadata={"help": text, "within": within, "flags": flags})
 
 
 def flags_of(option: Field[Any]) -> list[str]:
-    """Return what an option is called on the command line, its own name first."""
+    """Return an option's flags on the command line, its own name first."""
     return option.metadata["flags"].split() or ["--" + option.name.replace("_", "-")]
 
 
@@ -90,7 +89,7 @@ def is_whole(option: Field[Any]) -> bool:
 
 
 def check_numbers(options: Any) -> None:
-    """Check every number of an option dataclass against its range; None stands for "not given".
+    """Check every number in an option dataclass against its range; None means "not given".
 
     Raises:
         UsageError: names the flag and the range.
@@ -102,10 +101,10 @@ def check_numbers(options: Any) -> None:
 
 
 def parse_numbers(flag: str, text: str, within: Range) -> list[float]:
-    """Return the numbers of a comma-separated list.
+    """Return the numbers in a comma-separated list.
 
     Raises:
-        UsageError: a part is no number of the range.
+        UsageError: a part is not a number in the range.
     """
     numbers = []
     for part in text.split(","):

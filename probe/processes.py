@@ -1,4 +1,4 @@
-"""The processes that torchrun starts, and how they share work."""
+"""The processes that torchrun starts, and how they split work."""
 
 import os
 from collections.abc import Iterator, Sequence
@@ -16,15 +16,15 @@ from probe.errors import UsageError
 
 @dataclass(frozen=True)
 class Processes:
-    """The processes that work on one job together, and which of them this is.
+    """The processes that work on one job, and the rank of this one.
 
-    Batches are shared out in strides: process r of W takes samples r, r + W, r + 2W, … of the
-    global batch. With a single process every method is the identity.
+    Batches are split in strides: process r of W takes samples r, r + W, r + 2W, … of the global
+    batch. With a single process every method is the identity.
 
     Attributes:
         rank: of this process, from 0.
         size: number of processes.
-        device: where this one computes; what is exchanged has to lie there.
+        device: this process's device; exchanged tensors must be on it.
     """
 
     rank: int = 0
@@ -33,7 +33,7 @@ class Processes:
 
     @property
     def is_first(self) -> bool:
-        """Return whether this process is the one that writes files."""
+        """Whether this process is the one that writes files."""
         return self.rank == 0
 
     def share(self, items: Sequence[Any]) -> Sequence[Any]:
@@ -42,7 +42,7 @@ class Processes:
 
     @torch.no_grad()
     def average_(self, tensors: Sequence[torch.Tensor]) -> None:
-        """Replace tensors of one dtype and device by their mean over the processes, in place."""
+        """Replace tensors of one dtype and device by their mean over processes, in place."""
         if self.size == 1 or not tensors:
             return
         flat = torch.cat([t.reshape(-1) for t in tensors])
@@ -54,7 +54,7 @@ class Processes:
             start += t.numel()
 
     def sum(self, tensor: torch.Tensor) -> torch.Tensor:
-        """Return the sum over the processes, on the tensor's own device."""
+        """Return the sum over processes, on the tensor's own device."""
         if self.size == 1:
             return tensor
         total = tensor.to(self.device, copy=True)
@@ -62,7 +62,7 @@ class Processes:
         return total.to(tensor.device)
 
     def broadcast(self, value: Any) -> Any:
-        """Return the first process's plain value everywhere."""
+        """Return the first process's plain value in every process."""
         if self.size == 1:
             return value
         box = [value]
@@ -70,10 +70,10 @@ class Processes:
         return box[0]
 
     def gather(self, rows: np.ndarray) -> np.ndarray:
-        """Return all processes' rows in the order in which `share` dealt them out.
+        """Return the rows of all processes in the original order, undoing `share`.
 
         Args:
-            rows: (n_r, …), this process's share; the shares differ by one row at most.
+            rows: (n_r, …), this process's share; shares differ by at most one row.
         """
         if self.size == 1:
             return rows
@@ -85,17 +85,17 @@ class Processes:
         return whole
 
     def wait(self) -> None:
-        """Wait until every process has come here."""
+        """Wait until every process has reached this call."""
         if self.size > 1:
             distributed.barrier()
 
 
 @contextmanager
 def join_processes(device: torch.device) -> Iterator[Processes]:
-    """Join the processes that torchrun started; alone without it.
+    """Join the processes that torchrun started, or yield a single process without it.
 
-    A GPU process should have called `torch.cuda.set_device` for its own GPU (see `local_device`).
-    The first process may rank for a long time while the others wait: the limit is a day.
+    A GPU process must first call `torch.cuda.set_device` for its own GPU (see `local_device`). The
+    timeout is a day, because the first process may rank for a long time while the others wait.
     """
     size = int(os.environ.get("WORLD_SIZE", "1"))
     if size == 1:
@@ -110,10 +110,10 @@ def join_processes(device: torch.device) -> Iterator[Processes]:
 
 
 def check_gpus(processes: int) -> None:
-    """Check that as many processes have a GPU each on this machine.
+    """Check that this machine has a GPU for each of `processes` processes.
 
     Raises:
-        UsageError: they do not.
+        UsageError: it has fewer.
     """
     count = torch.cuda.device_count()
     if processes > count:
@@ -124,7 +124,7 @@ def check_gpus(processes: int) -> None:
 
 
 def local_device(device: torch.device) -> torch.device:
-    """Return this process's own GPU where torchrun started several processes on one machine.
+    """Return this process's own GPU if torchrun started several processes on this machine.
 
     Raises:
         UsageError: there are more processes than GPUs.

@@ -1,6 +1,6 @@
-"""Names to things: the one lookup, with suggestions for misspelt names.
+"""Look up things by name, with suggestions for misspelt names.
 
-A mapping whose room must stay light holds "module:name" in place of what would be slow to import.
+A mapping that must be cheap to import holds "module:name" in place of slow imports.
 """
 
 import difflib
@@ -11,7 +11,7 @@ from typing import TypeVar
 from probe.errors import UsageError
 
 T = TypeVar("T")
-Place = T | str  # a thing, or the "module:name" of it
+Place = T | str  # a thing, or "module:name"
 
 
 def suggest(name: str, known: list[str]) -> str:
@@ -21,7 +21,7 @@ def suggest(name: str, known: list[str]) -> str:
 
 
 def either(names: Iterable[str]) -> str:
-    """Return names for a sentence: "a, b or c"."""
+    """Return names joined for a sentence: "a, b or c"."""
     *most, last = names
     return f"{', '.join(most)} or {last}" if most else last
 
@@ -30,7 +30,7 @@ def lookup(mapping: Mapping[str, T], name: str, kind: str) -> T:
     """Return `mapping[name]`.
 
     Raises:
-        UsageError: unknown name; says the nearest one and lists at most twenty.
+        UsageError: unknown name; suggests the nearest and lists at most twenty.
     """
     if name in mapping:
         return mapping[name]
@@ -40,7 +40,7 @@ def lookup(mapping: Mapping[str, T], name: str, kind: str) -> T:
 
 
 def load(place: "Place[T]") -> T:
-    """Return a thing itself, or what "module:name" stands for, imported now."""
+    """Return a thing itself, or import the one that "module:name" refers to."""
     if not isinstance(place, str):
         return place
     module, _, name = place.partition(":")

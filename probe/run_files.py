@@ -1,4 +1,4 @@
-"""The names of the files in a ranking's folder and in a training run's directory."""
+"""File names in a ranking's folder and in a training run's directory."""
 
 import re
 
@@ -23,15 +23,15 @@ BEST = "network-snapshot-best.safetensors"
 SNAPSHOTS = "network-snapshot-*"
 SELECTIONS = "selection-stage*.json"
 
-# How snapshots are numbered, in our runs and in those of the StyleGAN family.
+# Numbers in snapshot names, in our runs and in those of the StyleGAN family.
 NUMBER = "([0-9]{1,12}(?:_[0-9]{3})?)"
-# The generator, without a number where a trainer writes over one file; and its samples.
+# A generator, without a number if a trainer overwrites a single file; and its samples.
 SNAPSHOT = re.compile(rf"network-snapshot(?:-{NUMBER})?\.(?:safetensors|pkl)")
 GRID = re.compile(rf"fakes{NUMBER}\.png")
 
 
 def metric_file(name: str) -> str:
-    """Return the log of a metric; "*" in the name makes a pattern of several."""
+    """Return the file name of a metric's log; "*" as the name gives a glob pattern."""
     return f"metric-{name}.jsonl"
 
 
@@ -39,40 +39,40 @@ ACCURACY_FILE = metric_file("accuracy")
 
 
 def metric_name(file: str) -> str:
-    """Return the metric that a log is of."""
+    """Return the metric that a log file belongs to."""
     return file.removeprefix("metric-").removesuffix(".jsonl")
 
 
 def selection_file(stage: int) -> str:
-    """Return the record of what joined at the beginning of a stage."""
+    """Return the file name of a stage's selection record."""
     return SELECTIONS.replace("*", str(stage))
 
 
 def snapshot_file(number: str) -> str:
-    """Return the file of a snapshot with that number."""
+    """Return the file name of the snapshot with this number."""
     return SNAPSHOTS.replace("*", f"{number}.safetensors")
 
 
 def grid_file(number: str) -> str:
-    """Return the picture of a snapshot's samples."""
+    """Return the file name of a snapshot's image grid."""
     return GRIDS.replace("*", number)
 
 
 def snapshot_number(images: int, batch: int) -> str:
-    """Return the number in a snapshot's file names: no two snapshots of a run share one.
+    """Return the number in a snapshot's file names, unique within a run.
 
-    It is the thousands of images, as that family writes it ("000200"), for the first state of a run
-    that has as many. Later ones within the same thousand say how far they are in it: "000200_064".
+    The first state in each thousand images gets the number of thousands, as in the StyleGAN family
+    ("000200"). Later ones in the same thousand add the images beyond it: "000200_064".
 
     Args:
         images: shown so far.
-        batch: images per step, of which `images` is a multiple.
+        batch: images per step; divides `images`.
     """
     kimg, beyond = divmod(images, 1000)
     return f"{kimg:06d}" if beyond < batch else f"{kimg:06d}_{beyond:03d}"
 
 
 def kimg_of(number: str) -> float:
-    """Return the thousands of images that a snapshot's number says."""
+    """Return the thousands of images that a snapshot's number stands for."""
     kimg, _, beyond = number.partition("_")
     return (int(kimg) * 1000 + int(beyond or 0)) / 1000

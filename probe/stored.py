@@ -1,4 +1,4 @@
-"""Records that an earlier command wrote: read back with the shape relied on, or refused."""
+"""Read records that an earlier command wrote, and refuse damaged ones."""
 
 import functools
 import json
@@ -10,8 +10,8 @@ from pydantic import PlainValidator, TypeAdapter, ValidationError
 
 from probe.errors import ProbeError, printable
 
-LARGEST = 2**28  # bytes of a record or log that is read
-# What Python's reader of JSON raises; nested without end is a RecursionError.
+LARGEST = 2**28  # maximum bytes of a record or log
+# Errors of Python's JSON parser; endless nesting raises RecursionError.
 NO_JSON = (ValueError, RecursionError)
 MISSING = ("missing", "missing_keyword_only_argument", "missing_argument")
 T = TypeVar("T")
@@ -23,7 +23,7 @@ def _text(value: Any) -> str:
     return value
 
 
-# Text that may hold bytes of a file's name that are not UTF-8, for which pydantic has no room.
+# Text that may hold bytes of a file name that are not UTF-8, which pydantic's str rejects.
 Text = Annotated[str, PlainValidator(_text)]
 
 
@@ -32,19 +32,19 @@ def read_record(path: Path, kind: type[T], remedy: str) -> T: ...
 
 
 @overload
-def read_record(path: Path, kind: Any, remedy: str) -> Any: ...  # an annotated type is no `type`
+def read_record(path: Path, kind: Any, remedy: str) -> Any: ...  # annotated types are not `type`s
 
 
 def read_record(path: Path, kind: Any, remedy: str) -> Any:
-    """Return what an earlier command wrote as JSON, provided that it has the shape of `kind`.
+    """Return JSON that an earlier command wrote, validated against `kind`.
 
     Args:
         path: the file.
-        kind: a dataclass, whose other keys are left out, or a type of plain values.
-        remedy: what helps where the file is damaged, as a sentence.
+        kind: a dataclass, whose other keys are ignored, or a type of plain values.
+        remedy: what to do if the file is damaged, as a sentence.
 
     Raises:
-        ProbeError: missing, cut off or of another shape; names the file and the key.
+        ProbeError: missing, truncated or of another shape; names the file and the key.
     """
     try:
         return _shape(kind).validate_python(json.loads(_read(path)))
@@ -58,9 +58,9 @@ def read_record(path: Path, kind: Any, remedy: str) -> Any:
 
 
 def read_lines(path: Path, kind: type[T]) -> list[T]:
-    """Return the records of a .jsonl file, none where there is no file.
+    """Return the records in a .jsonl file, [] if there is no file.
 
-    Lines that are cut off or of another shape are left out: a run that goes on may be writing one.
+    Invalid lines are skipped, since a running job may be writing one.
 
     Args:
         path: the file.
@@ -90,7 +90,7 @@ def _read(path: Path) -> bytes:
     """Return the bytes of a text file.
 
     Raises:
-        OSError: there is none, or it is no regular file or larger than any that we write.
+        OSError: it is missing, not a regular file, or larger than any file we write.
     """
     facts = path.stat()
     if not stat.S_ISREG(facts.st_mode):
@@ -106,7 +106,7 @@ def _shape(kind: Any) -> TypeAdapter[Any]:
 
 
 def _first_mistake(error: ValidationError) -> str:
-    """Return the first thing that is wrong with a record, as a clause."""
+    """Return the first problem in a record, as a clause."""
     first = error.errors(include_url=False, include_context=False, include_input=False)[0]
     what = "is missing" if first["type"] in MISSING else first["msg"]
     what = what.removeprefix("Input ").removeprefix("Value error, ")

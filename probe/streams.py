@@ -9,8 +9,8 @@ import torch
 def stream_seed(seed: int, *names: object) -> int:
     """Return a 63-bit seed that is a pure function of (seed, names).
 
-    Every random decision has a name of its own ("subset", "split", 3), so that adding one never
-    shifts another.
+    Every random decision has its own name ("subset", "split", 3), so adding one never changes
+    another.
     """
     text = repr((seed, *names)).encode()
     return int.from_bytes(hashlib.sha256(text).digest()[:8], "big") >> 1

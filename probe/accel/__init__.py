@@ -1,20 +1,19 @@
-"""Acceleration: what makes plain PyTorch faster, a file for each. `PROBE_ACCEL=0` switches all off.
+"""Acceleration: speed-ups over plain PyTorch, one per file. `PROBE_ACCEL=0` turns all of them off.
 
-Nothing outside this room knows a trick: it calls one of these functions, which does the same in
-plain PyTorch if they are off.
-
-| file | what it does | what it earns |
+Code outside this package knows none of them: it calls these functions, which do the same in plain
+PyTorch if acceleration is off.
+| file | what it does | gain |
 | --- | --- | --- |
-| `fold` | BatchNorm becomes part of the convolution before it | more than a third of EfficientNet-Lite0's forward pass in bf16 |
-| `fuse` | ReLU and ReLU6 in the pass of the convolution before them | 14 to 24 % of a forward pass of EfficientNet-Lite0 and MobileNetV2 in bf16 |
-| `merge` | finds what `fold` and `fuse` merge, and undoes what changes a feature | |
+| `fold` | folds BatchNorm into the convolution before it | more than a third of EfficientNet-Lite0's forward pass in bf16 |
+| `fuse` | fuses ReLU and ReLU6 into the convolution before them | 14 to 24 % of a forward pass of EfficientNet-Lite0 and MobileNetV2 in bf16 |
+| `merge` | finds what `fold` and `fuse` can merge, and undoes merges that change a feature | |
 | `depthwise` | the gradient of strided depthwise convolutions in bf16 on a CPU | 98 ms to 4 ms for 16 maps of 144x56x56 |
-| `resize` | the resize of training as matrix products | 34 ms to 11 ms for 16 images, 64 to 224 px, forward and backward |
+| `resize` | the resize in training as matrix products | 34 ms to 11 ms for 16 images, 64 to 224 px, forward and backward |
 | `winograd` | wide 3x3 convolutions on a CPU by minimal filtering | half the time at 512 channels |
 | `low_pass` | layout and gradients of StyleGAN's low-pass | 11.6 ms to 2.6 ms for 32x64x256x256 in bf16 on an H100; a path-length step there from 11 times a plain one to about its time |
-| `memory` | freed memory stays with the process | a training step through MobileNetV2 from 0.90 s to 0.37 s |
+| `memory` | keeps freed memory in the process | a training step through MobileNetV2 from 0.90 s to 0.37 s |
 
-CPU figures are of one core of an EPYC unless the file says otherwise. No torch here.
+CPU figures are for one core of an EPYC unless the file says otherwise. Imports no torch.
 """  # noqa: E501
 
 import os
@@ -27,12 +26,12 @@ if TYPE_CHECKING:
 
 
 def enabled() -> bool:
-    """Return whether the tricks are on: they are unless `PROBE_ACCEL` is 0."""
+    """Return whether acceleration is on, which it is unless `PROBE_ACCEL` is 0."""
     return os.environ.get("PROBE_ACCEL") != "0"
 
 
 def key() -> dict[str, Any]:
-    """Return what features are kept under besides their own parts: tricks move the last digits."""
+    """Return the extra key parts of stored features, since speed-ups change the last digits."""
     return {} if enabled() else {"accel": False}
 
 
@@ -40,7 +39,7 @@ def speed_up(network: "nn.Module", size: int) -> None:
     """Merge the layers of a frozen `FeatureNetwork` in eval mode, in place.
 
     Args:
-        network: its maps and features stay the same but for rounding.
+        network: its maps and features stay the same up to rounding.
         size: side of its input.
     """
     if enabled():
@@ -52,7 +51,7 @@ def speed_up(network: "nn.Module", size: int) -> None:
 
 
 def quick_gradients(device: "torch.device") -> AbstractContextManager[Any]:
-    """Return a context in which gradients through frozen networks are quicker to compute."""
+    """Return a context in which gradients through frozen networks are computed faster."""
     if device.type != "cpu" or not enabled():
         return nullcontext()
     from probe.accel.depthwise import QuickDepthwiseGradients

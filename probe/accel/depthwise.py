@@ -1,4 +1,4 @@
-"""The gradient of strided depthwise convolutions in bf16 on a CPU: torch has no kernel for it."""
+"""A fast bf16 gradient for strided depthwise convolutions on a CPU; torch has no kernel for it."""
 
 from typing import Any
 
@@ -8,17 +8,17 @@ from torch.overrides import TorchFunctionMode
 
 
 class QuickDepthwiseGradients(TorchFunctionMode):
-    """Gives strided depthwise convolutions of frozen networks a quicker gradient in bf16.
+    """Gives strided depthwise convolutions of frozen networks a faster gradient in bf16.
 
-    On a CPU torch's own was measured to be fifteen to sixty times slower (one core of an EPYC, 16
-    maps of 144x56x56: 98 ms against 4 ms). In float32 it is the quicker one.
+    On a CPU, torch's own measured 15 to 60 times slower (one core of an EPYC, 16 maps of
+    144x56x56: 98 ms against 4 ms). In float32 torch's own is faster.
     """
 
     def __torch_function__(
         self, func: Any, types: Any, args: Any = (), kwargs: Any = None
     ) -> torch.Tensor:
-        """Call `func`, or the substitute for such a convolution."""
-        # How torch.nn, torchvision and timm write it: the arguments by position.
+        """Call `func`, or the replacement for a convolution with a slow gradient."""
+        # torch.nn, torchvision and timm pass all arguments by position.
         if func is torch.conv2d and len(args) == 7 and not kwargs and is_slow(*args):
             return _DepthwiseConvolution.apply(*args[:5])
         return func(*args, **(kwargs or {}))
@@ -28,7 +28,7 @@ def is_slow(
     x: torch.Tensor, weight: torch.Tensor, bias: Any, stride: Any, padding: Any, dilation: Any,
     groups: int,
 ) -> bool:  # fmt: skip
-    """Return whether this is a strided depthwise convolution whose gradient is wanted in bf16."""
+    """Return whether this is a strided depthwise convolution that needs a gradient in bf16."""
     strided = max(stride) > 1 and tuple(dilation) == (1, 1)
     usual = not isinstance(padding, str) and max(padding) < min(weight.shape[2:])
     depthwise = groups == weight.shape[0] == x.shape[1]
@@ -38,10 +38,10 @@ def is_slow(
 
 
 class _DepthwiseConvolution(torch.autograd.Function):
-    """A depthwise convolution by constant weights; its gradient is one without a stride.
+    """A depthwise convolution with constant weights; its gradient is one without a stride.
 
-    Between the rows and columns of the incoming gradient zeros are put, and the result is
-    convolved by the flipped weights.
+    The gradient inserts zeros between the rows and columns of the incoming gradient and convolves
+    the result with the flipped weights.
     """
 
     @staticmethod

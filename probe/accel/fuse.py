@@ -1,7 +1,7 @@
-"""ReLU and ReLU6 taken in the pass of the convolution before them, where no gradient is wanted.
+"""Fuse ReLU and ReLU6 into the convolution before them if no gradient is needed.
 
-On a CPU a pass over a large map costs as much as a small convolution: ReLU6 by itself was 14 to
-24 % of a forward pass of EfficientNet-Lite0 and MobileNetV2 in bf16.
+On a CPU a pass over a large map costs as much as a small convolution: ReLU6 alone was 14 to 24 % of
+a forward pass of EfficientNet-Lite0 and MobileNetV2 in bf16.
 """
 
 import torch
@@ -12,7 +12,7 @@ from probe.accel.private import fused_relu, has_bf16_convolutions, has_fused_rel
 
 
 def fuse_activations(network: nn.Module, size: int) -> None:
-    """Fuse convolutions with the ReLU or ReLU6 that alone takes their output; see `merge`.
+    """Fuse each convolution with a ReLU or ReLU6 that is its output's only user; see `merge`.
 
     Args:
         network: a `FeatureNetwork` in eval mode.
@@ -28,7 +28,7 @@ def _fuse(network: nn.Module, convolution_name: str, activation_name: str) -> Un
     if type(convolution) is not nn.Conv2d or convolution.padding_mode != "zeros":
         return None
     if isinstance(convolution.padding, str):
-        return None  # it pads in a way of its own, as TensorFlow's does
+        return None  # it has its own padding, as in TensorFlow's "same"
     replace(network, convolution_name, ActivatedConvolution(convolution, activation))
     replace(network, activation_name, nn.Identity())
 
@@ -40,10 +40,10 @@ def _fuse(network: nn.Module, convolution_name: str, activation_name: str) -> Un
 
 
 class ActivatedConvolution(nn.Module):
-    """A frozen convolution and its activation; on a CPU without gradient by one call of oneDNN.
+    """A frozen convolution with its activation; on a CPU without gradient, one oneDNN call.
 
-    Only in bf16, where the values are those of two calls; in float32 it gained nothing. NaN becomes
-    0: `merge` leaves a network alone whose features hold one.
+    Fused in bf16 only, with the same values as two calls; in float32 it gained nothing. NaN becomes
+    0, but `merge` does not change a network whose features contain one.
     """
 
     def __init__(self, convolution: nn.Conv2d, activation: nn.Module) -> None:
@@ -59,7 +59,7 @@ class ActivatedConvolution(nn.Module):
 
 
 def _in_bf16(x: torch.Tensor) -> bool:
-    """Return whether a convolution of this input runs in bf16, by a kernel of oneDNN."""
+    """Return whether a convolution of this input runs in bf16 in a oneDNN kernel."""
     return (
         torch.is_autocast_enabled("cpu")
         and torch.get_autocast_dtype("cpu") == torch.bfloat16

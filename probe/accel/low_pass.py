@@ -1,4 +1,4 @@
-"""The low-pass of the StyleGAN networks, in the layout and with the gradients that are fast."""
+"""The low-pass filter of the StyleGAN networks, with a fast layout and fast gradients."""
 
 from typing import Any
 
@@ -15,7 +15,7 @@ def low_pass(
 
     Args:
         x: (N, C, H, W).
-        f: (T, T), symmetric: correlation and convolution are the same.
+        f: (T, T), symmetric, so correlation and convolution are the same.
         before: zero padding at the top and left; negative crops.
         after: zero padding at the bottom and right; negative crops.
         gain: multiplies the result.
@@ -29,9 +29,9 @@ def low_pass(
 
 
 class _LowPass(torch.autograd.Function):
-    """Its gradient is a low-pass as well, and so is that one's; all in one layout.
+    """A low-pass whose gradient is also a low-pass, and so on, all in one layout.
 
-    torch's own second derivative of such a convolution takes every channel by itself: on an H100 a
+    torch's own second derivative of such a convolution handles one channel at a time: on an H100 a
     step with path lengths at 256 px took eleven times as long as one without.
     """
 
@@ -47,8 +47,8 @@ class _LowPass(torch.autograd.Function):
         ctx.save_for_backward(f)
         ctx.padding = len(f) - 1 - before, len(f) - 1 - after
         ctx.layout = layout
-        # A GPU has a good kernel for the default layout alone: 32x64x256x256 in bf16 on an H100
-        # takes 2.6 ms in it, and 11.6 ms channels last.
+        # A GPU has a fast kernel only for the default layout: 32x64x256x256 in bf16 on an H100
+        # takes 2.6 ms there, and 11.6 ms channels last.
         x = x.contiguous(
             memory_format=torch.contiguous_format if x.device.type == "cuda" else layout
         )

@@ -1,6 +1,6 @@
-"""Memory: what is freed stays with the process, and what lacks is known by its error.
+"""Memory management: keep freed memory for reuse, and recognise out-of-memory errors.
 
-No torch here: a command begins with this.
+Imports no torch, because every command imports this first.
 """
 
 import ctypes
@@ -14,19 +14,19 @@ from probe.errors import ProbeError
 
 # glibc's mallopt parameters (malloc.h).
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_MMAP_MAX, M_ARENA_MAX = -1, -3, -4, -8
-LARGE_BYTES = 8 * 2**20  # of a block that `large_blocks_apart` takes from the system by itself
+LARGE_BYTES = 8 * 2**20  # blocks above this are mapped one by one in `large_blocks_apart`
 
-_keeps = False  # what `keep_freed_memory` asked for
+_keeps = False  # whether `keep_freed_memory` was called
 
 
 def keep_freed_memory() -> None:
-    """Let glibc reuse large blocks instead of returning them to the system at once.
+    """Make glibc reuse large blocks instead of returning them to the system at once.
 
-    A network on a CPU allocates the same tensors again and again, and every page of a block that
-    was given back is zeroed anew by the kernel: a training step through MobileNetV2 took 0.90 s
-    without this and 0.37 s with it (batch 16, float32, two cores), and a cold ranking of three
-    backbones 77 s and 69 s. One arena for all threads, since what a thread's own keeps is of no use
-    to the others: 0.2 GiB of a ranking. Elsewhere than on glibc this does nothing.
+    A network on a CPU allocates the same tensors again and again, and the kernel zeroes every page
+    of a block that was returned. A training step through MobileNetV2 took 0.90 s without this and
+    0.37 s with it (batch 16, float32, two cores); a cold ranking of three backbones 77 s and 69 s.
+    All threads use one arena, because memory kept in one thread's arena is useless to the others:
+    this saves 0.2 GiB in a ranking. Does nothing without glibc.
     """
     global _keeps
     mallopt = _glibc("mallopt")
@@ -38,10 +38,10 @@ def keep_freed_memory() -> None:
 
 
 def give_back_freed_memory() -> None:
-    """Return to the system what was freed and kept, between two phases of a job.
+    """Return kept memory to the system, between two phases of a job.
 
-    Holes that one phase left are of little use to the tables of the next: without this the memory
-    of a ranking grew with the number of images. Elsewhere than on glibc this does nothing.
+    The holes that one phase leaves do not suit the tables of the next: without this, the memory of
+    a ranking grew with the number of images. Does nothing without glibc.
     """
     malloc_trim = _glibc("malloc_trim")
     if malloc_trim is not None:
@@ -50,10 +50,10 @@ def give_back_freed_memory() -> None:
 
 @contextmanager
 def large_blocks_apart() -> Iterator[None]:
-    """Let large blocks come from the system and go back to it one by one, in the body.
+    """Allocate large blocks separately in the body, so each returns to the system when freed.
 
-    For tables of many sizes that come and go: in a process that keeps freed memory each leaves a
-    hole that the next one does not fit, a tenth of a gibibyte for the probes of 20 000 images.
+    For short-lived tables of many sizes. In a process that keeps freed memory, each leaves a hole
+    that the next does not fit: 0.1 GiB for the probes of 20 000 images.
     """
     mallopt = _glibc("mallopt")
     if mallopt is None or not _keeps:
@@ -68,13 +68,13 @@ def large_blocks_apart() -> Iterator[None]:
 
 
 def _glibc(name: str) -> Any:
-    """Return a function of glibc; None on another system, or if acceleration is off."""
+    """Return a glibc function, or None on another system or if acceleration is off."""
     linux = sys.platform.startswith("linux")
     return getattr(ctypes.CDLL(None), name, None) if linux and enabled() else None
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Return whether an error of Python or torch, on a CPU or GPU, says that memory is lacking."""
+    """Return whether a Python or torch error, on a CPU or GPU, means out of memory."""
     return (
         isinstance(error, MemoryError)
         or type(error).__name__ == "OutOfMemoryError"
@@ -84,10 +84,10 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 @contextmanager
 def explain_lack(sentence: str) -> Iterator[None]:
-    """Turn lack of memory in the body into a sentence for the user.
+    """Turn an out-of-memory error in the body into a sentence for the user.
 
     Raises:
-        ProbeError: memory was lacking.
+        ProbeError: memory ran out.
     """
     try:
         yield
@@ -98,12 +98,12 @@ def explain_lack(sentence: str) -> Iterator[None]:
 
 
 def in_batches(count: int, batch: int, work: Callable[[slice], None]) -> None:
-    """Do the work on all of `count` items, `batch` at a time; lack of memory halves that for good.
+    """Process `count` items, `batch` at a time; out of memory halves the batch for the rest.
 
     Args:
-        count: of items.
-        batch: how many to begin with.
-        work: is given the part to do, of up to `batch` items. It may be given some of it again.
+        count: number of items.
+        batch: initial batch size.
+        work: called with a slice of at most `batch` items. May get some items more than once.
 
     Raises:
         MemoryError: not even one item fits.

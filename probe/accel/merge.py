@@ -1,6 +1,6 @@
-"""What follows a convolution, merged with it: found in one pass, undone where it changes a feature.
+"""Merge convolutions with the modules after them, found in one pass; undo if a feature changes.
 
-Which convolution feeds which module is seen while the network runs, whatever library built it.
+Running the network shows which convolution feeds which module, whatever library built it.
 """
 
 from collections.abc import Callable
@@ -11,12 +11,12 @@ from torch import nn
 
 from probe.accel.private import changes
 
-TOLERANCE = 1e-4  # of the largest value of a map or feature
+TOLERANCE = 1e-4  # relative to the largest value of a map or feature
 
 Undo = Callable[[], None]
 
 
-@torch.inference_mode(False)  # merged weights outlive it, and tensors know how often they changed
+@torch.inference_mode(False)  # merged weights are used in graphs later, and need version counters
 @torch.no_grad()
 def merge(
     network: nn.Module,
@@ -24,17 +24,17 @@ def merge(
     follows: Callable[[nn.Module], bool],
     join: Callable[[nn.Module, str, str], Undo | None],
 ) -> None:
-    """Merge convolutions with the modules that alone take their output, in place.
+    """Merge convolutions in place with the modules that are the only users of their outputs.
 
-    Where that changes a feature (a convolution whose output is used elsewhere too), the network
-    stays as it is.
+    If that changes a feature (because a convolution's output is also used elsewhere), the network
+    is left unchanged.
 
     Args:
         network: a `probe.bank.base.FeatureNetwork` in eval mode.
         size: side of its input.
         follows: whether a module is of the kind to merge.
-        join: is given the network, the convolution's name and the follower's; merges them and
-            returns what undoes that, or None where it leaves them.
+        join: called with the network, the convolution's name and the follower's name; merges them
+            and returns an undo function, or None if it leaves them alone.
     """
     if not any(follows(module) for module in network.modules()):
         return
@@ -44,7 +44,7 @@ def merge(
     if not any(joined):
         return
     after = _outputs(network, x)
-    if all(  # False where there is a NaN
+    if all(  # False if there is a NaN
         (a - b).abs().max() <= TOLERANCE * b.abs().max() for a, b in zip(after, before, strict=True)
     ):
         return
@@ -54,7 +54,7 @@ def merge(
 
 
 def replace(network: nn.Module, name: str, module: nn.Module) -> None:
-    """Put a module in the place of the one of that name."""
+    """Replace the module of that name."""
     parent, _, leaf = name.rpartition(".")
     setattr(network.get_submodule(parent), leaf, module)
 
@@ -67,9 +67,9 @@ def _outputs(network: Any, x: torch.Tensor) -> list[torch.Tensor]:
 def _pairs(
     network: nn.Module, x: torch.Tensor, follows: Callable[[nn.Module], bool]
 ) -> list[tuple[str, str]]:
-    """Return the names of each convolution and of the module that takes what it gives."""
-    # By id and the count of changes in place, such as a shortcut that is added; the tensor is kept,
-    # since ids are reused.
+    """Return (convolution, follower) pairs of names, for followers that take its output."""
+    # Keyed by id and in-place change count, to notice an added shortcut for example. The tensor is
+    # kept alive because ids are reused.
     made: dict[tuple[int, int], tuple[str, torch.Tensor]] = {}
     taken: dict[str, list[str | None]] = {}
     calls: dict[str, int] = {}

@@ -1,6 +1,6 @@
-"""Private names of PyTorch: each behind one door here, with what is done if it is gone.
+"""All uses of private PyTorch names, each behind one function with a fallback.
 
-All of them stand in torch 2.6 to 2.14. tests/accel/test_private.py says what a release has broken.
+They all exist in torch 2.6 to 2.14. tests/accel/test_private.py shows what a release has broken.
 """
 
 import functools
@@ -11,14 +11,14 @@ from torch.nn import functional
 
 
 def fused_relu(x: torch.Tensor, convolution: nn.Conv2d, most: float | None) -> torch.Tensor:
-    """Return a convolution and the ReLU after it, by one call of oneDNN.
+    """Return a convolution followed by ReLU, in one oneDNN call.
 
-    torch has the call for its compiler. Ask `has_fused_relu` first.
+    torch has the call for its compiler. Check `has_fused_relu` first.
 
     Args:
-        x: (N, C, H, W) on the CPU, in float32 or bf16; the weights are taken in the same dtype.
-        convolution: padded with zeros, by numbers.
-        most: the upper end of the ReLU, 6 for ReLU6; None for a plain one.
+        x: (N, C, H, W) on the CPU, in float32 or bf16; the weights are converted to its dtype.
+        convolution: with zero padding given as numbers.
+        most: the upper limit of the ReLU, 6 for ReLU6; None for a plain one.
     """
     weight, bias = convolution.weight.to(x.dtype), convolution.bias
     return torch.ops.mkldnn._convolution_pointwise(
@@ -30,7 +30,7 @@ def fused_relu(x: torch.Tensor, convolution: nn.Conv2d, most: float | None) -> t
 
 @functools.cache
 def has_fused_relu() -> bool:
-    """Return whether `fused_relu` is there and right; if not, two public calls do the same."""
+    """Return whether `fused_relu` exists and is correct; if not, use two public calls."""
     x = torch.linspace(-4, 4, 2 * 3 * 3, device="cpu").reshape(1, 2, 3, 3)
     with torch.no_grad(), torch.autocast("cpu", enabled=False):
         convolution = nn.Conv2d(2, 1, 2, device="cpu")
@@ -45,14 +45,14 @@ def has_fused_relu() -> bool:
 
 
 def has_bf16_convolutions() -> bool:
-    """Return whether oneDNN computes convolutions in bf16 on this CPU; if unknown, no."""
+    """Return whether oneDNN has bf16 convolutions on this CPU; False if unknown."""
     ask = getattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", None)
     return torch.backends.mkldnn.enabled and ask is not None and ask()
 
 
 def changes(tensor: torch.Tensor) -> int:
-    """Return how often a tensor was changed in place, 0 if torch does not tell.
+    """Return how often a tensor was changed in place, 0 if torch does not say.
 
-    Without it a merge across such a change is tried, found to change a feature and undone.
+    With 0, a merge across such a change is tried, found to change a feature, and undone.
     """
     return getattr(tensor, "_version", 0)

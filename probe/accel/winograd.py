@@ -7,18 +7,18 @@ from torch.nn import functional as F
 
 from probe.accel import enabled
 
-CHANNELS = 160  # with fewer, or in smaller images, the transforms cost more than they save
+CHANNELS = 160  # below this, or in smaller images, the transforms cost more than they save
 SIDE = 32
-TILES = 256  # at a time: what they are transformed to stays in the cache
-# Where polynomials are evaluated, with infinity as the sixth point: exact in binary, and a
-# quarter of the rounding of the textbooks' 0, ±1, ±2.
+TILES = 256  # tiles at a time, so that their transforms fit in the cache
+# Evaluation points of the polynomials; the sixth is infinity. They are exact in binary and cause a
+# quarter of the rounding error of the textbook 0, ±1, ±2.
 POINTS = (0, 0.75, -0.75, 1.5, -1.5)
 
 
 def convolve(x: torch.Tensor, weight: torch.Tensor, padding: int) -> torch.Tensor:
-    """Correlate x (N, I, H, W) with weight (O, I, k, k), zero padding, by the fastest way there is.
+    """Correlate x (N, I, H, W) with weight (O, I, k, k), zero padded, by the fastest method.
 
-    The way depends on shapes but not on N, so that a sample does not depend on its batch.
+    The method depends on shapes but not on N, so a sample does not depend on its batch.
     """
     wide = weight.shape[2:] == (3, 3) and min(weight.shape[:2]) >= CHANNELS
     exact = x.dtype == torch.float32 and not torch.is_autocast_enabled(x.device.type)
@@ -32,9 +32,9 @@ def convolve(x: torch.Tensor, weight: torch.Tensor, padding: int) -> torch.Tenso
 def winograd(x: torch.Tensor, weight: torch.Tensor, padding: int) -> torch.Tensor:
     """Correlate x (N, I, H, W) with weight (O, I, 3, 3) in 36 instead of 144 products per 4x4.
 
-    Minimal filtering F(4x4, 3x3) (Winograd 1980; Lavin and Gray 2015): overlapping tiles of 6x6
-    are transformed, which turns the correlation into 36 matrix products over channels. On a CPU
-    core with wide vectors it takes half the time of a direct convolution at 512 channels.
+    Minimal filtering F(4x4, 3x3) (Winograd 1980; Lavin and Gray 2015): overlapping 6x6 tiles are
+    transformed, which turns the correlation into 36 matrix products over channels. At 512 channels
+    on a CPU core with wide vectors, it takes half the time of a direct convolution.
 
     Returns:
         (N, O, H', W') float32, channels last.
@@ -63,12 +63,12 @@ def winograd(x: torch.Tensor, weight: torch.Tensor, padding: int) -> torch.Tenso
 
 
 @cache
-@torch.inference_mode(False)  # whoever asks first, the tensors are for all
+@torch.inference_mode(False)  # cached for every caller, so no inference tensors
 def _matrices() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Return the maps of a tile (36, 36), of a kernel (36, 9) and of a product (16, 36).
+    """Return the transforms of a tile (36, 36), a kernel (36, 9) and a product (16, 36).
 
-    Evaluating, multiplying and interpolating multiplies a polynomial of 3 coefficients with one
-    of 4 (Toom and Cook); the transpose of that in the second factor is a correlation.
+    Evaluating, multiplying and interpolating gives the product of two polynomials with 3 and 4
+    coefficients (Toom and Cook). Its transpose with respect to the second one is a correlation.
     """
 
     def evaluate(coefficients: int) -> torch.Tensor:

@@ -1,1 +1,1 @@
-"""The verbs, one module each. Paths become objects here, once; every room below takes objects."""
+"""One module per command. Paths become objects here, once; all packages below take objects."""

@@ -1,4 +1,4 @@
-"""Whether the entries of a bank can be loaded."""
+"""Check whether a bank's entries can be loaded."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -15,14 +15,14 @@ def check_bank(
     """Load every entry of a bank, offline.
 
     Yields:
-        Name, what is wrong or None, and the width of the pooled feature or None.
+        Name, the problem or None, and the width of the pooled feature or None.
     """
     for spec in load_bank(bank).select(backbones):
         try:
             yield spec.name, None, load_backbone(spec, offline=True).dim
         except BackboneUnavailable as error:
             yield spec.name, str(error), None
-        except Exception as error:  # too large for this machine, say; the other entries stand
+        except Exception as error:  # for example too large for this machine; check the others
             if not is_out_of_memory(error):
                 raise
             yield spec.name, "it needs more memory than there is", None

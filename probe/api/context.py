@@ -1,4 +1,4 @@
-"""The context of a command, from what a caller gives."""
+"""Open the context of a command from a caller's arguments."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -28,11 +28,11 @@ def open_context(
         device: "auto", "cpu", "cuda" or "cuda:N".
         precision: "auto", "fp32" or "bf16".
         offline: never download weights.
-        on_event: is given every event, by the first process alone.
-        shared: whether the processes that torchrun started share the work.
+        on_event: called with every event, in the first process only.
+        shared: whether processes started by torchrun split the work.
 
     Raises:
-        UsageError: the device is unknown or not here.
+        UsageError: the device is unknown or not on this machine.
         CacheError: the cache folder cannot be used.
     """
     chosen = local_device(choose_device(device))

@@ -1,4 +1,4 @@
-"""Look before a long run: images, weights, cost, and what is in a run."""
+"""Check images, weights, cost and runs before a long job."""
 
 from collections.abc import Sequence
 from itertools import chain
@@ -36,25 +36,25 @@ def doctor(
 ) -> Examination:
     """Check images, weights and runs: problems, cost and suggested settings.
 
-    Downloads nothing, and writes nothing.
+    Downloads and writes nothing.
 
     Args:
-        real: as of `rank`.
-        gen: as of `rank`: is any of it among the reals, does its encoding give it away?
+        real: as in `rank`.
+        gen: as in `rank`; checked for overlap with the reals and for differences in encoding.
         run: a ranking's folder or a training run's directory.
-        bank: the bank file; ./modelbank.yaml or the packaged one unless given.
-        backbones: names or patterns of the entries; all unless given.
-        strategy: of the training that is estimated.
-        resolution: side in pixels; the images' own unless given.
-        measure: run the backbones and a few steps of training for what they cost; takes minutes
-            where images are large.
+        bank: the bank file; default ./modelbank.yaml or else the packaged one.
+        backbones: names or patterns of the entries; default all.
+        strategy: strategy of the training to estimate.
+        resolution: side in pixels; default that of the images.
+        measure: run the backbones and a few training steps to measure the cost; takes minutes if
+            images are large.
         device: "auto", "cpu", "cuda" or "cuda:N".
-        on_event: is given each finding as soon as it is there.
+        on_event: called with each finding as it is made.
 
     Returns:
         Findings, and the commands to run next.
     """
-    TrainConfig(strategy=strategy, resolution=resolution)  # refuses what it does not know
+    TrainConfig(strategy=strategy, resolution=resolution)  # raises on invalid values
     whole = load_bank(None if bank is None else Path(bank))
     specs = whole.select(backbones)
     reals = open_given(real, "real")

@@ -1,4 +1,4 @@
-"""A generator, and its discriminator, as other programs load them."""
+"""Export a generator and its discriminator for other programs."""
 
 from pathlib import Path
 from typing import Any
@@ -20,21 +20,20 @@ def export(
     out: Path | str | None = None,
     on_event: OnEvent = ignore,
 ) -> Path:
-    """Write a StyleGAN2 as another program loads it, with its discriminator if the file holds one.
+    """Write a StyleGAN2 in another program's format, with its discriminator if the file has one.
 
     Args:
-        checkpoint: any StyleGAN2 that can be read, or a run's directory (its best snapshot).
-        format: a name of `probe.generators.files.FORMATS`: "rosinality" or "stylegan2-ada".
-        out: a file that does not exist; one named after checkpoint and format, in the working
-            directory, unless given.
-        on_event: is given what is to be known before the file is loaded, as notes.
+        checkpoint: any readable StyleGAN2, or a run's directory (its best snapshot).
+        format: a name in `probe.generators.files.FORMATS`: "rosinality" or "stylegan2-ada".
+        out: a new file; default one named after checkpoint and format, in the working directory.
+        on_event: called with notes on what to know before loading the file.
 
     Returns:
         The file.
 
     Raises:
-        CheckpointError: no generator that can be read, or none that the format can hold.
-        UsageError: an unknown format, or `out` exists.
+        CheckpointError: no generator can be read, or the format cannot hold it.
+        UsageError: unknown format, or `out` exists.
     """
     chosen = lookup(FORMATS, format, "format")
     source = checkpoint_file(Path(checkpoint))
@@ -48,7 +47,7 @@ def export(
     notes: list[str] = []
     discriminator: Any = None
     try:
-        if chosen.architecture == "stylegan2":  # of no other family one is read
+        if chosen.architecture == "stylegan2":  # the only family with a readable discriminator
             discriminator = read_discriminator(source)
     except CheckpointError as error:
         notes.append(f"The discriminator is left out. {error}")

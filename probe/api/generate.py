@@ -1,4 +1,4 @@
-"""Images out of a checkpoint, and what a checkpoint holds."""
+"""Draw images from a checkpoint, or inspect one."""
 
 import math
 from collections.abc import Sequence
@@ -29,24 +29,24 @@ def generate(
     device: str = "auto",
     on_event: OnEvent = ignore,
 ) -> int:
-    """Write images of a generator: a file per seed, a contact sheet, or both.
+    """Write images from a generator: a file per seed, a contact sheet, or both.
 
     Args:
         gen: a checkpoint, a training run's directory, or `module:function`.
-        seeds: of the images; each image is a function of its own seed.
-        outdir: a folder for seed0000.png and so on, or a .zip; with dataset.json of the classes
-            where the generator is conditional.
-        grid: a PNG of all images side by side.
+        seeds: one per image; each image depends only on its own seed.
+        outdir: a folder for seed0000.png and so on, or a .zip; with a dataset.json of the classes
+            if the generator is conditional.
+        grid: a PNG of all images in a grid.
         sample: truncation, noise and class; without a class each seed draws its own.
         device: "auto", "cpu", "cuda" or "cuda:N".
-        on_event: is given progress; see `probe.events`.
+        on_event: called with progress events; see `probe.events`.
 
     Returns:
-        How many images were made.
+        The number of images generated.
 
     Raises:
-        UsageError: neither `outdir` nor `grid`, or a class that does not exist.
-        CheckpointError: not a generator that can be read.
+        UsageError: neither `outdir` nor `grid` is given, or the class does not exist.
+        CheckpointError: no generator can be read.
     """
     if outdir is None and grid is None:
         raise UsageError("Nothing to write: give --outdir DIR, --grid FILE.png, or both.")
@@ -72,7 +72,7 @@ def generate(
 
 
 def inspect(path: Path | str) -> Inspection:
-    """Say what a checkpoint holds, and what its pickle would have run; nothing of it is run.
+    """Show what a checkpoint holds and what its pickle would run, without running it.
 
     Raises:
         CheckpointError: there is no such file.

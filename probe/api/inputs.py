@@ -1,4 +1,4 @@
-"""Whatever a caller gives becomes an image source here, once."""
+"""Turn every kind of input a caller may pass into an image source."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,7 +21,7 @@ Images = Path | str | ImageSource | torch.Tensor | np.ndarray
 
 
 def say_what_runs(gen: str, sample: SampleOptions, on_event: OnEvent) -> None:
-    """Report whose code a generator is about to run, where it is not ours."""
+    """Report that a generator is about to run code from outside this package, if it is."""
     if text := what_runs(gen, sample):
         on_event(Note(text))
 
@@ -31,7 +31,7 @@ def _is_source(given: object) -> TypeGuard[ImageSource]:
 
 
 def open_given(images: Images, name: str) -> ImageSource:
-    """Return images, whatever they are given as."""
+    """Return an image source for any kind of image input."""
     if isinstance(images, str | Path):
         return open_images(images)
     if isinstance(images, torch.Tensor | np.ndarray):
@@ -45,7 +45,7 @@ def open_fakes_given(
     drawing: Drawing,
     on_event: OnEvent,
 ) -> ImageSource:
-    """Return generated images, whatever they come from."""
+    """Return an image source for any kind of generator or generated images."""
     if isinstance(gen, str | Path):
         say_what_runs(str(gen), drawing.sample, on_event)
         return open_fakes(str(gen), reals, drawing)
@@ -56,7 +56,7 @@ def open_fakes_given(
 
 
 def open_files_given(images: Images | Sequence[Path | str]) -> ImageSource:
-    """Open a folder, a zip, image files, or what is open already."""
+    """Open a folder, a zip or image files; pass an open source through."""
     if isinstance(images, str | Path):
         images = [images]
     if not isinstance(images, Sequence):

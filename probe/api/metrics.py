@@ -33,15 +33,15 @@ def measure(
     """Measure how far generated images are from real ones, in any backbones of the bank.
 
     Args:
-        real: as of `rank`.
-        gen: as of `rank`.
-        bank: the bank file; ./modelbank.yaml or the packaged one unless given.
-        backbones: names or patterns of entries; the bank's evaluator unless given.
+        real: as in `rank`.
+        gen: as in `rank`.
+        bank: the bank file; default ./modelbank.yaml or else the packaged one.
+        backbones: names or patterns of entries; default the bank's evaluator.
         options: numbers, seed, precision, canonical FID; see `MeasureOptions`.
         sample: truncation, noise and class of a checkpoint; see `SampleOptions`.
         device: "auto", "cpu", "cuda" or "cuda:N".
         offline: never download weights.
-        on_event: is given progress; see `probe.events`.
+        on_event: called with progress events; see `probe.events`.
 
     Returns:
         Fréchet and kernel distance, precision, recall, density and coverage per backbone.

@@ -1,4 +1,4 @@
-"""Rank a bank, and the bundled demonstration of it."""
+"""Rank a bank, or run the bundled demonstration."""
 
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -43,21 +43,21 @@ def rank(
     Args:
         real: a folder or zip of real images, an `ImageSource`, or uint8 (N, 3, H, W).
         gen: a generator checkpoint, a folder or zip of generated images, `module:function`, an
-            `ImageSource`, uint8 (N, 3, H, W), or a function `(n, seed) → uint8 (n, 3, H, W)` such
-            as a diffusion pipeline's; it should draw the same for the same seed.
-        bank: the bank file; ./modelbank.yaml or the packaged one unless given.
-        backbones: names or patterns of the entries to rank; all unless given.
+            `ImageSource`, uint8 (N, 3, H, W), or a function `(n, seed) → uint8 (n, 3, H, W)`, for
+            example a diffusion pipeline; it should be deterministic in the seed.
+        bank: the bank file; default ./modelbank.yaml or else the packaged one.
+        backbones: names or patterns of the entries to rank; default all.
         options: protocol, numbers, seed, precision; see `RankOptions`.
         sample: truncation, noise and class of a checkpoint; see `SampleOptions`.
         out: a folder for leaderboard.json, leaderboard.csv, scores.csv, the probes and
             report.html.
         device: "auto", "cpu", "cuda" or "cuda:N".
         offline: never download weights.
-        on_event: is given progress; see `probe.events`.
+        on_event: called with progress events; see `probe.events`.
 
     Returns:
-        Leaderboards, per-image results and the images that were skipped. Under torchrun all
-        processes share the extraction, and those but the first return None.
+        Leaderboards, per-image results and the skipped images. Under torchrun all processes split
+        the extraction, and all but the first return None.
 
     Raises:
         ProbeError: see the subclasses in `probe.errors`.
@@ -101,7 +101,7 @@ def demo(
 ) -> Ranking | None:
     """Rank the packaged backbones on the bundled images and generator; never downloads.
 
-    Backbones whose weights are not installed are left to the leaderboard's unavailable rows.
+    Backbones whose weights are not installed appear as unavailable rows.
     """
     return rank(
         DEMO_REALS,
@@ -115,7 +115,7 @@ def demo(
 
 
 def _drawer(ranking: Ranking, reals: ImageSource, fakes: ImageSource) -> Draw:
-    """Return what draws small pictures of a ranking's images by their position."""
+    """Return a function that makes small pictures of a ranking's images, given positions."""
     n_real = ranking.leaderboard.n_real
     sides = min(SIDE, ranking.leaderboard.resolution)
 
@@ -134,7 +134,7 @@ def _drawer(ranking: Ranking, reals: ImageSource, fakes: ImageSource) -> Draw:
 
 
 def _reader(ranking: Ranking, store: FeatureStore) -> Read:
-    """Return what reads a ranking's features by backbone and position."""
+    """Return a function that reads a ranking's features by backbone and position."""
 
     def read(name: str, positions: Sequence[int]) -> np.ndarray:
         return store.space(ranking.spaces[name]).read([ranking.keys[p] for p in positions])

@@ -1,4 +1,4 @@
-"""The page of a run."""
+"""Write the HTML page of a run."""
 
 from pathlib import Path
 
@@ -9,8 +9,8 @@ def report(run: Path | str, *, out: Path | str | None = None) -> Path:
     """Write the page of a ranking or a training run: one HTML file that opens offline.
 
     Args:
-        run: the folder that `rank` was given as `out`, or a training run's directory.
-        out: where to write; report.html in the run's folder unless given.
+        run: the folder passed to `rank` as `out`, or a training run's directory.
+        out: the file to write; default report.html in the run's folder.
 
     Returns:
         The page's path.

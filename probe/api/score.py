@@ -1,4 +1,4 @@
-"""Single images, by the probes of a ranking."""
+"""Score single images with the probes of a ranking."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -25,21 +25,21 @@ def score(
     offline: bool = False,
     on_event: OnEvent = ignore,
 ) -> Scores:
-    """Give each image's probability of being generated, by the probes of a ranking.
+    """Return each image's probability of being generated, by the probes of a ranking.
 
-    Valid for that ranking's generator and its kind of reals alone.
+    Valid only for that ranking's generator and its kind of reals.
 
     Args:
         images: a folder or zip, one or several image files, an `ImageSource`, or uint8
             (N, 3, H, W).
-        run: the folder that `rank` was given as `out`.
-        bank: the bank file; ./modelbank.yaml or the packaged one unless given. Backbones that are
-            not the ranking's any more are refused.
-        backbones: names or patterns; all with a probe but the controls unless given.
+        run: the folder passed to `rank` as `out`.
+        bank: the bank file; default ./modelbank.yaml or else the packaged one. Backbones that no
+            longer match the ranking's are refused.
+        backbones: names or patterns; default all with a probe except controls.
         threshold: probability above which an image is called generated.
         device: "auto", "cpu", "cuda" or "cuda:N".
         offline: never download weights.
-        on_event: is given progress; see `probe.events`.
+        on_event: called with progress events; see `probe.events`.
 
     Raises:
         UsageError: a threshold outside (0, 1), an unknown device, or a folder among several files.

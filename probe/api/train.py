@@ -1,4 +1,4 @@
-"""Train, or say what training would take."""
+"""Train, or estimate what training would cost."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -36,24 +36,24 @@ def train(
     offline: bool = False,
     on_event: OnEvent = ignore,
 ) -> Path:
-    """Train a generator whose discriminators are chosen by probes.
+    """Train a generator with discriminators chosen by probes.
 
     Args:
         real: a folder or zip of training images, or an `ImageSource`.
-        outdir: a numbered run directory is made here, or an unfinished one of the very same
-            options and images is continued.
+        outdir: folder for a new numbered run directory; an unfinished run in it with the same
+            options and images is resumed instead.
         config: strategy, schedule and everything else; see `TrainConfig`.
-        bank: the bank file; ./modelbank.yaml or the packaged one unless given.
-        backbones: names or patterns of the entries that may be chosen; all unless given.
-        init: a StyleGAN2-ADA pickle or a snapshot to go on from, without a warm-up.
-        resume: a run directory to continue, or "latest".
+        bank: the bank file; default ./modelbank.yaml or else the packaged one.
+        backbones: names or patterns of the entries to choose from; default all.
+        init: a StyleGAN2-ADA pickle or a snapshot to start from, without a warm-up.
+        resume: a run directory to resume, or "latest".
         device: "auto", "cpu", "cuda" or "cuda:N".
         precision: "auto", "fp32" or "bf16".
         offline: never download weights.
-        on_event: is given progress; see `probe.events`.
+        on_event: called with progress events; see `probe.events`.
 
     Returns:
-        The best snapshot's path, or the last one's where nothing was evaluated.
+        The path of the best snapshot, or of the last one if nothing was evaluated.
 
     Raises:
         ProbeError: see the subclasses in `probe.errors`.
@@ -75,7 +75,7 @@ def train(
         if run.ctx.processes.is_first:
             try:
                 write_report(run.folder)
-            except ProbeError as error:  # a record of an earlier part of the run is damaged
+            except ProbeError as error:  # a record from earlier in the run is damaged
                 on_event(Note(f"There is no new {REPORT_FILE}. {error}"))
         return snapshot
 
@@ -94,7 +94,7 @@ def plan_training(
 ) -> Estimate:
     """Check data, bank and weights, report the plan, and measure what training would cost.
 
-    Writes nothing. The arguments are those of `train`.
+    Writes nothing. Takes the same arguments as `train`.
     """
     with _training(
         real,

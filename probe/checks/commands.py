@@ -1,4 +1,4 @@
-"""What to run next, with the settings filled in."""
+"""The commands to run next, with the settings filled in."""
 
 import shlex
 
@@ -6,13 +6,13 @@ from probe.training.config import TrainConfig
 
 
 def next_commands(real: str, gen: str, config: TrainConfig, bank: str | None) -> tuple[str, ...]:
-    """Return the commands of a ranking and of a training that are possible here.
+    """Return the commands for a ranking and a training run that are possible here.
 
     Args:
-        real: what `--real` is to be given.
-        gen: what `--gen` is to be given.
-        config: options of the training.
-        bank: the bank file that was named, or None.
+        real: the value of `--real`.
+        gen: the value of `--gen`.
+        config: training options.
+        bank: the bank file the user named, or None.
     """
     path, chosen = shlex.quote(real), [] if bank is None else ["--bank", shlex.quote(bank)]
     rank = ["probe rank --real", path, "--gen", shlex.quote(gen), "--out ranking", *chosen]

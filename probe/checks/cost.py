@@ -1,4 +1,4 @@
-"""What ranking and training would cost on this machine, measured on a few batches."""
+"""The cost of ranking and training on this machine, measured on a few batches."""
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -24,20 +24,20 @@ from probe.training.config import TrainConfig
 from probe.training.presets import Plan, make_plan
 from probe.training.setup import set_up
 
-SHOWN = 256  # images that are enough to time a step, or to look for copies
-MEASURED = 16  # images, after as many that warm up
+SHOWN = 256  # images, enough to time a step or look for copies
+MEASURED = 16  # images, after the same number of warm-up images
 GENERATED = 4
 
 
 @dataclass(frozen=True)
 class Speed:
-    """What was measured.
+    """The measured speed.
 
     Attributes:
         backbones: name → seconds per image.
-        generator: seconds per image; None where no generator was given.
-        peak_gib: memory that this took.
-        failures: name → why there is no figure.
+        generator: seconds per image; None if no generator was given.
+        peak_gib: peak memory use.
+        failures: name → reason why there is no figure.
     """
 
     backbones: Mapping[str, float]
@@ -47,16 +47,16 @@ class Speed:
 
 
 def unavailable(specs: Sequence[BackboneSpec]) -> dict[str, str]:
-    """Return name → why, of the entries whose weights are not here."""
+    """Return name → reason for the entries whose weights are missing."""
     return missing([s for s in specs if s.weights.random is None], offline=True)
 
 
 def choose_settings(candidates: Candidates, *, strategy: str, resolution: int) -> TrainConfig:
-    """Return the options of a training that the weights here allow.
+    """Return training options that work with the available weights.
 
     Args:
-        candidates: what it may use.
-        strategy: what it should be; "none" where no backbone is here.
+        candidates: the backbones training may use.
+        strategy: the desired one; "none" is used if no backbone is available.
         resolution: side in pixels.
     """
     judges = [] if candidates.evaluator is None else [candidates.evaluator]
@@ -79,16 +79,16 @@ def examine(
     *,
     measured: bool,
 ) -> Iterator[Finding]:
-    """Yield which weights are here, what ranking and training would cost, and the settings.
+    """Yield findings on available weights, the cost of ranking and training, and the settings.
 
     Args:
         reals: the images.
-        fakes: what would be ranked, or None.
+        fakes: the generated images to rank, or None.
         specs: the bank's entries.
-        candidates: of those, what training may use.
-        config: of the training, with its resolution.
+        candidates: the entries training may use.
+        config: training options, including the resolution.
         ctx: see `Context`.
-        measured: whether to run backbones and a few steps of training for the cost.
+        measured: whether to run backbones and a few training steps to measure the cost.
     """
     assert config.resolution is not None
     absent = unavailable(specs)
@@ -122,15 +122,15 @@ def measure(
     *,
     resolution: int,
 ) -> Speed:
-    """Time backbones, and the generator, on a few images.
+    """Time the backbones and the generator on a few images.
 
     Args:
-        specs: entries whose weights are here.
-        fake: the generator's images, drawn as they are asked for; or None.
+        specs: entries whose weights are available.
+        fake: the generator's images, generated on demand; or None.
         ctx: see `Context`.
-        resolution: side at which images meet.
+        resolution: side in pixels to which all images are brought.
     """
-    device, bn_images = ctx.device, ctx.bn_images  # any images: the content makes no difference
+    device, bn_images = ctx.device, ctx.bn_images  # any images do, since content does not matter
     pixels = bn_images.load(range(min(MEASURED, len(bn_images))), resolution).images
     found, failures = {}, {}
     for spec in specs:
@@ -141,7 +141,7 @@ def measure(
             chosen = precision_for(spec, "auto", device)
             pooled_features(backbone, pixels, device=device, precision=chosen)
             started = time.monotonic()
-            pooled_features(backbone, pixels, device=device, precision=chosen)  # waits for it
+            pooled_features(backbone, pixels, device=device, precision=chosen)  # synchronises
             found[spec.name] = (time.monotonic() - started) / len(pixels)
         except BackboneUnavailable as error:
             failures[spec.name] = str(error)
@@ -159,7 +159,7 @@ def measure(
 
 
 def _weights(here: Sequence[str], absent: Mapping[str, str]) -> Iterator[Finding]:
-    """Yield which backbones are here, and which are not and why."""
+    """Yield which backbones are available, and why others are not."""
     if not here:
         yield Finding(
             topic="weights", level="problem", text="No backbone of the bank can run here.",
@@ -186,7 +186,7 @@ def _failures(reasons: Mapping[str, str]) -> Iterator[Finding]:
 
 
 def _ranking(speed: Speed, count: int) -> Iterator[Finding]:
-    """Yield what a ranking with `count` images of each class would take."""
+    """Yield the cost of a ranking with `count` images of each class."""
     if not speed.backbones:
         return
     seconds = 2 * count * sum(speed.backbones.values()) + count * (speed.generator or 0.0)
@@ -203,7 +203,7 @@ def _ranking(speed: Speed, count: int) -> Iterator[Finding]:
 
 
 def _training(plan: Plan, cost: Estimate) -> Finding:
-    """Return what training would take."""
+    """Return the cost of training."""
     config, ends = plan.config, plan.stage_ends
     low, high = cost.hours(ends, config.members_by_stage)
     span = duration(low * 3600)
@@ -220,7 +220,7 @@ def _training(plan: Plan, cost: Estimate) -> Finding:
 
 
 def _settings(plan: Plan) -> Iterator[Finding]:
-    """Yield which settings training would take, and why."""
+    """Yield the settings that training would use, and why."""
     for name in ("batch", "gamma", "stage_kimg"):
         if name in plan.reasons:
             value, why = plan.reasons[name]
@@ -230,7 +230,7 @@ def _settings(plan: Plan) -> Iterator[Finding]:
 
 
 def duration(seconds: float) -> str:
-    """Return a time for people: "40 s", "12 min", "3.5 h", "4.2 days"."""
+    """Return a duration for people: "40 s", "12 min", "3.5 h", "4.2 days"."""
     for unit, length, limit in (("s", 1, 90), ("min", 60, 5400), ("h", 3600, 172_800)):
         if seconds < limit:
             return f"{seconds / length:.{1 if unit == 'h' else 0}f} {unit}"

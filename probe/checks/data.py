@@ -1,4 +1,4 @@
-"""What is wrong with a set of images."""
+"""Check a set of images for problems."""
 
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
@@ -15,22 +15,22 @@ from probe.images.decode import name_broken
 from probe.probing.config import LEAST_IMAGES
 from probe.streams import numpy_stream
 
-HEADERS = 20_000  # read at most; more are sampled
-DECODED = 2_000  # decoded at most
-FEW = 100  # training on fewer has been tried by nobody
-FLAT = 2.0  # standard deviation of every channel, of 255, of an image that shows nothing
+HEADERS = 20_000  # headers read at most; larger sets are sampled
+DECODED = 2_000  # images decoded at most
+FEW = 100  # nobody has tried to train on fewer
+FLAT = 2.0  # an image is blank if every channel's standard deviation, of 255, is below this
 ODD_MODES = {"L": "grey", "LA": "grey with alpha", "RGBA": "with alpha", "P": "with a palette",
              "CMYK": "CMYK", "I;16": "16-bit grey", "I": "32-bit grey", "F": "float grey",
              "1": "black and white"}  # fmt: skip
 
 
 def examine(source: ImageSource, *, resolution: int | None, seed: int = 0) -> Iterator[Finding]:
-    """Yield what is to be said of real images.
+    """Yield the findings about real images.
 
     Args:
         source: the images.
-        resolution: side at which they will be used, where it is known.
-        seed: of the sample, where there are too many to look at all.
+        resolution: side at which they will be used, or None if unknown.
+        seed: of the sample, if there are too many images to check them all.
     """
     n = len(source)
     order = numpy_stream(seed, "doctor").permutation(n).tolist()
@@ -65,7 +65,7 @@ def examine(source: ImageSource, *, resolution: int | None, seed: int = 0) -> It
 
 
 def compare(real: ImageSource, fake: ImageSource, *, seed: int = 0) -> Iterator[Finding]:
-    """Yield what is to be said of reals and generated images together: leaks and shortcuts."""
+    """Yield the findings about reals and generated images together: leaks and shortcuts."""
     orders = [
         sorted(numpy_stream(seed, "doctor").permutation(len(s)).tolist()[:DECODED])
         for s in (real, fake)
@@ -239,7 +239,7 @@ def _alike(
     generated: bool = False,
 ) -> Iterator[Finding]:
     first = {key: i for i, key in reversed(list(enumerate(keys)))}
-    once = sorted(first.values())  # copies byte by byte are told apart from these
+    once = sorted(first.values())  # byte-identical copies are reported separately
     pixels, names = pixels[once], [names[i] for i in once]
     if len(once) < 2:
         return

@@ -1,4 +1,4 @@
-"""What a check found, in words and as plain values. No torch here."""
+"""Findings of the checks, as text and as plain values. Imports no torch."""
 
 from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass, field
@@ -10,15 +10,15 @@ SCHEMA_VERSION = 1
 
 @dataclass(frozen=True, kw_only=True)
 class Finding:
-    """One thing that was looked at.
+    """The result of one check.
 
     Attributes:
         topic: "data", "weights", "cost", "settings" or "run".
         level: "ok"; "note" (good to know); "warning" (results will suffer); "problem" (it will not
-            run, or its numbers mean nothing).
+            run, or its numbers are meaningless).
         text: a sentence.
         advice: what to do, a sentence or "".
-        names: the files or entries that it is about, all of them.
+        names: all files or entries it is about.
     """
 
     topic: str
@@ -30,10 +30,10 @@ class Finding:
 
 @dataclass(frozen=True, kw_only=True)
 class Examination:
-    """All that was found.
+    """All findings of one run of the doctor.
 
     Attributes:
-        findings: in the order of reading.
+        findings: in reading order.
         commands: what to run next.
         schema_version: of this record.
     """
@@ -44,7 +44,7 @@ class Examination:
 
     @property
     def exit_code(self) -> int:
-        """1 where there is a problem, else 0."""
+        """1 if there is a problem, else 0."""
         return int(any(f.level == "problem" for f in self.findings))
 
     def to_dict(self) -> dict[str, Any]:
@@ -53,11 +53,11 @@ class Examination:
 
 
 def some(names: Sequence[str], limit: int = 4) -> str:
-    """Return the first names, and how many more there are."""
+    """Return the first names, and the number of the rest."""
     more = f" and {len(names) - limit} more" if len(names) > limit else ""
     return ", ".join(names[:limit]) + more
 
 
 def counted(names: Collection[object], noun: str = "image") -> str:
-    """Return how many there are, with their noun: "1 image", "3 images"."""
+    """Return the number of names with a noun: "1 image", "3 images"."""
     return f"{len(names)} {noun}{'' if len(names) == 1 else 's'}"

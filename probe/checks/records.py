@@ -1,4 +1,4 @@
-"""The files of a training run, with the shape that those rely on who read them. No torch here."""
+"""The fields of a training run's files that readers rely on. Imports no torch."""
 
 import math
 from dataclasses import dataclass
@@ -11,21 +11,21 @@ from probe.stored import Text
 
 @dataclass(frozen=True)
 class Source:
-    """What a run says of its images."""
+    """The source of a run's images."""
 
     path: Text
 
 
 @dataclass(frozen=True)
 class Options:
-    """What is read of training_options.json."""
+    """The fields read from training_options.json."""
 
     real: Source
 
 
 @dataclass(frozen=True)
 class Progress:
-    """What is read of progress.json."""
+    """The fields read from progress.json."""
 
     kimg: FiniteFloat
     total_kimg: FiniteFloat
@@ -34,7 +34,7 @@ class Progress:
 
 @dataclass(frozen=True)
 class Statistic:
-    """One statistic of a line of stats.jsonl."""
+    """One statistic in a line of stats.jsonl."""
 
     mean: FiniteFloat
 
@@ -54,7 +54,7 @@ class Accuracies:
 
 @dataclass(frozen=True)
 class Distance:
-    """A line of another metric's file; few images have no interval, whose ends are NaN."""
+    """A line of another metric's file; the interval's ends are NaN if there are too few images."""
 
     kimg: FiniteFloat
     metric: str
@@ -62,13 +62,13 @@ class Distance:
 
     @property
     def value(self) -> float:
-        """The metric itself, NaN where the line lacks it."""
+        """The metric's value, NaN if the line lacks it."""
         return self.results.get(self.metric, math.nan)
 
 
 @dataclass(frozen=True)
 class Choice:
-    """What is read of selection-stage*.json."""
+    """The fields read from selection-stage*.json."""
 
     stage: int
     added: list[str]

@@ -1,4 +1,4 @@
-"""What became of a run: does it go on, did it go wrong, is it still about these images?"""
+"""Check a run: can it be resumed, did it go wrong, does it still match these images?"""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -27,18 +27,18 @@ from probe.run_files import (
 )
 from probe.stored import read_lines, read_record
 
-LEAKING = 0.8  # of p: above it augmentations show in the images (Karras et al. 2020b)
+LEAKING = 0.8  # p above which augmentations show in generated images (Karras et al. 2020b)
 GAP = 0.25  # between the accuracies on training and held-out images
 CERTAIN = 0.99  # accuracy of a discriminator that has won
 STALE = 3  # snapshots in a row without a better distance
 
 
 def examine(folder: Path, real: Path | None) -> Iterator[Finding]:
-    """Yield what is to be said of a ranking's folder or a training run's directory.
+    """Yield the findings about a ranking's folder or a training run's directory.
 
     Args:
-        folder: of `probe rank --out` or of `probe train`.
-        real: the images it should be about, or None.
+        folder: the output of `probe rank --out` or `probe train`.
+        real: the images it should match, or None.
 
     Raises:
         ProbeError: it holds neither.
@@ -54,7 +54,7 @@ def examine(folder: Path, real: Path | None) -> Iterator[Finding]:
         )
     try:
         yield from parts
-    except ProbeError as error:  # a file of it is damaged; there is more to look at than the run
+    except ProbeError as error:  # a damaged file should not stop the other checks
         yield _finding("problem", str(error))
 
 

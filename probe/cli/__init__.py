@@ -1,6 +1,6 @@
-"""The command line: one file per command; this file is the list of them and the way out.
+"""The command line: one file per command; this file lists them and sets the exit code.
 
-A command parses, calls `probe.api`, renders the result and chooses the exit code: 0 all stands,
+A command parses, calls `probe.api`, renders the result and chooses the exit code: 0 success,
 1 error, 2 usage, 3 some rows failed, 130 interrupted, 143 terminated.
 """
 
@@ -22,7 +22,7 @@ from probe.cli.output import say
 from probe.errors import ProbeError
 from probe.registry import Place, load
 
-# A command, or a Typer app of several; in the order of the help.
+# A command or a Typer app with several, in the order of the help.
 COMMANDS: dict[str, Place[Callable[..., None] | typer.Typer]] = {
     "rank": "probe.cli.rank:rank",
     "metrics": "probe.cli.metrics:metrics",
@@ -51,7 +51,7 @@ def start(
 
 
 def make_app() -> typer.Typer:
-    """Return the app of all `COMMANDS`."""
+    """Return an app with all `COMMANDS`."""
     app = typer.Typer(
         name="probe",
         help="Which pretrained vision backbone can tell your real images from your generated ones, "
@@ -61,8 +61,8 @@ def make_app() -> typer.Typer:
         pretty_exceptions_enable=False,
         context_settings={
             "help_option_names": ["-h", "--help"],
-            # What is not given, Typer reads with pydantic, and importing that takes a third of the
-            # time of `probe rank --help`.
+            # Typer parses options that are not given with pydantic, and importing it takes a
+            # third of the time of `probe rank --help`.
             "default_map": {"help": False},
         },
     )
@@ -76,11 +76,11 @@ def make_app() -> typer.Typer:
     return app
 
 
-app = make_app()  # for Sphinx and the tests; `main` makes one of what COMMANDS holds by then
+app = make_app()  # for Sphinx and the tests; `main` makes its own from the current COMMANDS
 
 
 def switches(command: Any) -> set[str]:
-    """Return the names of the switches of a command and of those below it, without dashes."""
+    """Return the names of all switches of a command and its subcommands, without dashes."""
     found = {flag[2:] for p in command.params if getattr(p, "is_flag", False) for flag in p.opts}
     return found.union(*map(switches, getattr(command, "commands", {}).values()))
 
@@ -88,10 +88,10 @@ def switches(command: Any) -> set[str]:
 def normalise(arguments: list[str], known: Collection[str]) -> list[str]:
     """Turn `--mirror=1` and `--mirror=false`, as NVlabs users type them, into switches.
 
-    A switch with another value is left for the parser to refuse.
+    A switch with any other value is left for the parser to refuse.
 
     Args:
-        arguments: as they were typed.
+        arguments: as typed.
         known: the switches; see `switches`.
     """
     result = []
@@ -104,12 +104,12 @@ def normalise(arguments: list[str], known: Collection[str]) -> list[str]:
         elif match[2].lower() in FALSE:
             result.append(f"--no-{match[1]}")
         else:
-            result += [f"--{match[1]}", match[2]]  # the parser names the value it did not expect
+            result += [f"--{match[1]}", match[2]]  # the parser names the unexpected value
     return result
 
 
 class Stopped(BaseException):
-    """Ctrl-C or SIGTERM: nothing is lost; the exit code is 128 plus the signal's number."""
+    """Ctrl-C or SIGTERM. Nothing is lost; the exit code is 128 plus the signal's number."""
 
 
 def _stop(signum: int, frame: FrameType | None) -> None:
@@ -117,20 +117,20 @@ def _stop(signum: int, frame: FrameType | None) -> None:
 
 
 def _end_quietly() -> None:
-    """End well: the reader of our output went away (`probe rank … | head`)."""
+    """Exit with 0 because the reader of our output is gone (`probe rank … | head`)."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     sys.exit(0)
 
 
 def main() -> None:
-    """Run the command line and leave with its exit code."""
+    """Run the command line and exit with its code."""
     for signum in (signal.SIGINT, signal.SIGTERM):
         signal.signal(signum, _stop)
-    # TorchScript files stay readable as long as torch reads them.
+    # torch warns that TorchScript is deprecated, but as long as it reads these files we do too.
     warnings.filterwarnings("ignore", category=FutureWarning, module=r"torch\.jit\.")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     if isinstance(sys.stdout, io.TextIOWrapper):
-        # A terminal gets what its locale can write; what goes to a file or a program is UTF-8.
+        # Terminals get what their locale can encode; files and pipes get UTF-8.
         if sys.stdout.isatty():
             sys.stdout.reconfigure(errors="replace")
         else:
@@ -141,7 +141,7 @@ def main() -> None:
     except ProbeError as error:
         say(f"Error: {error}", err=True, style="red")
         sys.exit(error.exit_code)
-    except (MemoryError, RuntimeError) as error:  # torch's are of the latter kind
+    except (MemoryError, RuntimeError) as error:  # torch raises RuntimeError when out of memory
         if not is_out_of_memory(error):
             raise
         text = "Out of memory. Fewer or smaller images need less (--num, --resolution)."
@@ -158,6 +158,6 @@ def main() -> None:
     except Stopped as stopped:
         kept = "Completed work is saved; run the same command to resume."
         say(f"\nInterrupted. {kept}", err=True)
-        # Without waiting for the unit that a background thread is still decoding.
+        # Do not wait for a background thread that is still decoding.
         sys.stdout.flush()
         os._exit(stopped.args[0])

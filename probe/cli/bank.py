@@ -1,4 +1,4 @@
-"""`probe bank`: what is in the model bank, and what of it is here."""
+"""`probe bank`: list, check, download and add entries of the model bank."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -64,7 +64,7 @@ def show(
     from probe.errors import BackboneUnavailable
 
     for spec in load_bank(bank).select([name]):
-        fed = input_spec(spec)  # also where the entry leaves it to timm
+        fed = input_spec(spec)  # resolves values the entry leaves to timm
         record = asdict(spec) | {"input": fed.size, "mean": fed.mean, "std": fed.std}
         record["weights"] = {k: v for k, v in record["weights"].items() if v is not None}
         if spec.role != "control":
@@ -121,7 +121,7 @@ def fetch(
         try:
             path, digest = verified_weights(spec, offline=False)
         except BackboneUnavailable as error:
-            # The remedy of a missing download is this very command.
+            # The remedy for a missing download is this same command.
             again = error.remedy.startswith("probe bank fetch")
             rows.append((spec.name, "failed", "", error.reason if again else str(error)))
             continue

@@ -1,4 +1,4 @@
-"""`probe cache`: the features and results that are kept, so that nothing is computed twice."""
+"""`probe cache`: list, verify and prune stored features and results."""
 
 import re
 import time

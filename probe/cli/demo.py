@@ -1,4 +1,4 @@
-"""`probe demo`: a leaderboard with nothing of one's own."""
+"""`probe demo`: a leaderboard from bundled data."""
 
 from pathlib import Path
 from typing import Annotated
@@ -26,7 +26,7 @@ def demo(
 
     with Progress(quiet=quiet) as progress:
         ranking = rank.demo(out=out, num=num, on_event=progress)
-    if ranking is None:  # another process of torchrun's speaks
+    if ranking is None:  # another torchrun process prints it
         return
     show_view(render(list(ranking.leaderboards.values()), "table"))
     raise typer.Exit(ranking.leaderboard.exit_code)

@@ -1,4 +1,4 @@
-"""`probe doctor`: what is wrong, and what would it cost, before hours are spent."""
+"""`probe doctor`: find problems and estimate the cost before a long job."""
 
 from pathlib import Path
 from typing import Annotated

@@ -1,4 +1,4 @@
-"""`probe export`: a snapshot as other programs load it."""
+"""`probe export`: write a snapshot in another program's format."""
 
 from pathlib import Path
 from typing import Annotated

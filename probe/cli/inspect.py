@@ -1,4 +1,4 @@
-"""`probe inspect`: what a checkpoint holds, and what it would have run."""
+"""`probe inspect`: what a checkpoint holds, and what its pickle would run."""
 
 from dataclasses import asdict
 from pathlib import Path
@@ -27,7 +27,7 @@ def inspect(
 
 
 def _lines(record: dict[str, Any]) -> str:
-    """Return one line per value that there is, lists below each other."""
+    """Return one line per value that is set; list items go on separate lines."""
     lines = []
     for name, value in record.items():
         values = value if isinstance(value, list) else [] if value is None else [value]

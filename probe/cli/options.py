@@ -1,4 +1,4 @@
-"""Typer options from option dataclasses, so that every option is written once."""
+"""Build Typer options from option dataclasses, so that every option is defined once."""
 
 import functools
 import inspect
@@ -12,11 +12,11 @@ from probe.options import Range, flags_of, is_whole
 
 
 def number(flag: str, within: Range, *, whole: bool) -> dict[str, Any]:
-    """Return the arguments of `typer.Option` by which a number outside its range is refused.
+    """Return the arguments of `typer.Option` that refuse a number outside its range.
 
     Args:
-        flag: named in the refusal.
-        within: the range, named as well.
+        flag: named in the error.
+        within: the range, also named.
         whole: whether it is an integer.
     """
 
@@ -32,7 +32,7 @@ def number(flag: str, within: Range, *, whole: bool) -> dict[str, Any]:
 
 
 def split_names(text: str | None) -> list[str] | None:
-    """Return the names or patterns of a comma-separated list, None if there is none."""
+    """Return the names or patterns in a comma-separated list, None for None or ""."""
     return [name.strip() for name in text.split(",")] if text else None
 
 

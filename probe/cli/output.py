@@ -1,4 +1,4 @@
-"""What a command prints goes through here: text from outside is cleaned on the way."""
+"""All output of the commands; external text is cleaned here."""
 
 import typer
 
@@ -7,23 +7,23 @@ from probe.events import Event, Note
 
 
 def say(text: object, *, err: bool = False, style: str | None = None) -> None:
-    """Print a line or several.
+    """Print one or more lines.
 
     Args:
-        text: whatever it holds of names, files or servers.
-        err: on stderr.
-        style: a colour, on a terminal.
+        text: may contain names, file contents or server replies; it is cleaned.
+        err: print to stderr.
+        style: a colour, used on a terminal.
     """
     clean = printable(str(text), lines=True)
     typer.echo(typer.style(clean, fg=style, bold=True) if style else clean, err=err)
 
 
 def show_view(view: str) -> None:
-    """Print what `probe.reports` rendered, styles included: it is clean."""
+    """Print a view rendered by `probe.reports`, with styles; its text is already clean."""
     typer.echo(view, nl=False)
 
 
 def show_note(event: Event) -> None:
-    """Print a note to stderr; other events are worth no line."""
+    """Print a note to stderr, and ignore other events."""
     if isinstance(event, Note):
         say(event.text, err=True)

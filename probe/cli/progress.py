@@ -42,7 +42,7 @@ class Progress:
 
     def __enter__(self) -> "Progress":
         """Start the bars."""
-        if self.live:  # rich before 14.3 ends hidden bars with an empty line
+        if self.live:  # rich before 14.3 prints an empty line after hidden bars
             self.bars.start()
         return self
 

@@ -15,7 +15,7 @@ from probe.probing.config import RankOptions
 
 
 class Format(StrEnum):
-    """How the leaderboard is printed on stdout."""
+    """Output formats of the leaderboard on stdout."""
 
     TABLE = "table"
     JSON = "json"
@@ -77,7 +77,7 @@ def rank(
             offline=offline,
             on_event=progress,
         )
-    if ranking is None:  # another process of torchrun's speaks
+    if ranking is None:  # another torchrun process prints it
         return
     show_view(render(list(ranking.leaderboards.values()), format.value))
     raise typer.Exit(ranking.leaderboard.exit_code)

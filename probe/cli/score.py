@@ -1,4 +1,4 @@
-"""`probe score`: how likely images were generated, by the probes of a ranking."""
+"""`probe score`: how likely each image was generated, by the probes of a ranking."""
 
 from enum import StrEnum
 from pathlib import Path
@@ -13,7 +13,7 @@ from probe.options import SHARE
 
 
 class Format(StrEnum):
-    """How the scores are printed on stdout."""
+    """Output formats of the scores on stdout."""
 
     TABLE = "table"
     JSON = "json"
@@ -67,7 +67,7 @@ def score(
             on_event=progress,
         )
     show_view(render(found, format.value))
-    if format is Format.CSV:  # which has no place for what must be read beside the numbers
+    if format is Format.CSV:  # CSV has no place for the remarks
         for line in remarks(found):
             say(line, err=True)
     raise typer.Exit(found.exit_code)

@@ -1,4 +1,4 @@
-"""`probe train`: a generator from a folder of images, its discriminators chosen by probes."""
+"""`probe train`: train a generator on a folder of images, with discriminators chosen by probes."""
 
 import os
 import sys
@@ -84,10 +84,10 @@ def train(
 
 
 def _start_processes(count: int, device: str) -> None:
-    """Become torchrun, which starts this very command `count` times.
+    """Replace this process by torchrun, which starts the same command `count` times.
 
     Raises:
-        UsageError: there are not as many GPUs.
+        UsageError: there are fewer GPUs than processes.
     """
     from probe.devices import choose_device
     from probe.processes import check_gpus
@@ -95,7 +95,7 @@ def _start_processes(count: int, device: str) -> None:
     if choose_device(device).type == "cuda":
         check_gpus(count)
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-    # After "--" torchrun takes none of our flags for an abbreviation of its own.
+    # After "--", torchrun does not read our flags as abbreviations of its own.
     command = [*launcher, f"--nproc-per-node={count}", "-m", "--", "probe", *sys.argv[1:]]
     if sys.platform != "win32" and "OMP_NUM_THREADS" not in os.environ:
         os.environ["OMP_NUM_THREADS"] = str(max(1, (os.cpu_count() or 1) // count))

@@ -1,4 +1,4 @@
-"""What `probe train` shows: a live line on a terminal, plain lines in a log, log.txt always."""
+"""Output of `probe train`: a live line on a terminal, plain lines in a log, and log.txt."""
 
 import math
 from pathlib import Path
@@ -50,7 +50,7 @@ class TrainLog:
 
     def __enter__(self) -> "TrainLog":
         """Start the live line."""
-        if self.live:  # rich before 14.3 ends a hidden bar with an empty line
+        if self.live:  # rich before 14.3 prints an empty line after a hidden bar
             self.bar.start()
         return self
 
@@ -60,7 +60,7 @@ class TrainLog:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Remove the live line, and say where the time went."""
+        """Remove the live line, and print where the time went."""
         if self.live:
             self.bar.stop()
         if self.spent and kind is None:
@@ -187,7 +187,7 @@ class TrainLog:
         self.stage = f"stage {event.stage}"
 
     def show_estimate(self, estimate: Any) -> None:
-        """Say what a run would cost: a `probe.training.availability.Estimate`."""
+        """Print what a run would cost, from a `probe.training.availability.Estimate`."""
         config, ends = self.plan.config, self.plan.stage_ends
         low, high = estimate.hours(ends, config.members_by_stage)
         self.say(f"Measured here: {estimate.own:.1f} s/kimg for the GAN alone")

@@ -1,7 +1,7 @@
-"""Discriminators: heads on frozen backbones, their losses, their augmentations, for any loop.
+"""Discriminators: heads on frozen backbones, their losses and augmentations, for any loop.
 
-What an option names stands here, a line each; no torch. Heads are in `heads.HEADS`, since shapes
-choose among them and no option does.
+Everything an option can name is listed here, one line each, without importing torch. Heads are in
+`heads.HEADS`, because they are chosen by feature shape and not by an option.
 """
 
 from collections.abc import Callable
@@ -23,10 +23,10 @@ class Augmentation:
 
     Attributes:
         apply: (images, draw) → images of the same shape, or (images, p, draw) if it is adaptive;
-            None leaves them as they are.
-        adaptive: whether it has a probability p, which ADA's controller steers.
-        before_backbones: (images, draw) → images, applied after it if a backbone looks at them.
-        smooths: whether it smooths the real targets under `--smooth auto`.
+            None leaves them unchanged.
+        adaptive: whether it has a probability p, controlled by ADA.
+        before_backbones: (images, draw) → images; applied afterwards if the network is a backbone.
+        smooths: whether `--smooth auto` smooths the targets of reals with it.
     """
 
     apply: Place[Callable[..., "torch.Tensor"]] | None = None
@@ -35,7 +35,7 @@ class Augmentation:
     smooths: bool = False
 
     def __call__(self, images: "torch.Tensor", p: float, draw: "Draw") -> "torch.Tensor":
-        """Return images (N, C, R, R), augmented."""
+        """Return augmented images (N, C, R, R)."""
         if self.apply is None:
             return images
         given = (images, p, draw) if self.adaptive else (images, draw)
@@ -46,7 +46,7 @@ AUGMENTATIONS: dict[str, Augmentation] = {
     "ada": Augmentation(
         apply="probe.discriminators.ada:ada",
         adaptive=True,
-        before_backbones="probe.discriminators.diffaugment:cutout",  # as in the reference code
+        before_backbones="probe.discriminators.diffaugment:cutout",  # as in the original code
     ),
     "diffaugment": Augmentation(apply="probe.discriminators.diffaugment:diffaugment", smooths=True),
     "none": Augmentation(),

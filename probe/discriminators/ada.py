@@ -1,4 +1,4 @@
-"""The pipeline "bgc" of Karras et al. 2020b, appendix B: pixel blits, general geometry, colour."""
+"""ADA's "bgc" pipeline (Karras et al. 2020b, appendix B): blits, general geometry, colour."""
 
 import math
 from collections.abc import Callable
@@ -11,9 +11,9 @@ from probe.devices import send
 from probe.discriminators.bilinear import sample_bilinear
 from probe.discriminators.draws import Draw, as_float, check_rows
 
-# Low-pass filter of the sym6 wavelet (the least asymmetric one of Daubechies 1992 with six
-# vanishing moments): orthonormal to its even shifts, so that filtering up and then down by 2
-# gives back the signal exactly.
+# Low-pass filter of the sym6 wavelet (Daubechies' least asymmetric one with six vanishing moments,
+# 1992). It is orthonormal to its even shifts, so filtering up and then down by 2 restores the
+# signal exactly.
 SYM6 = (
     0.015404109327027373,
     0.0034907120842174702,
@@ -28,20 +28,20 @@ SYM6 = (
     0.0017677118642428036,
     -0.007800708325034148,
 )
-CENTRE = 5  # the tap that stands for the pixel itself, nearest to the centre of mass 5.098
+CENTRE = 5  # index of the tap for the pixel itself; the centre of mass is at 5.098
 
 
 def ada(images: torch.Tensor, p: torch.Tensor | float, draw: Draw) -> torch.Tensor:
-    """Augment each image by each transformation of "bgc" with probability p.
+    """Apply each transformation of "bgc" to each image with probability p.
 
-    Images that no transformation hits come back bit for bit. The result is affine in the images and
-    can be differentiated twice, as R1 at the images needs.
+    Images that no transformation hits are returned unchanged, bit for bit. The result is affine in
+    the images and twice differentiable, as R1 at the images requires.
 
     Args:
-        images: (N, C, R, R) in about [-1, 1], C 3 or 1, R at least 8. Computed in float32, in
-            float64 if given so.
+        images: (N, C, R, R) in about [-1, 1], C 3 or 1, R at least 8. Computed in float32, or in
+            float64 for float64 images.
         p: the probability, a scalar.
-        draw: source of the random numbers, advanced equally whatever p is.
+        draw: source of the random numbers; advances equally for every p.
 
     Returns:
         (N, C, R, R), of the given dtype.
@@ -61,14 +61,14 @@ def geometric_matrices(draw: Draw, p: float, side: int) -> torch.Tensor:
 
     Returns:
         (count, 3, 3), float64 on the CPU; maps homogeneous (x, y, 1), in pixels from the image's
-        centre, from the given image to the augmented one. Exactly the identity where nothing
+        centre, from the given image to the augmented one. Exactly the identity if nothing
         applies.
     """
     pick = _Gate(draw)
     flip = pick(draw.integers(2), p)
     turns = pick(draw.integers(4), p)
     shift = pick(draw.uniform(2).double().mul(2).sub(1).mul(0.125 * side).round(), p)
-    # The two rotations apply with the joint probability p.
+    # Each rotation's probability is chosen so that at least one applies with probability p.
     p_rotation = 1 - math.sqrt(1 - p)
     zoom = pick(0.2 * draw.normal(), p).exp2()
     before = pick(_angle(draw), p_rotation)
@@ -94,7 +94,7 @@ def colour_matrices(draw: Draw, p: float) -> torch.Tensor:
 
     Returns:
         (count, 4, 4), float64 on the CPU; maps homogeneous (red, green, blue, 1), each in
-        [-1, 1]. Exactly the identity where nothing applies.
+        [-1, 1]. Exactly the identity if nothing applies.
     """
     pick = _Gate(draw)
     matrix = brightness(pick(0.2 * draw.normal(), p))
@@ -109,7 +109,7 @@ def colour_matrices(draw: Draw, p: float) -> torch.Tensor:
 
 
 class _Gate:
-    """Keeps each sample's drawn value with a probability, else puts 0, the neutral value."""
+    """Keeps each sample's value with a given probability, else replaces it by 0 (no change)."""
 
     def __init__(self, draw: Draw) -> None:
         self.draw = draw
@@ -120,12 +120,12 @@ class _Gate:
 
 
 def _angle(draw: Draw) -> torch.Tensor:
-    """Draw angles from the full circle, in radians."""
+    """Draw angles uniformly from the full circle, in radians."""
     return (2 * draw.uniform().double() - 1) * math.pi
 
 
 def _affine(*rows: tuple[torch.Tensor | float, ...]) -> torch.Tensor:
-    """Stack the upper rows of affine matrices, entries (N,) or numbers, to (N, n + 1, n + 1)."""
+    """Stack rows, entries (N,) or numbers, into affine matrices (N, n + 1, n + 1)."""
     drawn = [e for row in rows for e in row if isinstance(e, torch.Tensor)]
     fixed = [[0.0 if isinstance(e, torch.Tensor) else e for e in row] for row in rows]
     last = [*[0.0] * len(rows), 1.0]
@@ -148,7 +148,7 @@ def scaling(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
 
 
 def rotation(angle: torch.Tensor) -> torch.Tensor:
-    """Rotate clockwise as seen, since y points down; radians (N,) → (N, 3, 3)."""
+    """Rotate clockwise on screen, since y points down; radians (N,) → (N, 3, 3)."""
     cos, sin = angle.cos(), angle.sin()
     return _affine((cos, -sin, 0.0), (sin, cos, 0.0))
 
@@ -164,7 +164,7 @@ def contrast(factor: torch.Tensor) -> torch.Tensor:
 
 
 def luma_flip(on: torch.Tensor) -> torch.Tensor:
-    """Negate the luma and keep the chroma where `on` is 1, not 0; (N,) → (N, 4, 4)."""
+    """Negate the luma and keep the chroma if `on` is 1, do nothing if 0; (N,) → (N, 4, 4)."""
     return _along_and_across_luma(1 - 2 * on, torch.ones_like(on))
 
 
@@ -175,7 +175,7 @@ def saturation(factor: torch.Tensor) -> torch.Tensor:
 
 def _along_and_across_luma(along: torch.Tensor, across: torch.Tensor) -> torch.Tensor:
     """Scale colours along the grey axis and in the plane across it; (N,), (N,) → (N, 4, 4)."""
-    # Luma is the plain mean here: the axis is (1, 1, 1) / sqrt(3), its projector 1/3 everywhere.
+    # Luma here is the plain mean: the axis is (1, 1, 1) / sqrt(3), its projector 1/3 everywhere.
     mixed = (along - across) / 3
     own = across + mixed
     return _affine((own, mixed, mixed, 0.0), (mixed, own, mixed, 0.0), (mixed, mixed, own, 0.0))
@@ -195,7 +195,7 @@ def _transform_rows(
     matrices: torch.Tensor,
     transform: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],
 ) -> torch.Tensor:
-    """Apply `transform` to the images whose matrix is not the identity, and to no other."""
+    """Apply `transform` only to the images whose matrix is not the identity."""
     identity = torch.eye(matrices.shape[-1], dtype=matrices.dtype)
     rows = (matrices != identity).flatten(1).any(1).nonzero().squeeze(1)
     if len(rows) == 0:
@@ -205,10 +205,10 @@ def _transform_rows(
 
 
 def warp(images: torch.Tensor, matrices: torch.Tensor) -> torch.Tensor:
-    """Transform images geometrically, one affine matrix each; the outside is their reflection.
+    """Warp images by one affine matrix each, with reflection outside the image.
 
-    Reflection padding, upsampling by 2, bilinear sampling, downsampling by 2. The padding stops
-    at R - 1 pixels; sampling beyond it reflects once more.
+    Reflection padding, upsampling by 2, bilinear sampling, downsampling by 2. The padding is at
+    most R - 1 pixels; sampling beyond it reflects once more.
 
     Args:
         images: (N, C, R, R), R at least 4.
@@ -223,8 +223,8 @@ def warp(images: torch.Tensor, matrices: torch.Tensor) -> torch.Tensor:
     up, down = _resamplers(side, images.dtype, images.device)
     inner = 2 * (side - 1 - margin)
     up = up[inner : len(up) - inner]
-    # Filters as products with banded matrices: on two cores and 64 px, an order of magnitude
-    # faster, forward and backward, than convolutions with a single channel.
+    # Filtering by products with banded matrices is ten times as fast, forward and backward, as
+    # single-channel convolutions (two cores, 64 px).
     x = up @ (images @ up.T)
     theta = _sampling(inverse, side, wide=x.shape[-1], out=down.shape[1])
     size = [n, channels, down.shape[1], down.shape[1]]
@@ -234,12 +234,12 @@ def warp(images: torch.Tensor, matrices: torch.Tensor) -> torch.Tensor:
 
 
 def _margin(inverse: torch.Tensor, side: int) -> int:
-    """Return the padding, in pixels, with which no sample is taken from outside the padded image.
+    """Return the padding in pixels that keeps all samples inside the padded image.
 
-    At most side - 1, for one reflection gives no more.
+    At most side - 1, the limit of a single reflection.
     """
-    # The down filter reads from CENTRE half-pixels before the first pixel to the 11 - CENTRE
-    # after the last one; a half-pixel is whole where all taps of the up filter lie inside.
+    # The down filter reads from CENTRE half-pixels before the first pixel to 11 - CENTRE after the
+    # last; a half-pixel is valid only if all taps of the up filter lie inside.
     half = (side - 1) / 2
     low, high = -half - CENTRE / 2, half + (len(SYM6) - 1 - CENTRE) / 2
     corners = torch.tensor(
@@ -254,9 +254,9 @@ def _margin(inverse: torch.Tensor, side: int) -> int:
 def _resamplers(
     side: int, dtype: torch.dtype, device: torch.device
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return what multiplies an axis to upsample it, with the widest padding, and to downsample it.
+    """Return the matrices that upsample one axis, with the widest padding, and downsample it.
 
-    A narrower padding's matrix is made of the inner rows of the widest one's: two per pixel.
+    A narrower padding uses the inner rows of the upsampling matrix: two per pixel.
     """
     up, down = (matrix.to(device, dtype) for matrix in (_upsampler(side), _downsampler(side)))
     return up, down
@@ -265,8 +265,8 @@ def _resamplers(
 def _upsampler(side: int) -> torch.Tensor:
     """Return the matrix that pads by side - 1 pixels of reflection and upsamples by 2.
 
-    Half-pixels next to the padded border that lack a tap are left out. Row s stands for the
-    position (s + CENTRE) / 2 - (side - 1).
+    Half-pixels at the padded border that lack a tap are left out. Row s is the position
+    (s + CENTRE) / 2 - (side - 1).
 
     Returns:
         (2 (3 side - 2) - 10, side).
@@ -281,7 +281,7 @@ def _upsampler(side: int) -> torch.Tensor:
 def _downsampler(side: int) -> torch.Tensor:
     """Return the matrix that downsamples by 2 along one axis, (side, 2 side + 10).
 
-    Column u stands for the position (u - CENTRE) / 2.
+    Column u is the position (u - CENTRE) / 2.
     """
     taps = _filter()
     matrix = taps.new_zeros(side, 2 * side + len(taps) - 2)
@@ -291,13 +291,13 @@ def _downsampler(side: int) -> torch.Tensor:
 
 
 def _filter() -> torch.Tensor:
-    """Return the filter with unit norm, (12,), float64."""
+    """Return the filter, normalised to unit norm, (12,), float64."""
     taps = torch.tensor(SYM6, dtype=torch.float64)
     return taps / taps.norm()
 
 
 def _sampling(inverse: torch.Tensor, side: int, wide: int, out: int) -> torch.Tensor:
-    """Express the inverse transformation in the coordinates of `grid_sample`, [-1, 1] at edges.
+    """Express the inverse transformation in `grid_sample` coordinates, [-1, 1] at the edges.
 
     Args:
         inverse: (N, 3, 3), in pixels from the image's centre.
@@ -316,7 +316,7 @@ def _sampling(inverse: torch.Tensor, side: int, wide: int, out: int) -> torch.Te
         shift = torch.tensor([middle], dtype=inverse.dtype)
         return translation(shift, shift) @ scaling(half, half)
 
-    # The padding is symmetric: the wide image begins CENTRE half-pixels after -margin.
+    # The padding is symmetric: the wide image starts CENTRE half-pixels after -margin.
     margin = (wide + len(SYM6) - 2) / 4 - side / 2
     read = centred(wide, first=CENTRE / 2 - margin)
     write = centred(out, first=-CENTRE / 2)
@@ -324,7 +324,7 @@ def _sampling(inverse: torch.Tensor, side: int, wide: int, out: int) -> torch.Te
 
 
 def recolour(images: torch.Tensor, matrices: torch.Tensor) -> torch.Tensor:
-    """Transform colours; a grey image as the colour image of three equal channels, averaged.
+    """Transform colours; a grey image is treated as three equal channels, then averaged.
 
     Args:
         images: (N, 3, R, R) or (N, 1, R, R).

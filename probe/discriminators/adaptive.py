@@ -1,4 +1,4 @@
-"""The controller of an augmentation's strength."""
+"""The controller of ADA's augmentation probability."""
 
 from collections.abc import Callable, Mapping
 
@@ -8,15 +8,15 @@ from probe.devices import send
 
 
 class AdaptiveAugment:
-    """The probability p, steered by how often the discriminator calls real images real.
+    """The probability p, adjusted by how often the discriminator calls real images real.
 
     Karras et al. 2020b, section 3: p rises while r, the mean sign of the logits of real images,
     is above the target, and falls while it is below.
 
     Args:
-        target: r to hold.
-        interval: iterations between two calls of `update`, for the caller to keep.
-        images_to_full: images over which p could go from 0 to 1.
+        target: target value of r.
+        interval: steps between calls of `update`; the caller has to respect it.
+        images_to_full: number of images in which p can go from 0 to 1.
     """
 
     def __init__(self, target: float, interval: int = 4, images_to_full: float = 500_000) -> None:
@@ -25,7 +25,7 @@ class AdaptiveAugment:
         self.clear()
 
     def clear(self) -> None:
-        """Forget what was observed since the last update."""
+        """Drop the observations since the last update."""
         self._signs = torch.zeros((), dtype=torch.float64)
         self._count = 0
 
@@ -35,7 +35,7 @@ class AdaptiveAugment:
         return self.p > 0.8
 
     def observe(self, real_logits_sign_sum: torch.Tensor | float, count: int) -> None:
-        """Add the sum of the signs of `count` logits of real images; waits for no device."""
+        """Add the sum of the signs of `count` logits of real images, without synchronising."""
         signs = torch.as_tensor(real_logits_sign_sum).detach().double()
         self._signs = send(self._signs, signs.device) + signs
         self._count += count
@@ -47,11 +47,11 @@ class AdaptiveAugment:
     ) -> None:
         """Move p by the share of `images_to_full` seen since the last call, within [0, 1].
 
-        Nothing moves where nothing was observed.
+        Without observations, p stays as it is.
 
         Args:
             batch_images_since_last: images of the global batches since the last call.
-            reduce: sums over processes; gets and returns (sum of signs, count), float64, on the
+            reduce: sums over processes; takes and returns (sum of signs, count), float64, on the
                 device of the observed sums.
         """
         signs, count = self._totals(reduce)
@@ -62,11 +62,11 @@ class AdaptiveAugment:
         self.clear()
 
     def gather(self, reduce: Callable[[torch.Tensor], torch.Tensor], *, keep: bool) -> None:
-        """Let one process hold what all of them observed, so that its state tells everything.
+        """Collect the observations of all processes in one of them, so its state is complete.
 
         Args:
             reduce: see `update`.
-            keep: whether this is that process; the others forget.
+            keep: whether this is that process; the others clear theirs.
         """
         signs, count = self._totals(reduce)
         self.clear()
@@ -78,11 +78,11 @@ class AdaptiveAugment:
         return (reduce(totals) if reduce else totals).tolist()
 
     def state_dict(self) -> dict[str, float]:
-        """Return p and what this process observed since the last update, as plain floats."""
+        """Return p and this process's observations since the last update, as plain floats."""
         return {"p": self.p, "signs": self._signs.item(), "count": float(self._count)}
 
     def load_state_dict(self, state: Mapping[str, float]) -> None:
-        """Go on from a state; target and speed stay those given at construction."""
+        """Restore a state; target and speed stay as given at construction."""
         self.p = float(state["p"])
         self._signs = torch.tensor(state["signs"], dtype=torch.float64)
         self._count = int(state["count"])

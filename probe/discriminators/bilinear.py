@@ -1,4 +1,4 @@
-"""Bilinear sampling with a gradient that can itself be differentiated; torch's own cannot."""
+"""Bilinear sampling that can be differentiated twice, which torch's own cannot."""
 
 from typing import Any
 
@@ -7,10 +7,10 @@ from torch.nn import functional as F
 
 
 def sample_bilinear(images: torch.Tensor, grid: torch.Tensor) -> torch.Tensor:
-    """Read images at the positions of a grid; outside they are reflected at their edges.
+    """Sample images at the positions of a grid, with reflection at the edges.
 
     Args:
-        images: (N, C, H, W). The result is linear in them, and has derivatives of every order.
+        images: (N, C, H, W). The result is linear in them and has derivatives of every order.
         grid: (N, h, w, 2), positions (x, y) with -1 and 1 at the edges; a constant.
 
     Returns:
@@ -24,7 +24,7 @@ def _read(images: torch.Tensor, grid: torch.Tensor) -> torch.Tensor:
 
 
 class _Read(torch.autograd.Function):
-    """A linear map: its gradient is `_Spread`, the transposed map, whatever the images are."""
+    """A linear map; its gradient is its transpose `_Spread`, which does not depend on images."""
 
     @staticmethod
     def forward(ctx: Any, images: torch.Tensor, grid: torch.Tensor) -> torch.Tensor:
@@ -39,7 +39,7 @@ class _Read(torch.autograd.Function):
 
 
 class _Spread(torch.autograd.Function):
-    """The transpose of `_Read`, and `_Read` is its gradient."""
+    """The transpose of `_Read`; its gradient is `_Read`."""
 
     @staticmethod
     def forward(

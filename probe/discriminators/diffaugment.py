@@ -40,7 +40,7 @@ def _jitter(images: torch.Tensor, draw: Draw) -> torch.Tensor:
 
 
 def _translate(images: torch.Tensor, draw: Draw) -> torch.Tensor:
-    """Shift by whole pixels, up to an eighth of the side along each axis, and fill with 0."""
+    """Shift by whole pixels, up to an eighth of the side along each axis, filling with 0."""
     side = images.shape[-1]
     reach = int(side / 8 + 0.5)
     shift = send(draw.integers(2 * reach + 1, 2, 1) - reach, images.device)
@@ -55,14 +55,14 @@ def _translate(images: torch.Tensor, draw: Draw) -> torch.Tensor:
 def cutout(images: torch.Tensor, draw: Draw, size: float = 0.5) -> torch.Tensor:
     """Fill a square of every image with 0, mid grey.
 
-    The square's centre is uniform over the image, on pixel edges, both borders included, where
-    the square has an even side, else on pixel centres; the image clips it. Half the side masks
-    18 % of the area on average at 16 px and 19 % at high resolutions.
+    The centre is uniform over the image: on pixel edges, both borders included, if the square has
+    an even side, else on pixel centres. The image clips the square. At half the side it masks 18 %
+    of the area on average at 16 px and 19 % at high resolutions.
 
     Args:
         images: (N, C, R, R).
         draw: source of the random numbers.
-        size: side of the square, a fraction of the image's.
+        size: side of the square, as a fraction of the image's side.
 
     Returns:
         (N, C, R, R).

@@ -1,4 +1,4 @@
-"""Random numbers for augmentations, the same however a batch is shared out."""
+"""Random numbers for augmentations that do not depend on how a batch is split."""
 
 from dataclasses import dataclass
 
@@ -11,9 +11,9 @@ class Draw:
 
     Args:
         generator: CPU stream, in the same state in every process.
-        total: samples of the global batch.
+        total: samples in the global batch.
         offset: first sample of this process.
-        stride: step between its samples, the number of processes.
+        stride: step between its samples, which is the number of processes.
     """
 
     generator: torch.Generator
@@ -23,11 +23,11 @@ class Draw:
 
     @property
     def count(self) -> int:
-        """Return the number of samples of this process."""
+        """Number of samples in this process."""
         return len(range(self.offset, self.total, self.stride))
 
     def uniform(self, *shape: int) -> torch.Tensor:
-        """Return numbers from [0, 1), (count, *shape), float32 on the CPU."""
+        """Return uniform numbers in [0, 1), (count, *shape), float32 on the CPU."""
         drawn = torch.rand(self.total, *shape, generator=self.generator)
         return drawn[self.offset :: self.stride]
 
@@ -37,18 +37,18 @@ class Draw:
         return drawn[self.offset :: self.stride]
 
     def integers(self, bound: int, *shape: int) -> torch.Tensor:
-        """Return numbers from {0, ..., bound - 1}, (count, *shape), int64 on the CPU."""
-        # In float32 the product could round up to the bound itself.
+        """Return integers from 0 to bound - 1, (count, *shape), int64 on the CPU."""
+        # In float32 the product could round up to `bound` itself.
         return (self.uniform(*shape).double() * bound).floor().long()
 
 
 def as_float(images: torch.Tensor) -> torch.Tensor:
-    """Return images in float32, or in float64 if they are."""
+    """Return images as float32, or unchanged if they are float64."""
     return images if images.dtype == torch.float64 else images.float()
 
 
 def check_rows(images: torch.Tensor, draw: Draw) -> None:
-    """Refuse a draw for another batch: its rows would go to the wrong images unnoticed.
+    """Refuse a draw for another batch size, which would silently give images the wrong rows.
 
     Raises:
         ValueError: the draw is for another number of images.

@@ -1,7 +1,7 @@
 """Discriminator heads: trainable networks on the features of a frozen backbone.
 
-A head is built from the backbone's declared feature shapes, never from its name (method 4.1):
-one map gets a map head, several maps one each and the pooled vector another, no map a vector head.
+A head is built from the backbone's declared feature shapes, never from its name: one map gets a map
+head; several maps get one each, plus one for the pooled vector; no map gets a vector head.
 """
 
 import math
@@ -18,20 +18,21 @@ from probe.generators.networks.layers import FullyConnected
 Shapes = Sequence[tuple[int, int, int]]  # (C, H, W) of each map, shallow to deep
 
 WIDTH = 256
-WIDTH_OF_LARGE_MAPS = 128  # sides above 8: as in the reference, where they cost four times as much
-SMALL = 4  # sides to which maps are halved
+WIDTH_OF_LARGE_MAPS = 128  # for sides above 8, as in the original code; they cost 4 times as much
+SMALL = 4  # halve maps down to this side
 
 
 def _halvings(side: int) -> int:
-    """Return how many halvings bring a side to at most `SMALL`."""
+    """Return how many halvings bring `side` down to at most `SMALL`."""
     return max(0, math.ceil(math.log2(side / SMALL))) if side > SMALL else 0
 
 
 def _normalise_spectrally(head: nn.Module) -> None:
-    """Divide every weight but the classes' by its largest singular value (Miyato et al. 2018).
+    """Divide each weight except the class embedding by its largest singular value.
 
-    It replaces the gains at run time, the activation's among them, so that no layer lengthens what
-    one of its outputs reads. Over a whole map the patches of a 3x3 convolution overlap, and it may.
+    Miyato et al. 2018. This replaces the run-time gains, including the activation's, so that no
+    layer increases the norm of the input that one output reads. Over a whole map it may, because
+    the patches of a 3x3 convolution overlap.
     """
     for name, layer in head.named_modules():
         if isinstance(layer, ConvLayer | FullyConnected) and not name.endswith("embed"):
@@ -40,10 +41,10 @@ def _normalise_spectrally(head: nn.Module) -> None:
 
 
 class LogitHead(nn.Module):
-    """The final logit of a vector, with classes by projection (Miyato and Koyama 2018).
+    """The final logit of a vector, with class projection (Miyato and Koyama 2018).
 
     (N, D) → (N,): FC to `width`, lrelu, FC to 1; plus the inner product of the last hidden vector
-    with an embedding of the class.
+    with a class embedding.
     """
 
     def __init__(self, in_features: int, width: int, c_dim: int) -> None:
@@ -65,7 +66,7 @@ class LogitHead(nn.Module):
 class VectorHead(LogitHead):
     """One logit from the pooled vector."""
 
-    # A subclass, so that its parameters keep their names in training states.
+    # A subclass, so that parameter names match existing training states.
     def forward(  # pyright: ignore[reportIncompatibleMethodOverride]
         self, maps: Sequence[torch.Tensor], pooled: torch.Tensor, c: torch.Tensor | None
     ) -> list[torch.Tensor]:
@@ -76,7 +77,7 @@ class VectorHead(LogitHead):
 class MapHead(nn.Module):
     """One logit from one map: 3x3 convolutions halve it to at most 4x4, then two linear layers.
 
-    For maps of 7x7 and 8x8 this is the reference's head, with one convolution.
+    For maps of 7x7 and 8x8 this is the original code's head, with one convolution.
     """
 
     def __init__(self, shape: tuple[int, int, int], c_dim: int) -> None:
@@ -96,19 +97,19 @@ class MapHead(nn.Module):
         self, maps: Sequence[torch.Tensor], pooled: torch.Tensor, c: torch.Tensor | None
     ) -> list[torch.Tensor]:
         """Map one map (N, C, H, W) to one level of logits (N,)."""
-        # contiguous: flattening would otherwise depend on the memory format of the map
+        # Without contiguous(), flattening would depend on the memory format of the map.
         return [self.final(self.convs(maps[0]).contiguous().flatten(1), c)]
 
 
 class LevelHead(nn.Module):
-    """A small map of logits from one map of several; (N, C, H, W) → (N, h, w), sides at most 4."""
+    """A small map of logits from one of several maps; (N, C, H, W) → (N, h, w), sides at most 4."""
 
     def __init__(self, shape: tuple[int, int, int], width: int) -> None:
         super().__init__()
         channels, side, _ = shape
         halvings = _halvings(side)
         layers = []
-        # The last halving falls to the 1x1 convolution, the others to 3x3 ones.
+        # The 1x1 convolution does the last halving, the 3x3 ones the others.
         for down in [True] * (halvings - 1) or [False]:
             layers.append(ConvLayer(channels, width, 3, down=down))
             channels = width
@@ -139,19 +140,19 @@ class MultiLevelHead(nn.Module):
 
 @dataclass(frozen=True, kw_only=True)
 class HeadKind:
-    """A head.
+    """A kind of head.
 
     Attributes:
-        fits: shapes of the maps → whether it is for a backbone with such maps.
-        build: (shapes of the maps, width of the pooled vector, number of classes) → a module that
-            takes and returns what `Head.forward` does.
+        fits: shapes of the maps → whether this kind suits a backbone with such maps.
+        build: (shapes of the maps, width of the pooled vector, number of classes) → a module with
+            the signature of `Head.forward`.
     """
 
     fits: Callable[[Shapes], bool]
     build: Callable[[Shapes, int, int], nn.Module]
 
 
-# Of those that fit the last is taken.
+# If several fit, the last one is used.
 HEADS: dict[str, HeadKind] = {
     "vector": HeadKind(
         fits=lambda shapes: not shapes,
@@ -166,7 +167,7 @@ HEADS: dict[str, HeadKind] = {
 
 
 class Head(nn.Module):
-    """The head that a backbone's declared shapes ask for.
+    """The head chosen by a backbone's declared shapes.
 
     Args:
         map_shapes: (C, H, W) of each tapped map, shallow to deep.
@@ -192,7 +193,7 @@ class Head(nn.Module):
     def forward(
         self, maps: Sequence[torch.Tensor], pooled: torch.Tensor, c: torch.Tensor | None = None
     ) -> list[torch.Tensor]:
-        """Return the logits of each level, positive for "real", the final one (N,) last.
+        """Return the logits of each level, positive for "real", with the final one (N,) last.
 
         Args:
             maps: (N, C, H, W) float32 each, as declared.

@@ -1,4 +1,4 @@
-"""The convolution that discriminators share: equalised, and halved behind a low-pass filter."""
+"""The convolution all discriminators use: equalised, optionally low-pass filtered and halved."""
 
 import math
 
@@ -13,7 +13,7 @@ TAPS = (1, 3, 3, 1)
 
 
 class ConvLayer(nn.Module):
-    """Equalised convolution, optionally pre-filtered and halved; (N, I, H, W) → (N, O, ·, ·)."""
+    """Equalised convolution, optionally low-passed and halved; (N, I, H, W) → (N, O, ·, ·)."""
 
     resample_filter: torch.Tensor
 
@@ -46,9 +46,9 @@ class ConvLayer(nn.Module):
         if not self.down:
             x = F.conv2d(x, weight, bias, padding=pad)
         elif self.kernel == 1:
-            # Decimating before the 1x1 convolution does a quarter of its work. The low-pass runs
-            # at full rate all the same: the gradient of a strided depthwise convolution was
-            # measured to be seven times slower on CPUs.
+            # Decimating before the 1x1 convolution cuts its work to a quarter. The low-pass still
+            # runs at full rate: on CPUs, the gradient of a strided depthwise convolution measured
+            # seven times slower.
             x = low_pass(x, self.resample_filter, before=1, after=1)[:, :, ::2, ::2]
             x = F.conv2d(x, weight, bias)
         else:

@@ -1,8 +1,8 @@
-"""Discriminators of an ensemble: one network each, with its own augmentation, loss and optimizer.
+"""The discriminators of an ensemble, each with its own network, augmentation, loss and optimizer.
 
-Adding one touches nothing else. The ensemble's loss is the sum of theirs, each with weight 1
-(Kumari et al. 2022, section 3); since the gradient of a sum is the sum of the gradients, each runs
-forward and backward by itself, and only one graph is in memory at a time.
+Adding one does not change the others. The ensemble's loss is the sum of their losses, each with
+weight 1 (Kumari et al. 2022, section 3). The gradient of a sum is the sum of the gradients, so each
+discriminator runs forward and backward by itself and only one graph is in memory at a time.
 """
 
 from collections.abc import Callable, Sequence
@@ -25,8 +25,8 @@ from probe.processes import Processes
 from probe.registry import load
 from probe.streams import stream_seed, torch_stream
 
-SMOOTHED = 0.8  # a smoothed target of reals
-P_INTERVAL = 4  # steps between two updates of an augmentation's p
+SMOOTHED = 0.8  # target of reals if smoothed
+P_INTERVAL = 4  # steps between updates of an augmentation's p
 
 
 class Batch(NamedTuple):
@@ -43,13 +43,13 @@ class Batch(NamedTuple):
 
 @dataclass(frozen=True)
 class Step:
-    """What the parts of one training step have in common.
+    """Settings that all parts of one training step share.
 
     Attributes:
-        seen: images seen so far; part of the name of every draw.
+        seen: images seen so far; part of the name of every random stream.
         precision: of the networks, "fp32" or "bf16".
-        processes: those that share each batch.
-        span: times a part of the step by its name.
+        processes: the processes that split each batch.
+        span: context manager that times a named part of the step.
     """
 
     seen: int = 0
@@ -59,12 +59,12 @@ class Step:
 
 
 class VisionNetwork(nn.Module):
-    """A head on a frozen backbone; the backbone is no part of its parameters or its state."""
+    """A head on a frozen backbone; the backbone is in neither its parameters nor its state."""
 
     def __init__(self, backbone: Backbone, head: Head) -> None:
         super().__init__()
         self.head = head
-        self._frozen = (backbone,)  # in a tuple, where torch does not look for modules
+        self._frozen = (backbone,)  # a tuple hides it from torch's module registration
 
     @property
     def backbone(self) -> Backbone:
@@ -78,7 +78,7 @@ class VisionNetwork(nn.Module):
     def features(self, images: torch.Tensor) -> tuple[list[torch.Tensor], torch.Tensor]:
         """Return the maps and the pooled vector; gradients flow to the images.
 
-        Nothing is clamped on the way, since no gradient passes a clamp.
+        Pixels are not clamped, because a clamp blocks gradients.
         """
         fed = self.backbone.input
         x = resize_unclamped(images.float() / 2 + 0.5, fed.size, fed.resize)
@@ -91,16 +91,16 @@ class Member:
     """One discriminator of the ensemble.
 
     Args:
-        name: "D" for the GAN's own, else the backbone's.
-        network: its trainable part: images (N, 3, R, R) in [-1, 1] and classes to levels of
+        name: "D" for the GAN's own discriminator, else the backbone's name.
+        network: its trainable part; maps images (N, 3, R, R) in [-1, 1] and classes to levels of
             logits, the final one (N,) last.
         optimizer: of `network`.
         options: loss, augmentation, seed.
-        target: probability of "real" that reals should get: 1, or 0.8 if smoothed.
+        target: target probability of "real" for reals: 1, or 0.8 if smoothed.
 
     Attributes:
-        adaptive: the p of its augmentation.
-        generator_target: what the generator's images should get.
+        adaptive: controls the p of its augmentation.
+        generator_target: target probability of "real" for fakes in the generator's loss.
     """
 
     def __init__(
@@ -124,16 +124,16 @@ class Member:
 
     @property
     def label(self) -> str:
-        """How its losses are called in the statistics: "loss" for D's, as users parse them."""
+        """Key of its losses in the statistics; D's is "loss", which existing tools parse."""
         return "loss" if self.name == "D" else self.name
 
     def augment(self, images: torch.Tensor, purpose: str, step: Step) -> torch.Tensor:
-        """Augment images by a draw of this member's own.
+        """Augment images with this member's own random stream.
 
         Args:
             images: (n, 3, R, R), this process's share.
-            purpose: part of the draw's name, so that no two draws of a step are alike.
-            step: draws are made for all processes and shared out.
+            purpose: part of the stream's name; keeps the draws of one step different.
+            step: numbers are drawn for the global batch, and each process takes its share.
         """
         rng = torch_stream(self.seed, "augment", self.name, purpose, step.seen)
         rank, size = step.processes.rank, step.processes.size
@@ -145,7 +145,7 @@ class Member:
         return augmented
 
     def state_dict(self) -> dict[str, Any]:
-        """Return everything that training changes, and the targets, as tensors and plain values."""
+        """Return the trained state and the targets as tensors and plain values."""
         return {
             "network": self.network.state_dict(),
             "optimizer": self.optimizer.state_dict(),
@@ -163,11 +163,11 @@ class Member:
 
 
 def make_adam(network: nn.Module, lr: float, interval: int) -> torch.optim.Adam:
-    """Return the optimizer of a network, betas 0 and 0.99.
+    """Return the optimizer of a network: Adam with betas 0 and 0.99, scaled for `interval`.
 
-    Lazy regularisation adds one step in `interval`; the rates are scaled so that the sum of steps
-    moves as far as before (Karras et al. 2020a, appendix B). Published learning rates assume this
-    scaling even if the regulariser's weight is 0.
+    Lazy regularisation adds one step every `interval` steps. Learning rate and betas are scaled so
+    that all steps together move the weights as far as before (Karras et al. 2020a, appendix B).
+    Published learning rates assume this scaling even if the regulariser's weight is 0.
     """
     share = interval / (interval + 1)
     return torch.optim.Adam(
@@ -185,15 +185,15 @@ def vision_member(
 ) -> Member:
     """Return a new discriminator on a backbone.
 
-    Its head's weights are a function of the seed and the backbone's name, and the global random
-    state stays as it was.
+    The head's initial weights depend only on the seed and the backbone's name. The global random
+    state is left unchanged.
 
     Args:
         options: of the discriminator.
         backbone: frozen, on the device.
-        c_dim: number of classes that the head sees, 0 for none.
-        smooth: whether its real target is 0.8.
-        device: where to train.
+        c_dim: number of classes for the head, 0 for none.
+        smooth: whether the target of reals is 0.8.
+        device: device to train on.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(stream_seed(options.seed, "head", backbone.name))
@@ -237,7 +237,7 @@ def generator_gradient(
 def discriminator_step(
     member: Member, reals: Batch, fakes: Batch, step: Step
 ) -> dict[str, torch.Tensor]:
-    """Train one member on a batch of reals and one of fakes, neither with a graph.
+    """Train one member on a batch of reals and a batch of fakes, both without a graph.
 
     Returns:
         Loss and mean final logits, scalars on the device.
@@ -265,7 +265,7 @@ def discriminator_step(
 def _logits_of_both(
     network: nn.Module, reals: Batch, fakes: Batch
 ) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
-    """Return the logits of reals and of fakes; a backbone runs once, without a gradient."""
+    """Return the logits of reals and fakes; a backbone runs on both at once, without gradients."""
     if not isinstance(network, VisionNetwork):
         return network(*reals), network(*fakes)
     with torch.no_grad():
@@ -276,7 +276,7 @@ def _logits_of_both(
 
 
 def take_step(optimizer: torch.optim.Optimizer, processes: Processes) -> None:
-    """Average the gradients over the processes and let the optimizer step."""
+    """Average the gradients over the processes, then step the optimizer."""
     gradients = [
         p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None
     ]

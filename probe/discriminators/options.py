@@ -1,10 +1,10 @@
-"""The options of discriminators on backbones. No torch here."""
+"""The options of discriminators on backbones. Imports no torch."""
 
 from dataclasses import dataclass
 
 from probe.discriminators import AUGMENTATIONS
 
-SMOOTH_ABOVE = 0.9  # the probe's accuracy (the reference code)
+SMOOTH_ABOVE = 0.9  # probe accuracy, as in the original code
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -12,14 +12,14 @@ class DiscriminatorOptions:
     """How discriminators on frozen backbones are built and trained.
 
     Attributes:
-        loss: a name of `probe.discriminators.LOSSES`.
+        loss: a name in `probe.discriminators.LOSSES`.
         norm: of the heads' weights, "equalised" or "spectral".
-        augmentation: a name of `probe.discriminators.AUGMENTATIONS`.
+        augmentation: a name in `probe.discriminators.AUGMENTATIONS`.
         target: ADA's target.
-        p: a fixed augmentation probability; None: ADA adapts it.
-        smooth: when real targets are smoothed: "auto", "always" or "never".
-        smooth_generator: whether the generator's targets are smoothed with them.
-        lr: learning rate, before it is scaled for lazy regularisation.
+        p: a fixed augmentation probability; None lets ADA adapt it.
+        smooth: when to smooth the targets of reals: "auto", "always" or "never".
+        smooth_generator: whether to smooth the generator's targets along with them.
+        lr: learning rate, before scaling for lazy regularisation.
         r1_interval: steps between two R1 steps.
         seed: of the heads' weights and of every augmentation.
     """
@@ -36,9 +36,9 @@ class DiscriminatorOptions:
     seed: int = 0
 
     def is_smoothed(self, accuracy: float) -> bool:
-        """Return whether a backbone's real targets are smoothed, given its probe's accuracy.
+        """Return whether a backbone's targets of reals are smoothed, given its probe's accuracy.
 
-        "auto" smooths above an accuracy of 0.9, and always under DiffAugment and its like.
+        "auto" smooths above an accuracy of 0.9, and always with an augmentation that `smooths`.
         """
         if self.smooth == "auto":
             return accuracy > SMOOTH_ABOVE or AUGMENTATIONS[self.augmentation].smooths

@@ -1,8 +1,9 @@
 """Metrics: distances between two sets of features, one file and one line of `METRICS` each.
 
-Feature tables (N, d) of real and generated images come in, numbers with their uncertainty go out.
-Read first: `frechet`, then `kernel`, `prdc`; none of them knows where features come from. `measure`
-does: two image sources and a bank in, a `Measurement` out. No numpy here.
+Each takes feature tables (N, d) of real and generated images and returns numbers with their
+uncertainty. Read first: `frechet`, then `kernel`, `prdc`; none of them knows where features come
+from. `measure` does: it takes two image sources and a bank and returns a `Measurement`. Imports no
+numpy.
 """
 
 from collections.abc import Callable, Mapping
@@ -22,9 +23,9 @@ class Metric:
     """A metric.
 
     Attributes:
-        values: what its numbers are called in every output.
+        values: names of its numbers in every output.
         compute: (real (N, d), generated (M, d), seed) → its numbers by those names.
-        columns: of the table for people: heading → the cell, made of all numbers of a row.
+        columns: of the printed table: heading → cell, computed from all numbers of a row.
     """
 
     values: tuple[str, ...]
@@ -45,5 +46,5 @@ def all_metrics() -> list[Metric]:
 
 
 def number(value: float | None, form: str) -> str:
-    """Return a number for a table; nothing if there is none."""
+    """Return a number for a table, "" if there is none."""
     return "" if value is None else format(value, form)

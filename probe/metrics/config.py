@@ -1,4 +1,4 @@
-"""Every option of a measurement, written once. No torch here: the command line reads this."""
+"""Every option of a measurement. Imports no torch, because the command line reads this."""
 
 from dataclasses import dataclass
 
@@ -11,7 +11,7 @@ COUNT = Range(LEAST_IMAGES, MOST_IMAGES)
 
 @dataclass(frozen=True, kw_only=True)
 class MeasureOptions:
-    """Options of a measurement, whatever the images come from."""
+    """Options of a measurement, for any source of images."""
 
     num: int = option(10_000, "Maximum number of images per class.", COUNT)
     num_gen: int | None = option(

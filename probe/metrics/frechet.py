@@ -2,9 +2,9 @@
 
     |μ₁ - μ₂|² + tr C₁ + tr C₂ - 2 tr (C₁ C₂)^½
 
-With C = RᵀR the last trace is the sum of the singular values of R₁ R₂ᵀ. No matrix square root is
-taken: the result is real and never negative beyond rounding, and with fewer samples than dimensions
-R has as few rows as there are samples.
+With C = RᵀR, the last trace is the sum of the singular values of R₁ R₂ᵀ. This avoids a matrix
+square root: the result is real and never negative beyond rounding, and with fewer samples than
+dimensions R has only as many rows as there are samples.
 """
 
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ import scipy.linalg
 from probe.metrics import Metric, number
 from probe.metrics.tables import check_pair
 
-BLOCK = 4096  # rows that are factored at a time
+BLOCK = 4096  # rows to factor at a time
 
 
 @dataclass(frozen=True)
@@ -50,14 +50,14 @@ def moments(features: np.ndarray) -> Moments:
 
 
 def frechet_distance(real: Moments, fake: Moments) -> float:
-    """Return the Fréchet distance, at least 0 but for rounding."""
+    """Return the Fréchet distance, at least 0 up to rounding."""
     shift = float(np.square(real.mean - fake.mean).sum())
     product = np.asarray(scipy.linalg.svdvals(real.root @ fake.root.T, check_finite=False))
     return shift + real.variance + fake.variance - 2 * float(product.sum())
 
 
 class FrechetReference:
-    """Reals against which many sets of fakes are measured; their moments are found once."""
+    """Reals to measure many sets of fakes against; their moments are computed once."""
 
     def __init__(self, real: np.ndarray) -> None:
         """Take float features (N, d)."""
@@ -68,7 +68,7 @@ class FrechetReference:
         """Return the distance to float features (M, d).
 
         Raises:
-            ProbeError: another width, fewer than two rows, or values that are not finite.
+            ProbeError: different width, fewer than two rows, or values that are not finite.
         """
         check_pair(self._real, fake)
         return frechet_distance(self._moments, moments(fake))
@@ -76,7 +76,7 @@ class FrechetReference:
 
 METRIC = Metric(
     values=("frechet",),
-    # Less than 0 is rounding.
+    # A negative value is rounding.
     compute=lambda real, fake, seed: {"frechet": max(0.0, FrechetReference(real).distance(fake))},
     columns={"Fréchet": lambda values: number(values["frechet"], ".4g")},
 )

@@ -1,7 +1,7 @@
 """Kernel distance: unbiased squared maximum mean discrepancy (Bińkowski et al. 2018).
 
-The kernel is (x·y / d + 1)³. Unlike the Fréchet distance its expectation does not depend on the
-number of samples; identical distributions give 0 on average, and less than 0 half of the time.
+The kernel is (x·y / d + 1)³. Unlike the Fréchet distance, its expectation does not depend on the
+number of samples. Identical distributions give 0 on average, and a negative value half of the time.
 """
 
 from dataclasses import dataclass
@@ -13,8 +13,8 @@ from probe.metrics import Metric, Values
 from probe.metrics.tables import check_pair
 from probe.streams import numpy_stream
 
-MOST = 5000  # samples of each set; more would cost the square of their number
-GROUPS = 20  # of the jackknife
+MOST = 5000  # samples per set; the cost is quadratic
+GROUPS = 20  # in the jackknife
 LEAST_FOR_INTERVAL = 2 * GROUPS
 
 
@@ -24,9 +24,9 @@ class KernelDistance:
 
     Attributes:
         value: the unbiased estimate.
-        low, high: 95 % interval, by a jackknife that leaves out one in 20 groups of images of both
-            sets at a time. It holds the variation of images, not that of training again. NaN for
-            fewer than 40 images of a set.
+        low, high: 95 % interval, from a jackknife that leaves out one of 20 groups of images of
+            both sets at a time. It covers the variation of images, not of retraining. NaN for
+            fewer than 40 images in a set.
     """
 
     value: float
@@ -38,12 +38,12 @@ def kernel_distance(real: np.ndarray, fake: np.ndarray, *, seed: int) -> KernelD
     """Return the kernel distance of two feature tables.
 
     Args:
-        real: float (N, d); a random 5 000 are used where there are more.
+        real: float (N, d); a random 5 000 are used if there are more.
         fake: float (M, d); likewise.
-        seed: of the choice and of the groups.
+        seed: of the random choice and the groups.
 
     Raises:
-        ProbeError: widths that differ, fewer than two rows, or values that are not finite.
+        ProbeError: different widths, fewer than two rows, or values that are not finite.
     """
     check_pair(real, fake)
     x = real[numpy_stream(seed, "kernel", "real").permutation(len(real))[:MOST]].astype(np.float64)
@@ -82,7 +82,7 @@ def _group_sums(a: np.ndarray, b: np.ndarray, groups: int, *, without_diagonal: 
 def _estimate(
     sums: dict[str, np.ndarray], sizes_x: np.ndarray, sizes_y: np.ndarray, kept: np.ndarray
 ) -> float:
-    """Return the unbiased estimate from the groups that are kept."""
+    """Return the unbiased estimate from the kept groups."""
     n, m = int(sizes_x[kept].sum()), int(sizes_y[kept].sum())
     pairs = np.ix_(kept, kept)
     within_x = sums["xx"][pairs].sum() / (n * (n - 1))

@@ -1,7 +1,7 @@
-"""A measurement from end to end: two image sources and a bank in, distances per backbone out.
+"""A full measurement: takes two image sources and a bank, returns distances per backbone.
 
-Features are those of a ranking, from the same store: after `probe rank` of the same images nothing
-is extracted.
+Features come from the same store as a ranking's: after `probe rank` of the same images, nothing is
+extracted.
 """
 
 import math
@@ -36,9 +36,9 @@ from probe.metrics.config import LEAST_IMAGES, MeasureOptions
 from probe.metrics.kernel import MOST
 from probe.metrics.record import Distances, Measurement, value_names
 
-FORMULAS = 2  # raised whenever a metric changes
-AMPLE = 2  # images per dimension, below which the Fréchet distance's bias is spoken of
-PUBLISHED = 50_000  # generated images in the FIDs of papers
+FORMULAS = 2  # increase when any metric changes
+AMPLE = 2  # images per dimension; with fewer, a note warns of the Fréchet distance's bias
+PUBLISHED = 50_000  # generated images used for FIDs in papers
 
 
 def measure(
@@ -56,16 +56,16 @@ def measure(
     Args:
         real: the real images.
         fake: the generated images.
-        specs: the backbones in whose features to measure.
+        specs: the backbones whose features are used.
         options: see `MeasureOptions`.
-        ctx: its precision is that of `options`; one process.
-        trained_against: names of the backbones on which the generator's discriminators were built,
-            None where that is not known.
-        config: plain values to keep in the record besides the options.
+        ctx: its precision must match `options`; one process.
+        trained_against: names of the backbones used in the generator's discriminators, None if
+            unknown.
+        config: plain values to record along with the options.
 
     Raises:
-        ImagesError: too few usable images of a class, or too few different ones, or images that
-            change meanwhile.
+        ImagesError: too few usable or distinct images of a class, or images that change during
+            the measurement.
         BrokenImageError: an image is broken, under `strict`.
         BackboneUnavailable: no backbone can run here.
     """
@@ -89,7 +89,7 @@ def measure(
     spaces, measured = {}, None
     for some, within in passes:
         found = extract_pair(real, fake, some, wanted, within, resolution=resolution)
-        assert found is not None  # there is one process
+        assert found is not None  # since there is one process
         failures |= found.failures
         spaces |= found.spaces
         if measured is not None and found.spaces and found.keys != measured.keys:
@@ -145,7 +145,7 @@ def measure(
 
 
 def _counts(real: ImageSource, fake: ImageSource, options: MeasureOptions) -> dict[str, int]:
-    """Return how many images of each kind are wanted.
+    """Return how many images of each kind to use.
 
     Raises:
         ImagesError: too few.
@@ -164,7 +164,7 @@ def _counts(real: ImageSource, fake: ImageSource, options: MeasureOptions) -> di
 def _measure(
     space: FeatureSpace, keys: Mapping[str, list[str]], seed: int, store: FeatureStore
 ) -> dict[str, Any]:
-    """Return all metrics of one backbone, or recall those very ones."""
+    """Return all metrics of one backbone, from the store if they are there."""
     record = {
         "space": space.key,
         "real": digest_keys(keys["real"]),
@@ -188,7 +188,7 @@ def _measure(
 def _notes(
     rows: Sequence[Distances], n_real: int, n_fake: int, broken: Sequence[Broken]
 ) -> list[str]:
-    """Return what a reader must know, as sentences."""
+    """Return the sentences the reader must see."""
     notes = [describe_broken(broken)] if broken else []
     least = min(n_real, n_fake)
     width = max(row.dim or 0 for row in rows)

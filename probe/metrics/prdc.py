@@ -1,12 +1,12 @@
-"""Fidelity and diversity by nearest neighbours, told apart (precision, recall, density, coverage).
+"""Fidelity and diversity from nearest neighbours: precision, recall, density, coverage.
 
-Each set's support is the union of balls around its samples, each as large as the distance to the
+Each set's support is the union of balls around its samples; a ball's radius is the distance to the
 sample's k-th nearest neighbour in the same set. Precision and recall: Kynkäänniemi et al. 2019,
 equation 2; density and coverage: Naeem et al. 2020, equations 3 and 4.
 
-The surface of a ball matters only if images are copies: the copy of a ball's k-th neighbour lies on
-it. Density leaves it out, as its authors' program does, so that copies of the reals have density 1;
-the other three count it in, as the formula of precision and recall does.
+The surface of a ball matters only if there are copies: a copy of the k-th neighbour lies on it.
+Density excludes the surface, as its authors' program does, so that copies of the reals have density
+1. The other three include it, as the formula of precision and recall does.
 """
 
 from collections.abc import Callable
@@ -19,22 +19,23 @@ from probe.metrics import Metric, Values, number
 from probe.metrics.tables import check_pair
 
 K = 5  # Naeem et al. 2020, section 4
-BLOCK = 1024  # rows whose distances to everything are in memory at a time
-# Squared distances are differences of squares; closer to a ball's surface than this share of those
-# squares, rounding would decide the side.
+BLOCK = 1024  # rows whose distances to all others are in memory at a time
+# Squared distances are differences of squares. If one is closer to a ball's surface than this share
+# of those squares, rounding would decide the side.
 ROUNDING = 1e-12
 
 
 @dataclass(frozen=True)
 class Neighbourhoods:
-    """How far two sets cover each other.
+    """How well two sets cover each other.
 
     Attributes:
-        precision: share of fakes that lie in the support of the reals.
-        recall: share of reals that lie in the support of the fakes.
-        density: how many balls of reals a fake lies in, by k; 1 is expected of equal
-            distributions, and it may be more. Unlike precision, a lone real far out adds little.
-        coverage: share of reals in whose ball a fake lies. Unlike recall, a lone fake far out adds
+        precision: share of fakes in the support of the reals.
+        recall: share of reals in the support of the fakes.
+        density: mean number of balls of reals that contain a fake, divided by k; 1 is expected for
+            equal distributions, and it can exceed 1. Unlike in precision, a real outlier adds
+            little.
+        coverage: share of reals whose ball contains a fake. Unlike in recall, a fake outlier adds
             nothing.
     """
 
@@ -47,15 +48,15 @@ class Neighbourhoods:
 def neighbourhoods(real: np.ndarray, fake: np.ndarray, *, k: int = K) -> Neighbourhoods:
     """Return precision, recall, density and coverage of two feature tables.
 
-    All four depend on the numbers of samples: compare values of equal numbers alone.
+    All four depend on the numbers of samples: only compare values at equal numbers.
 
     Args:
         real: float (N, d), N above k.
         fake: float (M, d), M above k.
-        k: neighbour whose distance is a ball's radius, the sample itself not counted.
+        k: rank of the neighbour that gives a ball's radius; the sample itself is not counted.
 
     Raises:
-        ProbeError: widths that differ, too few rows for k, or values that are not finite.
+        ProbeError: different widths, too few rows for k, or values that are not finite.
     """
     check_pair(real, fake)
     if k < 1 or min(len(real), len(fake)) <= k:
@@ -63,11 +64,11 @@ def neighbourhoods(real: np.ndarray, fake: np.ndarray, *, k: int = K) -> Neighbo
             f"Neighbour {k} of {len(real)} real and {len(fake)} generated images: both sets need "
             "more images than that."
         )
-    # Squared distances all along. Centred, since they are differences of large squares.
+    # All distances are squared. Centre first, since they are differences of large squares.
     centre = real.mean(axis=0, dtype=np.float64)
     x, y = real - centre, fake - centre
     (inner_x, outer_x), (_, outer_y) = _balls(x, k), _balls(y, k)
-    balls = np.zeros(len(y), dtype=np.int64)  # of reals, in which each fake lies
+    balls = np.zeros(len(y), dtype=np.int64)  # balls of reals that contain each fake
     precise = np.zeros(len(y), dtype=bool)
     recalled = np.zeros(len(x), dtype=bool)
     covered = np.zeros(len(x), dtype=bool)
@@ -88,13 +89,13 @@ def neighbourhoods(real: np.ndarray, fake: np.ndarray, *, k: int = K) -> Neighbo
 
 
 def _squares(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Return the squared distances of all pairs of rows, (len(a), len(b))."""
+    """Return the squared distances between all pairs of rows, (len(a), len(b))."""
     found = np.square(a).sum(axis=1)[:, None] + np.square(b).sum(axis=1) - 2 * (a @ b.T)
     return np.maximum(found, 0, out=found)
 
 
 def _balls(x: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return each row's squared radius, (N,), without the ball's surface and with it."""
+    """Return each row's squared radius, (N,), first excluding and then including the surface."""
     reaches = _reaches(x, k)
     surface = ROUNDING * (np.square(x).sum(axis=1) + reaches)
     return reaches - surface, reaches + surface

@@ -13,24 +13,24 @@ SCHEMA_VERSION = 1
 
 
 def value_names() -> list[str]:
-    """Return what the numbers of all metrics are called, in order."""
+    """Return the names of all metrics' values, in order."""
     return [name for metric in all_metrics() for name in metric.values]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Distances:
-    """How far generated images are from real ones in one backbone; None where it has no features.
+    """Distances of generated from real images in one backbone; None if it has no features.
 
     Attributes:
         name: the bank entry's name.
         role: "evaluator", "candidate" or "control" (random weights).
-        status: "ok", "unavailable" (weights or code are not here) or "failed" (broke).
+        status: "ok", "unavailable" (weights or code are missing) or "failed" (it raised an error).
         reason: why it is not "ok".
-        remedy: what helps.
+        remedy: how to fix it.
         values: name → number of every metric, None if there is none; see `probe.metrics.METRICS`.
-            They can be read as attributes too: `row.frechet`.
+            They are also attributes: `row.frechet`.
         trained_against: whether the generator was trained against a discriminator on this
-            backbone: then all of these flatter it. None where that is not known.
+            backbone, which makes all its values look better. None if unknown.
         dim: width of the pooled feature.
         computed_in: "fp32" or "bf16".
         license: of the weights.
@@ -49,13 +49,13 @@ class Distances:
 
     def __getattr__(self, name: str) -> float | None:
         """Return a metric's number."""
-        values = vars(self).get("values", {})  # not there yet while a copy is made
+        values = vars(self).get("values", {})  # not set yet while being copied
         if name not in values:
             raise AttributeError(f"a measurement has no '{name}'")
         return values[name]
 
     def to_dict(self) -> dict[str, Any]:
-        """Return all fields, the metrics' numbers among them, in the order of a table."""
+        """Return all fields, including the metrics' values, in table order."""
         flat: dict[str, Any] = {}
         for own in fields(self):
             value = getattr(self, own.name)
@@ -68,11 +68,11 @@ class Measurement:
     """The distances of one set of generated images from one set of reals.
 
     Attributes:
-        seed: of subset, latents and groups.
-        n_real, n_fake: how many images were used.
-        resolution: side in pixels at which reals and fakes met.
-        rows: one per backbone, in the bank's order.
-        notes: sentences a reader must know.
+        seed: of the subset, latents and groups.
+        n_real, n_fake: numbers of images used.
+        resolution: side in pixels to which reals and fakes were brought.
+        rows: one per backbone, in bank order.
+        notes: sentences the reader must see.
         config: options, digests of every input, versions.
         schema_version: of this record.
     """
@@ -99,7 +99,7 @@ class Measurement:
 
     @property
     def exit_code(self) -> int:
-        """0 when every row stands, 3 when some are unavailable or failed."""
+        """0 if every row is "ok", 3 if some are unavailable or failed."""
         return 0 if all(row.status == "ok" for row in self.rows) else 3
 
     def to_dict(self) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What every metric asks of its feature tables."""
+"""The checks that every metric makes on its feature tables."""
 
 import numpy as np
 
@@ -9,7 +9,7 @@ def check_pair(real: np.ndarray, fake: np.ndarray) -> None:
     """Check two feature tables (N, d) and (M, d).
 
     Raises:
-        ProbeError: not two tables of one width, fewer than two rows, or values that are not finite.
+        ProbeError: not two tables of equal width, fewer than two rows, or values not finite.
     """
     if real.ndim != 2 or fake.ndim != 2 or real.shape[1] != fake.shape[1] or real.shape[1] == 0:
         raise ProbeError(

@@ -1,5 +1,5 @@
-"""Reports: records become tables, pages and pictures.
+"""Reports: turn records into tables, pages and pictures.
 
-Read first: `table` (the leaderboard on a terminal), then `rank_page` and `train_page` (what
-`probe report` writes; templates, style and script are in `assets/`).
+Read first: `rank_table` (the leaderboard on a terminal), then `rank_page` and `train_page`, which
+`probe report` writes; templates, style and script are in `assets/`.
 """

@@ -1,4 +1,4 @@
-"""What the doctor found, as text."""
+"""The findings of `probe doctor` as text."""
 
 import io
 from collections.abc import Sequence
@@ -11,11 +11,11 @@ from probe.reports.text import cell, line, output_width
 
 MARKS = {"ok": ("✓", "green"), "note": ("·", "cyan"), "warning": ("!", "yellow"),
          "problem": ("✗", "red")}  # fmt: skip
-MOST = 100  # characters of a line
+MOST = 100  # characters per line
 
 
 class ExaminationText:
-    """Renders findings one by one, under a heading where a topic begins."""
+    """Renders findings one by one, with a heading at the start of each topic."""
 
     def __init__(self) -> None:
         self.terminal, width = output_width()
@@ -35,7 +35,7 @@ class ExaminationText:
         return self._render(lines, soft_wrap=not self.terminal)
 
     def commands(self, commands: Sequence[str]) -> str:
-        """Return the commands to run next; they are never broken into lines."""
+        """Return the commands to run next; they are never wrapped."""
         lines = [line("Next", "bold"), *(cell(f"  $ {command}") for command in commands)]
         return self._render(lines, soft_wrap=True)
 

@@ -1,7 +1,7 @@
-"""What a page shows of a ranking besides its numbers: small pictures, and a map of the features.
+"""The pictures and feature maps on the page of a ranking.
 
-Kept beside the leaderboard as evidence.safetensors, so that the page can be written again when the
-images are gone.
+They are saved next to the leaderboard as evidence.safetensors, so that the page can be rebuilt
+without the images.
 """
 
 import io
@@ -21,9 +21,9 @@ from probe.probing.rank import Ranking
 from probe.run_files import EVIDENCE_FILE
 from probe.streams import numpy_stream
 
-SHOWN = 8  # pictures of each sort and backbone
+SHOWN = 8  # pictures per kind and backbone
 MAPPED = 250  # images of each class on a map
-SIDE = 96  # of a picture, pixels
+SIDE = 96  # of a picture, in pixels
 QUALITY = 80
 
 Draw = Callable[[Sequence[int]], Mapping[int, np.ndarray]]
@@ -32,14 +32,14 @@ Read = Callable[[str, Sequence[int]], np.ndarray]
 
 @dataclass(frozen=True)
 class Evidence:
-    """Pictures and maps of a ranking; images are named by their position, reals first.
+    """Pictures and maps of a ranking; images are identified by position, reals first.
 
     Attributes:
         pictures: position → WebP.
-        mapped: int64 (P,), the positions on the maps.
-        heights: backbone → float32 (P,), where the image lies along the direction in which the
-            features vary most when that of the probe is left out, in standard deviations.
-        shares: backbone → share of the features' variance that this direction holds.
+        mapped: int64 (P,), positions of the images on the maps.
+        heights: backbone → float32 (P,), each image's coordinate along the direction of largest
+            feature variance orthogonal to the probe's direction, in standard deviations.
+        shares: backbone → share of the features' variance along this direction.
     """
 
     pictures: dict[int, bytes]
@@ -49,16 +49,16 @@ class Evidence:
 
 
 def telling(logits: np.ndarray, n_real: int, count: int = SHOWN) -> dict[str, list[int]]:
-    """Return the positions of the images that a probe's log-odds single out, the clearest first.
+    """Return the positions of the most extreme images by a probe's log-odds, clearest first.
 
     Args:
         logits: float (n,), positive for "generated"; NaN is left out.
-        n_real: reals come first.
-        count: how many of each sort.
+        n_real: number of reals, which come first.
+        count: how many of each kind.
 
     Returns:
-        "caught": generated images that look it most; "passed": those that look most real;
-        "accused": reals most taken for generated.
+        "caught": generated images most clearly seen as generated; "passed": generated images that
+        look most real; "accused": reals that look most generated.
     """
     order = np.argsort(logits, kind="stable")
     order = order[np.isfinite(logits[order])]
@@ -74,10 +74,10 @@ def gather(ranking: Ranking, draw: Draw, read: Read) -> Evidence:
     """Collect the evidence of a ranking's leading protocol.
 
     Args:
-        ranking: what was found.
-        draw: returns the images of some positions, position → uint8 (h, w, 3); those that cannot be
-            read any more are left out.
-        read: (backbone, positions) → its features, float32 (n, d).
+        ranking: the finished ranking.
+        draw: returns images by position, position → uint8 (h, w, 3); unreadable ones are left
+            out.
+        read: (backbone, positions) → features, float32 (n, d).
     """
     results = ranking.results[ranking.leaderboard.protocol]
     wanted = {
@@ -113,7 +113,7 @@ def save_evidence(evidence: Evidence, folder: Path) -> None:
 
 
 def load_evidence(folder: Path) -> Evidence | None:
-    """Read what `save_evidence` wrote; None where there is none.
+    """Read what `save_evidence` wrote, or return None if there is no file.
 
     Raises:
         ProbeError: the file is damaged.
@@ -135,7 +135,7 @@ def load_evidence(folder: Path) -> Evidence | None:
 
 
 def _height(features: np.ndarray, result: ProbeResult) -> tuple[np.ndarray, float]:
-    """Return each image's place along the main direction beside the probe's, and its share."""
+    """Return each image's `Evidence.heights` value, and the direction's share of the variance."""
     deviation = features.std(axis=0)
     x = (features - features.mean(axis=0)) / np.where(deviation > 0, deviation, 1)
     total = float((x**2).sum())
@@ -146,7 +146,7 @@ def _height(features: np.ndarray, result: ProbeResult) -> tuple[np.ndarray, floa
         x = x - np.outer(x @ direction, direction)
     if not total > 0:
         return np.zeros(len(x), dtype=np.float32), 0.0
-    # The small matrix of inner products has the same singular vectors: images are few.
+    # The Gram matrix is small, since images are few, and has the same singular vectors.
     values, vectors = np.linalg.eigh(x @ x.T)
     axis = vectors[:, -1]
     axis = axis * np.sign(axis[np.abs(axis).argmax()]) * np.sqrt(len(axis))

@@ -9,13 +9,13 @@ from probe.metrics.record import Distances, Measurement
 from probe.registry import lookup
 from probe.reports.text import csv_table, markdown_row, missing_rows, text_table
 
-NARROW = 7  # leading columns that are kept on narrow terminals
+NARROW = 7  # leading columns shown on narrow terminals
 
 Column = tuple[str, Callable[[Distances], str]]
 
 
 def _columns() -> list[Column]:
-    """Return heading and cell of each column."""
+    """Return the heading and cell function of each column."""
 
     def of_metric(cell: Callable[[Values], str]) -> Callable[[Distances], str]:
         return lambda row: cell(row.values)
@@ -80,7 +80,7 @@ VIEWS: Mapping[str, Callable[[Measurement], str]] = {
 
 
 def render(found: Measurement, view: str) -> str:
-    """Return a measurement as text, ready to be printed.
+    """Return a measurement as text, ready to print.
 
     Raises:
         UsageError: unknown view.

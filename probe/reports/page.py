@@ -1,4 +1,4 @@
-"""A page: one HTML file with everything in it, that opens offline."""
+"""Self-contained HTML pages that open offline."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from probe.errors import printable
 from probe.probing.leaderboard import Leaderboard, Row
 from probe.reports.svg import whisker
 
-COLOURS = 8  # line styles of the sheet, c0 to c7
+COLOURS = 8  # line styles in the style sheet, c0 to c7
 
 
 @dataclass(frozen=True)
@@ -22,11 +22,11 @@ class Figure:
     """A plot with its text equivalent.
 
     Attributes:
-        title: above it.
+        title: heading above the plot.
         plot: the SVG.
-        note: what a reader should look for; a sentence or two.
-        headings, rows: the same as a table.
-        key: (style, words) of each line or set of dots.
+        note: a sentence or two on what to look for.
+        headings, rows: the same data as a table.
+        key: (style, label) of each line or set of dots.
     """
 
     title: str
@@ -59,7 +59,7 @@ def _environment() -> jinja2.Environment:
 
 
 def _harmless(value: Any) -> Any:
-    """Return what a template shows without characters that hide or reorder text."""
+    """Return a template value without characters that hide or reorder text."""
     if not isinstance(value, str):
         return value
     clean = printable(value, lines=True)
@@ -67,19 +67,19 @@ def _harmless(value: Any) -> Any:
 
 
 def render(template: str, **context: Any) -> str:
-    """Return a page from a template of `assets/` and what it shows; all text is escaped."""
+    """Render a template from `assets/` to a page; all text is escaped."""
     return _environment().get_template(template).render(**context)
 
 
 def rank_label(row: Row) -> str:
-    """Return "1", or "1=" where others share the rank."""
+    """Return "1", or "1=" if the rank is shared."""
     if row.rank is None:
         return "–"
     return f"{row.rank}=" if row.tied else str(row.rank)
 
 
 def whiskers(board: Leaderboard) -> dict[str, Markup]:
-    """Return each scored row's interval on a common scale, by the row's name."""
+    """Return each scored row's interval on a common scale, keyed by the row's name."""
     scored = [row for row in board.rows if row.score is not None]
     if not scored:
         return {}

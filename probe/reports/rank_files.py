@@ -1,4 +1,4 @@
-"""A ranking as files in a folder."""
+"""Writes a ranking's files to a folder."""
 
 import csv
 import io

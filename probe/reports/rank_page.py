@@ -1,4 +1,4 @@
-"""The page of a ranking, from the files that `probe rank --out` left."""
+"""The HTML page of a ranking, built from the files that `probe rank --out` wrote."""
 
 import base64
 import csv
@@ -23,10 +23,10 @@ from probe.reports.svg import Dots, Line, Mark, histogram, plot
 from probe.reports.text import from_csv_cell
 from probe.run_files import SCORES_FILE
 
-BINS = 24  # of a histogram
-LEVELS = 10  # of the reliability curve
+BINS = 24  # in a histogram
+LEVELS = 10  # bins of the reliability curve
 LEAST_IN_LEVEL = 5
-FLAGS = {"class_index": "--class"}  # those that are not called as their option
+FLAGS = {"class_index": "--class"}  # flags that differ from their option's name
 DIAGONAL = Line(np.array([[0, 0], [1, 1]]), "chance")
 SORTS = {
     "caught": "Generated, and looks it most",
@@ -42,7 +42,7 @@ class Scored:
     Attributes:
         image_logits: float64 (n,), reals first, positive for "generated"; NaN if never held out.
         groups: int64 (n,): the same number for copies of one image.
-        n_real: how many of them are real.
+        n_real: number of reals among them.
     """
 
     image_logits: np.ndarray
@@ -54,10 +54,10 @@ def rank_page(folder: Path) -> str:
     """Return the page of a ranking.
 
     Args:
-        folder: of `probe rank --out`.
+        folder: the output folder of `probe rank --out`.
 
     Raises:
-        ProbeError: the folder's files are damaged or of another version.
+        ProbeError: the folder's files are damaged or from another version.
     """
     boards, captions, scored = _read(folder)
     evidence = load_evidence(folder)
@@ -120,7 +120,7 @@ def _read(folder: Path) -> tuple[list[Leaderboard], list[str], dict[str, dict[st
 
 
 def _name(board: Leaderboard, kind: str) -> str:
-    """Return what images are called in a heading: their file or folder, without its path."""
+    """Return the name of a set of images in a heading: its file or folder, without the path."""
     return PurePath(board.config[kind]["path"]).name or board.config[kind]["path"]
 
 
@@ -147,12 +147,12 @@ def _answer(board: Leaderboard) -> str:
 def extremes(
     alike: np.ndarray, names: Sequence[str], ranked: Sequence[str]
 ) -> tuple[tuple[str, str, float], tuple[str, str, float]] | None:
-    """Return the two backbones that agree least and the two that agree most, of those ranked.
+    """Return the two backbones that agree least and the two that agree most, among the ranked ones.
 
     Args:
-        alike: float (B, B), NaN where it is not known.
+        alike: float (B, B), NaN if unknown.
         names: of its rows.
-        ranked: those to compare; with fewer than three there is nothing to choose from.
+        ranked: the backbones to compare; None is returned for fewer than three.
     """
     pairs = [
         (one, other, float(alike[names.index(one), names.index(other)]))
@@ -167,7 +167,7 @@ def extremes(
 def _backbone(
     row: Row, result: Scored | ProbeResult, captions: list[str], evidence: Evidence | None
 ) -> Mapping[str, Any]:
-    """Return what the page shows of one backbone."""
+    """Return the template values for one backbone."""
     logits, n_real = result.image_logits, result.n_real
     known = np.isfinite(logits)
     generated = np.arange(len(logits)) >= n_real
@@ -222,7 +222,7 @@ def _logits_figure(logits: np.ndarray, generated: np.ndarray) -> Figure:
 
 def _roc_figure(logits: np.ndarray, generated: np.ndarray, row: Row) -> Figure:
     order = np.argsort(-logits, kind="stable")
-    ends = np.append(np.flatnonzero(np.diff(logits[order])), len(order) - 1)  # ties move as one
+    ends = np.append(np.flatnonzero(np.diff(logits[order])), len(order) - 1)  # ties move together
     hits = np.append(0, np.cumsum(generated[order])[ends]) / max(1, generated.sum())
     alarms = np.append(0, np.cumsum(~generated[order])[ends]) / max(1, (~generated).sum())
     wanted = (0.01, 0.05, 0.1, 0.2, 0.5)
@@ -319,7 +319,7 @@ def _from_files(board: Leaderboard) -> bool:
 
 
 def _command(board: Leaderboard) -> str | None:
-    """Return the command that ranks again, or None where the images came from Python."""
+    """Return the command that repeats the ranking, or None if images were passed from Python."""
     config = board.config
     if not _from_files(board):
         return None

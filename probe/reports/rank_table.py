@@ -19,7 +19,7 @@ from probe.reports.text import (
     plain_table,
 )
 
-# (heading, cell, justify): the leading columns are kept on narrow terminals.
+# (heading, cell, justify), most important first: narrow terminals drop columns from the right.
 COLUMNS: tuple[tuple[str, Callable[[Row], str], JustifyMethod], ...] = (
     ("rank", lambda r: _rank(r), "right"),
     ("backbone", lambda r: f"{r.name} *" if r.picked else r.name, "left"),
@@ -34,7 +34,7 @@ COLUMNS: tuple[tuple[str, Callable[[Row], str], JustifyMethod], ...] = (
     ("weights licence", lambda r: r.license or "", "left"),
     ("status", lambda r: _status(r), "left"),
 )
-NARROW, MEDIUM = 6, 8  # columns kept below 110 and below 150 characters
+NARROW, MEDIUM = 6, 8  # columns shown below 110 and below 150 characters
 
 
 def _number(value: float | None, form: str) -> str:
@@ -67,7 +67,7 @@ def _title(board: Leaderboard) -> str:
 
 
 def _remarks(board: Leaderboard) -> list[str]:
-    """Return everything below the table: who is picked, warnings, notes, what is missing."""
+    """Return the lines below the table: picks, warnings, notes, missing backbones."""
     remarks = []
     picked = [row.name for row in board.rows if row.picked]
     if picked:
@@ -112,7 +112,7 @@ def as_markdown(board: Leaderboard) -> str:
 
 
 def as_csv(board: Leaderboard) -> str:
-    """Return every field of every row as CSV, in the leaderboard's order."""
+    """Return every field of every row as CSV, in leaderboard order."""
     return csv_table(board.to_frame())
 
 
@@ -130,9 +130,9 @@ VIEWS: Mapping[str, Callable[[Leaderboard], str]] = {
 
 
 def render(boards: Sequence[Leaderboard], view: str) -> str:
-    """Return one or several leaderboards as text, ready to be printed.
+    """Return one or more leaderboards as text, ready to print.
 
-    Several become one JSON list, one CSV with a protocol column, or tables below each other.
+    Several become one JSON list, one CSV with a protocol column, or consecutive tables.
 
     Raises:
         UsageError: unknown view.

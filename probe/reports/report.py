@@ -1,4 +1,4 @@
-"""Which page a run gets."""
+"""Choose and write the page for a ranking or a training run."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -11,7 +11,7 @@ from probe.reports.rank_page import rank_page
 from probe.reports.train_page import train_page
 from probe.run_files import LEADERBOARD_FILE, OPTIONS_FILE, REPORT_FILE
 
-# What numbers raise that no run has written, though each is of the right type.
+# Raised by values of the right type that no real run would write.
 DAMAGED = (ArithmeticError, AttributeError, LookupError, TypeError, UndefinedError, ValueError)
 PAGES: Mapping[str, Callable[[Path], str]] = {LEADERBOARD_FILE: rank_page, OPTIONS_FILE: train_page}
 
@@ -20,8 +20,8 @@ def write_report(folder: Path, out: Path | None = None) -> Path:
     """Write the page of a ranking or a training run, atomically.
 
     Args:
-        folder: of `probe rank --out`, or a training run's directory.
-        out: the file; report.html in the folder unless given.
+        folder: the output folder of `probe rank --out`, or a training run's directory.
+        out: the file to write; default report.html in the folder.
 
     Returns:
         The file's path.

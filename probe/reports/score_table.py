@@ -25,13 +25,13 @@ def _promise(verdicts: Verdicts) -> str:
 
 
 def remarks(scores: Scores) -> list[str]:
-    """Return what must be read beside the numbers, a sentence each."""
+    """Return the sentences to show with the numbers."""
     found = (scores.valid_for, *scores.notes, *missing_rows(scores.backbones))
     return [printable(text, lines=True) for text in found]
 
 
 def as_table(scores: Scores) -> str:
-    """Return a line per image, a column per backbone, and what the numbers are worth."""
+    """Return a row per image, a column per backbone, and remarks on how reliable they are."""
     good = [(v, v.probabilities) for v in scores.backbones if v.probabilities is not None]
     rows = []
     for i, name in enumerate(scores.images):
@@ -52,12 +52,12 @@ def as_table(scores: Scores) -> str:
 
 
 def as_csv(scores: Scores) -> str:
-    """Return a line per image and backbone."""
+    """Return a line per image and backbone as CSV."""
     return csv_table(scores.to_frame())
 
 
 def as_json(scores: Scores) -> str:
-    """Return the whole record."""
+    """Return the whole record as JSON."""
     return to_json(scores.to_dict()) + "\n"
 
 
@@ -65,7 +65,7 @@ VIEWS: Mapping[str, Callable[[Scores], str]] = {"table": as_table, "csv": as_csv
 
 
 def render(scores: Scores, view: str) -> str:
-    """Return scores as text, ready to be printed.
+    """Return scores as text, ready to print.
 
     Raises:
         UsageError: unknown view.

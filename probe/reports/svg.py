@@ -1,7 +1,7 @@
 """Small plots as inline SVG, coloured by the page's style sheet.
 
-So they follow dark mode, print sharply and weigh a few kilobytes. A plot is a list of layers; what
-is drawn in data coordinates is never wider than the frame.
+Inline SVG follows dark mode, prints sharply and takes only a few kilobytes. A plot is a list of
+layers; anything in data coordinates is clipped to the frame.
 """
 
 import math
@@ -18,7 +18,7 @@ TICKS = 5
 
 @dataclass(frozen=True)
 class Line:
-    """A polyline through points (n, 2), data coordinates; `style` is a class of the sheet."""
+    """A polyline through points (n, 2) in data coordinates; `style` is a CSS class."""
 
     points: np.ndarray
     style: str
@@ -36,7 +36,7 @@ class Area:
 
 @dataclass(frozen=True)
 class Dots:
-    """Points (n, 2) as small discs, or crosses where `cross`."""
+    """Points (n, 2) as small discs, or as crosses if `cross`."""
 
     points: np.ndarray
     style: str
@@ -45,7 +45,7 @@ class Dots:
 
 @dataclass(frozen=True)
 class Mark:
-    """A vertical line at x with a word."""
+    """A labelled vertical line at x."""
 
     x: float
     text: str = ""
@@ -55,7 +55,7 @@ Layer = Line | Area | Dots | Mark
 
 
 def ticks(low: float, high: float, count: int = TICKS) -> list[float]:
-    """Return round numbers that cover the range, about `count` of them."""
+    """Return round numbers that cover the range, roughly `count` of them."""
     span = high - low
     if not math.isfinite(span) or span <= 0:
         return [low]
@@ -68,7 +68,7 @@ def ticks(low: float, high: float, count: int = TICKS) -> list[float]:
 
 
 def histogram(values: np.ndarray, edges: np.ndarray, style: str) -> Area:
-    """Return the share of the values in each bin as steps; what lies outside counts at the ends."""
+    """Return the share of values in each bin as steps; outliers count in the end bins."""
     counts, _ = np.histogram(np.clip(values, edges[0], edges[-1]), edges)
     shares = counts / max(1, len(values))
     return Area(np.repeat(edges, 2)[1:-1], np.zeros(2 * len(shares)), np.repeat(shares, 2), style)
@@ -83,15 +83,15 @@ def plot(
     ylabel: str,
     label: str,
 ) -> Markup:
-    """Return a plot, `WIDTH` by `HEIGHT` CSS pixels; the page may shrink it.
+    """Return a plot of `WIDTH` by `HEIGHT` CSS pixels; the page may shrink it.
 
     Args:
         layers: drawn in order.
-        x: the range shown, low and high; what lies outside is drawn at the edge.
+        x: the visible range, low and high; points outside are drawn at the edge.
         y: likewise.
-        xlabel: what the axis is, with the unit.
+        xlabel: axis label with the unit.
         ylabel: likewise.
-        label: what a reader who does not see the plot is told.
+        label: text for screen readers.
     """
     frame = _Frame(x, y, WIDTH, HEIGHT)
     parts = [frame.axes(xlabel, ylabel), *(frame.draw(layer) for layer in layers)]
@@ -104,14 +104,14 @@ def plot(
 def whisker(
     value: float, low: float, high: float, *, span: tuple[float, float], band: tuple[float, float]
 ) -> Markup:
-    """Return a value with its interval on a common scale, a table cell wide.
+    """Return a value with its interval on a common scale, as wide as a table cell.
 
     Args:
         value: of this row.
-        low: where its interval begins.
-        high: where it ends.
-        span: the scale's ends, of all rows.
-        band: the first row's interval, shaded behind each: what overlaps it is a neighbour.
+        low: lower end of its interval.
+        high: upper end of its interval.
+        span: ends of the scale, common to all rows.
+        band: the first row's interval, shaded in every row for comparison.
     """
     width, height = 150, 18
 
@@ -130,7 +130,7 @@ def whisker(
 
 
 class _Frame:
-    """Data coordinates to pixels."""
+    """Maps data coordinates to pixels."""
 
     def __init__(
         self, x: tuple[float, float], y: tuple[float, float], width: int, height: int
@@ -139,7 +139,7 @@ class _Frame:
         self.right, self.bottom = width - RIGHT, height - BOTTOM
 
     def px(self, points: np.ndarray) -> np.ndarray:
-        """Return pixels (n, 2) of points (n, 2)."""
+        """Return points (n, 2) in pixels."""
         points = np.asarray(points, dtype=float).reshape(-1, 2)
         (x0, x1), (y0, y1) = self.x, self.y
         u = np.clip((points[:, 0] - x0) / ((x1 - x0) or 1), 0, 1)
@@ -184,7 +184,7 @@ class _Frame:
             path = "L".join(f"{u:.1f} {v:.1f}" for u, v in [*upper, *lower])
             return Markup(f'<path class="area {layer.style}" d="M{path}Z"/>')
         if isinstance(layer, Dots):
-            # one path for all of them: a dot is a line of no length with round ends
+            # One path for all points: a dot is a zero-length line with round caps.
             dot = "m-2-2l4 4m0-4l-4 4" if layer.cross else "h0"
             path = "".join(f"M{u:.0f} {v:.0f}{dot}" for u, v in self.px(layer.points))
             kind = "crosses" if layer.cross else "dots"

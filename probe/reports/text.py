@@ -1,7 +1,7 @@
-"""Aligned text for a terminal, a pipe or a file. No torch here.
+"""Aligned text for a terminal, a pipe or a file. Imports no torch.
 
-All text of a table, a list or a CSV comes through `cell`, `line` or `csv_cell`, which make text
-from outside harmless.
+All text in tables, lists and CSV goes through `cell`, `line` or `csv_cell`, which make external
+text harmless.
 """
 
 import io
@@ -21,31 +21,31 @@ if TYPE_CHECKING:
 
 PIPED_WIDTH = 220
 NARROW = 110
-# With which a spreadsheet takes a cell for a formula, wide forms included.
+# A leading one of these makes a spreadsheet read a cell as a formula; includes full-width forms.
 FORMULA = "=+-@＝＋－＠"
 
 
 def output_width() -> tuple[bool, int]:
-    """Return whether stdout is a terminal, and how many characters a line may have."""
+    """Return whether stdout is a terminal, and the maximum line width in characters."""
     terminal = sys.stdout.isatty()
     return terminal, shutil.get_terminal_size().columns if terminal else PIPED_WIDTH
 
 
 def cell(text: str) -> Text:
-    """Return text for one cell of a table: one line."""
+    """Return text for one table cell, on a single line."""
     return Text(printable(text))
 
 
 def line(text: str, style: str = "") -> Text:
-    """Return a sentence, or several lines."""
+    """Return text of one or more lines."""
     return Text(printable(text, lines=True), style=style)
 
 
 def csv_cell(value: Any) -> Any:
     """Return a value for one cell of a CSV file.
 
-    Text that a spreadsheet would run as a formula gets an apostrophe in front, which shows it as
-    text. Numbers stay numbers, also those that are text already.
+    Text that a spreadsheet would run as a formula gets a leading apostrophe, which marks it as
+    text. Numbers are kept, including numbers given as text.
     """
     if not isinstance(value, str):
         return value
@@ -54,7 +54,7 @@ def csv_cell(value: Any) -> Any:
 
 
 def from_csv_cell(text: str) -> str:
-    """Return the text that `csv_cell` was given, but for what is not printable."""
+    """Return the text passed to `csv_cell`, except for unprintable characters."""
     return text[1:] if text[:1] == "'" and text[1:2] and text[1] in FORMULA else text
 
 
@@ -63,7 +63,7 @@ def csv_table(frame: "pd.DataFrame") -> str:
     clean = {
         str(name): column.map(csv_cell)
         for name, column in frame.items()
-        if column.dtype.kind not in "biuf"  # numbers, and truth values
+        if column.dtype.kind not in "biuf"  # numbers and booleans
     }
     return frame.assign(**clean).to_csv(index=False)
 
@@ -87,10 +87,10 @@ def plain_table() -> Table:
 
 
 def missing_rows(rows: Iterable[Any]) -> list[str]:
-    """Return why rows have no numbers; those with the same reason share a line.
+    """Return the reasons why rows have no numbers, one line per distinct reason.
 
     Args:
-        rows: what has name, status, reason and remedy; rows of status "ok" are passed over.
+        rows: objects with name, status, reason and remedy; rows with status "ok" are skipped.
     """
     names: dict[tuple[str, str, str], list[str]] = {}
     for row in rows:
@@ -107,7 +107,7 @@ def missing_rows(rows: Iterable[Any]) -> list[str]:
 
 
 def text_table(headings: Sequence[str], rows: Sequence[Sequence[str]], *, kept: int) -> str:
-    """Return rows of text as an aligned table; a narrow terminal shows the first `kept` columns."""
+    """Return rows as an aligned table; a narrow terminal shows only the first `kept` columns."""
     terminal, width = output_width()
     shown = kept if width < NARROW else len(headings)
     table = plain_table()

@@ -1,4 +1,4 @@
-"""The page of a training run, from the files of its directory."""
+"""The HTML page of a training run, built from the files in its directory."""
 
 import base64
 import io
@@ -39,15 +39,15 @@ from probe.run_files import (
 )
 from probe.stored import read_lines, read_record
 
-SHEETS = 6  # grids shown besides that of the reals
+SHEETS = 6  # grids shown besides the grid of reals
 SHEET_SIDE = 768  # pixels
-TABLED = 12  # lines of a curve's table, evenly spread
+TABLED = 12  # rows in a curve's table, evenly spaced
 KINDS = {"train": "training images", "holdout": "held-out images", "fake": "generated images"}
 
-Series = Mapping[str, np.ndarray]  # what → points (n, 2): kimg, value
+Series = Mapping[str, np.ndarray]  # label → points (n, 2): kimg, value
 
 
-# What is read of a run's files, beside what `probe.checks.records` has of them.
+# Fields this page reads beyond the ones in `probe.checks.records`.
 @dataclass(frozen=True)
 class Source(checked.Source):
     """The training images."""
@@ -64,7 +64,7 @@ class Chosen:
 
 @dataclass(frozen=True)
 class Options:
-    """Of training_options.json."""
+    """training_options.json."""
 
     real: Source
     options: Chosen
@@ -74,28 +74,28 @@ class Options:
 
 @dataclass(frozen=True)
 class Progress(checked.Progress):
-    """Of progress.json."""
+    """progress.json."""
 
     discriminators: list[str]
 
 
 @dataclass(frozen=True)
 class Accuracies(checked.Accuracies):
-    """Of metric-accuracy.jsonl."""
+    """A line of metric-accuracy.jsonl."""
 
     kimg: FiniteFloat
 
 
 @dataclass(frozen=True)
 class Distance(checked.Distance):
-    """Of another metric's file."""
+    """A line of another metric's file."""
 
     snapshot: str
 
 
 @dataclass(frozen=True)
 class Probes:
-    """Of probes.jsonl."""
+    """A line of probes.jsonl."""
 
     kimg: FiniteFloat
     scores: dict[str, FiniteFloat]
@@ -103,7 +103,7 @@ class Probes:
 
 @dataclass(frozen=True)
 class Choice(checked.Choice):
-    """Of selection-stage*.json."""
+    """selection-stage*.json."""
 
     strategy: str
     snapshot: str
@@ -119,7 +119,7 @@ def train_page(folder: Path) -> str:
         folder: the run directory.
 
     Raises:
-        ProbeError: a file of it is damaged; names it.
+        ProbeError: a file in it is damaged; it names the file.
     """
     again = f"Continue the run, which writes it anew: probe train … --resume {folder}"
     path = folder / OPTIONS_FILE
@@ -158,7 +158,7 @@ def train_page(folder: Path) -> str:
 def _answer(
     options: Options, progress: Progress | None, distances: Mapping[str, Sequence[Distance]]
 ) -> str:
-    """Return the page's first sentences: what ran, how far it came, and how good it got."""
+    """Return the page's first sentences: what ran, how far it got, and how good it became."""
     text = f"Strategy “{options.options.strategy}” on {options.real.training} images"
     text += f" at {options.resolution} px"
     if progress is not None:
@@ -181,7 +181,7 @@ def _answer(
 def _joins(
     options: Options, selections: Sequence[Choice], stats: Sequence[Stats]
 ) -> list[tuple[float, Choice]]:
-    """Return when each selection took place, in kimg: by the log, or the schedule before it."""
+    """Return when each selection took place, in kimg, by the log or else by the schedule."""
     began: dict[int, float] = {}
     before = 0.0
     for line in stats:
@@ -201,13 +201,13 @@ def _kimg(line: Stats) -> float:
 
 
 def _styles(joined: Sequence[str]) -> dict[str, str]:
-    """Return the line style of each discriminator, the same in every plot; D is the GAN's own."""
+    """Return each discriminator's line style, the same in every plot; D is the GAN's own."""
     return {name: f"c{i % COLOURS}" for i, name in enumerate(["D", *joined])}
 
 
 @dataclass(frozen=True)
 class Axis:
-    """The upright axis of curves; an end that is None follows the values."""
+    """The vertical axis of a plot; a limit of None follows the values."""
 
     label: str
     low: float | None = None
@@ -224,7 +224,7 @@ def _curves(
     bands: Mapping[str, tuple[np.ndarray, np.ndarray]] | None = None,
     known: Mapping[str, str] | None = None,
 ) -> Figure | None:
-    """Return curves over kimg, in the known styles or others; None where nothing was recorded."""
+    """Return curves over kimg, in the known styles or new ones; None if nothing was recorded."""
     finite = {name: p[np.isfinite(p[:, 1])] for name, p in series.items()}
     finite = {name: points for name, points in finite.items() if len(points)}
     if not finite:
@@ -264,7 +264,7 @@ def _curves(
 
 
 def _spread(count: int) -> list[int]:
-    """Return at most `TABLED` indices, the first and the last among them."""
+    """Return at most `TABLED` evenly spaced indices, including the first and the last."""
     return sorted({round(i) for i in np.linspace(0, count - 1, min(count, TABLED))})
 
 
@@ -342,9 +342,9 @@ def _stats_figures(
 
 
 def _selection(choice: Choice) -> Mapping[str, Any]:
-    """Return what the page shows of one selection: the deciding leaderboard, and why.
+    """Return template values for one selection: the deciding leaderboard and the reason.
 
-    A star marks what joined, which need not be what K-fixed would take.
+    A star marks the backbones that joined, which may differ from K-fixed's picks.
     """
     boards = [("Leaderboard", choice.leaderboard)]
     if choice.joint is not None:
@@ -357,7 +357,7 @@ def _selection(choice: Choice) -> Mapping[str, Any]:
 
 
 def _sheets(folder: Path) -> list[tuple[str, str]]:
-    """Return (title, WebP in base64) of the reals and of grids evenly spread over the run."""
+    """Return (title, WebP in base64) of the reals and of grids evenly spaced over the run."""
     numbered = {path: GRID.fullmatch(path.name) for path in sorted(folder.glob(GRIDS))}
     grids = [(path, f"{kimg_of(named[1]):g} kimg") for path, named in numbered.items() if named]
     reals, first = (
@@ -372,7 +372,7 @@ def _sheets(folder: Path) -> list[tuple[str, str]]:
 
 
 def _sheet(path: Path) -> str:
-    """Return a grid, made smaller, as WebP in base64.
+    """Return a grid, scaled down, as WebP in base64.
 
     Raises:
         ProbeError: the file is damaged.

@@ -1,1 +1,1 @@
-"""Scoring: new images through the probes that a ranking saved."""
+"""Scoring: judge new images with the probes that a ranking saved."""

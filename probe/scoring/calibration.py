@@ -1,4 +1,4 @@
-"""Held-out log-odds become probabilities, and a threshold gets its error rates."""
+"""Turn held-out log-odds into probabilities, and measure a threshold's error rates."""
 
 from dataclasses import dataclass
 
@@ -14,7 +14,7 @@ class Calibration:
     """Platt scaling: probability = sigmoid(slope · log-odds + intercept).
 
     Attributes:
-        slope: at least 0: a probe that ranks held-out images the wrong way round knows nothing.
+        slope: at least 0, since a probe that ranks held-out images in reverse has learned nothing.
         intercept: in nats.
     """
 
@@ -22,18 +22,18 @@ class Calibration:
     intercept: float
 
     def probability(self, logits: np.ndarray) -> np.ndarray:
-        """Return the probability of being generated, equal numbers of both classes assumed."""
+        """Return the probability of being generated, assuming equal numbers of both classes."""
         return expit(self.slope * logits + self.intercept)
 
 
 @dataclass(frozen=True)
 class ErrorRate:
-    """A share of held-out images that a threshold gets wrong.
+    """The share of held-out images that a threshold gets wrong.
 
     Attributes:
         value: the share.
         low, high: its 95 % interval (Clopper and Pearson 1934).
-        count: how many images it is a share of.
+        count: number of images in the denominator.
     """
 
     value: float
@@ -45,14 +45,14 @@ class ErrorRate:
 def calibrate(logits: np.ndarray, generated: np.ndarray) -> Calibration:
     """Fit the scaling to held-out log-odds (Platt 1999, with its smoothed targets).
 
-    Two parameters and a monotone curve: the order of images is kept, and a threshold on the
-    probability is one on the log-odds. Isotonic regression needs a thousand images and more, and
-    says 0 and 1 where it has seen no error; with smoothed targets these are never reached, even
-    where the classes separate. Both classes weigh the same whatever their numbers.
+    It has two parameters and is monotone, so it keeps the order of images, and a threshold on the
+    probability is a threshold on the log-odds. Isotonic regression needs a thousand images or more
+    and outputs 0 and 1 if it saw no error there; smoothed targets avoid that even if the classes
+    separate. Both classes have the same total weight, regardless of their sizes.
 
     Args:
-        logits: float (n,), finite, of probes that had not seen the image.
-        generated: bool (n,); both classes.
+        logits: float (n,), finite, from probes that had not seen the image.
+        generated: bool (n,); both classes must occur.
     """
     n, m = int((~generated).sum()), int(generated.sum())
     target = np.where(generated, (m + 1) / (m + 2), 1 / (n + 2))
@@ -80,10 +80,10 @@ def error_rates(
     Args:
         probabilities: float (n,), held out.
         generated: bool (n,).
-        threshold: above it an image is called generated.
+        threshold: images above it are called generated.
 
     Returns:
-        The share of reals that are called generated, and that of fakes that are not.
+        The share of reals called generated, and the share of fakes not called generated.
     """
     called = probabilities > threshold
     return _rate(called[~generated]), _rate(~called[generated])

@@ -1,8 +1,8 @@
-"""The probes of a ranking as files, for images that it has not seen.
+"""The probes of a ranking as files, for scoring new images.
 
-A probe is the mean of those that were fitted on halves, not one more that is fitted on everything:
-its log-odds on new images are then spread like the held-out ones, on which calibration and error
-rates rest. Standardisation is part of its weights. Nothing in the files can be run.
+A saved probe is the mean of the probes fitted on halves, not one refitted on everything: its
+log-odds on new images are then spread like the held-out ones, which calibration and error rates
+are based on. Its weights include the standardisation. The files contain no code.
 """
 
 import fnmatch
@@ -29,7 +29,7 @@ from probe.stored import read_record
 
 VERSION = 1
 THRESHOLD = 0.5
-# What reading a damaged or made-up file raises.
+# Errors raised when reading a damaged or forged file.
 DAMAGED = (
     SafetensorError, OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError,
     OverflowError,
@@ -44,13 +44,13 @@ class FittedProbe:
         name: the bank entry's.
         role: "candidate", "evaluator" or "control".
         score: its held-out score in the ranking, nats.
-        above_chance: whether it tells the ranking's images apart beyond luck.
-        space: what decides a feature, besides the image; see `probe.features.space`.
-        weights: float64 (d,), on features as they come.
+        above_chance: whether it tells the ranking's images apart better than chance.
+        space: everything except the image that determines a feature; see `probe.features.space`.
+        weights: float64 (d,), for features without standardisation.
         intercept: float; log-odds are `features @ weights + intercept`.
         calibration: from log-odds to probabilities.
         logits: float64 (n_real + n_fake,): held-out log-odds of the ranking's images, reals first;
-            NaN for those that were never held out.
+            NaN for images that were never held out.
     """
 
     name: str
@@ -69,15 +69,15 @@ class FittedProbes:
     """The probes of one ranking.
 
     Attributes:
-        folder: where they were read.
-        protocol: by which they were fitted.
-        resolution: side in pixels at which images meet.
-        jpeg_quality: at which all images were compressed, or None.
-        n_real, n_fake: how many images they were fitted and held out on.
-        real, fake: what the images were, for sentences.
+        folder: folder they were read from.
+        protocol: protocol used to fit them.
+        resolution: side in pixels to which all images are brought.
+        jpeg_quality: JPEG quality applied to all images, or None.
+        n_real, n_fake: numbers of images used to fit and hold out.
+        real, fake: names of the image sets, for use in sentences.
         seen: digest of an image's content key → its position in `FittedProbe.logits`.
         groups: int64 (n_real + n_fake,): the same number for images with the same content key.
-        probes: name → probe, in the leaderboard's order.
+        probes: name → probe, in leaderboard order.
     """
 
     folder: Path
@@ -94,7 +94,7 @@ class FittedProbes:
 
     @property
     def valid_for(self) -> str:
-        """The sentence without which no probability is to be read."""
+        """The sentence on when the probabilities hold; always show it."""
         return (
             f"Probabilities hold for images of {self.fake} among reals like {self.real}, as many "
             "of one as of the other. Of other generators and other images the probes know nothing."
@@ -102,17 +102,17 @@ class FittedProbes:
 
     @property
     def generated(self) -> np.ndarray:
-        """Which of the ranking's images were generated, bool (n_real + n_fake,)."""
+        """Mask of the ranking's generated images, bool (n_real + n_fake,)."""
         return np.arange(self.n_real + self.n_fake) >= self.n_real
 
     @property
     def counted(self) -> np.ndarray:
-        """Which of the ranking's images error rates are about: of copies one; bool (n,)."""
+        """Mask of the images that error rates use, one of each set of copies; bool (n,)."""
         return firsts(self.generated, self.groups)
 
 
 def row_digest(key: str) -> bytes:
-    """Return the 32 bytes by which an image of the ranking is found again."""
+    """Return the 32 bytes that identify an image of the ranking."""
     return hashlib.sha256(key.encode()).digest()
 
 
@@ -120,8 +120,8 @@ def save_probes(ranking: Ranking, folder: Path) -> None:
     """Write probes.safetensors and probes.json: the leading protocol's probes, calibrated.
 
     Args:
-        ranking: what was found.
-        folder: of the ranking's files.
+        ranking: the finished ranking.
+        folder: the ranking's output folder.
     """
     board = ranking.leaderboard
     results = ranking.results[board.protocol]
@@ -177,7 +177,7 @@ def load_probes(folder: Path) -> FittedProbes:
     """Read what `save_probes` wrote.
 
     Raises:
-        ProbeError: there are none, or they are damaged or of another version.
+        ProbeError: there are none, or they are damaged or from another version.
     """
     path = folder / FITTED_FILE
     if not path.is_file():
@@ -203,10 +203,10 @@ def load_probes(folder: Path) -> FittedProbes:
 def _assemble(
     folder: Path, record: Mapping[str, Any], tensors: Mapping[str, np.ndarray]
 ) -> FittedProbes:
-    """Return the probes of a record and its tensors.
+    """Build the probes from a record and its tensors.
 
     Raises:
-        ValueError, LookupError, TypeError, AttributeError: they do not fit each other.
+        ValueError, LookupError, TypeError, AttributeError: they do not match.
     """
     count = int(record["n_real"]) + int(record["n_fake"])
     probes = {}
@@ -253,19 +253,19 @@ def _assemble(
 
 
 def _called(identity: Mapping[str, Any]) -> str:
-    """Return what a source of images is called in a sentence."""
+    """Return the name of an image source for use in a sentence."""
     return str(identity.get("path", identity.get("kind", "images")))
 
 
 def choose(probes: Mapping[str, FittedProbe], names: Sequence[str] | None) -> list[str]:
-    """Return which probes to use, in their order: all but the controls' unless named.
+    """Return the names of the probes to use, in order; controls only if named, or if alone.
 
     Args:
         probes: of a ranking.
         names: names or shell patterns, or None.
 
     Raises:
-        UsageError: a name or pattern that fits none of them.
+        UsageError: a name or pattern matches none of them.
     """
     if names is None:
         return [name for name, p in probes.items() if p.role != "control"] or list(probes)

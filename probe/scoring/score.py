@@ -1,7 +1,7 @@
-"""New images through the probes of a ranking: how likely each was generated.
+"""Score new images with the probes of a ranking: how likely each image was generated.
 
-The images take exactly the ranking's path: resolution, JPEG matching, resize, normalisation,
-precision, and the same store of features.
+The images go through the same steps as in the ranking: resolution, JPEG matching, resize,
+normalisation, precision, and the same feature store.
 """
 
 import json
@@ -30,24 +30,24 @@ if TYPE_CHECKING:
     import pandas as pd
 
 SCHEMA_VERSION = 1
-# What may differ from the ranking's without another feature being meant.
+# Fields that may differ from the ranking's without changing which features are meant.
 CIRCUMSTANCES = ("versions", "device")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Verdicts:
-    """What one backbone's probe says of the images.
+    """The verdicts of one backbone's probe on the images.
 
     Attributes:
         name: the bank entry's.
-        status: "ok", "changed" (not the backbone of the ranking any more), "unavailable" (weights
-            are not here) or "failed" (broke).
+        status: "ok", "changed" (no longer the ranking's backbone), "unavailable" (its weights are
+            missing) or "failed" (it raised an error).
         reason: why it is not "ok".
-        remedy: what helps.
-        probabilities: float64 (N,) of being generated; None unless "ok", like all that follow.
+        remedy: how to fix it.
+        probabilities: float64 (N,) of being generated; None unless "ok", as all fields below.
         logits: float64 (N,): the probe's log-odds, before calibration.
         false_positive_rate: share of the ranking's held-out reals above the threshold.
-        false_negative_rate: share of its held-out fakes that are not.
+        false_negative_rate: share of its held-out fakes not above the threshold.
         run_score: the probe's held-out score in the ranking, nats; chance is -0.693.
     """
 
@@ -64,17 +64,17 @@ class Verdicts:
 
 @dataclass(frozen=True, kw_only=True)
 class Scores:
-    """How likely each image was generated, by each backbone.
+    """The probability that each image was generated, by each backbone.
 
     Attributes:
         images: their names.
-        in_run: bool (N,): whether the ranking used the image. Its probabilities are then those of
-            the probes that had not seen it, as far as its file is the same.
-        threshold: above it an image is called generated.
-        backbones: in the leaderboard's order.
+        in_run: bool (N,): whether the ranking used the image. If so, its probabilities are from
+            the probes that did not see it, provided its file is unchanged.
+        threshold: images above it are called generated.
+        backbones: in leaderboard order.
         broken: the images that were skipped.
-        valid_for: the sentence without which no probability is to be read.
-        notes: sentences a reader must know.
+        valid_for: the sentence on when the probabilities hold; always show it.
+        notes: sentences the reader must see.
         run: the ranking's folder.
         schema_version: of this record.
     """
@@ -91,7 +91,7 @@ class Scores:
 
     @property
     def exit_code(self) -> int:
-        """0 when every image has a probability by every backbone, else 3."""
+        """0 if every image has a probability from every backbone, else 3."""
         complete = not self.broken and all(v.status == "ok" for v in self.backbones)
         return 0 if complete else 3
 
@@ -131,8 +131,8 @@ class Scores:
     def to_frame(self) -> "pd.DataFrame":
         """Return one row per image and backbone as a pandas frame.
 
-        Columns: image, backbone, probability, logit, generated (whether it is called so), in_run,
-        threshold, false_positive_rate, false_negative_rate.
+        Columns: image, backbone, probability, logit, generated (the verdict), in_run, threshold,
+        false_positive_rate, false_negative_rate.
         """
         import pandas as pd
 
@@ -173,14 +173,14 @@ def score(
     *,
     threshold: float,
 ) -> Scores:
-    """Score images that a ranking has not seen.
+    """Score images with the probes of a ranking.
 
     Args:
         source: the images.
         run: the ranking's probes.
-        names: which of them to use.
-        bank: where the backbones are looked up; one that is not the ranking's is refused.
-        ctx: its precision is not used; each backbone runs in that of the ranking.
+        names: the probes to use.
+        bank: the bank that defines the backbones; one that differs from the ranking's is refused.
+        ctx: its precision is ignored; each backbone runs in the ranking's precision.
         threshold: probability above which an image is called generated.
 
     Raises:
@@ -235,7 +235,7 @@ def score(
 
 
 def _open(run: FittedProbes, name: str, bank: Bank, ctx: Context) -> FeatureSpace | Failure:
-    """Return the feature space of one of the ranking's probes, or why there is none."""
+    """Return the feature space of one of the ranking's probes, or why it cannot be used."""
     spec = next((spec for spec in bank.specs if spec.name == name), None)
     if spec is None:
         return Failure(
@@ -255,7 +255,7 @@ def _open(run: FittedProbes, name: str, bank: Bank, ctx: Context) -> FeatureSpac
 
 
 def _differences(recorded: Mapping[str, Any], record: Mapping[str, Any]) -> list[str]:
-    """Return the keys in which two records of a feature space differ, once both went by JSON."""
+    """Return the keys in which two feature-space records differ after conversion to JSON."""
     now = json.loads(json.dumps(record))
     return [key for key in sorted({*recorded, *now}) if recorded.get(key) != now.get(key)]
 
@@ -267,13 +267,13 @@ def _judge(
     places: np.ndarray,
     threshold: float,
 ) -> Verdicts:
-    """Return a probe's verdicts; for images of the ranking, those of the probes that held them out.
+    """Return a probe's verdicts; for images of the ranking, held-out log-odds if there are any.
 
     Args:
         run: the ranking.
         probe: one of its probes.
         features: float32 (N, d).
-        places: int (N,): the image's position in the ranking, -1 for a new one.
+        places: int (N,): the image's position in the ranking, -1 for a new image.
         threshold: see `Scores`.
     """
     logits = features @ probe.weights + probe.intercept
@@ -300,7 +300,7 @@ def _notes(
     places: np.ndarray,
     other: set[str],
 ) -> list[str]:
-    """Return what a reader must know, as sentences."""
+    """Return the sentences the reader must see."""
     notes = [describe_broken(broken)] if broken else []
     blind = [v.name for v in backbones if v.status == "ok" and not run.probes[v.name].above_chance]
     if blind:

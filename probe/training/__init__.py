@@ -1,7 +1,7 @@
-"""Training: a GAN whose discriminators the probes choose.
+"""Training: a GAN with discriminators chosen by probes.
 
-Images, a bank and options come in; a run directory with snapshots goes out. Read first: `config`
-(every option), `loop` (a `run` from the first step to the last), `step` (one step), `ensemble` (the
-discriminators). Then `presets`, `reals`, `heads`, `augment`, `losses`, `selection`, `evaluation`,
-`state` and `state_file` (what is saved), `resume`, `records` and `runs` (the run directory).
+Takes images, a bank and options; writes a run directory with snapshots. Read first: `config`
+(every option), `loop` (a `run` from the first step to the last) and `step` (one step). Then
+`presets`, `reals`, `selection`, `evaluation`, `state` and `state_file` (what is saved), `resume`,
+`records` and `runs` (the run directory). The ensemble is in `probe.discriminators`.
 """

@@ -1,4 +1,4 @@
-"""Whether a run can be done here, found out before it costs hours."""
+"""Check whether a run is possible here, before it costs hours."""
 
 import time
 from collections.abc import Sequence
@@ -22,13 +22,14 @@ from probe.training.step import train_step
 
 
 def require_backbones(config: TrainConfig, candidates: Candidates, *, offline: bool) -> list[str]:
-    """Check that the bank's weights suffice for the strategy.
+    """Check that enough of the bank's weights are available for the strategy.
 
     Returns:
-        What the user should know, as sentences.
+        Notes for the user, as sentences.
 
     Raises:
-        UsageError: fewer backbones than k are here, says which are missing; or nobody judges.
+        UsageError: fewer than k backbones are available (it names the missing ones), or the
+            evaluator that the strategy needs is missing.
     """
     notes = []
     problems = missing(candidates.specs, offline=offline)
@@ -66,7 +67,7 @@ def require_backbones(config: TrainConfig, candidates: Candidates, *, offline: b
 
 
 def missing(specs: Sequence[BackboneSpec], *, offline: bool) -> dict[str, str]:
-    """Return name → why, of the entries whose weights cannot be had."""
+    """Return name → reason for the entries whose weights are not available."""
     problems = {}
     for spec in specs:
         try:
@@ -78,12 +79,12 @@ def missing(specs: Sequence[BackboneSpec], *, offline: bool) -> dict[str, str]:
 
 @dataclass(frozen=True)
 class Estimate:
-    """What a run would cost here, measured on two steps.
+    """The cost of a run on this machine, measured over a few steps.
 
     Attributes:
-        own: seconds per thousand images of the GAN alone.
-        each: backbone → seconds per thousand images that it adds.
-        peak_gib: the highest memory use, of the GPU or of the process.
+        own: seconds per thousand images for the GAN alone.
+        each: backbone → extra seconds per thousand images.
+        peak_gib: peak memory use, of the GPU or of the process.
     """
 
     own: float
@@ -91,7 +92,7 @@ class Estimate:
     peak_gib: float
 
     def hours(self, plan_ends: Sequence[int], k_by_stage: Sequence[int]) -> tuple[float, float]:
-        """Return the least and the most hours, with the cheapest and the dearest backbones.
+        """Return the hours with the cheapest and with the most expensive backbones.
 
         Evaluation and ranking come on top.
         """
@@ -105,11 +106,11 @@ class Estimate:
 
 
 def estimate(run: Run, state: TrainState) -> Estimate:
-    """Time a step of the GAN, and of a discriminator on every backbone that is here.
+    """Time a step of the GAN, and of a discriminator on every available backbone.
 
-    The state is trained a little on the way: give one that is thrown away.
+    This trains the state a little, so pass one that will be thrown away.
     """
-    # Alone, even if several processes will share the batches.
+    # Measure with one process, even if several will share the batches.
     run = replace(run, ctx=replace(run.ctx, processes=Processes()))
     config, clock = run.plan.config, Clock(run.ctx.device)
     stream, session = open_stream(run), open_session(run, clock)
@@ -119,7 +120,7 @@ def estimate(run: Run, state: TrainState) -> Estimate:
             torch.cuda.synchronize(run.ctx.device)
         return time.monotonic()
 
-    # A whole period of the regularisers, after one step that warms up.
+    # A full period of the regularisers, after one warm-up step.
     reals = stream.at(state.images)
     train_step(state, reals, session)
     started, steps = synchronise(), min(config.r1_interval, 16)
@@ -127,7 +128,7 @@ def estimate(run: Run, state: TrainState) -> Estimate:
         reals = stream.at(state.images)
         train_step(state, reals, session)
         if n == 0 and synchronise() - started > 5:
-            steps = 1  # one step tells enough where each takes seconds
+            steps = 1  # enough if each step takes seconds
             break
     own = (synchronise() - started) / steps * 1000 / config.batch
     each = {}

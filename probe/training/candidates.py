@@ -12,11 +12,11 @@ from probe.files import digest_json
 
 @dataclass(frozen=True)
 class Candidates:
-    """What may be chosen, and who judges.
+    """The backbones a run may choose from, and its evaluator.
 
     Attributes:
         specs: the backbones that may become discriminators.
-        evaluator: the one that judges, or None.
+        evaluator: the backbone used to evaluate snapshots, or None.
     """
 
     specs: Sequence[BackboneSpec]
@@ -28,10 +28,10 @@ class Candidates:
 
 
 def network_digest(spec: BackboneSpec, ctx: Context) -> str:
-    """Return the digest of what an entry's network computes: its weights, its input, its taps.
+    """Return a digest of an entry's weights, input and taps, which decide what it computes.
 
     Raises:
-        BackboneUnavailable: the weights are not here.
+        BackboneUnavailable: the weights are missing.
     """
     weights = weights_digest(spec, offline=ctx.offline, bn_images=ctx.bn_images)
     taken = {"pool": spec.pool, "taps": spec.taps, "tap_norm": spec.tap_norm}

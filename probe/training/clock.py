@@ -1,4 +1,4 @@
-"""Where the time of a step goes."""
+"""Timing of the parts of a step."""
 
 import time
 from collections.abc import Iterator
@@ -8,7 +8,7 @@ import torch
 
 
 class Clock:
-    """Sums the time spent in named parts; on a GPU by events, without waiting for it."""
+    """Sums the time spent in named parts; on a GPU it uses events and does not synchronise."""
 
     def __init__(self, device: torch.device) -> None:
         self._gpu = device if device.type == "cuda" else None
@@ -17,7 +17,7 @@ class Clock:
 
     @contextmanager
     def span(self, name: str) -> Iterator[None]:
-        """Count the time of the body towards `name`."""
+        """Add the time of the body to `name`."""
         if self._gpu is not None:
             first, last = (torch.cuda.Event(enable_timing=True) for _ in range(2))
             stream = torch.cuda.current_stream(self._gpu)
@@ -31,7 +31,7 @@ class Clock:
             self._add(name, time.perf_counter() - started)
 
     def take(self) -> dict[str, float]:
-        """Return seconds by name since the last call, and begin anew."""
+        """Return seconds by name since the last call, and reset."""
         if self._events:
             torch.cuda.synchronize(self._gpu)
             for name, first, last in self._events:

@@ -1,4 +1,4 @@
-"""Every option of a training run, written once. No torch here: the command line reads this."""
+"""Every option of a training run. Imports no torch, because the command line reads this."""
 
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -35,15 +35,15 @@ CHOICES: dict[str, Collection[str]] = {
 }
 LEAST_KIMG = 0.001  # one image
 KIMG = Range(0, 1_000_000)
-WEIGHT = Range(0, 1_000_000)  # of a term of the loss
+WEIGHT = Range(0, 1_000_000)  # of a loss term
 STEPS = Range(1, 1_000_000)
-LATENT = Range(1, 16384)  # widths: what a snapshot's reader takes (`probe.generators.checkpoint`)
-LEAST_IMAGES = 16  # of an evaluation
+LATENT = Range(1, 16384)  # widths that `probe.generators.checkpoint` accepts in a snapshot
+LEAST_IMAGES = 16  # for an evaluation
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
-    """Options of `probe train`. `None` means: from the preset (see `probe.training.presets`)."""
+    """Options of `probe train`. `None` takes the preset's value (see `probe.training.presets`)."""
 
     strategy: str = option("none", f"How discriminators are chosen: {either(STRATEGIES)}.")
     k: int = option(3, "Total number of backbones to use.", Range(1, 1000), flags="--k -k --num")
@@ -184,10 +184,10 @@ class TrainConfig:
             self.stage_lengths()
 
     def stage_lengths(self) -> list[float]:
-        """Return `stage_kimg` as numbers, the warm-up first.
+        """Return `stage_kimg` as numbers, warm-up first.
 
         Raises:
-            UsageError: not as many numbers as the strategy has stages, or one out of range.
+            UsageError: the count does not match the strategy's stages, or a value is out of range.
         """
         assert self.stage_kimg is not None
         lengths = parse_numbers("--stage-kimg", self.stage_kimg, KIMG)
@@ -207,26 +207,26 @@ class TrainConfig:
 
     @property
     def stage_count(self) -> int:
-        """How many stages the strategy has, the warm-up among them."""
+        """Number of stages in the strategy, including the warm-up."""
         return len(self.members_by_stage)
 
     @property
     def members_by_stage(self) -> list[int]:
-        """How many backbones are in use in each stage."""
+        """Number of backbones in use in each stage."""
         return list(STRATEGIES[self.strategy].in_use(self.k))
 
     def record(self) -> dict[str, Any]:
-        """Return the options that decide a run's numbers; its length may be changed on the way."""
+        """Return the options that affect the results; the length may change during a run."""
         from dataclasses import asdict
 
         record = {**asdict(self), "kimg": None, "stage_kimg": None}
         if self.d_architecture == "resnet":
-            del record["d_architecture"]  # once the only one: runs of that time are known again
+            del record["d_architecture"]  # older runs lack the key and must still match
         return record
 
 
 class ResolvedConfig(TrainConfig):
-    """Options with a value for each; None are only `kimg`, `stage_kimg` and `aug_p`."""
+    """Options with every value filled in; only `kimg`, `stage_kimg` and `aug_p` may be None."""
 
     batch: int
     resolution: int

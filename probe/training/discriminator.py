@@ -1,6 +1,6 @@
 """The StyleGAN2 discriminators in plain PyTorch (Karras et al. 2020a, section 4).
 
-Parameter names follow the StyleGAN2-ADA files.
+Parameter names match the StyleGAN2-ADA files.
 """
 
 import math
@@ -19,7 +19,7 @@ ARCHITECTURES = ("resnet", "orig")
 class Block(nn.Module):
     """Halve the resolution: conv1(conv0(x)).
 
-    A residual block ("resnet") adds skip(x), both branches times sqrt(1/2).
+    A residual block ("resnet") adds skip(x) and scales both branches by sqrt(1/2).
     """
 
     def __init__(
@@ -53,7 +53,7 @@ class Block(nn.Module):
 
 
 def minibatch_std(x: torch.Tensor, group_size: int) -> torch.Tensor:
-    """Append one channel that holds the spread of the features within groups of samples.
+    """Append one channel with the spread of the features within groups of samples.
 
     Karras et al. 2018, section 3. The batch is divided into groups of `min(group_size, N)`.
 
@@ -67,7 +67,7 @@ def minibatch_std(x: torch.Tensor, group_size: int) -> torch.Tensor:
     n, c, h, w = x.shape
     group = min(group_size, n)
     grouped = x.float().reshape(group, -1, c, h, w)
-    # Written out: `var` along the first axis takes ten times as long on a CPU.
+    # Written out because `var` along the first axis takes ten times as long on a CPU.
     variance = (grouped - grouped.mean(dim=0)).square().mean(dim=0)
     std = (variance + 1e-8).sqrt().mean(dim=(1, 2, 3))
     return torch.cat([x, std.repeat(group).to(x.dtype)[:, None, None, None].expand(n, 1, h, w)], 1)
@@ -90,7 +90,7 @@ class Epilogue(nn.Module):
 
 
 class Discriminator(nn.Module):
-    """Images to one logit each, positive for "real"; with classes, by projection.
+    """Map images to one logit each, positive for "real"; with classes, by projection.
 
     Args:
         c_dim: number of classes, 0 for none.
@@ -98,9 +98,9 @@ class Discriminator(nn.Module):
         img_channels: 3, or 1 for grey.
         channel_base: channels at resolution r are min(channel_base // r, channel_max).
         channel_max: see `channel_base`.
-        architecture: of the blocks: "resnet", or "orig" for plain ones.
+        architecture: of the blocks: "resnet", or "orig" for no residuals.
         mbstd_group_size: samples per minibatch-std group.
-        conv_clamp: clamp of the convolutions' activations, None for none.
+        conv_clamp: limit on the convolutions' activations, None for no limit.
 
     Raises:
         UsageError: unknown architecture.

@@ -1,4 +1,4 @@
-"""How good a snapshot is: distances in features that no discriminator has been trained on."""
+"""Snapshot quality: distances in features that no discriminator has been trained on."""
 
 import time
 from collections.abc import Sequence
@@ -25,17 +25,17 @@ from probe.training.own import OwnNetwork
 from probe.training.reals import Reals, load_whole, one_hot, refuse_broken
 
 PART = 64
-WATCHED = 256  # images of each kind on which the discriminators' accuracies are taken
+WATCHED = 256  # images of each kind used for the discriminators' accuracies
 
 
 @dataclass(frozen=True)
 class Distances:
-    """How far a snapshot is from the training images.
+    """Distances between a snapshot and the training images.
 
     Attributes:
-        frechet: Fréchet distance in the evaluator's features; the less the better.
+        frechet: Fréchet distance in the evaluator's features; lower is better.
         kernel: unbiased kernel distance, with its 95 % interval.
-        seconds: what measuring took.
+        seconds: time spent measuring.
     """
 
     frechet: float
@@ -46,7 +46,7 @@ class Distances:
 
 
 def sample_source(generator: Generator, reals: Reals, *, count: int, seed: int) -> GeneratorSource:
-    """Return samples of a network in training as images."""
+    """Return samples of a network in training as an image source."""
     checkpoint = Checkpoint(
         generator=generator, architecture="stylegan2", digest="", init=generator.init_kwargs
     )
@@ -61,7 +61,7 @@ def sample_source(generator: Generator, reals: Reals, *, count: int, seed: int) 
 
 
 class Evaluator:
-    """Judges snapshots in the features of the bank's evaluator, against all training images."""
+    """Measures snapshots in the features of the bank's evaluator, against all training images."""
 
     def __init__(
         self, spec: BackboneSpec, reals: Reals, ctx: Context, *, count: int, seed: int
@@ -69,8 +69,8 @@ class Evaluator:
         """Load the evaluator and extract the training images' features.
 
         Raises:
-            BackboneUnavailable: its weights are not here, or it broke.
-            ProbeError: an image is not what it was when the run began.
+            BackboneUnavailable: its weights are missing, or it failed.
+            ProbeError: an image has changed since the run began.
         """
         self.name, self.reals, self.count, self.seed = spec.name, reals, count, seed
         self.ctx = ctx
@@ -93,7 +93,7 @@ class Evaluator:
         self.backbone = extractor.pool.get(spec.name)
 
     def measure(self, generator: Generator) -> Distances | None:
-        """Return the distances of a generator's samples; None on every process but the first."""
+        """Return the distances of a generator's samples; None except on the first process."""
         started = time.monotonic()
         source = sample_source(generator, self.reals, count=self.count, seed=self.seed)
         mine, rows = self.ctx.processes.share(range(self.count)), []
@@ -131,10 +131,10 @@ def accuracies(
     *,
     seed: int,
 ) -> dict[str, float]:
-    """Return the share of images that each discriminator calls rightly, without augmentation.
+    """Return the share of images that each discriminator classifies correctly, unaugmented.
 
-    On training images, on held-out ones where there are any, and on fakes: reals that it was
-    trained on and reals that it was not drift apart as it overfits.
+    Measured on training images, held-out ones if there are any, and fakes. As a discriminator
+    overfits, the accuracies on training and held-out images drift apart.
 
     Returns:
         "Accuracy/<name>/train", "…/holdout" and "…/fake", from 0 to 1.
@@ -164,7 +164,7 @@ def accuracies(
 
 
 def _in_groups(member: Member, images: torch.Tensor, c: torch.Tensor | None) -> torch.Tensor:
-    """Return the final logits (N,), repeating images until minibatch-std groups divide them."""
+    """Return the final logits (N,), repeating images so that minibatch-std groups divide them."""
     n, network = len(images), member.network
     group = network.discriminator.b4.group_size if isinstance(network, OwnNetwork) else 1
     rows = torch.arange(-(-n // group) * group, device=images.device) % n

@@ -1,4 +1,4 @@
-"""Networks to go on from: `--init` with any StyleGAN2 that is read, of ours or of others."""
+"""Networks to start from: `--init` takes any StyleGAN2 file the package can read."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -21,19 +21,19 @@ from probe.generators.networks.stylegan2 import Generator
 from probe.training.config import TrainConfig
 from probe.training.discriminator import ARCHITECTURES, Discriminator
 
-# Of the original discriminator's arguments, those that change no weight and no result here.
+# Arguments of the original discriminator that affect neither weights nor results here.
 IGNORED = ("num_fp16_res", "block_kwargs", "cmap_dim", "mapping_kwargs")
 
 
 @dataclass(frozen=True)
 class Inherited:
-    """What a file brings.
+    """The networks in a file.
 
     Attributes:
         digest: SHA-256 of the file.
-        generator: to train on.
+        generator: the one to train further.
         average: its weight average.
-        discriminator: None where the file has none; a new one is made.
+        discriminator: None if the file has none; a new one is made.
     """
 
     digest: str
@@ -42,7 +42,7 @@ class Inherited:
     discriminator: Discriminator | None
 
     def adapt(self, config: TrainConfig) -> TrainConfig:
-        """Return the options with the widths and architecture of these networks."""
+        """Return the options with the widths and architecture of these networks filled in."""
         init = self.average.init_kwargs
         architecture = config.d_architecture
         if self.discriminator is not None:
@@ -60,16 +60,16 @@ class Inherited:
 
 
 def inherit(path: Path, *, resolution: int, c_dim: int) -> Inherited:
-    """Read the networks of a file, running nothing of it.
+    """Read the networks in a file without running any code from it.
 
     Args:
-        path: a file with a StyleGAN2: a pickle of StyleGAN2-ADA (G, D and G_ema are taken), a
-            checkpoint of rosinality's, a snapshot of ours (one generator, the average).
+        path: a StyleGAN2 file: a StyleGAN2-ADA pickle (G, D and G_ema are used), a rosinality
+            checkpoint, or a snapshot of this package (one generator, the average).
         resolution: of the training images.
-        c_dim: number of classes of the run.
+        c_dim: number of classes in the run.
 
     Raises:
-        CheckpointError: not a file that can be read.
+        CheckpointError: the file cannot be read.
         UsageError: the networks do not fit the images.
     """
     if zip_kind(path) in TITLES:
@@ -110,7 +110,7 @@ def inherit(path: Path, *, resolution: int, c_dim: int) -> Inherited:
 
 @contextmanager
 def _named(path: Path) -> Iterator[None]:
-    """Put a file's name before what is wrong with it."""
+    """Prefix errors with the file's name."""
     try:
         yield
     except CheckpointError as error:
@@ -118,10 +118,10 @@ def _named(path: Path) -> Iterator[None]:
 
 
 def read_discriminator(path: Path) -> Discriminator | None:
-    """Return the discriminator of a file that `load_generator` has read, None if none.
+    """Return the discriminator in a file that `load_generator` has read, or None.
 
     Raises:
-        CheckpointError: damaged, of another architecture, or its tensors do not fit.
+        CheckpointError: it is damaged, has another architecture, or its tensors do not fit.
     """
     with _named(path):
         companions = read_companions(path)
@@ -136,10 +136,10 @@ def _discriminator(path: Path, companions: Mapping[str, Network]) -> Discriminat
 
 
 def _build(init: Mapping[str, Any], state: Mapping[str, torch.Tensor]) -> Discriminator:
-    """Build a discriminator from what a file says of it.
+    """Build a discriminator from a file's arguments and tensors.
 
     Raises:
-        CheckpointError: of another architecture, or its tensors do not fit.
+        CheckpointError: it has another architecture, or its tensors do not fit.
     """
     arguments = dict(init)
     architecture = arguments.get("architecture", "resnet")

@@ -1,9 +1,9 @@
 """The training loop, top to bottom.
 
-Warm-up with the GAN's own discriminator alone, then stages: at the beginning of each, backbones are
-ranked on the best snapshot so far and those that a strategy takes join the ensemble (method 3).
-One process and one set of optimizers from the first image to the last; the generator's forgets its
-moments when a backbone joins.
+The GAN's own discriminator warms up alone. Each later stage begins by ranking the backbones on the
+best snapshot so far; the ones the strategy picks join the ensemble (Kumari et al. 2022, section 3).
+One process and one set of optimizers run from the first image to the last. The generator's
+optimizer resets its moments when a backbone joins.
 """
 
 import time
@@ -45,10 +45,10 @@ def train(run: Run, state: TrainState) -> Path:
 
     Args:
         run: everything that does not change.
-        state: fresh; what the run directory holds is continued.
+        state: fresh; restored from the run directory if that holds a state.
 
     Returns:
-        The best snapshot's path, or the last one's where nothing was evaluated.
+        The path of the best snapshot, or of the last one if nothing was evaluated.
 
     Raises:
         ProbeError: the state in the directory belongs to another run or is damaged, or a loss or
@@ -84,14 +84,14 @@ def train(run: Run, state: TrainState) -> Path:
 
 @dataclass(frozen=True)
 class _Tools:
-    """What the loop works with.
+    """The objects the loop works with.
 
     Attributes:
-        clock: takes the times.
-        stream: the reals of each step.
-        session: what stays the same over the steps.
-        records: the run directory's logs; None on all processes but the first.
-        evaluator: the judge of snapshots; None if nobody judges.
+        clock: times the parts of a step.
+        stream: the real images of each step.
+        session: everything constant across steps.
+        records: the run directory's logs; None except on the first process.
+        evaluator: measures snapshots; None if evaluation is off.
     """
 
     clock: Clock
@@ -102,7 +102,7 @@ class _Tools:
 
 
 def _open_tools(run: Run, images: int | None) -> _Tools:
-    """Open what the loop works with, for a run that goes on from so many images, or begins."""
+    """Open the tools for a run that resumes after `images` images, or starts fresh if None."""
     clock = Clock(run.ctx.device)
     return _Tools(
         clock,
@@ -114,16 +114,16 @@ def _open_tools(run: Run, images: int | None) -> _Tools:
 
 
 def _begin(run: Run, state: TrainState, tools: _Tools) -> None:
-    """Write what a run has before its first step."""
+    """Write the files that a run has before its first step."""
     if run.ctx.processes.is_first:
         _write_reals(run)
         _write_grid(run, state, FIRST_GRID)
     if "init" in run.metadata or run.plan.stage_ends[0] == 0:
-        _take_snapshot(run, state, tools)  # what is inherited takes part
+        _take_snapshot(run, state, tools)  # the inherited generator may be the best
 
 
 def _train_tick(run: Run, state: TrainState, tools: _Tools, ends: Sequence[int]) -> None:
-    """Train to the end of the tick or of the stage, then write and report the statistics.
+    """Train to the end of the tick or stage, then write and report the statistics.
 
     Raises:
         ProbeError: a statistic or weight is NaN or infinite.
@@ -137,14 +137,14 @@ def _train_tick(run: Run, state: TrainState, tools: _Tools, ends: Sequence[int])
         for name, value in train_step(state, reals, tools.session).items():
             stats.setdefault(name, []).append(value)
         run.ctx.tell(StepDone(state.images, total=ends[-1]))
-    state.tick = state.images // tick_images  # a batch may be larger than a tick
+    state.tick = state.images // tick_images  # one batch can span several ticks
     record = summarise(stats)
     _stop_if_broken(run, state, record)
     _end_tick(run, state, tools, record, (first, time.monotonic() - started))
 
 
 def _open_evaluator(run: Run) -> Evaluator | None:
-    """Return the judge of snapshots, where the bank has one and it is wanted."""
+    """Return the evaluator, or None if the bank has none or evaluation is off."""
     config, judge = run.plan.config, run.candidates.evaluator
     if not config.eval_num or judge is None:
         return None
@@ -152,11 +152,11 @@ def _open_evaluator(run: Run) -> Evaluator | None:
 
 
 def _begin_stage(run: Run, state: TrainState) -> None:
-    """Rank the unused backbones on the best snapshot and let the chosen ones join."""
+    """Rank the unused backbones on the best snapshot and add the chosen ones."""
     snapshot = run.folder / BEST
     if state.best is None:
         snapshot = run.snapshot_at(state.images)
-    run.ctx.processes.wait()  # the first process has written it
+    run.ctx.processes.wait()  # until the first process has written it
     checkpoint = load_generator(snapshot)
     choices = select(run, state.stage + 1, snapshot, checkpoint, state.names)
     options = head_options(run.plan.config)
@@ -166,9 +166,9 @@ def _begin_stage(run: Run, state: TrainState) -> None:
         spec = run.candidates.spec(choice.name)
         state.weights[choice.name] = network_digest(spec, run.ctx)
     if choices:
-        # Its gradient grows twenty times and more when a backbone joins. Moments of the smaller one
-        # would let Adam take steps ten times too long until it has forgotten them, and the
-        # generator loses its variety in these. The reference begins anew as well (method 3.4).
+        # The generator's gradient grows by a factor of twenty or more when a backbone joins. With
+        # the old moments, Adam would take steps ten times too long until they decay, and the
+        # generator would lose variety. The original code restarts Adam here as well.
         state.generator_optimizer.state.clear()
     state.stage += 1
     state.stale = (0, float("inf"))
@@ -185,7 +185,7 @@ def _begin_stage(run: Run, state: TrainState) -> None:
 
 
 def _end_stage_early(run: Run, state: TrainState, end: int) -> None:
-    """Shorten the schedule: the distance has stopped improving."""
+    """Shorten the schedule because the distance has stopped improving."""
     state.shift += max(0, end - state.images)
     state.stale = (0, float("inf"))
     text = f"Stage {state.stage} ends early: {run.plan.config.patience} snapshots were no better."
@@ -234,12 +234,12 @@ def _end_tick(
 
 
 def _stop_if_broken(run: Run, state: TrainState, record: dict[str, dict[str, float]]) -> None:
-    """Stop before anything is written over the last good state.
+    """Raise before anything overwrites the last good state.
 
     Raises:
         ProbeError: a statistic or weight is NaN or infinite.
     """
-    # A deviation overflows before a mean does; the last step's damage is in the weights alone.
+    # The std overflows before the mean does; damage from the last step shows only in the weights.
     broken = [name for name, v in record.items() if v["mean"] - v["mean"] != 0]
     if not state.is_finite():
         broken.append("A weight")
@@ -254,7 +254,7 @@ def _stop_if_broken(run: Run, state: TrainState, record: dict[str, dict[str, flo
 
 
 def _take_snapshot(run: Run, state: TrainState, tools: _Tools) -> None:
-    """Write images and the average generator, judge it, and keep it if it is the best so far."""
+    """Write a grid and the average generator, measure it, and keep it if it is the best so far."""
     config, path = run.plan.config, run.snapshot_path(state.images)
     started = time.monotonic()
     if run.ctx.processes.is_first:
@@ -278,7 +278,7 @@ def _take_snapshot(run: Run, state: TrainState, tools: _Tools) -> None:
 
 
 def _measure(run: Run, state: TrainState, tools: _Tools, path: Path) -> dict[str, float]:
-    """Return a snapshot's distances, none if nobody judges; keep it if it is the best so far."""
+    """Return a snapshot's distances, {} without an evaluator; keep it if it is the best so far."""
     if tools.evaluator is None:
         return {}
     found: dict[str, float] = {}
@@ -298,7 +298,7 @@ def _measure(run: Run, state: TrainState, tools: _Tools, path: Path) -> dict[str
 
 
 def _judge(run: Run, state: TrainState, distance: float, path: Path) -> None:
-    """Keep a snapshot as the best where its distance is the least so far."""
+    """Keep a snapshot as the best one if its distance is the lowest so far."""
     count, least = state.stale
     state.stale = (0, distance) if distance < least else (count + 1, least)
     if state.best is None or distance < state.best[1]:
@@ -308,7 +308,7 @@ def _judge(run: Run, state: TrainState, distance: float, path: Path) -> None:
 
 
 def _save(run: Run, state: TrainState) -> None:
-    """Write the state from which this very point is continued."""
+    """Write the state from which the run can resume at exactly this point."""
     if run.ctx.processes.size > 1:
         for member in state.members:
             member.adaptive.gather(run.ctx.processes.sum, keep=run.ctx.processes.is_first)
@@ -319,7 +319,7 @@ def _save(run: Run, state: TrainState) -> None:
 
 
 def _write_progress(run: Run, state: TrainState) -> None:
-    """Say how far the run is, for those who look on."""
+    """Write progress.json, which says how far the run is."""
     total = run.plan.stage_ends[-1] - state.shift
     record = {
         "kimg": state.images / 1000,
@@ -339,7 +339,7 @@ def _write_reals(run: Run) -> None:
 
 @torch.inference_mode()
 def _write_grid(run: Run, state: TrainState, name: str) -> None:
-    """Write the average generator's images of fixed latents."""
+    """Write a grid of the average generator's images for fixed latents."""
     config = run.plan.config
     rng = torch_stream(config.seed, "grid")
     z = torch.randn(GRID_IMAGES, config.z_dim, generator=rng)

@@ -1,4 +1,4 @@
-"""The GAN's own discriminator as a member of the ensemble, and a run's options as an ensemble's."""
+"""The GAN's own discriminator as an ensemble member, and the ensemble options of a run."""
 
 import torch
 from torch import nn
@@ -10,7 +10,7 @@ from probe.training.discriminator import Discriminator
 
 
 class OwnNetwork(nn.Module):
-    """The GAN's own discriminator as a network with one level."""
+    """Wraps the GAN's own discriminator as a network with one level."""
 
     def __init__(self, discriminator: Discriminator) -> None:
         super().__init__()
@@ -22,7 +22,7 @@ class OwnNetwork(nn.Module):
 
 
 def head_options(config: ResolvedConfig) -> DiscriminatorOptions:
-    """Return the options of the discriminators on backbones."""
+    """Return the options for the discriminators on backbones."""
     return DiscriminatorOptions(
         loss=config.head_loss,
         norm=config.head_norm,

@@ -1,6 +1,6 @@
-"""What the options leave open: presets by name, "auto" by resolution, batch and image count.
+"""Fill in open options: presets by name, or "auto" by resolution, batch and number of images.
 
-Figures are those of method 6.1 and 3.1; the small presets are ours.
+The paper* presets and the schedules follow the code of Kumari et al. 2022; the small ones are ours.
 """
 
 from collections.abc import Mapping
@@ -11,7 +11,7 @@ from typing import Any
 from probe.errors import UsageError
 from probe.training.config import ResolvedConfig, TrainConfig
 
-# Method 6.1. Channel bases are 32768 times the multiplier of the table.
+# Channel bases are 32768 times that code's channel multiplier.
 _PAPER = {"ema_rampup": 0.0, "map_layers": 8, "mbstd_group": 4, "batch": 16, "pl_weight": 2.0,
           "style_mixing": 0.9, "channel_max": 512, "lr": 0.002,
           "d_architecture": "resnet"}  # fmt: skip
@@ -31,7 +31,7 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
                 "channel_max": 256, "gamma": 0.1, "ema_kimg": 10.0},
 }  # fmt: skip
 
-# Method 3.1 and 3.2 (images at most; warm-up, first stage, each later stage, in kimg).
+# Length by image count (maximum images; warm-up, first stage, each later stage, in kimg).
 SCHEDULES = (
     (500, 200.0, 1000.0, 1000.0),
     (1000, 500.0, 4000.0, 1000.0),
@@ -41,12 +41,12 @@ SCHEDULES = (
 
 @dataclass(frozen=True)
 class Plan:
-    """What will be done.
+    """The resolved options and schedule.
 
     Attributes:
         config: every option with a value.
         stage_ends: images seen at the end of each stage, warm-up first.
-        reasons: option → value and why, for those that were chosen here.
+        reasons: option → (value, why), for options chosen here.
     """
 
     config: ResolvedConfig
@@ -62,24 +62,24 @@ def make_plan(
     processes: int = 1,
     inherited: bool = False,
 ) -> Plan:
-    """Fill in what the options leave open.
+    """Fill in the options the user left open.
 
     Args:
-        config: what the user gave.
-        resolution: side of the training images.
-        images: how many there are.
-        processes: over which each batch is divided.
-        inherited: whether training goes on from given networks, which need neither a warm-up nor
+        config: options given by the user.
+        resolution: side of the training images, in pixels.
+        images: number of training images.
+        processes: number of processes that split each batch.
+        inherited: whether training starts from given networks, which need neither a warm-up nor
             a ramp-up of their weight average.
 
     Raises:
-        UsageError: the batch does not divide by processes and minibatch-std groups, or no channel
-            is left at the resolution.
+        UsageError: the batch does not divide by processes and minibatch-std groups, or no channels
+            are left at the resolution.
     """
     preset, why = _preset(config, resolution, processes)
     preset["resolution"], why["resolution"] = resolution, "the images' own"
     if inherited:
-        # A ramp-up forgets a young average, and this one is as old as the file's training.
+        # A ramp-up discards a young average, but this one is as old as the file's training.
         preset["ema_rampup"], why["ema_rampup"] = 0.0, "--init brings a weight average"
     given = vars(config)
     chosen = {k: v for k, v in preset.items() if given[k] is None}
@@ -96,7 +96,7 @@ def make_plan(
 def _preset(
     config: TrainConfig, resolution: int, processes: int
 ) -> tuple[dict[str, Any], dict[str, str]]:
-    """Return the values of the preset that was asked for, and why."""
+    """Return the values of the preset in use, and why."""
     name = config.cfg
     if name == "auto" and resolution <= 64:
         name = "small32" if resolution <= 32 else "small64"
@@ -107,7 +107,7 @@ def _preset(
     why = dict.fromkeys(preset, f"preset {name}")
     batch = config.batch or preset["batch"]
     if batch != preset["batch"]:
-        # What the preset says of these belongs to its own batch.
+        # The preset's value assumes its own batch size.
         preset["gamma"] = preset["gamma"] * preset["batch"] / batch
         why["gamma"] = f"preset {name}'s {PRESETS[name]['gamma']:g}, scaled to the batch"
         preset["mbstd_group"] = min(preset["mbstd_group"], max(1, batch // processes))
@@ -115,10 +115,10 @@ def _preset(
 
 
 def _check_fit(config: ResolvedConfig, resolution: int, processes: int) -> None:
-    """Check that widths fit the resolution and the batch its processes and groups.
+    """Check that the widths fit the resolution, and the batch its processes and groups.
 
     Raises:
-        UsageError: they do not.
+        UsageError: they do not fit.
     """
     if config.channel_base < resolution:
         raise UsageError(
@@ -136,7 +136,7 @@ def _check_fit(config: ResolvedConfig, resolution: int, processes: int) -> None:
 
 
 def _auto(resolution: int, batch: int, processes: int) -> tuple[dict[str, Any], dict[str, str]]:
-    """Return values by formula and why (method 6.1, row "auto")."""
+    """Return the values that "auto" computes, and why."""
     each = max(1, batch // processes)
     values = {
         "batch": (batch, "min(4096 / resolution, 32) per process, at most 64"),
@@ -158,9 +158,9 @@ def _auto(resolution: int, batch: int, processes: int) -> tuple[dict[str, Any], 
 def stage_lengths(
     config: TrainConfig, images: int, inherited: bool = False
 ) -> tuple[list[float], str]:
-    """Return the length of each stage in kimg, and why; no reason where the user gave them.
+    """Return the length of each stage in kimg, and why; the reason is "" if the user gave them.
 
-    `kimg` alone keeps the proportions of the method's schedule, so that strategies can be compared
+    `kimg` alone keeps the proportions of the default schedule, so that strategies can be compared
     at equal length.
     """
     if config.stage_kimg is not None:

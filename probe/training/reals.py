@@ -1,4 +1,4 @@
-"""The training images as an endless shuffled stream that can be entered anywhere."""
+"""The training images as an endless shuffled stream that can start at any position."""
 
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -19,7 +19,7 @@ from probe.probing.config import LEAST_IMAGES
 from probe.processes import Processes
 from probe.streams import numpy_stream
 
-MEMORY = 1 * 2**30  # of decoded images that are kept
+MEMORY = 1 * 2**30  # bytes of decoded images to keep
 PART = 256
 
 
@@ -28,13 +28,13 @@ class Reals:
     """The images of a run, all of which decode.
 
     Attributes:
-        training: the images that are shown.
-        holdout: images that never are, nor any copy of them; possibly none.
-        resolution: side at which they are shown.
+        training: the images to train on.
+        holdout: images kept out of training, along with their copies; may be empty.
+        resolution: side in pixels at which they are used.
         c_dim: number of classes, 0 for an unconditional run.
-        broken: what was skipped.
-        copies: which of all usable images are the same.
-        pixels: uint8 (len(training), 3, R, R) where they fit into memory, else None.
+        broken: images that were skipped.
+        copies: which usable images are duplicates.
+        pixels: uint8 (len(training), 3, R, R) if they fit in memory, else None.
     """
 
     training: Subset
@@ -49,19 +49,19 @@ class Reals:
 def open_reals(
     source: ImageSource, *, resolution: int | None, holdout: int, cond: bool, seed: int
 ) -> Reals:
-    """Decode every image once, and set the held-out ones apart.
+    """Decode every image once and set the held-out ones aside.
 
     Args:
         source: the images.
         resolution: side to train at; None takes the images' own, if they agree.
-        holdout: how many images to keep from training, drawn by `seed`; their copies are kept
-            from it as well.
+        holdout: number of images to keep out of training, drawn by `seed`; their copies are kept
+            out as well.
         cond: whether labels are needed.
         seed: of the run.
 
     Raises:
-        UsageError: no resolution that a generator can have, images of several sizes without
-            `resolution`, or no labels where they are needed.
+        UsageError: no generator can have this resolution, the images differ in size and
+            `resolution` is None, or labels are needed but missing.
         ImagesError: too few usable images.
     """
     side = resolution or _common_side(source)
@@ -111,10 +111,10 @@ def open_reals(
 
 
 def _common_side(source: ImageSource) -> int:
-    """Return the side of the images, provided that they are all of one size.
+    """Return the side of the images.
 
     Raises:
-        UsageError: they are not.
+        UsageError: the images differ in size.
     """
     sizes: dict[tuple[int, int], int] = {}
     for header in source.headers(range(len(source))):
@@ -132,18 +132,18 @@ def _common_side(source: ImageSource) -> int:
 
 
 class RealStream:
-    """Batches of an endless stream, each a function of (seed, images seen) alone.
+    """Batches of an endless stream; each batch depends only on (seed, images seen).
 
-    Every pass over the data has an order of its own; every image is flipped with probability 1/2
-    under `mirror`. The next batch is decoded while the current one is used.
+    Every pass over the data has its own order. With `mirror`, each image is flipped with
+    probability 1/2. The next batch is decoded while the current one is in use.
 
     Args:
         reals: the images.
-        batch: images per step over all processes.
+        batch: images per step across all processes.
         mirror: whether to flip.
         seed: of the run.
-        processes: the processes; each gets its share of every batch.
-        device: where the images are wanted.
+        processes: the processes that split every batch.
+        device: device for the returned images.
     """
 
     def __init__(
@@ -162,10 +162,10 @@ class RealStream:
         self._ahead: tuple[int, Future[tuple[torch.Tensor, torch.Tensor | None]]] | None = None
 
     def at(self, start: int) -> Batch:
-        """Return this process's share of the batch that begins at image `start` of the stream.
+        """Return this process's share of the batch that starts at image `start` of the stream.
 
         Raises:
-            ProbeError: an image that decoded at the start no longer does.
+            ProbeError: an image that decoded when the run began no longer does.
         """
         if self._ahead is not None and self._ahead[0] == start:
             images, labels = self._ahead[1].result()
@@ -190,7 +190,7 @@ class RealStream:
         return pin(images, self.device), c
 
     def order(self, positions: Sequence[int]) -> list[int]:
-        """Return which images stand at these positions of the stream."""
+        """Return the indices of the images at these positions of the stream."""
         n = len(self.reals.training)
         passes: dict[int, np.ndarray] = {}
         for turn in {p // n for p in positions}:
@@ -202,7 +202,7 @@ def load_pixels(reals: Reals, indices: Sequence[int]) -> torch.Tensor:
     """Return training images, uint8 (n, 3, R, R).
 
     Raises:
-        ProbeError: an image that decoded at the start no longer does.
+        ProbeError: an image that decoded when the run began no longer does.
     """
     if reals.pixels is not None:
         return reals.pixels[list(indices)]
@@ -213,7 +213,7 @@ def load_whole(source: ImageSource, indices: Sequence[int], resolution: int) -> 
     """Return images that decoded when the run began, uint8 (n, 3, resolution, resolution).
 
     Raises:
-        ProbeError: one no longer does, or is not what it was.
+        ProbeError: an image no longer decodes, or has changed.
     """
     batch = source.load(list(indices), resolution)
     refuse_broken(source, list(batch.broken.values()))
@@ -221,10 +221,10 @@ def load_whole(source: ImageSource, indices: Sequence[int], resolution: int) -> 
 
 
 def refuse_broken(source: ImageSource, broken: Sequence[Broken]) -> None:
-    """Stop if images are broken that were whole when the run began.
+    """Stop if images that decoded when the run began are now broken.
 
     Raises:
-        ProbeError: there are some; they are named.
+        ProbeError: there are some; it names them.
     """
     if broken:
         raise ProbeError(
@@ -234,7 +234,7 @@ def refuse_broken(source: ImageSource, broken: Sequence[Broken]) -> None:
 
 
 def one_hot(reals: Reals, labels: Sequence[int] | None) -> torch.Tensor | None:
-    """Return classes as float32 (n, c_dim), None for none."""
+    """Return classes as float32 (n, c_dim), or None if there are none."""
     if labels is None:
         return None
     return F.one_hot(torch.tensor(labels), reals.c_dim).float()

@@ -1,6 +1,6 @@
 """The files of a run that grow as it goes: statistics, metrics, TensorBoard events.
 
-Their shapes are those that tools for the StyleGAN family parse: `stats.jsonl` has one object per
+They have the formats that tools for the StyleGAN family parse: `stats.jsonl` has one object per
 tick, name → {num, mean, std}; a metric's file has one object per snapshot.
 """
 
@@ -20,13 +20,13 @@ from probe.stored import read_lines
 
 
 def _is_beyond(line: Mapping[str, Any], images: int | None) -> bool:
-    """Return whether a line is about more images than those; what does not say stays."""
+    """Return whether a line is about later images; False if it does not say."""
     kimg = line.get("kimg")
     return isinstance(kimg, int | float) and (images is None or kimg > images / 1000)
 
 
 def summarise(stats: Mapping[str, Sequence[torch.Tensor]]) -> dict[str, dict[str, float]]:
-    """Return {num, mean, std} of each statistic; its values are scalars on the device."""
+    """Return {num, mean, std} of each statistic, given as scalars on the device."""
     record = {}
     for name, values in stats.items():
         v = torch.stack(list(values)).double()
@@ -41,12 +41,12 @@ def summarise(stats: Mapping[str, Sequence[torch.Tensor]]) -> dict[str, dict[str
 class RunRecords:
     """Appends records to a run directory.
 
-    Lines beyond the state that a run goes on from are dropped: they will be written again. So are
-    those that a kill has cut off.
+    Lines written after the state being resumed are dropped, since they will be written again. So
+    are lines cut short by a kill.
 
     Args:
         folder: the run directory.
-        images: images seen in the state that the run goes on from; None for a run that begins.
+        images: images seen in the state being resumed; None for a new run.
     """
 
     def __init__(self, folder: Path, images: int | None) -> None:
@@ -81,7 +81,7 @@ class RunRecords:
             "metric": name,
             "total_time": seconds,
             "snapshot": snapshot,
-            "snapshot_pkl": snapshot,  # the name that other tools look for
+            "snapshot_pkl": snapshot,  # the key that other tools expect
             "kimg": images / 1000,
         }
         self._append(metric_file(name), record)
@@ -95,7 +95,7 @@ class RunRecords:
         self._draw(images, {f"Probe/{name}": score for name, score in scores.items()})
 
     def close(self) -> None:
-        """Flush what is buffered."""
+        """Flush and close the files."""
         if self._board is not None:
             self._board.close()
         self._links.close()

@@ -1,4 +1,4 @@
-"""Going on from the state in a run directory, provided that it is the same run's."""
+"""Resume from the state in a run directory, if it belongs to the same run."""
 
 from pathlib import Path
 
@@ -15,12 +15,12 @@ from probe.training.state_file import StoredState, read_state, set_damaged_aside
 
 
 def resume(run: Run, state: TrainState) -> bool:
-    """Go on from the state in the run directory; return whether there is one.
+    """Restore the state in the run directory; return whether there is one.
 
-    Nothing in the directory is changed before it is known that the run is the same.
+    Nothing in the directory changes until the run is known to be the same.
 
     Args:
-        run: what is to go on.
+        run: the run to resume.
         state: fresh; restored in place.
 
     Raises:
@@ -31,13 +31,13 @@ def resume(run: Run, state: TrainState) -> bool:
     found = read_state(run.folder)
     if found is None:
         return False
-    judged = found.record.get("judge", "")  # earlier releases did not say
+    judged = found.record.get("judge", "")  # earlier releases did not record it
     _require_same(run, state, found, other_judge=bool(judged and state.judge not in ("", judged)))
     try:
         state.restore(
             {**found.record, "judge": state.judge or judged}, run.member, run.ctx.processes
         )
-    except (KeyError, ValueError, RuntimeError) as error:  # torch's ways to say what does not fit
+    except (KeyError, ValueError, RuntimeError) as error:  # torch's errors for a mismatch
         if is_out_of_memory(error):
             raise
         what = printable(str(error).partition("\n")[0], 100)
@@ -45,7 +45,7 @@ def resume(run: Run, state: TrainState) -> bool:
             f"{found.path}: does not fit this release ({what}). Go on with the one that wrote it, "
             f"or begin a new run with its generator: --init {run.folder}."
         ) from error
-    run.ctx.processes.wait()  # every process has read the file
+    run.ctx.processes.wait()  # until every process has read the file
     if run.ctx.processes.is_first:
         if found.damaged is not None:
             kept = set_damaged_aside(run.folder)
@@ -58,17 +58,17 @@ def resume(run: Run, state: TrainState) -> bool:
 
 
 def _require_same(run: Run, state: TrainState, found: StoredState, *, other_judge: bool) -> None:
-    """Refuse a state that these images, options and backbones would not have led to.
+    """Refuse a state that other images, options or backbones led to.
 
     Raises:
-        ProbeError: says what differs.
+        ProbeError: they differ; says how.
     """
     if found.record.get("digest") != state.digest:
         raise ProbeError(
             f"{found.path}: belongs to a run with other images or options. Repeat that run's "
             f"options ({OPTIONS_FILE} beside it) or start a new run."
         )
-    used = found.record.get("weights", {})  # earlier releases did not say
+    used = found.record.get("weights", {})  # earlier releases did not record them
     now = {name: network_digest(run.candidates.spec(name), run.ctx) for name in used}
     others = [name for name, digest in used.items() if digest != now[name]]
     if other_judge:
@@ -82,14 +82,14 @@ def _require_same(run: Run, state: TrainState, found: StoredState, *, other_judg
 
 
 def _restore_best(run: Run, state: TrainState) -> None:
-    """Let the best snapshot's file be the one of the state that the run goes on from.
+    """Make the best snapshot's file match the state being resumed.
 
-    A kill between the two leaves a later one, and where numbers are not repeated bit by bit (a
-    GPU, bf16) it would stay.
+    A kill after the snapshot and before the state leaves a later file. If the rerun is not
+    bit-identical (a GPU, bf16), nothing would replace it.
     """
     path = run.folder / BEST
     if state.best is None:
-        path.unlink(missing_ok=True)  # a copy of a numbered one
+        path.unlink(missing_ok=True)  # a copy of a numbered snapshot
         return
     kimg = state.best[0]
     if _kimg(path) == kimg:
@@ -104,7 +104,7 @@ def _restore_best(run: Run, state: TrainState) -> None:
 
 
 def _kimg(path: Path) -> float | None:
-    """Return the kimg that a snapshot says, None where there is none that can be read."""
+    """Return the kimg recorded in a snapshot, or None if it cannot be read."""
     try:
         return read_safetensors(path).kimg
     except CheckpointError:

@@ -1,4 +1,4 @@
-"""A run: what stays the same from its first step to its last."""
+"""A training run: everything that stays constant from the first step to the last."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,15 +18,15 @@ from probe.training.reals import Reals
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
-    """What stays the same from the first step to the last.
+    """Everything constant over a run.
 
     Attributes:
         reals: the images.
         plan: the resolved options and the schedule.
         candidates: the bank.
         folder: the run directory.
-        options: what its training_options.json says.
-        metadata: plain values to keep in the snapshots.
+        options: the content of its training_options.json.
+        metadata: plain values to store in the snapshots.
         ctx: its precision is "fp32" or "bf16".
     """
 
@@ -39,7 +39,7 @@ class Run:
     ctx: Context
 
     def member(self, name: str, *, smooth: bool = False) -> Member:
-        """Return a new discriminator on a backbone of the bank."""
+        """Return a new discriminator on a backbone in the bank."""
         spec, ctx, config = self.candidates.spec(name), self.ctx, self.plan.config
         backbone = load_backbone(spec, offline=ctx.offline, bn_images=ctx.bn_images)
         return vision_member(
@@ -51,17 +51,17 @@ class Run:
         )
 
     def number(self, images: int) -> str:
-        """Return the number in the names of the snapshot's files at so many images."""
+        """Return the number used in the names of a snapshot's files after `images` images."""
         return snapshot_number(images, self.plan.config.batch)
 
     def snapshot_path(self, images: int) -> Path:
-        """Return where the generator at so many images is kept."""
+        """Return the path of the snapshot after `images` images."""
         return self.folder / snapshot_file(self.number(images))
 
     def snapshot_at(self, images: int) -> Path:
-        """Return where the generator at so many images lies, also if an earlier release wrote it.
+        """Return the path of an existing snapshot, also one from an earlier release.
 
-        Those called all snapshots of one thousand images alike, and kept the last.
+        Earlier releases gave all snapshots within a thousand images one name and kept the last.
         """
         path = self.snapshot_path(images)
         earlier = self.folder / snapshot_file(f"{images // 1000:06d}")

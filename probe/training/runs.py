@@ -1,4 +1,4 @@
-"""Run directories: numbered, never mixed up, continued by repeating the command."""
+"""Run directories: numbered, locked, resumed by repeating the command."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class _Options:
-    """What identifies a run in its training_options.json."""
+    """The part of training_options.json that identifies a run."""
 
     digest: str
     length: list[Any]
@@ -33,16 +33,16 @@ def choose_folder(
     """Return the run directory to use, and its lock.
 
     Args:
-        outdir: where run directories are made.
-        name: what a new one is called after its number.
-        record: what `training_options.json` will hold; "digest" and "length" identify the run.
-        resume: None continues an unfinished run of the same record, if there is one, else begins a
-            new run; "latest" continues the newest run in `outdir`; a path continues that run.
+        outdir: folder in which run directories are created.
+        name: suffix of a new one, after its number.
+        record: the content of `training_options.json`; "digest" and "length" identify the run.
+        resume: None continues an unfinished run with the same record, or else starts a new run;
+            "latest" continues the newest run in `outdir`; a path continues that run.
 
     Raises:
-        UsageError: `outdir` is a run directory itself, or there is nothing to resume, or another
-            process is at it.
-        ProbeError: a run with a state does not say which one it is.
+        UsageError: `outdir` is itself a run directory, there is nothing to resume, or another
+            process is training there.
+        ProbeError: a run has a state but does not say which run it is.
     """
     if (outdir / OPTIONS_FILE).exists():
         raise UsageError(
@@ -75,7 +75,7 @@ def choose_folder(
                 _clean(folder)
                 return folder, held
     number = max((int(p.name[:5]) for p in runs), default=-1)
-    while True:  # another process may be taking numbers too
+    while True:  # another process may take numbers at the same time
         number += 1
         folder = outdir / f"{number:05d}-{name}"
         try:
@@ -88,10 +88,10 @@ def choose_folder(
 
 
 def _is_unfinished(folder: Path, record: dict[str, Any]) -> bool:
-    """Return whether a folder holds the very same run, not at its end.
+    """Return whether a folder holds the same run, unfinished.
 
     Raises:
-        ProbeError: it has a state, and does not say of which run.
+        ProbeError: it has a state but does not say of which run.
     """
     try:
         theirs = read_record(
@@ -108,16 +108,16 @@ def _is_unfinished(folder: Path, record: dict[str, Any]) -> bool:
         return False
     try:
         return not read_record(folder / PROGRESS_FILE, _Progress, "").finished
-    except ProbeError:  # it is written anew with the next state
+    except ProbeError:  # progress.json is rewritten with the next state
         return True
 
 
 def _is_empty(folder: Path, name: str) -> bool:
-    """Return whether a process was killed as soon as it had made a folder for such a run."""
+    """Return whether a process was killed right after it created a folder for such a run."""
     return folder.name[6:] == name and all(p.name == LOCK_FILE for p in folder.iterdir())
 
 
 def _clean(folder: Path) -> None:
-    """Remove what a killed process had begun to write; the folder is locked by this one."""
+    """Remove partial files of a killed process; this process holds the folder's lock."""
     for path in leftovers(folder):
         path.unlink(missing_ok=True)

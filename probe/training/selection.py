@@ -1,4 +1,4 @@
-"""Choosing discriminators in the middle of a run: the ranking of `probe rank`, then a strategy."""
+"""Choosing discriminators during a run: rank as `probe rank` does, then apply the strategy."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ from probe.training.run import Run
 
 @dataclass(frozen=True)
 class Choice:
-    """A backbone that was chosen.
+    """A chosen backbone.
 
     Attributes:
         name: the bank entry's.
@@ -37,17 +37,17 @@ def rank_snapshot(
     *,
     together: bool = False,
 ) -> Leaderboard | None:
-    """Rank the backbones that are not in use on a snapshot's samples and the training images.
+    """Rank the unused backbones on a snapshot's samples against the training images.
 
     Args:
-        run: gives the images, the bank and the options.
+        run: provides the images, the bank and the options.
         checkpoint: the snapshot.
-        used: names in use.
-        ctx: the run's, or a quiet one.
-        together: score each beside those in use, by a joint probe.
+        used: names of the backbones in use.
+        ctx: the run's, or one that reports nothing.
+        together: score each backbone jointly with the ones in use.
 
     Returns:
-        The leaderboard; None on every process but the first.
+        The leaderboard; None except on the first process.
     """
     config, reals, specs = run.plan.config, run.reals, run.candidates.specs
     fakes = GeneratorSource(
@@ -75,20 +75,20 @@ def rank_snapshot(
 def select(
     run: Run, stage: int, snapshot: Path, checkpoint: Checkpoint, used: Sequence[str]
 ) -> list[Choice]:
-    """Choose the discriminators that join at the beginning of a stage, and record why.
+    """Choose the discriminators that join at the start of a stage, and record why.
 
     Args:
-        run: what is trained.
+        run: the training run.
         stage: its number.
-        snapshot: the file that is ranked.
-        checkpoint: what it holds.
-        used: names in use.
+        snapshot: the file to rank.
+        checkpoint: its content.
+        used: names of the backbones in use.
 
     Returns:
-        What joins, possibly nothing: if no backbone tells the sets apart, or none is left.
+        The backbones that join; none if no backbone tells the sets apart or none is left.
 
     Raises:
-        UsageError: fewer backbones than k can be used, at the first stage.
+        UsageError: fewer than k backbones can be used, at the first stage.
     """
     config, strategy = run.plan.config, STRATEGIES[run.plan.config.strategy]
     if len(used) >= strategy.in_use(config.k)[-1]:

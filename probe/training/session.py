@@ -1,4 +1,4 @@
-"""What a run's steps are given: the stream of reals, and what stays the same over them."""
+"""The inputs of a run's steps: the stream of reals and the session."""
 
 import torch
 
@@ -18,7 +18,7 @@ def open_stream(run: Run) -> RealStream:
 
 
 def open_session(run: Run, clock: Clock) -> Session:
-    """Return what stays the same over the steps of a run."""
+    """Return the session of a run: everything constant across its steps."""
     labels = run.reals.training.labels if run.reals.c_dim else None
     return Session(
         config=run.plan.config,

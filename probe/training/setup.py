@@ -1,4 +1,4 @@
-"""Everything that a run needs, checked and set up before its first step."""
+"""Check and set up everything a run needs before its first step."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -39,22 +39,22 @@ def set_up(
     init: Path | str | None = None,
     resume: Path | str | None = None,
 ) -> Iterator[tuple[Run, TrainState]]:
-    """Check everything that a run needs and set it up.
+    """Check everything a run needs, and set it up.
 
     Args:
         source: the training images.
         candidates: the bank.
-        config: the options as they were given.
+        config: the options as given.
         ctx: its precision may be "auto".
-        outdir: where the run directory is made or found; None: nothing is written.
-        init: a checkpoint to go on from, or None.
+        outdir: folder in which the run directory is created or found; None writes nothing.
+        init: a checkpoint to start from, or None.
         resume: a run directory to continue, "latest", or None.
 
     Yields:
-        The run and its state; the run directory is locked for as long as they are used.
+        The run and its state; the run directory stays locked while they are in use.
 
     Raises:
-        ProbeError: images, weights, options or directory do not allow the run.
+        ProbeError: the images, weights, options or directory do not allow the run.
     """
     ctx = ctx.in_precision(choose_precision(ctx.precision, ctx.device))
     reals = open_reals(
@@ -117,7 +117,7 @@ def set_up(
 
 
 def _remarks(source: ImageSource, reals: Reals) -> Iterator[str]:
-    """Yield what is to be said of the images."""
+    """Yield remarks about the images."""
     yield from source.notes
     if reals.broken:
         yield describe_broken(reals.broken)
@@ -126,7 +126,7 @@ def _remarks(source: ImageSource, reals: Reals) -> Iterator[str]:
 
 
 def _too_large(run: Run) -> str:
-    """Return what to say where memory is lacking."""
+    """Return the error message for running out of memory."""
     text = (
         f"Out of memory on {run.ctx.device} with --batch {run.plan.config.batch} at --resolution "
         f"{run.reals.resolution}. Choose a smaller --batch or a smaller --resolution."
@@ -137,7 +137,7 @@ def _too_large(run: Run) -> str:
 def _identity(
     reals: Reals, plan: Plan, candidates: Candidates, inherited: Inherited | None
 ) -> dict[str, Any]:
-    """Return what decides a run's numbers: two runs of the same identity are the same run."""
+    """Return everything that affects the results; runs with equal identities are the same run."""
     keys = [part.keys(range(len(part))) for part in (reals.training, reals.holdout)]
     return {
         **plan.config.record(),
@@ -156,9 +156,10 @@ def _run_directory(
     resume: Path | str | None,
     processes: Processes,
 ) -> Iterator[Path]:
-    """Choose and lock the run directory; every process learns its path.
+    """Choose and lock the run directory, and share its path with every process.
 
-    A new one is given its options. Those of a run with a state stay until it is known to be theirs.
+    A new directory gets its options file. If the directory has a state, its options file is kept
+    until the state is known to belong to this run.
     """
     held, folder = None, Path()
     if outdir is not None and processes.is_first:

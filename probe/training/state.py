@@ -1,7 +1,7 @@
-"""Everything that is state in a training run, and its record.
+"""The complete state of a training run, and its record.
 
-Randomness is a function of (seed, images seen) and progress counts images, so that no generator of
-random numbers is stored: the same options and this state continue the run exactly.
+Randomness is a function of (seed, images seen) and progress counts images, so no generator state
+is stored: the same options and this state continue the run exactly.
 """
 
 import copy
@@ -24,12 +24,12 @@ from probe.training.own import own_member
 
 @dataclass(frozen=True)
 class Networks:
-    """The networks of a GAN, at the start.
+    """The networks of a GAN before training.
 
     Attributes:
-        generator: to train.
+        generator: the one to train.
         discriminator: the GAN's own.
-        average: the generator's weight average; None: the generator itself.
+        average: the generator's weight average; None to start from the generator itself.
     """
 
     generator: stylegan2.Generator
@@ -40,13 +40,13 @@ class Networks:
 def make_networks(
     config: ResolvedConfig, resolution: int, c_dim: int = 0, given: Inherited | None = None
 ) -> Networks:
-    """Return networks that are functions of the seed, but for those that are given.
+    """Return networks initialised from the seed, except for given ones.
 
     Args:
         config: the resolved options.
         resolution: side in pixels.
         c_dim: number of classes.
-        given: what a file brings, or None.
+        given: networks read from a file, or None.
     """
     widths = {"channel_base": config.channel_base, "channel_max": config.channel_max}
     with torch.random.fork_rng(devices=[]):
@@ -76,20 +76,20 @@ class TrainState:
     """The networks, their optimizers and the counters.
 
     Attributes:
-        generator: being trained.
-        average: its exponential moving average, what is shipped.
+        generator: the network being trained.
+        average: its exponential moving average; this is what snapshots hold.
         generator_optimizer: Adam, betas (0, 0.99).
         members: the discriminators, the GAN's own first.
         images: number of real images shown so far.
         tick: ticks so far.
         stage: the current stage; 0 is the warm-up.
-        shift: images by which stages that ended early shorten the schedule.
+        shift: images by which early-ended stages shorten the schedule.
         path_mean: running mean of path lengths, float64.
         best: kimg and evaluator distance of the best snapshot so far, or None.
-        stale: snapshots since the distance last improved within this stage, and the least one.
-        weights: digest of each backbone in use, by name; see `Candidates.digest`.
-        judge: digest of the evaluator, "" where nobody judges.
-        digest: digest of the training data and the options; a state continues only its own run.
+        stale: snapshots since the distance last improved in this stage, and the lowest distance.
+        weights: digest of each backbone in use, by name; see `network_digest`.
+        judge: digest of the evaluator, "" if there is none.
+        digest: digest of the training data and options; a state resumes only its own run.
         c_dim: number of classes.
     """
 
@@ -119,11 +119,11 @@ class TrainState:
 
     @property
     def names(self) -> list[str]:
-        """The backbones in use, in the order in which they were added."""
+        """The backbones in use, in the order they joined."""
         return [member.name for member in self.members[1:]]
 
     def record(self) -> dict[str, Any]:
-        """Return everything as tensors and plain values, to be restored or written."""
+        """Return everything as tensors and plain values, ready to be saved or restored."""
         record: dict[str, Any] = {n: getattr(self, n).state_dict() for n in self.NETWORKS}
         record |= {n: getattr(self, n) for n in self.VALUES}
         record["members"] = {member.name: member.state_dict() for member in self.members}
@@ -135,13 +135,13 @@ class TrainState:
         """Continue from what `record` returned.
 
         Args:
-            record: of the very same run.
-            make_member: builds the discriminator on a backbone by its name.
-            processes: the processes; what was observed since p was last moved goes to the first.
+            record: of the same run.
+            make_member: builds the discriminator on a backbone, given its name.
+            processes: the first one takes the observations made since p was last updated.
         """
         for name in self.NETWORKS:
             getattr(self, name).load_state_dict(record[name])
-        for name in self.VALUES:  # records of earlier releases lack some
+        for name in self.VALUES:  # records of earlier releases lack some of these
             setattr(self, name, record.get(name, getattr(self, name)))
         for name, saved in record["members"].items():
             if name != "D":
@@ -157,7 +157,7 @@ class TrainState:
 
     @torch.no_grad()
     def update_average(self, batch: int, half_life_images: float) -> None:
-        """Move the average towards the generator: after `half_life_images` half is forgotten."""
+        """Move the average towards the generator, with a half-life given in images."""
         beta = 0.5 ** (batch / max(half_life_images, 1e-8))
         ours: list[torch.Tensor] = list(self.average.parameters())
         theirs: list[torch.Tensor] = list(self.generator.parameters())

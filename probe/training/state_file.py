@@ -1,7 +1,7 @@
-"""The files of a training state: sealed by their own digest, and the one before it kept.
+"""Training state files: each is sealed with its own digest, and the previous one is kept.
 
-A kill leaves the new file or the old one under its name, or between the two renames the old one
-under the other; a file whose bytes have changed is known, and the one before it stands in.
+A kill leaves either the new or the old file in place; between the two renames, the old file has
+only its other name. A file whose bytes have changed is detected, and the previous one is used.
 """
 
 import hashlib
@@ -17,16 +17,16 @@ from probe.errors import ProbeError, printable
 from probe.files import atomic_path
 from probe.run_files import DAMAGED_FILE, PREVIOUS_FILE, STATE_FILE
 
-VERSION = 2  # of the record; from 2 on every file is sealed
+VERSION = 2  # of the record; files are sealed since 2
 DIGITS = 64  # of a SHA-256
-# A zip archive ends in a record of 22 bytes, the last two of which say how long a comment follows.
+# A zip archive ends with a 22-byte record; its last two bytes give the length of a comment.
 END, END_BYTES, LENGTH_BYTES = b"PK\x05\x06", 22, 2
 CHUNK = 2**20
 
 
 @dataclass(frozen=True)
 class StoredState:
-    """A state that was read.
+    """A state read from disk.
 
     Attributes:
         path: its file.
@@ -40,7 +40,7 @@ class StoredState:
 
 
 class _Damaged(Exception):
-    """A state file that is not what was written; the message is a clause."""
+    """A state file differs from what was written; the message is a clause."""
 
 
 def has_state(folder: Path) -> bool:
@@ -49,7 +49,7 @@ def has_state(folder: Path) -> bool:
 
 
 def write_state(folder: Path, record: Mapping[str, Any]) -> None:
-    """Write a state, and keep the one that was the latest as the previous one.
+    """Write a state, and keep the latest one so far as the previous one.
 
     Args:
         folder: the run directory.
@@ -62,7 +62,7 @@ def write_state(folder: Path, record: Mapping[str, Any]) -> None:
     with atomic_path(latest) as temporary:
         try:
             torch.save({**record, "version": VERSION}, temporary)
-        except RuntimeError as error:  # how torch's writer speaks of a full disk
+        except RuntimeError as error:  # torch's zip writer raises this for a full disk
             raise OSError(f"the training state could not be written ({error})") from error
         _seal(temporary)
         if latest.exists():
@@ -70,10 +70,10 @@ def write_state(folder: Path, record: Mapping[str, Any]) -> None:
 
 
 def read_state(folder: Path) -> StoredState | None:
-    """Return the latest state that is whole, None where there is none at all.
+    """Return the latest undamaged state, or None if there is no state at all.
 
     Raises:
-        ProbeError: every file there is is damaged; names them.
+        ProbeError: every state file is damaged; it names them.
     """
     reasons: list[str] = []
     for path in (folder / STATE_FILE, folder / PREVIOUS_FILE):
@@ -91,9 +91,9 @@ def read_state(folder: Path) -> StoredState | None:
 
 
 def set_damaged_aside(folder: Path) -> Path:
-    """Give the latest state, which is damaged, a name of its own, and return that path.
+    """Rename the latest state, which is damaged, and return its new path.
 
-    Under the old one it would take the place of the whole one before it at the next write.
+    Otherwise the next write would replace the undamaged previous state with it.
     """
     return (folder / STATE_FILE).replace(folder / DAMAGED_FILE)
 
@@ -102,7 +102,7 @@ def _read(path: Path) -> dict[str, Any]:
     """Return the record in a file.
 
     Raises:
-        _Damaged: says how that shows.
+        _Damaged: the file is damaged; says how.
         ProbeError: it cannot be read for another reason.
     """
     try:
@@ -114,7 +114,7 @@ def _read(path: Path) -> dict[str, Any]:
         raise ProbeError(f"{path} cannot be read ({error.strerror or error}).") from error
     except _Damaged:
         raise
-    except Exception as error:  # torch raises many kinds for a damaged file
+    except Exception as error:  # torch raises many types for a damaged file
         if is_out_of_memory(error):
             raise
         raise _Damaged(printable(str(error).partition("\n")[0], 100)) from error
@@ -124,7 +124,7 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _seal(path: Path) -> None:
-    """Write the digest of a zip archive's bytes into its comment, which no reader minds."""
+    """Write the digest of a zip archive's bytes into its comment, which readers ignore."""
     end = path.stat().st_size - LENGTH_BYTES
     digest = _digest_of(path, end)
     with path.open("rb+") as file:
@@ -133,7 +133,7 @@ def _seal(path: Path) -> None:
 
 
 def _is_sealed(path: Path) -> bool | None:
-    """Return whether a file's bytes are those that were sealed, None where there is no seal."""
+    """Return whether a file's bytes match its seal, or None if it has no seal."""
     end = path.stat().st_size - DIGITS
     if end < END_BYTES:
         return None
@@ -147,7 +147,7 @@ def _is_sealed(path: Path) -> bool | None:
 
 
 def _digest_of(path: Path, length: int) -> bytes:
-    """Return the SHA-256 of a file's first bytes as hex digits."""
+    """Return the SHA-256 of a file's first `length` bytes as hex digits."""
     found = hashlib.sha256()
     with path.open("rb") as file:
         while length > 0:

@@ -1,7 +1,7 @@
-"""One step of training: the generator, every discriminator, and the regularisers that are due.
+"""One training step: the generator, every discriminator, and any regularisers that are due.
 
-Every random number of a step is a function of (seed, purpose, number of the sample or images seen),
-so a run can be continued exactly, and does not depend on how many processes share a batch.
+Every random number in a step is a function of (seed, purpose, sample index or images seen), so a
+run resumes exactly and does not depend on how many processes share a batch.
 """
 
 from dataclasses import dataclass
@@ -33,12 +33,12 @@ PL_BATCH_SHRINK = 2
 
 @dataclass(frozen=True, kw_only=True)
 class Session:
-    """What stays the same over the steps of a run.
+    """Everything constant across the steps of a run.
 
     Attributes:
         config: the resolved options.
         ctx: its precision is "fp32" or "bf16".
-        clock: takes the times.
+        clock: times the parts of a step.
         labels: classes of all training images, int64, or None.
     """
 
@@ -48,18 +48,18 @@ class Session:
     labels: torch.Tensor | None = None
 
     def step(self, seen: int) -> Step:
-        """Return what the parts of one step have in common."""
+        """Return the settings that all parts of one step share."""
         return Step(seen, self.ctx.precision, self.ctx.processes, self.clock.span)
 
 
 class Samples:
-    """The random inputs of the fakes of one step.
+    """The random inputs for the fakes of one step.
 
     Args:
-        session: see `Session`; this process makes its share.
-        purpose: names the fakes, so that those of a step differ.
+        session: see `Session`; this process generates its share.
+        purpose: part of the random stream's name; keeps the batches of one step different.
         seen: images seen so far.
-        count: how many fakes over all processes.
+        count: number of fakes across all processes.
         c_dim: number of classes.
     """
 
@@ -82,7 +82,7 @@ class Samples:
         if labels is not None:
             drawn = labels[torch.randint(len(labels), (count,), generator=rng)]
             self.c = torch.nn.functional.one_hot(mine(drawn), c_dim).float()
-        # One stream of noise per sample, on the device: no other split of the batch changes it.
+        # One noise stream per sample, on the device, so the result does not depend on the split.
         self.noise = [
             torch.Generator(self.device).manual_seed(
                 stream_seed(config.seed, "noise", purpose, seen, i)
@@ -91,14 +91,14 @@ class Samples:
         ]
 
     def __len__(self) -> int:
-        """Return how many fakes this process makes."""
+        """Return how many fakes this process generates."""
         return len(self.z)
 
     def styles(self, generator: Generator) -> torch.Tensor:
-        """Return the latents of every layer (n, L, w_dim), some from two z (style mixing).
+        """Return the latents of every layer (n, L, w_dim), some mixed from two z (style mixing).
 
-        Karras et al. 2019, section 3.1: from a random layer on, the second latent takes over. Only
-        the first moves the running mean of a generator in training, by the samples of all
+        From a random layer on, the second latent takes over (Karras et al. 2019, section 3.1).
+        Only the first one updates the running mean of w in training mode, using the samples of all
         processes.
         """
         ws = generator.mapping(self.z, self.c)
@@ -118,18 +118,18 @@ class Samples:
 
 
 def train_step(state: TrainState, reals: Batch, session: Session) -> dict[str, torch.Tensor]:
-    """Do one step: images seen grow by the batch.
+    """Run one step and advance `state.images` by the batch size.
 
     Args:
-        state: what is trained; changed in place.
+        state: the networks and optimizers; changed in place.
         reals: this process's share of the batch.
         session: see `Session`.
 
     Returns:
-        The statistics of this step, scalars that are still on the device.
+        The statistics of this step, scalars still on the device.
     """
     config, ctx, clock = session.config, session.ctx, session.clock
-    state.generator.train()  # as in the original, every pass moves the running mean of w
+    state.generator.train()  # every pass updates the running mean of w, as in the original
     seen, number = state.images, state.images // config.batch
     step = session.step(seen)
     stats: dict[str, torch.Tensor] = {}
@@ -169,7 +169,7 @@ def train_step(state: TrainState, reals: Batch, session: Session) -> dict[str, t
 
 
 def _generator_step(state: TrainState, drawn: Samples, step: Step) -> dict[str, torch.Tensor]:
-    """Move the generator towards images that every discriminator calls real."""
+    """Update the generator so that every discriminator calls its images real."""
     generator = state.generator
     with step.span("G"), autocast(drawn.device, step.precision):
         fakes = generator.synthesis(drawn.styles(generator), noise_rng=drawn.noise)
@@ -184,7 +184,7 @@ def _generator_step(state: TrainState, drawn: Samples, step: Step) -> dict[str, 
 def _path_length_step(
     state: TrainState, drawn: Samples, config: ResolvedConfig, step: Step
 ) -> dict[str, torch.Tensor]:
-    """Pull the path lengths towards their running mean (Karras et al. 2020a, section 3.2)."""
+    """Pull path lengths towards their running mean (Karras et al. 2020a, section 3.2)."""
     generator = state.generator
     with step.span("path_length"):
         with autocast(drawn.device, step.precision):
@@ -204,16 +204,16 @@ def _path_length_step(
 
 
 def r1_step(member: Member, reals: Batch, weight: float, step: Step) -> dict[str, torch.Tensor]:
-    """Flatten the own discriminator at the reals; no backbone takes part.
+    """Apply the R1 penalty to the GAN's own discriminator; no backbone is involved.
 
-    The gradient is taken through the augmentation to the images themselves, as in the original:
-    published values of `gamma` belong to that norm, which at a high p is several times the one at
-    the augmented images.
+    The gradient is taken with respect to the images before augmentation, as in the original code.
+    Published values of `gamma` assume that norm; at a high p it is several times the norm at the
+    augmented images.
 
     Args:
-        member: the own discriminator.
+        member: the GAN's own discriminator.
         reals: the batch.
-        weight: gamma, times the steps between two of these.
+        weight: gamma times the number of steps between two R1 steps.
         step: see `Step`.
     """
     with step.span("r1"):
@@ -230,9 +230,9 @@ def r1_step(member: Member, reals: Batch, weight: float, step: Step) -> dict[str
 def head_r1_step(
     member: Member, reals: Batch, weight: float, step: Step
 ) -> dict[str, torch.Tensor]:
-    """Flatten a backbone's head at the features of the reals it sees; see `r1_step`.
+    """Apply the R1 penalty to a backbone's head, at the features of the reals; see `r1_step`.
 
-    The backbone is a fixed map: its own derivative is no part of this, and costs nothing.
+    The backbone is fixed, so the penalty leaves out its derivative, which costs nothing then.
     """
     assert isinstance(member.network, VisionNetwork)
     with step.span("r1"):
