@@ -57,7 +57,7 @@ def globals_in(data: Pickle, depth: int = 0, pickles: int = 1) -> list[str]:
     Args:
         data: the whole pickle, or the file that holds it.
         depth: 1 for a torch file's pickle, which refers to storages outside it.
-        pickles: how many there are in a row; after a single one, the rest is not read.
+        pickles: how many follow each other; with one, any bytes after it are reported.
 
     Returns:
         Each name once, in order of appearance. A name off the allow-list is followed by
