@@ -58,7 +58,7 @@ def bn_pixels(images: ImageSource | torch.Tensor) -> torch.Tensor:
 def set_statistics(
     network: FeatureNetwork, images: torch.Tensor, spec: InputSpec, *, precision: str = "auto"
 ) -> None:
-    """Set every BatchNorm's running statistics to those of the given images.
+    """Set every BatchNorm's running statistics from the given images.
 
     Deterministic. Networks without BatchNorm are unchanged.
 

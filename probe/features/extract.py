@@ -164,7 +164,7 @@ class Extractor:
         resolution: common side of all images in pixels, before a backbone's own resize.
 
     Attributes:
-        spaces: those of the backbones that have not failed.
+        spaces: the same, without backbones that have failed.
     """
 
     def __init__(

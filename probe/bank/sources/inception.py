@@ -2,8 +2,8 @@
 
 Its graph is TensorFlow's `inception-2015-12-05`. torchvision's Inception v3 is a later network with
 three differences: averages at the border count only existing pixels, the last block takes a maximum
-three differences: averages at the border count only existing pixels, the last block takes a max
-by pytorch-fid and torch-fidelity; images are resized to 299 px as TensorFlow 1 did.
+instead of one average, and there are 1 008 classes. The weights are public as a PyTorch file shared
+by pytorch-fid and torch-fidelity. Images are resized to 299 px as TensorFlow 1 did.
 """
 
 from collections import OrderedDict

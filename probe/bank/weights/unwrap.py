@@ -18,7 +18,7 @@ class SeveralNetworks(Exception):
 
 
 def named_tensors(record: Any) -> StateDict:
-    """Return the named tensors of a record: its own, or those of one of its parts.
+    """Return the named tensors of a record: its own, or one of its parts'.
 
     A part under one of `WRAPPERS` takes precedence over the record's own tensors, and these over
     its only other part with tensors. Sets of single numbers, such as losses, come last. Parts may

@@ -55,7 +55,7 @@ class Family:
             raise CheckpointError(f"its generator lacks tensor {error}") from error
 
     def convert(self, state: Tensors) -> Tensors:
-        """Return a file's tensors under our names; those of our own files stay unchanged."""
+        """Return a file's tensors under our names; our own files are unchanged."""
         return import_module(self.module).convert_state(state) if self.converts else state
 
 

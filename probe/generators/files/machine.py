@@ -227,7 +227,7 @@ def run(
         stream: positioned at the pickle's first byte.
         length: of the whole stream, in bytes.
         persistent: resolves persistent ids to data outside the pickle; None refuses them.
-        further: calls accepted in addition to those of `vocabulary`; None refuses all calls.
+        further: calls accepted in addition to `vocabulary`'s; None refuses all calls.
 
     Returns:
         The content, and every global it refers to, in order of appearance.

@@ -360,7 +360,7 @@ SPECTRAL = ("weight_orig", "weight_u", "weight_v")
 
 
 def convert_state(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Convert a file's tensors to those of `Generator`.
+    """Convert a file's tensors to the names and values of `Generator`.
 
     - Spectral normalisation: `weight_orig` / σ, with σ = uᵀ W v, becomes `weight`. W has one row
       per output channel.

@@ -179,7 +179,6 @@ def truncate(
         layers: L.
         psi: 1 is no truncation.
         cutoff: number of leading layers to truncate; None is all.
-        cutoff: how many leading layers are pulled; None is all.
 
     Returns:
         (N, L, w_dim).

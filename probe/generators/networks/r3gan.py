@@ -320,7 +320,7 @@ STAGE = re.compile(r"Model\.MainLayers\.(\d{1,4})\.(?:Layers\.(\d{1,4})\.)?(.+)"
 
 
 def convert_state(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Convert a file's tensors to those of `Generator`.
+    """Convert a file's tensors to the names and shapes of `Generator`.
 
     In each stage, the layer that holds `Basis` or `Resampler.Kernel` is the transition. It becomes
     `Layers.0`, and its linear layer or 1x1 convolution becomes `LinearLayer` under any name. The

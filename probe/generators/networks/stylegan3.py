@@ -163,7 +163,7 @@ def low_pass_filter(
     shape = (taps, taps) if radial else (taps,)
     if shapes_only():
         return torch.empty(shape)
-    import numpy as np  # not scipy, which is slow to import: files bring their own filters
+    import numpy as np  # here: scipy is slow to import, and files bring their filters
     from scipy import signal, special
 
     if not radial:
@@ -248,7 +248,7 @@ class SynthesisInput(nn.Module):
         self.size, self.rate, self.bandwidth = stage.size, stage.rate, stage.cutoff
         channels = stage.channels
         self.affine = FullyConnected(w_dim, 4)
-        with torch.no_grad():  # the identity, whatever w is
+        with torch.no_grad():  # start as the identity for every w
             self.affine.weight.zero_()
             self.affine.bias.copy_(torch.tensor([1.0, 0, 0, 0]))
         self.weight = nn.Parameter(normal(channels, channels))
