@@ -1,5 +1,6 @@
-"""The model bank: `modelbank.yaml` becomes specs, a spec becomes a `Backbone`.
+"""The model bank: `modelbank.yaml` holds specs, and a spec becomes a `Backbone`.
 
-Read first: `spec` (what an entry says; `mistakes` names the line where it is wrong), `base` (what
-every backbone does), then `load` (which source builds a spec) and `weights` (find, verify, fetch).
+Read first: `spec` (a bank entry; `errors` reports the line of each mistake), `base` (the interface
+of every backbone), then `load` (chooses the source that builds a spec) and `weights` (find, verify
+and fetch).
 """

@@ -1,4 +1,4 @@
-"""New entries of a bank, from what timm and open_clip know of their pretrained weights."""
+"""Make new bank entries from timm's and open_clip's records of their pretrained weights."""
 
 import re
 from pathlib import Path
@@ -16,7 +16,7 @@ from probe.errors import BackboneUnavailable, BankError, UsageError, shown
 from probe.files import to_json, write_bytes
 from probe.registry import load, lookup
 
-# The tags of timm's and open_clip's weights name what they were trained on.
+# The weight tags of timm and open_clip name the training data.
 DATA = {
     "in1k": "ImageNet-1k", "in12k": "ImageNet-12k", "in21k": "ImageNet-21k",
     "in22k": "ImageNet-22k", "lvd142m": "LVD-142M", "lvd1689m": "LVD-1689M",
@@ -37,15 +37,15 @@ def describe(
 
     Args:
         reference: "timm:MODEL.TAG" or "open_clip:MODEL/TAG".
-        name: of the entry; from the reference unless given.
-        task: of the weights; guessed from their tag unless given.
+        name: of the entry; None takes it from the reference.
+        task: of the weights; None guesses it from their tag.
         data: likewise.
-        license: of the weights; what the library says unless given.
+        license: of the weights; None takes the library's.
 
     Raises:
-        UsageError: not of that form, no name for an entry, or the library knows no such weights;
-            says which come near.
-        BackboneUnavailable: the network cannot be built, or gives no features.
+        UsageError: if the reference has another form or yields no valid entry name, or the library
+            has no such weights; suggests the nearest ones.
+        BackboneUnavailable: if the network cannot be built, or gives no features.
     """
     source, colon, rest = reference.partition(":")
     if not colon or not rest:
@@ -76,7 +76,7 @@ def describe(
 
 
 def add(path: Path, spec: BackboneSpec, backbone: Backbone) -> str:
-    """Append an entry to a bank file, which keeps every byte that is in it; made if need be.
+    """Append an entry to a bank file without changing its existing bytes; create it if missing.
 
     Args:
         path: the bank file.
@@ -84,10 +84,10 @@ def add(path: Path, spec: BackboneSpec, backbone: Backbone) -> str:
         backbone: its network, for the comment on its dims.
 
     Returns:
-        The text that was added.
+        The added text.
 
     Raises:
-        BankError: the file is no bank, the name is taken, or the file would be no bank any more.
+        BankError: if the file is not a bank, the name is taken, or the result would not be a bank.
     """
     before = read(path) if path.exists() else b""
     if before and spec.name in {s.name for s in read_specs(path, before)}:
@@ -97,7 +97,7 @@ def add(path: Path, spec: BackboneSpec, backbone: Backbone) -> str:
     after = before + joint + text.encode()
     try:
         read_specs(path, after)
-    except BankError as error:  # a list in brackets, say
+    except BankError as error:  # such as a list in brackets
         raise BankError(
             f"{error}\nThe entry cannot be appended; nothing was written. Add it by hand:\n\n{text}"
         ) from error
@@ -106,7 +106,7 @@ def add(path: Path, spec: BackboneSpec, backbone: Backbone) -> str:
 
 
 def as_yaml(spec: BackboneSpec, backbone: Backbone) -> str:
-    """Return an entry as it is written by hand in a bank file."""
+    """Return an entry as one would write it by hand in a bank file."""
     maps = ", ".join("x".join(map(str, shape)) for shape in backbone.map_shapes)
     millions = sum(p.numel() for p in backbone.network.parameters()) / 1e6
     weights = ", ".join(
@@ -131,13 +131,13 @@ def as_yaml(spec: BackboneSpec, backbone: Backbone) -> str:
 
 
 def _quoted(text: str) -> str:
-    """Return a text as a YAML scalar: plain where it is read as itself, else in JSON's quotes."""
+    """Return text as a YAML scalar: plain if YAML reads it back unchanged, else JSON-quoted."""
     plain = re.fullmatch(r"[A-Za-z][\w ,./+-]*", text, re.ASCII)
     return text if plain and yaml.safe_load(text) == text else to_json(text)
 
 
 def _untrained(spec: BackboneSpec) -> Backbone:
-    """Build the entry's network without its weights, to see that it works and what it gives."""
+    """Build the entry's network without its weights, to check that it works and get its dims."""
     record = {field: getattr(spec, field) for field in ("name", "source", "model", "task", "data",
               "license", "input", "mean", "std")}  # fmt: skip
     return load_backbone(

@@ -1,4 +1,4 @@
-"""The contract of a frozen backbone: images in [0, 1] to a pooled feature and feature maps."""
+"""The interface of a frozen backbone: images in [0, 1] to a pooled feature and feature maps."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,12 +15,12 @@ from probe.registry import suggest
 
 @dataclass(frozen=True)
 class InputSpec:
-    """What a backbone wants to be fed.
+    """The input that a backbone expects.
 
     Attributes:
         size: side of the square input in pixels.
         mean: per-channel mean on the [0, 1] scale, subtracted after the resize.
-        std: per-channel deviation on the [0, 1] scale, divided by.
+        std: per-channel standard deviation on the [0, 1] scale, used as a divisor.
         resize: "bicubic", "bilinear" (both antialiased), "area" or "tf1-bilinear".
     """
 
@@ -33,7 +33,7 @@ class InputSpec:
 def resize(images: torch.Tensor, size: int, mode: str) -> torch.Tensor:
     """Resize float images (N, 3, R, R) in [0, 1] to (N, 3, size, size).
 
-    The result is clamped to [0, 1], since bicubic overshoots at edges.
+    The result is clamped to [0, 1] because bicubic overshoots at edges.
     """
     if images.shape[-1] == size and images.shape[-2] == size:
         return images
@@ -44,7 +44,7 @@ def resize(images: torch.Tensor, size: int, mode: str) -> torch.Tensor:
 def resize_unclamped(images: torch.Tensor, size: int, mode: str) -> torch.Tensor:
     """Resize float images (N, 3, R, R) to (N, 3, size, size) for training.
 
-    Not clamped, since no gradient passes a clamp.
+    The result is not clamped, because clamping would stop gradients.
     """
     if images.shape[-1] == size and images.shape[-2] == size:
         return images
@@ -52,7 +52,7 @@ def resize_unclamped(images: torch.Tensor, size: int, mode: str) -> torch.Tensor
 
 
 def _resample(images: torch.Tensor, size: tuple[int, int], mode: str) -> torch.Tensor:
-    """Resize (N, C, H, W) to (N, C, *size), not clamped."""
+    """Resize (N, C, H, W) to (N, C, *size), without clamping."""
     if mode == "area":
         return F.interpolate(images, size=size, mode="area")
     if mode == "tf1-bilinear":
@@ -61,7 +61,7 @@ def _resample(images: torch.Tensor, size: tuple[int, int], mode: str) -> torch.T
 
 
 def _bilinear_tf1(images: torch.Tensor, size: int) -> torch.Tensor:
-    """Resize the last dimension as TensorFlow 1 did: pixel i is read at i · old / new.
+    """Resize the last dimension as TensorFlow 1 did: pixel i is sampled at i · old / new.
 
     Neither antialiased nor centred; the last pixel repeats at the border.
     """
@@ -83,7 +83,7 @@ def normalise(images: torch.Tensor, spec: InputSpec) -> torch.Tensor:
 def _statistics(
     spec: InputSpec, dtype: torch.dtype, device: torch.device
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return mean and deviation, (1, 3, 1, 1) each, kept on the device: a GPU waits for copies."""
+    """Return mean and deviation, (1, 3, 1, 1) each, cached on the device: copies stall a GPU."""
     mean, std = (
         torch.tensor(values, dtype=dtype, device=device).view(1, 3, 1, 1)
         for values in (spec.mean, spec.std)
@@ -92,7 +92,7 @@ def _statistics(
 
 
 class FeatureNetwork(nn.Module):
-    """What a source builds: a frozen module in eval mode with two ways to run it."""
+    """A source's network: a frozen module in eval mode with two forward passes."""
 
     def pool(self, x: torch.Tensor) -> torch.Tensor:
         """Normalised input (N, 3, S, S) → pooled feature (N, d), any float dtype."""
@@ -101,7 +101,7 @@ class FeatureNetwork(nn.Module):
     def levels(self, x: torch.Tensor) -> tuple[Sequence[torch.Tensor], torch.Tensor]:
         """Normalised input → the tapped maps (N, C, H, W), shallow to deep, and the pooled feature.
 
-        One pass. Any float dtype.
+        A single pass. Any float dtype.
         """
         raise NotImplementedError
 
@@ -109,13 +109,13 @@ class FeatureNetwork(nn.Module):
 class Backbone(nn.Module):
     """A frozen pretrained (or random) network behind one interface.
 
-    Always in eval mode, parameters without gradient. Gradients still flow to the images.
+    Always in eval mode, with parameters that need no gradient. Gradients still flow to the images.
 
     Attributes:
         name: the bank entry's name.
-        input: what `network` is fed.
+        input: the input that `network` expects.
         dim: width d of the pooled feature.
-        map_shapes: (C, H, W) of each tapped map, as declared to those who build heads.
+        map_shapes: (C, H, W) of each tapped map, used to build heads.
     """
 
     def __init__(
@@ -137,7 +137,7 @@ class Backbone(nn.Module):
         self.eval()
 
     def train(self, mode: bool = True) -> "Backbone":
-        """Stay in eval mode whatever is asked: BatchNorm statistics must never move."""
+        """Stay in eval mode regardless of `mode`: BatchNorm statistics must never change."""
         return super().train(False)
 
     def prepare(self, images: torch.Tensor) -> torch.Tensor:
@@ -151,7 +151,7 @@ class Backbone(nn.Module):
     def levels(self, x: torch.Tensor) -> tuple[list[torch.Tensor], torch.Tensor]:
         """Prepared input (N, 3, S, S) → tapped maps (N, C, H, W) and pooled feature (N, dim).
 
-        In one pass, shallow to deep, all float32: what discriminator heads are fed.
+        A single pass, shallow to deep, all float32: the input of discriminator heads.
         """
         maps, pooled = self.network.levels(x)
         return [m.float() for m in maps], pooled.float()
@@ -162,11 +162,11 @@ class Backbone(nn.Module):
 
     @property
     def parameter_count(self) -> int:
-        """Number of scalar parameters."""
+        """The number of scalar parameters."""
         return sum(p.numel() for p in self.parameters())
 
 
 def no_such(what: str, name: str, known: Sequence[str]) -> BackboneUnavailable:
-    """Return the error for a name that a library does not know, with the nearest it does know."""
+    """Return the error for a name unknown to a library, with the nearest known names."""
     remedy = suggest(name, list(known)).strip().replace("Did", "did", 1)
     return BackboneUnavailable(f"{what} '{name}'", remedy)

@@ -1,8 +1,8 @@
 """BatchNorm statistics for randomly initialised networks.
 
-A fresh network in eval mode has mean 0 and variance 1 in every BatchNorm, so its activations
-shrink or explode with depth and the control is a straw man. A few hundred unlabelled images from
-outside both classes make it a fair one.
+A new network in eval mode has mean 0 and variance 1 in every BatchNorm, so its activations shrink
+or explode with depth and it is too weak a control. A few hundred unlabelled images from outside
+both classes make the control fair.
 """
 
 from collections.abc import Sequence
@@ -20,7 +20,7 @@ BATCHNORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 
 
 class WithoutStatistics(FeatureNetwork):
-    """A random network whose BatchNorm statistics were never set: to be looked at, not used."""
+    """A random network without BatchNorm statistics: it can be inspected but not run."""
 
     def __init__(self, network: FeatureNetwork, name: str) -> None:
         super().__init__()
@@ -38,7 +38,7 @@ class WithoutStatistics(FeatureNetwork):
         )
 
     def levels(self, x: torch.Tensor) -> tuple[Sequence[torch.Tensor], torch.Tensor]:
-        """Refuse, as `pool` does."""
+        """Refuse, like `pool`."""
         return [], self.pool(x)
 
 
@@ -48,7 +48,7 @@ def has_batchnorm(network: nn.Module) -> bool:
 
 
 def bn_pixels(images: ImageSource | torch.Tensor) -> torch.Tensor:
-    """Return the images that statistics are taken from, uint8 (N, 3, R, R)."""
+    """Return the images used for the statistics, uint8 (N, 3, R, R)."""
     if isinstance(images, torch.Tensor):
         return images
     return images.load(bn_indices(images), images.resolution).images
@@ -58,18 +58,18 @@ def bn_pixels(images: ImageSource | torch.Tensor) -> torch.Tensor:
 def set_statistics(
     network: FeatureNetwork, images: torch.Tensor, spec: InputSpec, *, precision: str = "auto"
 ) -> None:
-    """Set every BatchNorm's running statistics to those of some images.
+    """Set every BatchNorm's running statistics from the given images.
 
-    Deterministic. Networks without BatchNorm are left as they are.
+    Deterministic. Networks without BatchNorm are unchanged.
 
     Args:
         network: a `FeatureNetwork` on the CPU; left in eval mode, in channels_last.
-        images: uint8 (N, 3, R, R), 0 to 255; a few hundred do.
-        spec: what the network is fed.
-        precision: "fp32", "bf16", or "auto": bf16 where the machine is fast at it.
+        images: uint8 (N, 3, R, R), 0 to 255; a few hundred are enough.
+        spec: the network's input.
+        precision: "fp32", "bf16", or "auto": bf16 if it is fast on this machine.
 
     Raises:
-        BackboneUnavailable: fewer than two images, of which there are no statistics.
+        BackboneUnavailable: if there are fewer than two images, too few for statistics.
     """
     norms = [module for module in network.modules() if isinstance(module, BATCHNORMS)]
     if not norms:
@@ -77,11 +77,11 @@ def set_statistics(
     if len(images) < 2:
         raise BackboneUnavailable(f"{len(images)} BatchNorm images are too few; two at least")
     momenta = [norm.momentum for norm in norms]
-    for norm in norms:  # all else stays in eval mode: no dropout, no stochastic depth
+    for norm in norms:  # everything else stays in eval mode: no dropout, no stochastic depth
         norm.reset_running_stats()
-        # All images are one batch, whose statistics replace the running ones. Averaged over
-        # several batches they would fit activations that were normalised batch by batch, and the
-        # error grows with depth.
+        # All images form one batch, whose statistics replace the running ones. An average over
+        # several batches would fit activations that were normalised batch by batch, and the error
+        # grows with depth.
         norm.momentum = 1.0
         norm.train()
     device = torch.device("cpu")

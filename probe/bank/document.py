@@ -1,7 +1,7 @@
-"""A bank file as YAML, bounded before anything is built from it. No torch here.
+"""Read a bank file as YAML, with limits checked before anything is built. No torch here.
 
-A few hundred bytes can stand for more values than fit any memory: aliases of aliases, merges of
-merges, an alias of what it stands in.
+A few hundred bytes can expand to more values than fit in memory: aliases of aliases, merges of
+merges, or an alias of the node that contains it.
 """
 
 import copy
@@ -15,16 +15,16 @@ from probe.errors import UNREADABLE, BankError, printable, shown
 from probe.files import read_small
 
 MOST_BYTES = 2**19
-MOST_VALUES = 200_000  # with every alias and merge written out
+MOST_VALUES = 200_000  # with every alias and merge expanded
 MOST_LEVELS = 20
-LONGEST = 4096  # characters of one value
+LONGEST = 4096  # characters per value
 
 
 def read(path: Path) -> bytes:
     """Return the bytes of a bank file.
 
     Raises:
-        BankError: missing, not a regular file, or too large.
+        BankError: if it is missing, not a regular file, or too large.
     """
     try:
         return read_small(path, MOST_BYTES)
@@ -33,18 +33,18 @@ def read(path: Path) -> bytes:
 
 
 def parse(path: Path, data: bytes) -> tuple[yaml.SequenceNode, list[Any]]:
-    """Read a list in YAML.
+    """Parse a YAML list.
 
     Args:
-        path: what to call the file.
-        data: what is in it.
+        path: the file's name, for messages.
+        data: its contents.
 
     Returns:
         Its nodes, which know their lines, and its plain values.
 
     Raises:
-        BankError: not text, not YAML, not a list of entries, or beyond the bounds above; with the
-            line where there is one.
+        BankError: if it is not text, not YAML, not a list of entries, or exceeds the limits above;
+            with the line if there is one.
     """
     root = _compose(path, data)
     if not isinstance(root, yaml.SequenceNode) or not root.value:
@@ -57,11 +57,11 @@ def parse(path: Path, data: bytes) -> tuple[yaml.SequenceNode, list[Any]]:
     if found:
         refuse(path, found)
     try:
-        # Merging changes the nodes, which are to stay as they are written.
+        # Merging modifies the nodes, which must stay as written.
         entries = yaml.constructor.SafeConstructor().construct_document(copy.deepcopy(root))
     except yaml.YAMLError as error:
         raise _not_yaml(path, error) from error
-    except (ValueError, TypeError, LookupError, AttributeError) as error:  # tags that do not fit
+    except (ValueError, TypeError, LookupError, AttributeError) as error:  # mismatched tags
         raise BankError(f"{path}: not valid YAML: {printable(str(error), 200)}.") from error
     return root, entries
 
@@ -80,7 +80,7 @@ def _compose(path: Path, data: bytes) -> yaml.Node | None:
         ) from error
     except yaml.YAMLError as error:
         raise _not_yaml(path, error) from error
-    except ValueError as error:  # "\U00110000", which is no character
+    except ValueError as error:  # "\U00110000", which is not a character
         raise BankError(f"{path}: not valid YAML: {printable(str(error), 200)}.") from error
     except RecursionError as error:
         raise BankError(f"{path}: nested deeper than {MOST_LEVELS} levels.") from error
@@ -94,7 +94,7 @@ def _not_yaml(path: Path, error: yaml.YAMLError) -> BankError:
 
 
 class _Unbounded(Exception):
-    """What a node stands for is beyond the bounds."""
+    """A node expands beyond the limits."""
 
     def __init__(self, node: yaml.Node, text: str) -> None:
         super().__init__(text)
@@ -102,14 +102,14 @@ class _Unbounded(Exception):
 
 
 def _measure(node: yaml.Node, known: dict[int, tuple[int, int] | None]) -> tuple[int, int]:
-    """Return how many values a node stands for, and how many levels deep they are.
+    """Return how many values a node expands to, and how deeply they are nested.
 
     Args:
-        node: of a document; what an alias stands for is the same node again.
-        known: what was found of each node by its id; None while it is being measured.
+        node: of a document; an alias is the same node as its anchor.
+        known: node id → its result; None while it is being measured.
 
     Raises:
-        _Unbounded: too many, too deep, or the node is among them itself.
+        _Unbounded: if there are too many values, too many levels, or the node contains itself.
     """
     if isinstance(node, yaml.ScalarNode):
         return 1, 1
@@ -137,7 +137,7 @@ def _parts(node: yaml.Node) -> list[yaml.Node]:
 
 
 def _scalar_mistake(node: yaml.Node) -> Mistake | None:
-    """Return what is wrong with a single value, whatever key it belongs to."""
+    """Return what is wrong with a scalar, regardless of its key."""
     if not isinstance(node, yaml.ScalarNode) or node.value == "<<":
         return None
     if len(node.value) > LONGEST:
@@ -147,7 +147,7 @@ def _scalar_mistake(node: yaml.Node) -> Mistake | None:
         return line_of(node), text
     try:
         yaml.constructor.SafeConstructor().construct_object(node)
-    except Exception:  # 2024-13-45 as a date, an empty number, a tag of Python's: any error
+    except Exception:  # 2024-13-45 as a date, an empty number, a Python tag: any error
         kind = printable(node.tag.removeprefix("tag:yaml.org,2002:"), 30)
         return line_of(node), f"{shown(node.value, 30)} cannot be read as {kind}"
     return None

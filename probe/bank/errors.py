@@ -1,4 +1,4 @@
-"""What is wrong in a bank file, and on which line. No torch here."""
+"""Report mistakes in a bank file with their lines. No torch here."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -15,7 +15,7 @@ MOST_SHOWN = 50
 
 
 def refuse(path: Path, found: Sequence[Mistake]) -> NoReturn:
-    """Say what is wrong in a bank file, a line for each mistake.
+    """Raise the error for a bank file, with one line per mistake.
 
     Raises:
         BankError: always.
@@ -28,9 +28,7 @@ def refuse(path: Path, found: Sequence[Mistake]) -> NoReturn:
 
 
 def repeats(root: yaml.SequenceNode, entries: Sequence[Any]) -> list[Mistake]:
-    """Return keys that stand twice in a mapping (YAML keeps the last without a word) and names
-    that are taken already.
-    """  # noqa: D205
+    """Return duplicate keys, which YAML would silently overwrite, and duplicate entry names."""
     found: list[Mistake] = []
     for mapping in nodes(root):
         if not isinstance(mapping, yaml.MappingNode):
@@ -38,7 +36,7 @@ def repeats(root: yaml.SequenceNode, entries: Sequence[Any]) -> list[Mistake]:
         seen: set[str] = set()
         for key, _ in mapping.value:
             if not isinstance(key, yaml.ScalarNode):
-                continue  # the validation says what is wrong with it
+                continue  # validation reports what is wrong with it
             if key.value in seen and key.value != "<<":
                 found.append((line_of(key), f"the key {shown(key.value)} stands twice"))
             seen.add(key.value)
@@ -60,13 +58,13 @@ def explain(
     entries: Sequence[Any],
     known: Mapping[str, Sequence[str]],
 ) -> list[Mistake]:
-    """Return pydantic's errors in our words, each with its line, once per place.
+    """Return pydantic's errors in our words, each with its line, once per location.
 
     Args:
-        errors: what `ValidationError.errors()` gives.
+        errors: from `ValidationError.errors()`.
         root: the file's nodes.
         entries: the file's plain values.
-        known: which keys there are, by the key that holds them ("" for an entry's own).
+        known: allowed keys, by the key that holds them ("" for an entry itself).
     """
     found: dict[tuple[Any, ...], Mistake] = {}
     for error in errors[: 2 * MOST_SHOWN]:
@@ -78,7 +76,7 @@ def explain(
         name = entry.get("name") if isinstance(entry, dict) else None
         who = printable(name, 60) if isinstance(name, str) else f"entry {place[0] + 1}"
         found.setdefault(place, (line, f"{who}: {_sentence(error, place[1:], known)}"))
-    # Where a value fits none of several types, the one that got furthest is the one meant.
+    # If a value fits none of several types, assume the one that got furthest.
     return [
         mistake
         for place, mistake in found.items()
@@ -87,7 +85,7 @@ def explain(
 
 
 def _is_alternative(step: Any) -> bool:
-    """Return whether a step of pydantic's names a type that was tried, not a place in the file."""
+    """Return whether a step in pydantic's location names an attempted type, not a key or index."""
     return isinstance(step, str) and ("[" in step or step in ("int", "str"))
 
 
@@ -143,19 +141,19 @@ def _step(step: Any) -> str:
 
 
 def _value(given: Any) -> str:
-    """Return a value for a sentence; a list is written out where it is short and flat."""
+    """Return a value for use in a sentence; a list is written out if it is short and flat."""
     if isinstance(given, list) and len(given) <= 8:
         return f"[{', '.join(shown(part, 20) for part in given)}]"
     return shown(given)
 
 
 def line_of(node: yaml.Node) -> int:
-    """Return the line a node begins on, counted from 1."""
+    """Return the line that a node begins on, counted from 1."""
     return node.start_mark.line + 1
 
 
 def _child(node: yaml.Node | None, step: Any, line: int) -> tuple[yaml.Node | None, int]:
-    """Return the node one step down and its line; (None, `line`) where there is none."""
+    """Return the node one step down and its line; (None, `line`) if there is none."""
     if isinstance(node, yaml.SequenceNode) and isinstance(step, int):
         if step < len(node.value):
             return node.value[step], line_of(node.value[step])
@@ -164,7 +162,7 @@ def _child(node: yaml.Node | None, step: Any, line: int) -> tuple[yaml.Node | No
             if key.value == step:
                 return value, line_of(key)
         for key, value in node.value:
-            if key.value == "<<":  # what another entry lends
+            if key.value == "<<":  # merged from another entry
                 parts = value.value if isinstance(value, yaml.SequenceNode) else [value]
                 for part in parts:
                     found, at = _child(part, step, line)
@@ -174,7 +172,7 @@ def _child(node: yaml.Node | None, step: Any, line: int) -> tuple[yaml.Node | No
 
 
 def nodes(root: yaml.Node) -> Iterator[yaml.Node]:
-    """Yield every node once, aliases and loops included."""
+    """Yield every node once, even with aliases and loops."""
     seen: set[int] = set()
     todo = [root]
     while todo:

@@ -1,4 +1,4 @@
-"""Bank files: found, read and validated. No torch here."""
+"""Find, read and validate bank files. No torch here."""
 
 import dataclasses
 import fnmatch
@@ -35,14 +35,14 @@ class Bank:
 
     @property
     def evaluator(self) -> BackboneSpec | None:
-        """The entry that judges and is never chosen, where there is one."""
+        """The entry that judges and is never chosen, None if there is none."""
         return next((spec for spec in self.specs if spec.role == "evaluator"), None)
 
     def select(self, names: Sequence[str] | None = None) -> tuple[BackboneSpec, ...]:
-        """Return the entries of the given names or shell patterns, in the bank's order; None: all.
+        """Return the entries that match some names or shell patterns, in bank order; None: all.
 
         Raises:
-            UsageError: a name or pattern that fits nothing, with the nearest.
+            UsageError: if a name or pattern matches nothing; suggests the nearest.
         """
         if names is None:
             return self.specs
@@ -58,7 +58,7 @@ def find_bank() -> Path:
     """Return ./modelbank.yaml, else the packaged one.
 
     Raises:
-        BankError: there is none.
+        BankError: if there is none.
     """
     for place in (Path(FILE_NAME), packaged_bank()):
         if place.is_file():
@@ -67,7 +67,7 @@ def find_bank() -> Path:
 
 
 def packaged_bank() -> Path:
-    """Return the bank that comes with probe: in the package, or at the top of a checkout."""
+    """Return the bank shipped with probe: in the package, or at the top of a checkout."""
     packaged = Path(__file__).resolve().parent.parent / FILE_NAME
     return packaged if packaged.is_file() else packaged.parent.parent / FILE_NAME
 
@@ -75,14 +75,14 @@ def packaged_bank() -> Path:
 def load_bank(path: Path | None = None) -> Bank:
     """Read and validate a bank file; all mistakes are reported at once, each with its line.
 
-    An entry whose weights name an impossible place is `Misplaced`: it cannot be used, and the
+    An entry whose weights have an invalid location is `Misplaced`: it cannot be used, but the
     others can.
 
     Args:
         path: the file; None finds one (see `find_bank`).
 
     Raises:
-        BankError: missing, not YAML, or wrong entries; or its lock file is wrong.
+        BankError: if it is missing, not YAML or has wrong entries, or its lock file is wrong.
     """
     path = find_bank() if path is None else path
     specs, found = _validate(path, read(path))
@@ -93,14 +93,14 @@ def load_bank(path: Path | None = None) -> Bank:
 
 
 def read_specs(path: Path, data: bytes) -> tuple[BackboneSpec, ...]:
-    """Return the entries of a bank file as they are written.
+    """Return a bank file's entries as written.
 
     Args:
-        path: what to call the file.
-        data: what is in it.
+        path: the file's name, for messages.
+        data: its contents.
 
     Raises:
-        BankError: not YAML, or wrong entries; every mistake with its line.
+        BankError: if it is not YAML or has wrong entries; lists every mistake with its line.
     """
     specs, found = _validate(path, data)
     if found:
@@ -112,7 +112,7 @@ def read_specs(path: Path, data: bytes) -> tuple[BackboneSpec, ...]:
 
 
 def _validate(path: Path, data: bytes) -> tuple[tuple[BackboneSpec, ...], list[Mistake]]:
-    """Return a bank's entries, and what is wrong with them besides places of weights."""
+    """Return a bank's entries, and any mistakes besides locations of weights."""
     root, entries = parse(path, data)
     found = repeats(root, entries)
     read = TypeAdapter(tuple[BackboneSpec, ...]).validate_python
@@ -138,15 +138,15 @@ def _validate(path: Path, data: bytes) -> tuple[tuple[BackboneSpec, ...], list[M
 def _misplace(
     path: Path, entries: Sequence[Any], wrong: Mapping[int, Mistake]
 ) -> tuple[BackboneSpec, ...]:
-    """Return entries of which some name an impossible place, and are right otherwise.
+    """Return entries, some of which have an invalid location but are otherwise valid.
 
     Args:
-        path: what to call the file.
+        path: the file's name, for messages.
         entries: plain values.
-        wrong: number of an entry → what is wrong with its place.
+        wrong: entry number → what is wrong with its location.
 
     Raises:
-        ValidationError: they are not right otherwise.
+        ValidationError: if they have other mistakes.
     """
     somewhere = {"hub": {"hub": "a/b"}, "url": {"url": "http://a/b"},
                  "package": {"package": "a", "file": "b"}, "file": {"file": "b"}}  # fmt: skip
@@ -164,7 +164,7 @@ def _misplace(
 
 
 def _anchor(spec: BackboneSpec, path: Path) -> BackboneSpec:
-    """Make the entry's file path absolute: it is relative to the bank file."""
+    """Make the entry's file path absolute; it is relative to the bank file."""
     if spec.weights.kind != "file" or spec.weights.file is None:
         return spec
     place = path.resolve().parent / Path(spec.weights.file).expanduser()

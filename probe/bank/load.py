@@ -1,4 +1,4 @@
-"""Which source builds an entry: a spec becomes a `Backbone`."""
+"""Load an entry: its source turns a spec into a `Backbone`."""
 
 from pathlib import Path
 
@@ -19,15 +19,15 @@ from probe.streams import stream_seed
 
 
 def input_spec(spec: BackboneSpec) -> InputSpec:
-    """Return what an entry's network is fed; what the entry leaves out, its source knows.
+    """Return the input of an entry's network; the source fills in what the entry omits.
 
     Raises:
-        BackboneUnavailable: the source does not know it either.
+        BackboneUnavailable: if the source does not know it either.
     """
     if spec.input is not None and spec.mean is not None and spec.std is not None:
         return InputSpec(spec.input, spec.mean, spec.std, spec.resize)
     find = SOURCES[spec.source].known_input
-    assert find is not None  # else the entry would be refused
+    assert find is not None  # otherwise validation refuses the entry
     known = load(find)(spec)
     return InputSpec(
         spec.input or known.size, spec.mean or known.mean, spec.std or known.std, spec.resize
@@ -43,19 +43,19 @@ def load_backbone(
 ) -> Backbone:
     """Build an entry's network with its weights, in float32.
 
-    Random weights are a function of the entry's seed and architecture alone, and leave the
-    global random state as it was; their BatchNorm statistics come from `bn_images`.
+    Random weights depend only on the entry's seed and architecture and leave the global random
+    state unchanged; their BatchNorm statistics come from `bn_images`.
 
     Args:
         spec: the entry.
         offline: never download weights.
         bn_images: unlabelled images, a source or uint8 (N, 3, R, R), for networks with random
-            weights and BatchNorm. Without them such a network can be looked at (dims, parameters),
+            weights and BatchNorm. Without them such a network can be inspected (dims, parameters)
             but refuses to compute features.
-        device: where the backbone is put in the end.
+        device: the device for the finished backbone.
 
     Raises:
-        BackboneUnavailable: weights or architecture are not here, or do not fit each other.
+        BackboneUnavailable: if weights or architecture are missing, or do not match.
     """
     build = SOURCES[spec.source].build
     random = spec.weights.random
@@ -77,7 +77,7 @@ def load_backbone(
         backbone = wrap(spec, network)
     except (ProbeError, MemoryError, torch.OutOfMemoryError):
         raise
-    except Exception as error:  # the libraries' constructors raise anything
+    except Exception as error:  # library constructors may raise anything
         first = (str(error).strip() or type(error).__name__).splitlines()[0][:160]
         raise BackboneUnavailable(
             f"{spec.source} cannot build {spec.model} as the entry says ({first})",
@@ -91,10 +91,10 @@ def load_backbone(
 
 
 def _require_finite(network: nn.Module, path: Path) -> None:
-    """Check that weights are numbers; a mask among the buffers may hold infinite values.
+    """Check that the weights are finite; buffers may be infinite, as masks are.
 
     Raises:
-        BackboneUnavailable: they are not; names the tensors.
+        BackboneUnavailable: if they are not; names the tensors.
     """
     broken = [name for name, p in network.named_parameters() if not p.isfinite().all()]
     broken += [name for name, buffer in network.named_buffers() if buffer.isnan().any()]
@@ -108,10 +108,10 @@ def _require_finite(network: nn.Module, path: Path) -> None:
 
 @torch.inference_mode()
 def wrap(spec: BackboneSpec, network: FeatureNetwork) -> Backbone:
-    """Return a built network as a `Backbone` with its dims declared, found by one small pass.
+    """Return a built network as a `Backbone` whose dims are found by one small pass.
 
     Raises:
-        BackboneUnavailable: the network returns no vector, or no maps, under the entry's pool and
+        BackboneUnavailable: if the network returns no vector or no maps with the entry's pool and
             taps.
     """
     network.eval()

@@ -1,7 +1,7 @@
-"""The lock file beside a bank: which bytes each entry's weights had when they were fetched.
+"""The lock file next to a bank: the digest of each entry's weights when they were fetched.
 
-A hub's file may change under its name. An entry that names no `sha256` of its own is held to the
-one in the lock file, so that a bank that was fetched once means the same weights ever after.
+A file on a hub may change under the same name. An entry without its own `sha256` is checked against
+the lock file, so that a bank always means the weights that were fetched first.
 """
 
 import json
@@ -20,10 +20,10 @@ MOST_BYTES = 2**22
 
 
 def lock_path(bank: Path) -> Path:
-    """Return where the lock file of a bank is: modelbank.lock beside modelbank.yaml.
+    """Return the path of a bank's lock file: modelbank.lock next to modelbank.yaml.
 
     Raises:
-        BankError: the bank itself has that name.
+        BankError: if the bank itself has that name.
     """
     path = bank.with_suffix(".lock")
     if path == bank:
@@ -37,7 +37,7 @@ def read_lock(bank: Path) -> dict[str, dict[str, Any]]:
     """Return entry name → {"place": digest, "sha256": …, "bytes": …}; empty without a lock file.
 
     Raises:
-        BankError: the file cannot be read, is damaged or of another version.
+        BankError: if the file cannot be read, is damaged, or has another version.
     """
     path = lock_path(bank)
     again = "Move it away and fetch again: probe bank fetch"
@@ -62,11 +62,11 @@ def read_lock(bank: Path) -> dict[str, dict[str, Any]]:
 
 
 def write_lock(bank: Path, found: Iterable[tuple[BackboneSpec, str, int]]) -> Path:
-    """Add entries to the lock file, atomically; those of other entries stay.
+    """Add entries to the lock file, atomically; other entries stay.
 
     Args:
         bank: the bank file.
-        found: entry, SHA-256 and size in bytes of its weight file.
+        found: entry, SHA-256, and size in bytes of its weight file.
 
     Returns:
         The lock file's path.
@@ -80,12 +80,12 @@ def write_lock(bank: Path, found: Iterable[tuple[BackboneSpec, str, int]]) -> Pa
 
 
 def _place(spec: BackboneSpec) -> str:
-    """Return what stands for where an entry's weights come from; another place is another file."""
+    """Return the key of an entry's weight location; another location is another file."""
     return digest_json({k: v for k, v in asdict(spec.weights).items() if v is not None})[:16]
 
 
 def pinned(spec: BackboneSpec, locked: Mapping[str, Mapping[str, Any]]) -> BackboneSpec:
-    """Return an entry with the digest that the lock file has for it, where it names none."""
+    """Return an entry with its digest from the lock file, if it names none itself."""
     entry = locked.get(spec.name)
     if entry is None or spec.sha256 is not None or spec.weights.kind in ("random", "file"):
         return spec

@@ -1,4 +1,4 @@
-"""What a bank may name as the place of weights: checked before anything is looked for there."""
+"""Validate the locations of weights in a bank, before anything is looked for there."""
 
 import re
 from pathlib import Path, PurePosixPath
@@ -10,19 +10,19 @@ from pydantic_core import PydanticCustomError
 
 from probe.errors import shown
 
-MISTAKEN = "place"  # the type of such errors
+MISTAKEN = "place"  # pydantic's type for these errors
 
 
 def mistaken_place(text: str) -> PydanticCustomError:
-    """Return the error for a place that nothing can be looked for in.
+    """Return the error for an invalid location.
 
-    It concerns its entry alone: the others of the bank can be used.
+    It affects only its own entry: the others in the bank can be used.
     """
     return PydanticCustomError(MISTAKEN, "{text}", {"text": text})
 
 
 def _repository(text: str) -> str:
-    # The hub's own rules (huggingface_hub.utils.validate_repo_id), which takes long to import.
+    # The hub's own rules (huggingface_hub.utils.validate_repo_id), which are slow to import.
     part = r"[A-Za-z0-9_](?:[\w.-]*[A-Za-z0-9_])?"
     named = re.fullmatch(f"(?:{part}/)?{part}", text, re.ASCII) and len(text) <= 96
     if not named or text.endswith(".git") or "--" in text or ".." in text:
@@ -77,7 +77,7 @@ def _file(text: str) -> str:
 
 
 def is_inside(file: str) -> bool:
-    """Return whether a path stays inside the repository or package that it is relative to."""
+    """Return whether a path stays inside the repository or package it is relative to."""
     path = PurePosixPath(file)
     return not path.is_absolute() and ".." not in path.parts and "\\" not in file
 

@@ -1,4 +1,4 @@
-"""How large a network may become while it is built from what a bank says of it."""
+"""Limit the size of a network built from a bank entry."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,18 +10,18 @@ from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from probe.errors import BackboneUnavailable
 
-SHARE = 0.75  # of this machine's memory, in float32
+SHARE = 0.75  # of this machine's memory, with parameters in float32
 
 
 @contextmanager
 def bounded_size() -> Iterator[None]:
-    """Stop a network that outgrows this machine's memory, before its parameters are filled.
+    """Stop building a network that outgrows this machine's memory, before it is filled.
 
-    `depth: 9999` in a bank would otherwise end in the system killing the process, and every other
-    backbone's work with it.
+    Otherwise `depth: 9999` in a bank would make the system kill the process, and with it the work
+    of all other backbones.
 
     Raises:
-        BackboneUnavailable: in the body, as soon as the network has too many parameters.
+        BackboneUnavailable: inside the body, as soon as the network has too many parameters.
     """
     most, count = most_parameters(), 0
 
@@ -43,5 +43,5 @@ def bounded_size() -> Iterator[None]:
 
 
 def most_parameters() -> int:
-    """Return how many parameters in float32 fit this machine's memory beside all else."""
+    """Return how many float32 parameters fit this machine's memory next to everything else."""
     return int(SHARE * psutil.virtual_memory().total / 4)

@@ -1,4 +1,4 @@
-"""What a bank entry says, and what makes it valid. No torch here."""
+"""The contents of a bank entry and its validation. No torch here."""
 
 import dataclasses
 import re
@@ -12,30 +12,30 @@ from probe.bank.places import Address, File, Package, Repository, Version, is_in
 from probe.bank.sources import SOURCES
 from probe.registry import either, lookup
 
-# Before 0.2 candidates were called discriminators.
+# Before 0.2, candidates were called discriminators.
 _CURRENT = BeforeValidator(lambda role: "candidate" if role == "discriminator" else role)
 Role = Annotated[Literal["candidate", "evaluator", "control"], _CURRENT]
-RecordedRole = Annotated[str, _CURRENT]  # of a row, which may be another than a backbone's
+RecordedRole = Annotated[str, _CURRENT]  # of a row, which may not be a backbone's
 Source = Annotated[str, AfterValidator(lambda name: _known_source(name))]
-KeyMap = Literal["efficientnet-lite"]  # the names of probe.bank.weights.keys.KEY_MAPS
-Share = Annotated[float, Field(ge=0, le=1)]  # 0 to 255 is the usual slip
+KeyMap = Literal["efficientnet-lite"]  # the names in probe.bank.weights.keys.KEY_MAPS
+Share = Annotated[float, Field(ge=0, le=1)]  # catches the usual slip, 0 to 255
 Scale = Annotated[float, Field(gt=0, le=10)]
 LARGEST_ARG = 10_000
-UNKNOWN = "unknown, see the model card"  # of a licence, data or task that no library tells
+UNKNOWN = "unknown, see the model card"  # a licence, data or task that no library gives
 NAME = r"[A-Za-z0-9][A-Za-z0-9._#-]{0,99}"
 LONGEST_PATTERN, MOST_RENAMES = 200, 100
 Pattern = Annotated[str, Field(max_length=LONGEST_PATTERN)]
 Words = Annotated[str, AfterValidator(lambda text: " ".join(text.split()))]  # on one line
 
-# Arguments of the libraries' constructors by which a bank could reach files, addresses or code.
-# Weights come from `weights` alone, where they are read without running anything.
+# Constructor arguments through which a bank could reach files, addresses or code. Weights come only
+# from `weights`, which is read without running anything.
 BARRED_ARGS = re.compile(
     "pretrained|checkpoint|weights|cache|load|force_preprocess|features_only|num_classes|jit"
 )
 
 
 def _known_source(name: str) -> str:
-    """Return the name of a source; said as of a `Literal` if it is none."""
+    """Return a source's name; raise the error that a `Literal` would give for other names."""
     if name not in SOURCES:
         raise PydanticKnownError("literal_error", {"expected": either(map(repr, SOURCES))})
     return name
@@ -43,14 +43,14 @@ def _known_source(name: str) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class Weights:
-    """Where weights come from: exactly one of hub, url, file, package, random.
+    """The location of weights: exactly one of hub, url, file, package, random.
 
     Attributes:
         hub: Hugging Face repository "org/name"; `file` is then the file in it.
-        url: an http or https address of a file, kept in torch's hub cache.
-        package: an installed distribution that carries the weights; `file` is then its file.
+        url: http or https address of a file, kept in torch's hub cache.
+        package: an installed distribution that contains the weights; `file` is then its file.
         version: of the package, for the command that installs it.
-        file: path of the weights; relative to the bank file unless in a hub or package.
+        file: path of the weights, relative to the bank file unless in a hub or package.
         random: seed of a random initialisation.
     """
 
@@ -64,10 +64,10 @@ class Weights:
     random: Annotated[int, Field(ge=0)] | None = None
 
     def __post_init__(self) -> None:
-        """Check that the place is named once.
+        """Check that there is exactly one location.
 
         Raises:
-            ValueError: none or several places.
+            ValueError: if there is none, or more than one.
         """
         places = [n for n in ("hub", "url", "package", "random") if getattr(self, n) is not None]
         if not places and self.file is not None:
@@ -87,7 +87,7 @@ class Weights:
 
     @property
     def kind(self) -> str:
-        """Which place it is: "hub", "url", "package", "file" or "random"."""
+        """The kind of location: "hub", "url", "package", "file" or "random"."""
         for name in ("hub", "url", "package"):
             if getattr(self, name) is not None:
                 return name
@@ -96,22 +96,22 @@ class Weights:
 
 @dataclass(frozen=True, kw_only=True)
 class Misplaced(Weights):
-    """Weights in a place that is written wrongly; no bank can hold these itself.
+    """Weights with an invalid location; a bank file itself cannot contain one.
 
     Attributes:
         mistake: what is wrong, with the bank's line.
-        meant: the kind of place.
+        meant: the intended kind of location.
     """
 
     mistake: str
     meant: str
 
     def __post_init__(self) -> None:
-        """Take it as it is."""
+        """Skip the check."""
 
     @property
     def kind(self) -> str:
-        """Which place was meant."""
+        """The intended kind."""
         return self.meant
 
 
@@ -121,7 +121,7 @@ class Rename:
 
     Attributes:
         pattern: a regular expression, searched for anywhere in the name.
-        to: what stands in its place, with groups as \1; None leaves the tensor out.
+        to: the replacement, with groups as \1; None drops the tensor.
     """
 
     __pydantic_config__ = {"extra": "forbid"}  # noqa: RUF012
@@ -130,13 +130,13 @@ class Rename:
     to: Annotated[str, Field(max_length=LONGEST_PATTERN)] | None = None
 
     def __post_init__(self) -> None:
-        """Check that the pattern compiles and that `to` names only groups it has.
+        """Check that the pattern compiles and that `to` refers only to its groups.
 
-        Nothing is searched for: that can take for ever, and has bounds where it is done
+        Nothing is matched here: matching may never end, so it runs with limits elsewhere
         (`probe.bank.weights.rename`).
 
         Raises:
-            ValueError: it does not.
+            ValueError: if either check fails.
         """
         try:
             groups = re.compile(self.pattern)
@@ -152,30 +152,29 @@ class BackboneSpec:
     """One entry of the bank.
 
     Attributes:
-        name: how it is called everywhere; at most 100 letters, digits, ". _ - #".
-        source: the library that builds the network, a name of `probe.bank.sources.SOURCES`.
-        model: the architecture's name there, for timm with or without the tag of its weights; any
-            name for TorchScript, whose file is the network. A TorchScript file is a program: have
-            only those in a bank whose origin you trust.
+        name: its name everywhere; at most 100 letters, digits, ". _ - #".
+        source: the library that builds the network, a name in `probe.bank.sources.SOURCES`.
+        model: the architecture's name in that library, for timm with or without the tag of its
+            weights; any name for TorchScript, whose file is the network. A TorchScript file is a
+            program: only add ones from a source you trust.
         args: plain values for the architecture's constructor.
-        weights: where they come from.
+        weights: their location.
         sha256: of the weight file, checked before use.
-        keys: key map from the file to the network: a name of `probe.bank.weights.keys.KEY_MAPS`, or
-            renames applied in order. What is left must be the network's tensors, neither more nor
-            fewer.
+        keys: key map from the file to the network: a name in `probe.bank.weights.keys.KEY_MAPS`, or
+            renames applied in order. The result must be exactly the network's tensors.
         input: side of the square input in pixels.
         mean, std: normalisation on the [0, 1] scale, per channel.
-        resize: how images reach the input size; antialiased, but for "tf1-bilinear", which only
-            canonical FID is defined by.
+        resize: how images reach the input size; antialiased, except "tf1-bilinear", which only
+            canonical FID needs.
         pool: the pooled feature: "head" (the network's own, before its classifier), "average"
             (global average of the last map) or "token" (class token).
         taps: the maps for training, shallow to deep: block indices for timm and open_clip, module
-            names for torchvision. The last map unless given.
-        tap_norm: whether the network's final norm is applied to tapped maps.
+            names for torchvision. Defaults to the last map.
+        tap_norm: whether to apply the network's final norm to tapped maps.
         task, data: what the weights were trained for, and on.
         license: of the weights.
         role: "candidate" can be chosen; "evaluator" only judges; "control" has random weights,
-            and BatchNorm statistics from unlabelled images: without them it is refused.
+            and BatchNorm statistics from unlabelled images, without which it is refused.
 
     `input`, `mean` and `std` may be left out of a timm entry with hub weights: timm knows them
     (see `probe.bank.load.input_spec`).
@@ -185,7 +184,7 @@ class BackboneSpec:
 
     name: Annotated[str, Field(pattern=f"^{NAME}$")]
     source: Source
-    # No "hf-hub:…" and no path: a name that a library would go and fetch settings for.
+    # No "hf-hub:…" and no path: a library would download settings for such names.
     model: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
     weights: Weights
     task: Words
@@ -204,10 +203,10 @@ class BackboneSpec:
     tap_norm: bool = False
 
     def __post_init__(self) -> None:
-        """Check what concerns several keys.
+        """Check combinations of keys.
 
         Raises:
-            ValueError: they contradict each other; says which.
+            ValueError: if keys contradict each other; says which.
         """
         kind = self.weights.kind
         if (self.role == "control") != (kind == "random"):
@@ -227,12 +226,13 @@ class BackboneSpec:
 
 
 def _is_plain(value: Any) -> bool:
-    """Return whether a value can be handed to a constructor: it cannot be a path or an address.
+    """Return whether a value is safe for a constructor: it cannot be a path or an address.
 
-    Nor a number that no layer, width or side has, on which a constructor would work without end.
+    Nor can it be a number too large for any layer or side, which could keep a constructor busy
+    without end.
     """
     if isinstance(value, str):
         return re.fullmatch(r"\w+", value) is not None
-    if isinstance(value, int | float):  # False where there is a NaN
+    if isinstance(value, int | float):  # False for NaN
         return abs(value) <= LARGEST_ARG
     return value is None

@@ -1,5 +1,5 @@
-"""Features: one pass of images through backbones, and the store that remembers it.
+"""Features: run images through backbones once, and store the results.
 
-Read first: `store` (content-keyed rows on disk), then `extract` (the pass). `copies` and
-`looks` find images that are there more than once.
+Read first: `store` (content-keyed rows on disk), then `extract` (the pass). `copies` and `looks`
+find repeated images.
 """

@@ -1,4 +1,4 @@
-"""What is in the cache folder: listed, verified, made smaller. No torch here."""
+"""The cache folder's contents: list, verify, shrink. No torch here."""
 
 import json
 import os
@@ -13,11 +13,11 @@ from probe.features.store import FACTS_FILE, is_whole
 from probe.files import in_cache
 
 FEATURES, RESULTS = "features", "results"
-# What reading a damaged file raises.
+# What reading a damaged file may raise.
 DAMAGED = (
     OSError, ValueError, LookupError, TypeError, OverflowError, RecursionError, struct.error,
 )  # fmt: skip
-IN_USE_SECONDS = 3600.0  # what is younger may belong to a process that runs
+IN_USE_SECONDS = 3600.0  # anything newer may belong to a running process
 
 
 @dataclass(frozen=True)
@@ -27,11 +27,11 @@ class Part:
     Attributes:
         kind: "features" (of one backbone at one resolution and precision) or "result" (of a probe
             on such features).
-        what: for people: "timm resnet18 at 64 px, fp32".
-        folder: where it is.
-        rows: images it has features of; 0 for a result.
+        what: a description for people: "timm resnet18 at 64 px, fp32".
+        folder: its path.
+        rows: number of images it has features of; 0 for a result.
         size: bytes.
-        written: when something was last added, seconds since 1970.
+        written: time of the last addition, in seconds since 1970.
     """
 
     kind: str
@@ -43,7 +43,7 @@ class Part:
 
 
 def parts(root: Path) -> list[Part]:
-    """Return what the cache holds, the largest first; other folders of the root are not looked at.
+    """Return the cache's parts, largest first; other folders in the root are ignored.
 
     Args:
         root: the cache folder; it may not exist.
@@ -63,9 +63,9 @@ def parts(root: Path) -> list[Part]:
 
 
 def damaged(root: Path) -> list[Path]:
-    """Return the files that do not hold what was written; every file is read.
+    """Return the files whose contents differ from what was written; this reads every file.
 
-    They are never used: what they held is computed again.
+    Such files are never used: their contents are computed again.
     """
     return [
         path
@@ -79,12 +79,12 @@ def damaged(root: Path) -> list[Path]:
 def choose(
     found: Sequence[Part], *, older_than: float | None, larger_than: int | None, now: float
 ) -> list[Part]:
-    """Return what to remove, the oldest first; never what was written within the last hour.
+    """Return the parts to remove, oldest first; never any written within the last hour.
 
     Args:
-        found: what there is.
-        older_than: remove what nothing was added to for so many seconds.
-        larger_than: remove the oldest until no more than so many bytes are left.
+        found: all parts.
+        older_than: remove parts not written for this many seconds.
+        larger_than: remove the oldest parts until at most this many bytes are left.
         now: seconds since 1970.
     """
     oldest = sorted(found, key=lambda part: part.written)
@@ -101,18 +101,18 @@ def choose(
 
 
 def remove(chosen: Sequence[Part]) -> None:
-    """Remove parts of the cache; what another process removed meanwhile is no error."""
+    """Remove parts of the cache; parts that another process has already removed are no error."""
     for part in chosen:
-        # The record goes last: a folder that was cut in half still says what it is.
+        # Remove the record last, so that a folder interrupted halfway still says what it is.
         remove_files(sorted(_files(part.folder), key=lambda p: p.suffix == ".json"))
         shutil.rmtree(part.folder, ignore_errors=True)
 
 
 def remove_files(paths: Iterable[Path]) -> None:
-    """Remove files of the cache; one that is gone is no error.
+    """Remove files of the cache; missing files are no error.
 
     Raises:
-        CacheError: the cache cannot be written.
+        CacheError: if the cache cannot be written.
     """
     with in_cache():
         for path in paths:
@@ -120,7 +120,7 @@ def remove_files(paths: Iterable[Path]) -> None:
 
 
 def leftovers(root: Path) -> Iterator[Path]:
-    """Yield files that a killed process left half written, an hour ago or earlier."""
+    """Yield incomplete files that a killed process left at least an hour ago."""
     for kind in (FEATURES, RESULTS):
         for path in sorted((root / kind).glob("*/.*")):
             if time.time() - path.stat().st_mtime > IN_USE_SECONDS:
@@ -132,7 +132,7 @@ def _files(folder: Path) -> list[Path]:
 
 
 def _rows(path: Path) -> int:
-    """Return how many rows a shard holds, from its header alone; 0 for a damaged one."""
+    """Return a shard's number of rows, from its header alone; 0 for a damaged one."""
     try:
         with path.open("rb") as f:
             (length,) = struct.unpack("<Q", f.read(8))

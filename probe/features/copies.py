@@ -1,4 +1,4 @@
-"""Images that are there more than once, in one set or in both: counted, named, refused."""
+"""Repeated images, within one set or across both: count, name and refuse them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from probe.errors import ImagesError
 from probe.features.pair import PairFeatures
 from probe.images.base import ImageSource
 
-SHOWN = 3  # examples in a sentence
+SHOWN = 3  # examples per sentence
 SETS = ("real", "generated")
 ADVICE = (
     "Remove the copies: they tell nothing new.",
@@ -20,7 +20,7 @@ ADVICE = (
 
 
 def group(keys: Sequence[str] | Sequence[bytes]) -> np.ndarray:
-    """Return for each image the position of the first one with its content key, int64 (n,)."""
+    """Return, per image, the position of the first one with its content key, int64 (n,)."""
     first: dict[str | bytes, int] = {}
     return np.array([first.setdefault(key, i) for i, key in enumerate(keys)], dtype=np.int64)
 
@@ -30,10 +30,10 @@ class Copies:
     """Which images are the same, among reals and generated images.
 
     Attributes:
-        groups: int64 (n,), reals first: the same number for images that are the same.
-        names: of the images, in that order.
+        groups: int64 (n,), reals first: equal numbers for equal images.
+        names: the images' names, in the same order.
         n_real: how many of them are real.
-        by_looks: whether images that look alike count as the same.
+        by_looks: whether images that look alike count as equal.
     """
 
     groups: np.ndarray
@@ -42,15 +42,15 @@ class Copies:
     by_looks: bool = False
 
     def require(self, least: int, sources: Sequence[str], *, apart: bool) -> None:
-        """Check that each set has enough different images.
+        """Check that each set has enough distinct images.
 
         Args:
             least: how many are needed.
-            sources: what the two sets are called.
+            sources: names of the two sets.
             apart: count only images that are not in the other set too.
 
         Raises:
-            ImagesError: a set has fewer; says what is repeated.
+            ImagesError: if a set has fewer; says what is repeated.
         """
         for own, other, source in zip(self._sets, self._sets[::-1], sources, strict=True):
             left = len(own.keys() - other.keys() if apart else own)
@@ -89,7 +89,7 @@ class Copies:
 
     @cached_property
     def _sets(self) -> tuple[dict[int, list[str]], dict[int, list[str]]]:
-        """The names of the images of each group, of the reals and of the generated images."""
+        """The image names of each group, for the reals and for the generated images."""
         sets: tuple[dict[int, list[str]], dict[int, list[str]]] = ({}, {})
         for i, number in enumerate(self.groups.tolist()):
             sets[i >= self.n_real].setdefault(number, []).append(self.names[i])
@@ -108,7 +108,7 @@ def _count(own: dict[int, list[str]]) -> int:
 
 
 def find_copies(real: ImageSource, fake: ImageSource, found: PairFeatures) -> Copies:
-    """Return which of the images that are used have the same content key."""
+    """Return which of the images in use have the same content key."""
     keys, used = found.keys, found.indices
     return Copies(
         groups=group([*keys["real"], *keys["fake"]]),

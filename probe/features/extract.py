@@ -1,8 +1,8 @@
 """One pass of images through many backbones.
 
-Images are taken in units that fit a memory budget. A unit is decoded (or generated) once, runs
-through every backbone that lacks its rows, and each backbone's rows are stored before the next
-unit: what a killed run had finished is found again.
+Images are processed in units that fit a memory budget. A unit is decoded (or generated) once and
+run through every backbone that lacks its rows. Each backbone's rows are stored before the next
+unit, so a killed run keeps what it finished.
 """
 
 import time
@@ -26,14 +26,14 @@ from probe.features.steady import require_steady
 from probe.features.store import FeatureSpace
 from probe.images.base import Broken, ImageSource
 
-UNIT_BYTES = 128 * 2**20  # of decoded pixels; two units are in memory at a time
+UNIT_BYTES = 128 * 2**20  # of decoded pixels; two units are in memory at once
 UNIT_MOST = 512
-# What a CPU's caches hold, and memory that is not cleared anew for every layer: 16 images at a time
-# were up to 1.7 times as fast as 64. A GPU wants as many as its memory holds.
+# On a CPU, small batches fit the caches and reuse memory across layers: 16 images at a time were up
+# to 1.7 times as fast as 64. A GPU is fastest with as many as fit its memory.
 CPU_BATCH, GPU_BATCH = 16, 256
 GPU_BYTES = 2048  # per pixel of a backbone's input; VGG-16 in float32 needs 1 811 on an H100
-POOL_BYTES = 1 * 2**30  # of loaded backbones that are kept between units, on a CPU
-GPU_SHARE = 0.5  # of a GPU's free memory: for kept backbones, and for a batch beside a generator's
+POOL_BYTES = 1 * 2**30  # of loaded backbones kept between units, on a CPU
+GPU_SHARE = 0.5  # of a GPU's free memory: for kept backbones, and for a batch next to a generator's
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Failure:
     """Why a backbone has no features.
 
     Attributes:
-        status: "unavailable" (weights or code are not here) or "failed" (it broke while running).
+        status: "unavailable" (weights or code are missing) or "failed" (it broke while running).
         reason: a clause for the leaderboard.
         remedy: the command that helps, or "".
     """
@@ -53,12 +53,12 @@ class Failure:
 
 @dataclass
 class Extraction:
-    """What a pass found.
+    """The result of a pass.
 
     Attributes:
-        indices: the first `count` images of the order that could be used.
+        indices: the first `count` usable images of the order.
         keys: their content keys.
-        broken: the images that could not, each with its reason.
+        broken: the unusable images, each with its reason.
         failures: backbone name → why it has no features.
     """
 
@@ -72,20 +72,20 @@ class Extraction:
 class _Unit:
     indices: list[int]
     keys: list[str]
-    images: torch.Tensor | None  # uint8 (M, 3, R, R) of the decoded ones
+    images: torch.Tensor | None  # decoded, uint8 (M, 3, R, R)
     decoded: dict[int, int]  # position in the unit → row of `images`
     broken: dict[int, Broken]
 
 
 class BackbonePool:
-    """Loads backbones on demand and keeps them while their weights fit a budget."""
+    """Loads backbones on demand and keeps them as long as their weights fit a budget."""
 
     def __init__(self, load: Callable[[str], Backbone], device: torch.device) -> None:
         self._load, self._device = load, device
         self._kept: dict[str, Backbone] = {}
 
     def get(self, name: str) -> Backbone:
-        """Return the backbone on the device, channels_last."""
+        """Return the backbone on the device, in channels_last."""
         if name not in self._kept:
             backbone = self._load(name).to(self._device).to(memory_format=torch.channels_last)
             size = 4 * backbone.parameter_count
@@ -114,12 +114,12 @@ def pooled_features(
     precision: str,
     batch: int | None = None,
 ) -> np.ndarray:
-    """Run uint8 images (N, 3, R, R) through a backbone; float32 (N, d).
+    """Run uint8 images (N, 3, R, R) through a backbone; returns float32 (N, d).
 
-    Out of memory halves the batch, by default the device's (`usual_batch`), and goes on.
+    The batch defaults to the device's (`usual_batch`); if memory runs out it is halved.
 
     Raises:
-        MemoryError: not even one image fits.
+        MemoryError: if not even one image fits.
     """
     rows = []
 
@@ -134,7 +134,7 @@ def pooled_features(
 
 
 def usual_batch(device: torch.device, side: int) -> int:
-    """Return how many images of a side a device takes at a time; a GPU, a power of two."""
+    """Return how many images of a side a device processes at once; on a GPU a power of two."""
     if device.type != "cuda":
         return CPU_BATCH
     fitting = min(GPU_BATCH, int(GPU_SHARE * free_bytes(device)) // (GPU_BYTES * side**2))
@@ -142,10 +142,10 @@ def usual_batch(device: torch.device, side: int) -> int:
 
 
 def measure(backbone: Backbone, device: torch.device) -> dict[str, Any]:
-    """Return dim, parameters and multiply-adds per image of a backbone."""
+    """Return a backbone's dim, parameters and multiply-adds per image."""
     size = backbone.input.size
     counter = FlopCounterMode(display=False)
-    with torch.enable_grad(), counter:  # calls that are fused without gradients are not counted
+    with torch.enable_grad(), counter:  # without gradients, fused calls would not be counted
         backbone.pool(torch.zeros(1, 3, size, size, device=device))
     return {
         "dim": backbone.dim,
@@ -155,16 +155,16 @@ def measure(backbone: Backbone, device: torch.device) -> dict[str, Any]:
 
 
 class Extractor:
-    """Makes sure that images have features in several backbones.
+    """Ensures that images have features in several backbones.
 
     Args:
-        spaces: backbone name → where its features are kept, and in which precision it runs.
-        load: builds a backbone by its name, on the CPU.
+        spaces: backbone name → the feature space that stores its rows and sets its precision.
+        load: builds a backbone by name, on the CPU.
         ctx: where to compute.
-        resolution: side in pixels at which all images meet before a backbone's own resize.
+        resolution: common side of all images in pixels, before a backbone's own resize.
 
     Attributes:
-        spaces: those of the backbones that have not failed.
+        spaces: the same, without backbones that have failed.
     """
 
     def __init__(
@@ -182,28 +182,28 @@ class Extractor:
     def extract(
         self, source: ImageSource, order: Sequence[int], count: int, *, strict: bool = False
     ) -> Extraction:
-        """Make sure that the first `count` usable images of an order have features everywhere.
+        """Ensure that the first `count` usable images of an order have features everywhere.
 
-        Backbones that fail are left out from then on. `FeaturesStored` is told once per backbone
+        A backbone that fails is skipped from then on. `FeaturesStored` is sent once per backbone
         and unit.
 
         Args:
             source: the images.
-            order: indices in the order in which they are to be used, without repeats.
-            count: how many usable images are wanted; fewer are taken when there are no more.
+            order: indices in order of use, without repeats.
+            count: number of usable images wanted; fewer are used if there are no more.
             strict: raise for the first broken image instead of skipping it.
 
         Returns:
             Which images were used, which are broken, and which backbones failed.
 
         Raises:
-            BrokenImageError: an image is broken, under `strict`.
-            CacheError: the rows cannot be kept.
+            BrokenImageError: if an image is broken, under `strict`.
+            CacheError: if the rows cannot be stored.
         """
         extraction = Extraction()
         for unit in self._units(source, order, extraction, count):
-            # Threads that decode and networks that run leave holes between each other's blocks,
-            # which would pile up with the number of images.
+            # Decoding threads and running networks fragment the heap; without this, the waste would
+            # grow with the number of images.
             if unit.images is not None:
                 give_back_freed_memory()
             if strict and unit.broken:
@@ -222,7 +222,7 @@ class Extractor:
             if not self.spaces:
                 break
         for name, space in self.spaces.items():
-            if not space.facts():  # gone or damaged, though no row was missing
+            if not space.facts():  # missing or damaged, although no row was missing
                 with suppress(BackboneUnavailable):
                     space.write_facts(measure(self.pool.get(name), self.ctx.device))
         return extraction
@@ -230,9 +230,8 @@ class Extractor:
     def share_out(self, source: ImageSource, order: Sequence[int]) -> None:
         """Let every process extract its share of the images, and wait for all of them.
 
-        Afterwards each process finds all rows in the store, which the processes have in common.
-        What a process could not do is left out here; whoever needs it meets the reason again in
-        `extract`.
+        Afterwards each process finds all rows in the shared store. Whatever a process could not do
+        is skipped here; `extract` runs into the same problem and reports it.
         """
         processes = self.ctx.processes
         if processes.size == 1:
@@ -249,7 +248,7 @@ class Extractor:
     def _units(
         self, source: ImageSource, order: Sequence[int], extraction: Extraction, count: int
     ) -> Iterator[_Unit]:
-        """Yield units until enough images were accepted; the next one is prepared meanwhile."""
+        """Yield units until enough images were accepted, preparing the next one meanwhile."""
         size = max(1, min(UNIT_MOST, UNIT_BYTES // (3 * self.resolution**2)))
 
         def prepare(indices: list[int]) -> _Unit:
@@ -266,7 +265,7 @@ class Extractor:
         with ThreadPoolExecutor(1) as background:
             position = 0
             while len(extraction.indices) < count and position < len(order):
-                # One unit ahead of the accepted images; broken ones are made up for at the end.
+                # Stay one unit ahead of the accepted images; replace broken ones at the end.
                 want = min(count - len(extraction.indices), len(order) - position)
                 parts = [
                     list(order[position + s : position + min(s + size, want)])
@@ -281,7 +280,7 @@ class Extractor:
                     yield unit
 
     def _store(self, name: str, unit: _Unit, extraction: Extraction) -> None:
-        """Compute and store the rows that one backbone lacks of a unit."""
+        """Compute and store the rows of a unit that one backbone lacks."""
         space, started = self.spaces[name], time.monotonic()
         todo = [i for i in space.missing(unit.keys) if i in unit.decoded]
         if todo:
@@ -290,12 +289,12 @@ class Extractor:
             images = unit.images if rows == list(range(len(unit.images))) else unit.images[rows]
             try:
                 self._run(name, [unit.keys[i] for i in todo], images)
-            except CacheError:  # concerns every backbone
+            except CacheError:  # affects every backbone
                 raise
             except BackboneUnavailable as error:
                 self._fail(name, Failure(error.status, error.reason, error.remedy), extraction)
                 return
-            except Exception as error:  # one broken backbone is a row, not the end of the run
+            except Exception as error:  # one broken backbone costs a row, not the run
                 reason = f"{type(error).__name__}: {error}".split("\n")[0]
                 self._fail(name, Failure("failed", reason), extraction)
                 return
@@ -315,7 +314,7 @@ class Extractor:
         self.ctx.tell(BackboneFailed(name, failure.reason))
 
     def _run(self, name: str, keys: list[str], images: torch.Tensor) -> None:
-        """Compute and store the rows of one backbone for one unit."""
+        """Compute and store one backbone's rows for one unit."""
         backbone, space = self.pool.get(name), self.spaces[name]
         device, precision = self.ctx.device, space.record["precision"]
         known = space.facts()
@@ -330,9 +329,9 @@ class Extractor:
         if not np.isfinite(features).all():
             remedy = "run it with --precision fp32" if precision != "fp32" else ""
             raise BackboneBroken(f"its features are NaN or infinite in {precision}", remedy)
-        if not known:  # these are the first rows that are kept
+        if not known:  # these are the first rows to be stored
             require_steady(run, images, features, precision)
         space.write(keys, features)
-        # The first unit pays for warming up: the fastest unit is the machine's speed.
+        # The first unit includes warm-up, so the fastest unit gives the machine's speed.
         facts["images_per_second"] = max(speed, facts.get("images_per_second", 0.0))
         space.write_facts(facts)

@@ -1,4 +1,4 @@
-"""Images that look alike, whatever their bytes: near-duplicates."""
+"""Near-duplicates: images that look alike although their bytes differ."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -15,9 +15,9 @@ from probe.features.pair import KINDS, PairFeatures, digest_keys
 from probe.features.space import PIPELINE
 from probe.images.base import ImageSource
 
-SIDE = 16  # at which images are compared
-# Root mean square, of 255, below which two images are the same to the eye: noise of 32 px saved as
-# JPEG again is at 4, emoji that differ by a detail begin at 5.
+SIDE = 16  # pixels per side at which images are compared
+# Root mean square, out of 255, below which two images look the same: 32 px noise re-saved as JPEG
+# reaches 4, emoji that differ in one detail begin at 5.
 NEAR = 5.0
 PART = 256
 
@@ -36,7 +36,7 @@ def thumbnails(
 
 
 def differences(images: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """Return how far images are from others, as they stand or mirrored, whichever is nearer.
+    """Return how far images are from others, as given or mirrored, whichever is nearer.
 
     Args:
         images: uint8 (n, 3, s, s).
@@ -59,11 +59,11 @@ def _flat(images: np.ndarray) -> np.ndarray:
 
 
 def nearest(images: np.ndarray, others: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
-    """Return each image's nearest other image and how far it is; see `differences`.
+    """Return each image's nearest other image and its distance; see `differences`.
 
     Args:
         images: uint8 (n, 3, s, s).
-        others: among which to look; None: among the images themselves, but not itself.
+        others: the images to search; None searches `images`, except each image itself.
 
     Returns:
         Indices (n,), and root mean squares (n,).
@@ -81,10 +81,10 @@ def nearest(images: np.ndarray, others: np.ndarray | None) -> tuple[np.ndarray, 
 
 
 def join_alike(groups: np.ndarray, images: np.ndarray) -> np.ndarray:
-    """Return groups in which images that look alike are one, and those that look like these.
+    """Merge groups whose images look alike, directly or through other images.
 
     Args:
-        groups: int (n,), below n: the same for images that are one already.
+        groups: int (n,), below n: equal for images already in one group.
         images: uint8 (n, 3, s, s).
     """
     n = len(groups)
@@ -96,7 +96,7 @@ def join_alike(groups: np.ndarray, images: np.ndarray) -> np.ndarray:
         graph = coo_array((np.ones(len(rows), bool), ends), shape=(n, n))
         joined = connected_components(graph, directed=False)[1][groups]
         _, first, inverse = np.unique(joined, return_index=True, return_inverse=True)
-        groups = first[inverse]  # the position of the first image
+        groups = first[inverse]  # the position of the group's first image
     return groups
 
 
@@ -106,16 +106,16 @@ def count_look_alikes(
     found: PairFeatures,
     ctx: Context,
 ) -> Copies:
-    """Return copies among which images of both sets that look alike count.
+    """Return copies that also count images of both sets that look alike.
 
     Args:
         copies: by content key.
         sources: the real images and the generated ones, which are decoded or drawn once more.
         found: which of them are used.
-        ctx: its store remembers the outcome.
+        ctx: its store caches the result.
 
     Raises:
-        ImagesError: images cannot be read any more.
+        ImagesError: if images can no longer be read.
     """
     keys = [key for kind in KINDS for key in found.keys[kind]]
     record = {"looks": [SIDE, NEAR], "pipeline": PIPELINE, "images": digest_keys(keys)}

@@ -1,7 +1,7 @@
 """The features of two sets of images, reals and fakes, in every backbone of a bank.
 
-What a ranking and a measurement share: which images are used, in which order, under which keys. So
-what one of them has computed is found by the other.
+A ranking and a measurement share which images are used, their order and their keys, so each reuses
+what the other has computed.
 """
 
 from collections.abc import Mapping, Sequence
@@ -26,15 +26,15 @@ KINDS = ("real", "fake")
 
 @dataclass(frozen=True)
 class PairFeatures:
-    """What was found for two sets of images; mappings by kind have "real" and "fake".
+    """The features of two sets of images; mappings by kind have "real" and "fake".
 
     Attributes:
-        spaces: backbone name → where its features are, of those that have all of them. Where there
-            are none, the images may not have been looked at.
+        spaces: backbone name → its feature space, for backbones that have all features. If it is
+            empty, the images may not have been examined.
         failures: backbone name → why it has none.
-        indices: kind → the images that are used, in their order.
+        indices: kind → the images in use, in order.
         keys: kind → their content keys.
-        broken: the images that were skipped.
+        broken: the skipped images.
     """
 
     spaces: dict[str, FeatureSpace]
@@ -49,10 +49,10 @@ class Wanted:
     """Which images of two sets are wanted; mappings by kind have "real" and "fake".
 
     Attributes:
-        orders: kind → indices in the order in which images are to be used; see `draw_orders`.
+        orders: kind → indices in order of use; see `draw_orders`.
         counts: kind → how many.
         least: how many of each kind are needed.
-        strict: whether the first broken image ends it, instead of being skipped.
+        strict: raise for the first broken image instead of skipping it.
     """
 
     orders: Mapping[str, Sequence[int]]
@@ -67,7 +67,7 @@ def digest_keys(keys: Sequence[str]) -> str:
 
 
 def draw_orders(real: ImageSource, fake: ImageSource, seed: int) -> dict[str, list[int]]:
-    """Return the order in which the images of each kind are used, from a seeded shuffle."""
+    """Return each kind's order of use, from a seeded shuffle."""
     return {
         kind: numpy_stream(seed, "subset", kind).permutation(len(source)).tolist()
         for kind, source in zip(KINDS, (real, fake), strict=True)
@@ -83,10 +83,10 @@ def extract_pair(
     *,
     resolution: int,
 ) -> PairFeatures | None:
-    """Make sure that reals and fakes have features in every backbone that can run here.
+    """Ensure that reals and fakes have features in every backbone that can run here.
 
-    If both counts are equal they stay so: images that are broken in one set and cannot be made up
-    for are left out of the other as well. All processes extract.
+    Equal counts stay equal: if an image is broken and cannot be replaced, one of the other set is
+    dropped too. All processes extract.
 
     Args:
         real: the real images.
@@ -94,14 +94,14 @@ def extract_pair(
         specs: the backbones.
         wanted: which images.
         ctx: see `Context`.
-        resolution: side in pixels at which all images meet.
+        resolution: common side of all images in pixels.
 
     Returns:
         None on every process but the first.
 
     Raises:
-        ImagesError: fewer usable images of a kind than needed.
-        BrokenImageError: an image is broken, under `wanted.strict`.
+        ImagesError: if a kind has fewer usable images than needed.
+        BrokenImageError: if an image is broken, under `wanted.strict`.
     """
     failures: dict[str, Failure] = {}
     by_name = {spec.name: spec for spec in specs}
@@ -152,7 +152,7 @@ def extract_pair(
 
 
 def refuse(source: ImageSource, usable: int, least: int, broken: Sequence[Broken] = ()) -> NoReturn:
-    """Say that a source has too few images.
+    """Raise the error for a source with too few images.
 
     Raises:
         ImagesError: always.
@@ -167,7 +167,7 @@ def refuse(source: ImageSource, usable: int, least: int, broken: Sequence[Broken
 def no_backbone(
     failures: Mapping[str, Failure], what: str = "No backbone of the bank can run here"
 ) -> NoReturn:
-    """Say why no backbone can run here.
+    """Raise the error for a bank without any backbone that can run here.
 
     Raises:
         BackboneUnavailable: always.

@@ -1,4 +1,4 @@
-"""Which feature space a bank entry's features belong to."""
+"""The feature space that a bank entry's features belong to."""
 
 from collections.abc import Iterable
 from dataclasses import asdict
@@ -14,7 +14,7 @@ from probe.context import Context
 from probe.devices import choose_precision
 from probe.features.store import FeatureSpace
 
-PIPELINE = 3  # raised whenever decoding, resizing, pooling or folding changes a feature
+PIPELINE = 3  # increased if decoding, resizing, pooling or folding changes a feature
 
 
 def library_versions(spaces: Iterable[FeatureSpace]) -> dict[str, str]:
@@ -25,12 +25,12 @@ def library_versions(spaces: Iterable[FeatureSpace]) -> dict[str, str]:
 def precision_for(spec: BackboneSpec, name: str, device: torch.device) -> str:
     """Resolve "auto" for one backbone.
 
-    Features of random networks hardly differ between images, and rounding them to bf16 moved the
-    scores of such controls by up to 0.09 nats, 2.5 times the half of their intervals; those of
-    pretrained backbones moved by at most 0.6 of theirs. So "auto" is float32 for random weights.
+    Features of random networks hardly differ between images. Rounding them to bf16 moved the scores
+    of such controls by up to 0.09 nats, 2.5 times the half-width of their intervals; for pretrained
+    backbones it was at most 0.6 times. So "auto" means float32 for random weights.
 
     Raises:
-        UsageError: unknown precision.
+        UsageError: if the precision is unknown.
     """
     if name == "auto" and spec.weights.random is not None:
         return "fp32"
@@ -38,17 +38,17 @@ def precision_for(spec: BackboneSpec, name: str, device: torch.device) -> str:
 
 
 def open_space(spec: BackboneSpec, ctx: Context, *, resolution: int) -> FeatureSpace:
-    """Return where an entry's features of images at `resolution` are kept.
+    """Return the feature space for an entry's features of images at `resolution`.
 
-    Its record holds everything that decides a feature besides the image.
+    Its record holds everything that determines a feature besides the image.
 
     Args:
         spec: the entry.
         ctx: its precision may be "auto".
-        resolution: side in pixels at which all images meet.
+        resolution: common side of all images in pixels.
 
     Raises:
-        BackboneUnavailable: the entry's weights are not here.
+        BackboneUnavailable: if the entry's weights are missing.
     """
     return ctx.store.space(
         {

@@ -1,7 +1,7 @@
-"""Whether an image has one feature, whatever stands beside it in a batch and however often it runs.
+"""Check that an image has one feature, independent of its batch and of repeated runs.
 
-Dropout that is still on, BatchNorm in training mode and the like pass unseen through a ranking:
-scores come out, and nobody gets them again.
+Dropout left on, BatchNorm in training mode and the like go unnoticed in a ranking: it prints scores
+that nobody can reproduce.
 """
 
 from collections.abc import Callable
@@ -11,33 +11,33 @@ import torch
 
 from probe.errors import BackboneBroken
 
-FEW = 3  # images of the batch that are run again
-# What rounding may change, as a share of the features' size, where an image stands elsewhere in a
-# batch of another size. On CPUs 1.5e-6 was the most in float32, and nothing in bf16; GPUs choose
-# other kernels for other batches.
+FEW = 3  # images of the batch to run again
+# Tolerated rounding, as a share of the features' size, for an image at another position in a batch
+# of another size. On CPUs the maximum was 1.5e-6 in float32 and 0 in bf16; GPUs choose other
+# kernels for other batches.
 ROUNDING = {"fp32": 3e-4, "bf16": 3e-2}
-SPREAD = 0.02  # and as a share of what tells images apart
-# The same batch again runs the same kernels, but for those that a compiler fuses meanwhile. On CPUs
-# nothing changes.
+SPREAD = 0.02  # tolerated too, as a share of the spread between images
+# The same batch runs the same kernels again, except any that a compiler has fused in between. On
+# CPUs nothing changes.
 REPEATING = {"fp32": 1e-4, "bf16": 5e-3}
 
 Run = Callable[[torch.Tensor], np.ndarray]
 
 
 def require_steady(run: Run, images: torch.Tensor, features: np.ndarray, precision: str) -> None:
-    """Check that a few images get the same features again, in another order and other company.
+    """Check that a few images get the same features again, in another order and batch.
 
     Args:
         run: images in one batch → features, float32 (N, d).
         images: uint8 (N, 3, R, R).
-        features: what they got, float32 (N, d).
-        precision: in which `run` computes, "fp32" or "bf16".
+        features: their first features, float32 (N, d).
+        precision: that `run` computes in, "fp32" or "bf16".
 
     Raises:
-        BackboneBroken: they do not.
+        BackboneBroken: if they do not.
     """
     few = images[:FEW]
-    batch = torch.cat([255 - few, few.flip(0)])  # negatives: other statistics than any photograph's
+    batch = torch.cat([255 - few, few.flip(0)])  # negatives have statistics unlike any photograph
     first = features[: len(few)].astype(np.float64)
     again = run(batch)
     change = _size(run(batch) - again)

@@ -1,12 +1,12 @@
 """The content-keyed store of features and results on disk.
 
-A feature space is everything that decides a feature besides the image: backbone, weights,
-preprocessing, resolution, precision, versions. Its digest names a folder; inside, rows are found
-by the image's content key. So a changed image, checkpoint, bank entry or library can never hit,
-and a changed image costs one image.
+A feature space is everything that determines a feature besides the image: backbone, weights,
+preprocessing, resolution, precision, versions. Its digest names a folder, in which rows are keyed
+by the image's content. A changed image, checkpoint, bank entry or library therefore never hits
+stale rows, and a changed image costs only that image.
 
-Every file is written atomically under a name that is the digest of its own bytes: a process may
-be killed at any moment, and two processes may share the store without locks.
+Every file is written atomically under the digest of its own bytes, so a process may be killed at
+any moment and processes may share the store without locks.
 """
 
 import hashlib
@@ -28,24 +28,24 @@ FACTS_FILE = "facts.json"
 
 @dataclass(frozen=True)
 class _Facts:
-    """What was measured of a backbone, with the digest by which a change is noticed."""
+    """A backbone's measurements, with a digest that detects changes."""
 
     facts: dict[str, Any]
     sha256: str
 
 
 def _row_key(key: str) -> bytes:
-    """Return the 32 bytes under which an image's row is found."""
+    """Return the 32 bytes that key an image's row."""
     return hashlib.sha256(key.encode()).digest()
 
 
 def _read_shard(path: Path) -> dict[str, np.ndarray] | None:
-    """Return a file's arrays, or None when it is gone or its bytes are not those it was named for.
+    """Return a file's arrays, or None if it is missing or its bytes do not match its name.
 
-    A damaged file is a miss: its rows are computed again and stored under the right name.
+    A damaged file is a miss: its rows are computed again and stored under the correct name.
 
     Raises:
-        CacheError: it cannot be read.
+        CacheError: if it cannot be read.
     """
     try:
         with in_cache():
@@ -61,7 +61,7 @@ def _read_shard(path: Path) -> dict[str, np.ndarray] | None:
 
 
 def _read_facts(path: Path) -> dict[str, Any] | None:
-    """Return what a file says was measured, None where it is gone, damaged or changed."""
+    """Return a file's measurements, None if it is missing, damaged or changed."""
     try:
         found = read_record(path, _Facts, "")
     except ProbeError:
@@ -70,7 +70,7 @@ def _read_facts(path: Path) -> dict[str, Any] | None:
 
 
 def is_whole(path: Path) -> bool:
-    """Return whether a file of the store can be used; one that is gone is no damage."""
+    """Return whether a file of the store is usable; a missing file is not damaged."""
     read = _read_facts if path.name == FACTS_FILE else _read_shard
     return read(path) is not None or not path.exists()
 
@@ -85,25 +85,25 @@ def _write_shard(folder: Path, arrays: dict[str, np.ndarray]) -> Path:
 class FeatureSpace:
     """The rows of one backbone under one preprocessing and precision.
 
-    Only the index is held in memory; features stay on disk until they are read.
+    Only the index is in memory; features stay on disk until they are read.
 
     Attributes:
-        record: everything that decides a feature besides the image; plain values.
+        record: everything that determines a feature besides the image; plain values.
         key: its digest, 64 hex digits.
-        folder: where the rows are.
+        folder: the folder of the rows.
     """
 
     def __init__(self, root: Path, record: dict[str, Any]) -> None:
         self.record = record
         self.key = digest_json(record)
         self.folder = root / "features" / self.key[:32]
-        # Row digest → (file, row). Loaded here, before any thread can ask.
+        # Row digest → (file, row). Loaded here, before any thread can use it.
         self._index: dict[bytes, tuple[Path, int]] = {}
         self._read: set[Path] = set()
         self.refresh()
 
     def refresh(self) -> None:
-        """Find the rows that other processes have stored since."""
+        """Find rows that other processes have stored since."""
         for path in sorted(set(self.folder.glob("*.safetensors")) - self._read):
             shard = _read_shard(path)
             if shard is not None:
@@ -115,26 +115,26 @@ class FeatureSpace:
             self._index[row_key.tobytes()] = (path, i)
 
     def missing(self, keys: Sequence[str]) -> list[int]:
-        """Return the positions in `keys` that have no row yet."""
+        """Return the positions in `keys` that have no row."""
         return [i for i, key in enumerate(keys) if _row_key(key) not in self._index]
 
     def read(self, keys: Sequence[str]) -> np.ndarray:
         """Return the rows of all keys, float32 (n, d).
 
         Raises:
-            KeyError: a key has no row; ask `missing` first.
-            ProbeError: somebody removed the files meanwhile.
+            KeyError: if a key has no row; call `missing` first.
+            ProbeError: if the files were removed in the meantime.
         """
         wanted: dict[Path, list[tuple[int, int]]] = {}
         for position, key in enumerate(keys):
             path, row = self._index[_row_key(key)]
             wanted.setdefault(path, []).append((position, row))
         found = np.empty((len(keys), 0), np.float32)
-        for path, places in wanted.items():  # not all files in memory at once
+        for path, places in wanted.items():  # so that not all files are in memory at once
             try:
                 with in_cache():
                     shard = load(path.read_bytes())["features"]
-            except FileNotFoundError as error:  # pruned since
+            except FileNotFoundError as error:  # pruned in the meantime
                 raise ProbeError(
                     f"{error.filename} was removed from the cache while it was in use. Repeat the "
                     "command."
@@ -146,7 +146,7 @@ class FeatureSpace:
         return found
 
     def write(self, keys: Sequence[str], features: np.ndarray) -> None:
-        """Store rows: features float32 (n, d), one per key. On return they are on disk."""
+        """Store rows: features float32 (n, d), one per key. They are on disk on return."""
         if not (self.folder / "space.json").exists():
             write_json(self.folder / "space.json", self.record)
         row_keys = np.stack([np.frombuffer(_row_key(key), np.uint8) for key in keys])
@@ -155,14 +155,14 @@ class FeatureSpace:
         self._add(path, row_keys)
 
     def facts(self) -> dict[str, Any]:
-        """Return what was measured when the rows were made (dim, params, images/s).
+        """Return the measurements made along with the rows (dim, params, images/s).
 
-        Empty where nothing was, or where it is not what was written: it is then measured again.
+        Empty if there are none or they have changed; they are then taken again.
         """
         return _read_facts(self.folder / FACTS_FILE) or {}
 
     def write_facts(self, facts: dict[str, Any]) -> None:
-        """Store what was measured beside the rows, with its digest."""
+        """Store measurements next to the rows, with their digest."""
         write_json(self.folder / FACTS_FILE, {"facts": facts, "sha256": digest_json(facts)})
 
 
@@ -177,7 +177,7 @@ class FeatureStore:
         return FeatureSpace(self.root, record)
 
     def recall(self, record: dict[str, Any]) -> dict[str, np.ndarray] | None:
-        """Return the arrays remembered for a record of inputs, or None."""
+        """Return the arrays stored for a record of inputs, or None."""
         folder = self.root / "results" / digest_json(record)[:32]
         for path in sorted(folder.glob("*.safetensors")):
             arrays = _read_shard(path)
@@ -186,6 +186,6 @@ class FeatureStore:
         return None
 
     def remember(self, record: dict[str, Any], arrays: dict[str, np.ndarray]) -> None:
-        """Remember arrays that are a pure function of `record`."""
+        """Store arrays that are a pure function of `record`."""
         folder = self.root / "results" / digest_json(record)[:32]
         _write_shard(folder, {k: np.ascontiguousarray(v) for k, v in arrays.items()})

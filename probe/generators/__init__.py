@@ -1,7 +1,7 @@
-"""Generators: a checkpoint becomes a `Generator`, and a generator an `ImageSource` by seed.
+"""Generators: turn a checkpoint into a `Generator`, and a generator into an `ImageSource` by seed.
 
-Read first: `base` (the contract), then `open` (what `--gen` stands for), `formats` (which reader
-takes a file), `unpickle` (the reader of pickles that runs nothing; `vocabulary` is what it allows,
-`records` what it gives, `listing` shows what a pickle refers to), `checkpoint` (what was read,
-checked), `stylegan2` (the network), `sampler` (seeds to images).
+Read first: `base` (the contract), then `open` (resolves `--gen`), `formats` (chooses a file's
+reader), `unpickle` (reads pickles without running them; `vocabulary` lists what it allows,
+`records` what it returns, `listing` shows what a pickle refers to), `checkpoint` (the validated
+result), `stylegan2` (the network), `sampler` (seeds to images).
 """

@@ -11,7 +11,7 @@ class Generator(Protocol):
 
     Attributes:
         z_dim: width of the latent.
-        c_dim: number of classes, 0 when unconditional.
+        c_dim: number of classes, 0 if unconditional.
         img_resolution: side of the images in pixels.
         img_channels: 3, or 1 for grey.
     """
@@ -22,7 +22,7 @@ class Generator(Protocol):
     img_channels: int
 
     def to(self, *args: Any, **kwargs: Any) -> Self:
-        """Move or cast, as `torch.nn.Module.to` does; returns itself."""
+        """Move or cast, like `torch.nn.Module.to`; returns itself."""
         ...
 
     def parameters(self) -> Iterator[torch.nn.Parameter]:
@@ -43,20 +43,20 @@ class Generator(Protocol):
 
         Args:
             z: (N, z_dim) float32, standard normal.
-            c: (N, c_dim) one-hot float32; None when `c_dim` is 0.
-            truncation_psi: 1 is none, 0 the mean image.
+            c: (N, c_dim) one-hot float32; None if `c_dim` is 0.
+            truncation_psi: 1 is no truncation, 0 the mean image.
             truncation_cutoff: number of leading layers to truncate; None is all.
             noise_mode: "random", "const" (the buffers in the file) or "none".
             noise_rng: one generator per sample for "random" noise, so that an image does not
-                depend on its neighbours in the batch; None draws from torch's global stream.
+                depend on its batch; None draws from torch's global stream.
         """
         ...
 
 
 def to_uint8(images: torch.Tensor) -> torch.Tensor:
-    """Turn float images in [-1, 1] into 8 bit as a saved file would hold them.
+    """Convert float images in [-1, 1] to 8 bit, as a saved file would hold them.
 
-    x·127.5 + 128, clamped to 0–255, rounded towards zero (generator-family convention). One
+    x·127.5 + 128, clamped to 0–255, rounded towards zero (the generator family's convention). One
     channel is repeated to three; a fourth (alpha) is dropped.
 
     Args:

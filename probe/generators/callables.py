@@ -1,7 +1,7 @@
-"""A function of the user's own as an `ImageSource`: `(n, seed) → uint8 (n, 3, H, W)`.
+"""A user's own function as an `ImageSource`: `(n, seed) → uint8 (n, 3, H, W)`.
 
-A diffusion pipeline, an API, anything. On the command line it is named `module:function`, which
-runs the user's code.
+This allows a diffusion pipeline, an API, or anything else. On the command line it is given as
+`module:function`, which runs the user's code.
 """
 
 import importlib
@@ -23,18 +23,18 @@ from probe.images.resize import squares
 
 SampleFunction = Callable[[int, int], Any]
 BATCH = 32
-KEPT_BYTES = 2**28  # of drawn images: the unit in work and the one that is prepared meanwhile
+KEPT_BYTES = 2**28  # of drawn images: the current unit and the one being prepared
 NAMED = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
 
 
 def is_function_name(name: str) -> bool:
-    """Return whether a name has the form `module:function`, and no file is called so."""
+    """Return whether a name has the form `module:function` and is not a file's name."""
     return NAMED.fullmatch(name) is not None and not Path(name).exists()
 
 
 @contextmanager
 def _working_directory_first() -> Iterator[None]:
-    """Find modules beside the user's work, as `python -m` does."""
+    """Find modules in the user's working directory, like `python -m`."""
     sys.path.insert(0, "")
     try:
         yield
@@ -46,8 +46,8 @@ def import_function(name: str) -> SampleFunction:
     """Import `module:function`, which runs the module.
 
     Raises:
-        UsageError: no such module or function, or a module that exits. What else it raises passes
-            through: it is the user's own code, and the traceback points into it.
+        UsageError: if there is no such module or function, or the module exits. Any other error
+            passes through: it is the user's own code, and the traceback points to it.
     """
     module_name, _, path = name.partition(":")
     if module_name.endswith(".py"):
@@ -62,7 +62,7 @@ def import_function(name: str) -> SampleFunction:
         ) from error
     except ModuleNotFoundError as error:
         if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
-            raise  # a module that theirs needs
+            raise  # a module that the user's module imports
         raise UsageError(
             f"--gen: there is no module '{module_name}' here. Name a file, or module:function with "
             "the module in this folder or installed."
@@ -81,8 +81,8 @@ def call(function: SampleFunction, name: str, n: int, seed: int) -> torch.Tensor
         uint8 (n, 3, R, R), cropped to their central squares.
 
     Raises:
-        UsageError: it returns something else than uint8 (n, 3, H, W). What it raises passes
-            through.
+        UsageError: if it returns anything but uint8 (n, 3, H, W). Errors that the function raises
+            pass through.
     """
     images = function(n, seed)
     is_array = isinstance(images, np.ndarray | torch.Tensor)
@@ -102,16 +102,16 @@ def call(function: SampleFunction, name: str, n: int, seed: int) -> torch.Tensor
 
 
 class CallableSource:
-    """Images of a function, drawn in batches: batch b comes from the seed of image b of the run.
+    """Images from a function, drawn in batches: batch b uses the seed of the run's image b.
 
-    Images are known by their content, since nothing else is known of the function: features are
-    found again when it draws the same images again.
+    Images are identified by their content, since nothing else is known about the function: if it
+    draws the same images again, their features are reused.
 
     Args:
-        function: `(n, seed) → uint8 (n, 3, H, W)`, an array or a tensor; the same for the same
+        function: `(n, seed) → uint8 (n, 3, H, W)`, an array or a tensor; deterministic in its
             arguments.
         name: for messages.
-        count: how many images the source has.
+        count: number of images in the source.
         seed: of the run.
     """
 
@@ -130,30 +130,30 @@ class CallableSource:
 
     @property
     def resolution(self) -> int:
-        """The first image's."""
+        """The first image's resolution."""
         return self._batch(0).shape[2]
 
     def identity(self) -> dict[str, Any]:
-        """Return kind, name and how images are drawn."""
+        """Return the kind, the name and how images are drawn."""
         return {"kind": "function", "path": self.name, "seed": self.seed, "batch": BATCH}
 
     def keys(self, indices: Sequence[int]) -> list[str]:
-        """Return the digest of each image's pixels, for which it is drawn."""
+        """Return the digest of each image's pixels; this draws the images."""
         return [self._drawn(i // BATCH)[i % BATCH] for i in indices]
 
     def captions(self, indices: Sequence[int]) -> list[str]:
-        """Return "seed 17, image 3": the batch's seed and the place in it."""
+        """Return "seed 17, image 3": the batch's seed and the image's position in it."""
         return [f"seed {image_seed(self.seed, i // BATCH)}, image {i % BATCH}" for i in indices]
 
     def headers(self, indices: Sequence[int]) -> list[Header | None]:
-        """Return a header without a format: these images were never encoded."""
+        """Return a header without a format, because these images were never encoded."""
         return [Header(None, (self.resolution, self.resolution), "RGB") for _ in indices]
 
     def load(self, indices: Sequence[int], resolution: int) -> Batch:
         """Return uint8 (N, 3, resolution, resolution).
 
         Raises:
-            UsageError: the function returns no images, or others than before.
+            UsageError: if the function returns no images, or different ones than before.
         """
         images = torch.empty(len(indices), 3, resolution, resolution, dtype=torch.uint8)
         for row, index in enumerate(indices):
@@ -167,7 +167,7 @@ class CallableSource:
         return self._digests[batch]
 
     def _batch(self, batch: int) -> torch.Tensor:
-        """Return a batch of images, drawn again where it was let go."""
+        """Return a batch of images, drawing it again if it was dropped."""
         if batch in self._kept:
             return self._kept[batch]
         n = min(BATCH, self.count - batch * BATCH)

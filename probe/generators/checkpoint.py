@@ -1,4 +1,4 @@
-"""A generator read from a file, and how its network is made from what the file holds."""
+"""A generator read from a file, and how to build its network from the file's contents."""
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -12,7 +12,7 @@ from probe.generators.base import Generator
 from probe.generators.files.families import FAMILIES
 from probe.generators.networks.layers import ACTIVATIONS
 
-# Bounds on what a file may make us allocate; the largest published networks are far below.
+# Limits on what a file may make us allocate, far above the largest published networks.
 BOUNDS = {
     "z_dim": (1, 16384),
     "c_dim": (0, 100_000),
@@ -53,7 +53,7 @@ def _are_counts(value: Any) -> bool:
     return _are_numbers(value) and all(type(v) is int and 0 < v <= 65536 for v in value)
 
 
-# Other arguments: those that change no tensor's shape would fail only when the network is used.
+# Other arguments. Those that affect no tensor's shape would fail only when the network is used.
 ARGUMENTS: Mapping[str, Callable[[Any], bool]] = {
     "activation": lambda v: isinstance(v, str) and v in ACTIVATIONS,
     "conv_clamp": lambda v: v is None or _is_positive(v),
@@ -62,7 +62,7 @@ ARGUMENTS: Mapping[str, Callable[[Any], bool]] = {
     "use_noise": lambda v: isinstance(v, bool),
     "track_average": lambda v: v is True,  # truncation needs the average
     "img_channels": lambda v: type(v) is int and v in (1, 3, 4),
-    # Filters that are no mirror image of themselves would be used the other way round.
+    # An asymmetric filter would be applied the other way round.
     "resample_filter": lambda v: _are_numbers(v) and sum(v) != 0 and list(v) == list(v)[::-1],
     "ResamplingFilter": lambda v: _are_numbers(v) and sum(v) != 0,
     "WidthPerStage": _are_counts,
@@ -78,7 +78,7 @@ ARGUMENTS: Mapping[str, Callable[[Any], bool]] = {
     "lite": lambda v: v in (False, True),
 }
 
-# What code raises that meets arguments and tensors it was not made for.
+# What code raises on arguments and tensors it was not written for.
 MISFITS = (
     TypeError, ValueError, ArithmeticError, RuntimeError, LookupError, AttributeError, UsageError
 )  # fmt: skip
@@ -86,15 +86,15 @@ MISFITS = (
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A generator and where it comes from.
+    """A generator and its origin.
 
     Attributes:
         generator: eval mode, float32, no gradients, on the CPU.
-        architecture: a name of `FAMILIES`, or of `probe.generators.files.programs.TITLES`.
+        architecture: a name in `FAMILIES` or in `probe.generators.files.programs.TITLES`.
         digest: SHA-256 of the file.
         init: the constructor's arguments.
         place: the keys that lead to the generator in the file, "" for the file as a whole.
-        kimg: images seen in training, in thousands, where the file says so.
+        kimg: images seen in training, in thousands, if the file says so.
         globals: every global the file's pickle refers to; empty for safetensors.
         ignored: what else the file holds.
     """
@@ -111,15 +111,15 @@ class Checkpoint:
 
 @contextmanager
 def misfits_refused() -> Iterator[None]:
-    """Turn what foreign arguments and tensors make code for them raise into a sentence.
+    """Turn errors caused by a file's arguments and tensors into a message.
 
     Raises:
-        CheckpointError: it was raised.
+        CheckpointError: if the body raises one.
     """
     try:
         yield
     except MISFITS as error:
-        what = str(error).partition("\n")[0]  # torch adds lines for its developers
+        what = str(error).partition("\n")[0]  # torch adds lines for developers
         what = what.removesuffix(".")
         raise CheckpointError(f"its generator cannot be built: {what}") from error
 
@@ -129,16 +129,16 @@ def build_network(
 ) -> Any:
     """Build the network a file describes and load its tensors, all of them and no others.
 
-    Shapes are compared before any memory is taken.
+    Shapes are compared before any memory is allocated.
 
     Args:
-        architecture: a name of `FAMILIES`.
+        architecture: a name in `FAMILIES`.
         init: the constructor's arguments.
         state: the file's tensors.
 
     Raises:
-        CheckpointError: arguments unknown or out of bounds; tensors missing, unknown, of another
-            shape, or not finite.
+        CheckpointError: if arguments are unknown or out of bounds, or tensors are missing, unknown,
+            misshapen or not finite.
     """
     check_arguments(init)
     family = FAMILIES[architecture]
@@ -168,7 +168,7 @@ def build_network(
 
 
 def check_arguments(init: Mapping[str, Any]) -> None:
-    """Refuse arguments that would take absurd memory, or that no network could be run with.
+    """Refuse arguments that would need excessive memory, or with which no network could run.
 
     Raises:
         CheckpointError: names the argument.
@@ -183,7 +183,7 @@ def check_arguments(init: Mapping[str, Any]) -> None:
             elif name in ARGUMENTS:
                 right, wanted = ARGUMENTS[name](value), "something with a meaning"
             else:
-                continue  # unknown names are refused when the network is built
+                continue  # building the network refuses unknown names
             if not right:
                 given = f"its generator has {name} = {shown(value)}"
                 raise CheckpointError(f"{given}; {wanted} is expected")

@@ -1,4 +1,4 @@
-"""How images are drawn from a generator. No torch here: the command line reads this."""
+"""How images are drawn from a generator. No torch here: the command line imports this."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -14,7 +14,7 @@ NOISE_MODES = ("random", "const", "none")
 
 @dataclass(frozen=True, kw_only=True)
 class SampleOptions:
-    """Options of drawing images from a checkpoint; no folder of images takes any."""
+    """Options for drawing images from a checkpoint; image folders take none."""
 
     trunc: float = option(
         1.0, "Truncation psi: 1 disables it, 0 gives the mean image.", Range(-100, 100)
@@ -44,13 +44,13 @@ class SampleOptions:
 
 @dataclass(frozen=True)
 class Drawing:
-    """Which images a generator draws, and where.
+    """Which images a generator draws, and on which device.
 
     Attributes:
         count: how many.
         seed: of the run.
         sample: see `SampleOptions`.
-        device: where a checkpoint runs.
+        device: the device that runs a checkpoint.
     """
 
     count: int

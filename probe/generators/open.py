@@ -1,4 +1,4 @@
-"""What a path or name given as `--gen` stands for."""
+"""Resolve the path or name given as `--gen`."""
 
 import zipfile
 from collections.abc import Callable, Sequence
@@ -34,7 +34,7 @@ Draw = Callable[[Sequence[int]], tuple[torch.Tensor, list[int] | None]]
 
 
 def what_runs(gen: str, sample: SampleOptions) -> str | None:
-    """Return a sentence that says whose code is run to draw images, None where it is ours."""
+    """Return a sentence saying whose code runs to draw images, None if it is ours."""
     if is_function_name(gen):
         return f"{gen.partition(':')[0]} is your own code; it is imported and run."
     if sample.run_code and zip_kind(Path(gen)) in TITLES:
@@ -47,14 +47,14 @@ def open_fakes(gen: str, real: ImageSource, drawing: Drawing) -> ImageSource:
 
     Args:
         gen: a path, or `module:function`.
-        real: the real images; their labels are what a conditional generator is sampled with.
-        drawing: what a generator is asked for.
+        real: the real images, whose labels are used to sample a conditional generator.
+        drawing: what to draw from a generator.
 
     Raises:
-        ImagesError: a folder or zip without images.
-        CheckpointError: not a generator that can be read, or a folder that holds several things.
-        UsageError: sampling flags together with a folder of images or a function, or labels of
-            other classes than a conditional generator's.
+        ImagesError: if a folder or zip has no images.
+        CheckpointError: if it is not a readable generator, or a folder holding several things.
+        UsageError: if sampling flags are combined with a folder of images or a function, or labels
+            do not match a conditional generator's classes.
     """
     path, sample = Path(gen), drawing.sample
     if is_function_name(gen):
@@ -79,19 +79,19 @@ def open_fakes(gen: str, real: ImageSource, drawing: Drawing) -> ImageSource:
 
 
 def open_by_seed(gen: str, *, sample: SampleOptions, device: torch.device) -> Draw:
-    """Open a generator to draw from by seed, each image being a function of its own seed.
+    """Open a generator to draw from by seed, so that each image depends only on its own seed.
 
     Args:
         gen: a path, or `module:function`.
         sample: truncation, noise and class; without a class each seed draws its own.
-        device: where a checkpoint runs.
+        device: the device that runs a checkpoint.
 
     Returns:
-        Seeds → uint8 (N, 3, R, R), and their classes where the generator has some.
+        A function from seeds to uint8 (N, 3, R, R), and their classes if the generator has any.
 
     Raises:
-        CheckpointError: not a generator that can be read.
-        UsageError: a class that does not exist, or sampling flags together with a function.
+        CheckpointError: if it is not a readable generator.
+        UsageError: if a class does not exist, or sampling flags are combined with a function.
     """
     if is_function_name(gen):
         _no_sampling(gen, "is a function of your own", sample)
@@ -125,7 +125,7 @@ def open_by_seed(gen: str, *, sample: SampleOptions, device: torch.device) -> Dr
 
 
 def _call_each(function: SampleFunction, name: str) -> Draw:
-    """Return how to draw from a function, a seed at a time."""
+    """Return a draw function that calls the user's function one seed at a time."""
     sides: set[int] = set()
 
     def draw(seeds: Sequence[int]) -> tuple[torch.Tensor, None]:
@@ -150,11 +150,11 @@ def _no_sampling(gen: str, what: str, sample: SampleOptions) -> None:
 
 
 def _labels(real: ImageSource, classes: int, gen: str) -> Sequence[int] | None:
-    """Return the real images' labels, all of them classes of the generator.
+    """Return the real images' labels, checked against the generator's classes.
 
     Raises:
-        ImagesError: their dataset.json cannot be used.
-        UsageError: an image is of a class that the generator does not have.
+        ImagesError: if their dataset.json cannot be used.
+        UsageError: if an image has a class that the generator lacks.
     """
     labels = real.labels
     if labels is None:
@@ -170,10 +170,10 @@ def _labels(real: ImageSource, classes: int, gen: str) -> Sequence[int] | None:
 
 
 def _holds_images(path: Path) -> bool:
-    """Return whether a path is a folder or zip of images; torch files are zips as well.
+    """Return whether a path is a folder or zip of images; torch files are zips too.
 
     Raises:
-        CheckpointError: it holds checkpoints; they are named.
+        CheckpointError: if it holds checkpoints; names them.
     """
     try:
         if not path.is_file():
@@ -186,13 +186,13 @@ def _holds_images(path: Path) -> bool:
         if zip_kind(path):
             return False
         with path.open("rb") as file:
-            if file.read(2) != b"PK":  # a pickle may have a zip behind it
+            if file.read(2) != b"PK":  # a pickle may have a zip appended
                 raise zipfile.BadZipFile
         with zipfile.ZipFile(path) as archive:
             held = in_short("checkpoints", filter(is_checkpoint, archive.namelist()))
     except (*DAMAGED, OSError, ValueError):
-        # What calls itself a zip is opened as one, to be told what is wrong with it; about all
-        # else the reader of checkpoints says it.
+        # Open a file named .zip as one, so that the user learns what is wrong with it. The
+        # checkpoint reader reports problems with everything else.
         return path.suffix.lower() == ".zip"
     if held:
         raise CheckpointError(f"{path}: is a zip that holds {held}. Unpack it and name one.")

@@ -1,4 +1,4 @@
-"""A generator as an `ImageSource`: every image has a seed."""
+"""A generator as an `ImageSource`, with one seed per image."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -20,11 +20,11 @@ from probe.streams import numpy_stream, torch_stream
 
 SEEDS_PER_RUN = 1_000_000
 BATCH = 32
-BATCH_PIXELS = 2**22  # what a layer holds grows with the pixels, and with their channels
+BATCH_PIXELS = 2**22  # a layer's memory grows with the pixels and with its channels
 
 
 def image_seed(seed: int, index: int) -> int:
-    """Return the seed of image `index` in the run `seed`: runs do not share images."""
+    """Return the seed of image `index` in the run `seed`; different runs share no images."""
     return (seed * SEEDS_PER_RUN + index) % 2**32
 
 
@@ -38,10 +38,10 @@ def draw_images(
     device: torch.device,
     name: str,
 ) -> torch.Tensor:
-    """Return the images of some seeds, each a function of its own seed alone.
+    """Return the images of some seeds, each depending on its own seed alone.
 
-    The latent of seed s is numpy's RandomState(s).randn(1, z_dim), as in the tools of the StyleGAN
-    family. Out of memory halves the number of images at a time and goes on.
+    The latent of seed s is numpy's RandomState(s).randn(1, z_dim), as in the StyleGAN family's
+    tools. If memory runs out, the batch is halved and drawing continues.
 
     Args:
         generator: on `device`.
@@ -49,14 +49,14 @@ def draw_images(
         classes: one per seed for a conditional generator, else None.
         psi: truncation.
         noise: "random", "const" or "none".
-        device: where to compute.
+        device: the device to compute on.
         name: of the generator, for messages.
 
     Returns:
         uint8 (N, 3, R, R) on the CPU.
 
     Raises:
-        CheckpointError: NaN or infinite pixels, or not even one image fits into memory.
+        CheckpointError: if pixels are NaN or infinite, or not even one image fits into memory.
     """
     side = generator.img_resolution
     batch = max(1, min(BATCH, BATCH_PIXELS // side**2))
@@ -85,7 +85,7 @@ def draw_images(
         raise CheckpointError(
             f"{name}: a single image of {side} px needs more memory than there is."
         ) from error
-    if not finite.all():  # the only place that waits for a GPU, and with it for the pixels
+    if not finite.all():  # the only point that waits for the GPU, and so for the pixels
         bad = seeds[int((~finite).nonzero()[0])]
         raise CheckpointError(f"{name}: seed {bad} gives NaN or infinite pixels.")
     return drawn
@@ -95,7 +95,7 @@ def check_class(generator: Generator, class_index: int | None, name: str) -> Non
     """Check that a generator has a class.
 
     Raises:
-        UsageError: it does not, or it is unconditional.
+        UsageError: if it does not, or is unconditional.
     """
     if class_index is None:
         return
@@ -110,20 +110,21 @@ def check_class(generator: Generator, class_index: int | None, name: str) -> Non
 class GeneratorSource:
     """Samples of a generator, each a pure function of (checkpoint, image seed, options).
 
-    A caption's seed can be looked at with `probe generate --seeds` and in the StyleGAN tools.
+    The seed in a caption reproduces the image with `probe generate --seeds` and the StyleGAN tools.
 
     Args:
         checkpoint: the generator.
         name: what the user typed.
-        count: how many images the source has.
+        count: number of images in the source.
         seed: of the run.
-        sample: truncation, noise, and one class for all.
-        labels: classes of the reals, from which a conditional generator's are drawn otherwise.
-        device: where to compute.
+        sample: truncation, noise, and one class for all images.
+        labels: classes of the reals, from which a conditional generator's classes are drawn
+            otherwise.
+        device: the device to compute on.
 
     Raises:
-        UsageError: a conditional generator without labels or class, a class it does not have, or a
-            class for an unconditional one.
+        UsageError: if a conditional generator gets neither labels nor a class, a class does not
+            exist, or an unconditional generator gets one.
     """
 
     notes: Sequence[str] = ()
@@ -174,16 +175,16 @@ class GeneratorSource:
 
     @property
     def classes(self) -> int | None:
-        """The generator's, None for an unconditional one."""
+        """The generator's number of classes, None if it is unconditional."""
         return self._generator.c_dim or None
 
     @property
     def resolution(self) -> int:
-        """The generator's."""
+        """The generator's resolution."""
         return self._generator.img_resolution
 
     def identity(self) -> dict[str, Any]:
-        """Return kind, path, the file's digest and how images are drawn."""
+        """Return the kind, path, file digest and how images are drawn."""
         return {
             "kind": "generator",
             "path": self.name,
@@ -195,7 +196,7 @@ class GeneratorSource:
         }
 
     def keys(self, indices: Sequence[int]) -> list[str]:
-        """Return the digest of everything that decides each image."""
+        """Return the digest of everything that determines each image."""
         return [
             digest_json(
                 {
@@ -211,12 +212,12 @@ class GeneratorSource:
         ]
 
     def captions(self, indices: Sequence[int]) -> list[str]:
-        """Return "seed 17", with the class where there are classes."""
+        """Return "seed 17", plus the class if there are classes."""
         suffix = ["" if self.labels is None else f" class {self.labels[i]}" for i in indices]
         return [f"seed {image_seed(self.seed, i)}{s}" for i, s in zip(indices, suffix, strict=True)]
 
     def headers(self, indices: Sequence[int]) -> list[Header | None]:
-        """Return a header without a format: these images were never encoded."""
+        """Return a header without a format, because these images were never encoded."""
         side = self.resolution
         mode = "L" if self._generator.img_channels == 1 else "RGB"
         return [Header(None, (side, side), mode) for _ in indices]
@@ -226,7 +227,7 @@ class GeneratorSource:
         """Generate uint8 (N, 3, resolution, resolution).
 
         Raises:
-            CheckpointError: the generator returned NaN or infinite values, or lacks memory.
+            CheckpointError: if pixels are NaN or infinite, or memory runs out.
         """
         images = draw_images(
             self._generator,

@@ -1,4 +1,4 @@
-"""Lists of seeds as the StyleGAN tools take them. No torch here: the command line reads this."""
+"""Parse seed lists as the StyleGAN tools do. No torch here: the command line imports this."""
 
 import re
 
@@ -11,7 +11,7 @@ def parse_seeds(text: str) -> list[int]:
     """Return the seeds of "0-63,100": single numbers and ranges, both ends included.
 
     Raises:
-        UsageError: anything else, or more than a million.
+        UsageError: if the text is anything else, or lists more than a million seeds.
     """
     seeds: list[int] = []
     for part in text.split(","):

@@ -1,4 +1,4 @@
-"""A zip of images."""
+"""Read images from a zip."""
 
 import bz2
 import lzma
@@ -18,7 +18,7 @@ from probe.images.files import FileSource, sort_files
 from probe.images.limits import ENCODED
 
 # What zipfile and the decompressors raise on damaged or hostile archives: NotImplementedError for
-# an unknown compression, RuntimeError for a missing password, the rest from parsing.
+# an unknown compression, RuntimeError for a missing password, the others from parsing.
 DAMAGED = (
     zipfile.BadZipFile,
     zlib.error,
@@ -32,12 +32,12 @@ DAMAGED = (
     IndexError,
 )
 ENCRYPTED = 0x1  # bit of ZipInfo.flag_bits
-LOCAL_HEADER = struct.Struct("<4s22xHH")  # signature, …, lengths of the name and of extra fields
+LOCAL_HEADER = struct.Struct("<4s22xHH")  # signature, …, lengths of name and extra fields
 LOCAL_SIGNATURE = b"PK\3\4"
-# Packed bytes that are enough to see how a member begins; bzip2 packs 900 kB at a time.
+# Packed bytes needed to see a member's beginning; bzip2 packs 900 kB at a time.
 PACKED_START, BZIP2_START = 2**12, 2**20
-LZMA_MEMORY = 2**28  # bytes that a dictionary may have
-# Compressions that are met and not read.
+LZMA_MEMORY = 2**28  # largest dictionary, in bytes
+# Compressions that occur but are not supported.
 OTHERS = {9: "Deflate64", 93: "Zstandard", 95: "xz", 98: "PPMd"}
 
 
@@ -50,15 +50,15 @@ def _unpack_bzip2(packed: bytes, most: int) -> bytes:
 
 
 def _unpack_lzma(packed: bytes, most: int) -> bytes:
-    # Version and length of the properties, the properties, data; an .lzma file has the length of
-    # what is unpacked, here unknown, in between.
+    # A zip member has version and length of the properties, the properties, then data. An .lzma
+    # file has the unpacked length, unknown here, between properties and data.
     (length,) = struct.unpack_from("<2xH", packed)
     file = packed[4 : 4 + length] + b"\xff" * 8 + packed[4 + length :]
     unpacker = lzma.LZMADecompressor(format=lzma.FORMAT_ALONE, memlimit=LZMA_MEMORY)
     return unpacker.decompress(file, most)
 
 
-# Packed bytes → at most so many bytes. zipfile unpacks what it takes, however much that becomes.
+# (packed bytes, limit) → unpacked bytes. zipfile itself unpacks without a limit.
 UNPACK: Mapping[int, Callable[[bytes, int], bytes]] = {
     zipfile.ZIP_STORED: lambda packed, most: packed[:most],
     zipfile.ZIP_DEFLATED: _inflate,
@@ -68,21 +68,21 @@ UNPACK: Mapping[int, Callable[[bytes, int], bytes]] = {
 
 
 def is_zip(path: Path) -> bool:
-    """Return whether a regular file is a zip, or is called one.
+    """Return whether a regular file is a zip, or has a zip's suffix.
 
     Raises:
-        OSError: it cannot be read.
+        OSError: if it cannot be read.
     """
     with path.open("rb") as file:
         return path.suffix.lower() == ".zip" or zipfile.is_zipfile(file)
 
 
 class Members:
-    """The members of a zip by name, which several threads may read.
+    """The members of a zip by name, readable from several threads.
 
     Raises:
-        BadZipFile: not a zip, or a damaged one; other errors of `DAMAGED` as well.
-        OSError: the file cannot be read.
+        BadZipFile: if it is not a zip, or a damaged one; or another error in `DAMAGED`.
+        OSError: if the file cannot be read.
     """
 
     def __init__(self, path: Path) -> None:
@@ -94,17 +94,17 @@ class Members:
         self._infos = {info.filename: info for info in infos if not info.is_dir()}
 
     def __iter__(self) -> Iterator[str]:
-        """Return the names; of several members of one name the last counts."""
+        """Return the names; if several members share a name, the last one counts."""
         return iter(self._infos)
 
     @contextmanager
     def read(self, name: str) -> Iterator[bytes]:
-        """Yield a member's bytes, and hold the room for them.
+        """Yield a member's bytes while holding memory for them.
 
         Raises:
-            BrokenImageError: encrypted, packed in a way that is not read, too large, damaged, or
-                changed.
-            OSError: the file cannot be read.
+            BrokenImageError: if it is encrypted, packed by an unsupported method, too large,
+                damaged, or changed.
+            OSError: if the file cannot be read.
         """
         info = self._infos[name]
         if info.flag_bits & ENCRYPTED:
@@ -130,7 +130,7 @@ class Members:
             yield data
 
     def start(self, name: str) -> bytes:
-        """Return the first bytes of a member, none of one that is damaged."""
+        """Return a member's first bytes, none if it is damaged."""
         info = self._infos[name]
         if info.flag_bits & ENCRYPTED or info.compress_type not in UNPACK:
             return b""
@@ -141,8 +141,8 @@ class Members:
             return b""
 
     def _unpack(self, info: zipfile.ZipInfo, packed: int, most: int) -> bytes:
-        """Return up to `most` bytes of a member, from so many packed ones."""
-        with self._lock:  # one position in the file for all threads
+        """Return up to `most` bytes of a member, unpacked from `packed` bytes."""
+        with self._lock:  # all threads share one file position
             self._file.seek(info.header_offset)
             signature, *lengths = LOCAL_HEADER.unpack(self._file.read(LOCAL_HEADER.size))
             if signature != LOCAL_SIGNATURE:
@@ -155,15 +155,15 @@ class Members:
 def open_zip(path: Path, name: str) -> FileSource:
     """Open a zip as an `ImageSource`; classes come from its dataset.json, if there is one.
 
-    A member's path may be anything, since nothing is unpacked to disk.
+    A member's path may be anything, because nothing is unpacked to disk.
 
     Args:
         path: the zip.
-        name: what to call it in messages.
+        name: its name in messages.
 
     Raises:
-        ImagesError: not a zip, or no candidates.
-        OSError: the file cannot be read.
+        ImagesError: if it is not a zip, or has no candidates.
+        OSError: if the file cannot be read.
     """
     try:
         members = Members(path)

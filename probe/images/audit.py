@@ -1,7 +1,7 @@
-"""What the encoding alone gives away, before any backbone looks.
+"""What the encoding alone reveals, before any backbone runs.
 
-A detector can win by telling JPEG from PNG. Each property below is tried as a classifier of its
-own; where one separates the classes, the leaderboard says so.
+A detector can win by telling JPEG from PNG. Each property below is tried as a classifier on its
+own; if one separates the classes, the leaderboard reports it.
 """
 
 import math
@@ -13,23 +13,23 @@ import numpy as np
 
 from probe.images.base import Header, ImageSource
 
-TELLING = 0.6  # balanced accuracy worth a warning: below it, a probe's score is hardly moved
-DEVIATIONS = 2.5  # of chance, that must be exceeded as well: few images differ by accident
-LEAST = 4  # images of a class, fewer say nothing
-COMMON = 0.05  # share of a class from which a value counts for itself and not for its band
+TELLING = 0.6  # balanced accuracy that earns a warning; less hardly affects a probe's score
+DEVIATIONS = 2.5  # above chance, required as well: a few images may differ by accident
+LEAST = 4  # images per class; fewer prove nothing
+COMMON = 0.05  # share of a class above which a value counts by itself, not by its band
 DEFAULT_QUALITY = 90
 NO_PROFILE = "sRGB or none"
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One property by which reals and fakes can be told apart without their content.
+    """One property that separates reals from fakes without regard to their content.
 
     Attributes:
         property: "compression", "JPEG tables", "size", "shape", "colour mode", "colour profile" or
             "EXIF".
-        real: what the reals are, in short ("JPEG 98 %, lossless 2 %").
-        fake: what the fakes are.
+        real: a summary of the reals ("JPEG 98 %, lossless 2 %").
+        fake: a summary of the fakes.
         accuracy: balanced accuracy of the best rule on this property alone, 0.5–1.
         message: a sentence for the leaderboard.
     """
@@ -43,13 +43,13 @@ class Finding:
 
 @dataclass(frozen=True)
 class Property:
-    """One thing that a header tells.
+    """A property that can be read from a header.
 
     Attributes:
         name: for the report.
-        value: header → its value, None where the property does not apply to the file.
-        band: header → the coarser value that stands in for rare ones, so that photographs of a
-            thousand sizes can still be compared.
+        value: header → its value, None if the property does not apply to the file.
+        band: header → a coarser value that replaces rare ones, so that photographs of a thousand
+            sizes can still be compared.
         advice: what to do about a finding.
     """
 
@@ -60,12 +60,12 @@ class Property:
 
 
 def _compression(h: Header) -> str:
-    # PNG, BMP or nothing at all (a generator's images): they leave no trace in the pixels.
+    # PNG, BMP or no encoding (a generator's images): these leave no trace in the pixels.
     return str(h.format) if h.lossy else "lossless"
 
 
 def _tables(h: Header) -> str | None:
-    # Files without tables are left out: that they are no JPEG is said by "compression" already.
+    # Skip files without tables: "compression" already reports that they are not JPEG.
     if h.jpeg_tables is None:
         return None
     return f"quality {h.jpeg_quality} (tables {h.jpeg_tables[:4]})"
@@ -144,15 +144,15 @@ def audit(
     real_indices: Sequence[int],
     fake_indices: Sequence[int],
 ) -> list[Finding]:
-    """Return the properties of encoding that tell reals from fakes, the most telling first.
+    """Return the encoding properties that separate reals from fakes, most telling first.
 
-    Colour profiles are named even if they tell nothing, since colours are not what was meant.
+    Colour profiles are reported even if they tell nothing, because the colours are then wrong.
 
     Args:
         real: the real images.
-        fake: the generated ones; a generator's were never encoded, which equals lossless.
-        real_indices: which reals to look at; broken ones are passed over.
-        fake_indices: which fakes.
+        fake: the generated ones; a generator's were never encoded, which counts as lossless.
+        real_indices: the reals to examine; broken ones are skipped.
+        fake_indices: the fakes to examine.
     """
     reals = [h for h in real.headers(real_indices) if h is not None]
     fakes = [h for h in fake.headers(fake_indices) if h is not None]
@@ -162,7 +162,7 @@ def audit(
         if min(len(r), len(f)) < LEAST:
             continue
         accuracy = _accuracy(Counter(r), Counter(f))
-        chance = 0.25 * math.sqrt(1 / len(r) + 1 / len(f))  # standard deviation of a blind rule
+        chance = 0.25 * math.sqrt(1 / len(r) + 1 / len(f))  # standard deviation of a random guess
         if accuracy > max(TELLING, 0.5 + DEVIATIONS * chance):
             message = (
                 f"{known.name} alone tells {100 * accuracy:.0f} % of the images apart (reals: "
@@ -178,7 +178,7 @@ def audit(
 def _values(
     known: Property, reals: Sequence[Header], fakes: Sequence[Header]
 ) -> tuple[list[str], list[str]]:
-    """Return the property's values in both classes, rare ones replaced by their band."""
+    """Return the property's values in both classes, with rare ones replaced by their band."""
     classes = [[h for h in c if known.value(h) is not None] for c in (reals, fakes)]
     common = {
         value
@@ -194,10 +194,10 @@ def _values(
 
 
 def _carriers(profiles: Mapping[str, Sequence[str]]) -> str:
-    """Return in words which sets have images with profiles other than sRGB; "" for none.
+    """Return text naming the sets that have images with profiles other than sRGB; "" for none.
 
     Args:
-        profiles: "reals" and "fakes" → what the profiles of its images are called.
+        profiles: "reals" and "fakes" → the profile names of their images.
     """
     named = []
     for name, values in profiles.items():
@@ -211,15 +211,15 @@ def _carriers(profiles: Mapping[str, Sequence[str]]) -> str:
 def _accuracy(real: Counter[str], fake: Counter[str]) -> float:
     """Return the balanced accuracy of the rule "the class in which this value is more common".
 
-    Every image is judged by the others (leave one out); judged by itself as well, a property with
-    many values would tell any two small sets apart. A tie is a coin's throw. Never below 0.5.
+    Each image is judged by the others (leave one out); otherwise a property with many values would
+    separate any two small sets. Ties count half. Never below 0.5.
     """
 
     def right(own: Counter[str], other: Counter[str]) -> float:
         n, m = own.total(), other.total()
         wins = 0.0
         for value, count in own.items():
-            # (count - 1) / (n - 1) against other / m, in whole numbers so that ties are exact
+            # Compare (count - 1) / (n - 1) with other / m, in integers so that ties are exact.
             margin = (count - 1) * m - other[value] * (n - 1)
             wins += count * (0.5 if margin == 0 else float(margin > 0))
         return wins / n
@@ -239,10 +239,10 @@ def jpeg_quality_for(
     real_indices: Sequence[int],
     fake_indices: Sequence[int],
 ) -> int:
-    """Return the IJG quality, 1–100, at which both classes are to be compressed alike.
+    """Return the IJG quality, 1–100, at which to compress both classes alike.
 
-    The lower quartile of the qualities of all JPEG files found: low enough to cover most earlier
-    compression; 90 where there are none.
+    This is the lower quartile of the qualities of all JPEG files, low enough to cover most earlier
+    compression; 90 if there are none.
     """
     headers = [*real.headers(real_indices), *fake.headers(fake_indices)]
     found = [h.jpeg_quality for h in headers if h is not None and h.jpeg_quality is not None]

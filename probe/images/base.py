@@ -1,4 +1,4 @@
-"""The contract between everything that holds images and everything that reads them."""
+"""The interface between everything that holds images and everything that reads them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,11 +9,11 @@ import torch
 
 @dataclass(frozen=True)
 class Broken:
-    """One image that cannot be used.
+    """An unusable image.
 
     Attributes:
         name: file name as the user knows it (path below the folder, member of the zip).
-        reason: why, a short clause without a full stop ("truncated file", "not an image").
+        reason: a short clause without a full stop ("truncated file", "not an image").
     """
 
     name: str
@@ -25,7 +25,7 @@ class Header:
     """How an image is encoded, read without decoding its pixels.
 
     Attributes:
-        format: "PNG", "JPEG", "WEBP", …; None for images that were never encoded (a generator's).
+        format: "PNG", "JPEG", "WEBP", …; None for images that were never encoded, as a generator's.
         size: width and height in pixels, before any EXIF rotation.
         mode: Pillow colour mode, "RGB", "L", "P", "RGBA", "CMYK", …
         jpeg_tables: digest of the JPEG quantisation tables, None for other formats.
@@ -47,12 +47,12 @@ class Header:
 
 @dataclass(frozen=True)
 class Batch:
-    """Some images of a source, decoded.
+    """Decoded images from a source.
 
     Attributes:
         images: uint8 (M, 3, R, R), RGB, 0–255, contiguous.
-        indices: the M indices that decoded, in the order asked for.
-        broken: index → why, for those that did not.
+        indices: the M indices that decoded, in the requested order.
+        broken: index → reason, for those that did not decode.
     """
 
     images: torch.Tensor
@@ -63,7 +63,7 @@ class Batch:
 class ImageSource(Protocol):
     """Anything that holds images: a folder, a zip, a generator.
 
-    Indices run from 0 to `len(source) - 1` in an order that depends on the content alone (sorted
+    Indices run from 0 to `len(source) - 1` in an order that depends only on the content (sorted
     names, seeds), never on the file system.
     """
 
@@ -76,29 +76,29 @@ class ImageSource(Protocol):
     def labels(self) -> Sequence[int] | None:
         """Class index of every image, None if the source has none.
 
-        Ask only where they are needed: labels that cannot be used are an error here.
+        Read this only if labels are needed, because invalid labels raise here.
 
         Raises:
-            ImagesError: the source's labels cannot be used.
+            ImagesError: if the source's labels are invalid.
         """
         ...
 
     @property
     def classes(self) -> int | None:
-        """How many classes the labels say there are; None if they do not say it.
+        """Number of classes according to the labels; None if they do not say.
 
         Raises:
-            ImagesError: the source's labels cannot be used.
+            ImagesError: if the source's labels are invalid.
         """
         ...
 
     @property
     def notes(self) -> Sequence[str]:
-        """What a reader of results must know of how the images were read, as sentences."""
+        """What a reader of results must know about how images were read, as sentences."""
         ...
 
     def __len__(self) -> int:
-        """Return how many candidates there are; some may turn out broken."""
+        """Return the number of candidates, some of which may turn out broken."""
         ...
 
     @property
@@ -107,29 +107,29 @@ class ImageSource(Protocol):
         ...
 
     def identity(self) -> dict[str, Any]:
-        """Return a plain record of what this is (kind, path, count, digest where it is cheap)."""
+        """Return a plain record of the source (kind, path, count, digest if it is cheap)."""
         ...
 
     def keys(self, indices: Sequence[int]) -> list[str]:
-        """Return a content key per image: same key, same pixels (at equal resolution).
+        """Return a content key per image: the same key means the same pixels at equal resolution.
 
-        For files: the SHA-256 of the file's bytes. `load` decodes the bytes that a key was taken
-        of, or calls the image broken. One that cannot be used gets a key that never matches
-        anything stored ("unreadable:<name>").
+        For files it is the SHA-256 of the file's bytes. `load` decodes the bytes that were hashed,
+        or reports the image as broken. An unusable image gets a key that never matches anything
+        stored ("unreadable:<name>").
         """
         ...
 
     def captions(self, indices: Sequence[int]) -> list[str]:
-        """Return what to call each image in a report: its file name, or "seed 17"."""
+        """Return each image's name for a report: its file name, or "seed 17"."""
         ...
 
     def headers(self, indices: Sequence[int]) -> list[Header | None]:
-        """Return each image's encoding, None where the file cannot be read."""
+        """Return each image's encoding, None if the file cannot be read."""
         ...
 
     def load(self, indices: Sequence[int], resolution: int) -> Batch:
         """Decode images to uint8 (M, 3, resolution, resolution).
 
-        Never raises for a broken image: it goes to `Batch.broken`.
+        Never raises for a broken image; it is added to `Batch.broken`.
         """
         ...

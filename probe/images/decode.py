@@ -1,8 +1,8 @@
-"""One encoded image to RGB pixels: every format's rule in one place.
+"""Decode an encoded image to RGB pixels, with every format's rules in one place.
 
-The rules: EXIF orientation is applied; alpha and palette transparency are composited over white;
-values of more than 8 bits are scaled to 8 (`depth`); CMYK is converted; colour profiles are not
-applied; of an animation the first frame is taken.
+EXIF orientation is applied. Alpha and palette transparency are composited over white. Values of
+more than 8 bits are scaled to 8 (`depth`). CMYK is converted. Colour profiles are not applied. An
+animation yields its first frame.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -22,7 +22,7 @@ from probe.images.resize import to_square
 
 NO_SPANS: Spans = MappingProxyType({})
 
-TURNS = {  # EXIF orientation → what makes the image upright
+TURNS = {  # EXIF orientation → the transpose that makes the image upright
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
     4: Image.Transpose.FLIP_TOP_BOTTOM,
@@ -33,27 +33,28 @@ TURNS = {  # EXIF orientation → what makes the image upright
 }
 ORIENTATION = 0x0112  # tag
 
-# Bytes per pixel that decoding takes at most besides what a codec needs (`Format.codec`): the
-# decoded image and its central square, and what comes on top for some images. Measured;
-# tests/attack measures it again.
+# Maximum bytes per pixel for decoding, besides what a codec needs (`Format.codec`): the decoded
+# image and its central square, then extras for some images. Measured; tests/attack measures them
+# again.
 PLAIN, TURNED, CMYK, TRANSPARENT, DEEP = 8, 4, 4, 12, 16
-PROGRESSIVE = 6  # of a JPEG, whose coefficients are all kept, at whatever scale it is decoded
+PROGRESSIVE = 6  # for a JPEG, which keeps all coefficients at any decoding scale
 SCALES = (1, 2, 4, 8)  # at which a JPEG can be decoded
 
 
 def decode(data: bytes, spans: Spans = NO_SPANS) -> Image.Image:
-    """Decode one image to 8-bit RGB of its own size.
+    """Decode one image to 8-bit RGB at its own size.
 
     Args:
         data: the file's bytes.
-        spans: what values of more than 8 bits mean in its set; by default, what its own show.
+        spans: the meaning of values of more than 8 bits in the set; derived from this image by
+            default.
 
     Returns:
         A Pillow image of mode RGB, upright.
 
     Raises:
-        BrokenImageError: a short reason: empty file, not an image, truncated or damaged, of a kind
-            that Pillow does not read, too large.
+        BrokenImageError: with a short reason: empty file, not an image, truncated or damaged, of a
+            kind that Pillow does not read, too large.
     """
     image = open_image(data)
     with _room_for(image):
@@ -61,13 +62,13 @@ def decode(data: bytes, spans: Spans = NO_SPANS) -> Image.Image:
 
 
 def decode_square(data: bytes, resolution: int, spans: Spans = NO_SPANS) -> np.ndarray:
-    """Decode one image, and bring it to a square; see `decode` and `to_square`.
+    """Decode one image and make it square; see `decode` and `to_square`.
 
     Returns:
         uint8 (resolution, resolution, 3).
 
     Raises:
-        BrokenImageError: as of `decode`.
+        BrokenImageError: as in `decode`.
     """
     image = open_image(data)
     with _room_for(image), _failures_named(lambda _: "cannot be resized"):
@@ -75,13 +76,13 @@ def decode_square(data: bytes, resolution: int, spans: Spans = NO_SPANS) -> np.n
 
 
 def deep_values(data: bytes) -> tuple[str, Extent] | None:
-    """Decode one image, and return what its values reach if they are of more than 8 bits.
+    """Decode one image and return its extent if its values have more than 8 bits.
 
     Returns:
         The kind of its values (`kind_of`), and their extent; None for an 8-bit image.
 
     Raises:
-        BrokenImageError: as of `decode`.
+        BrokenImageError: as in `decode`.
     """
     image = open_image(data)
     kind = kind_of(image)
@@ -93,10 +94,10 @@ def deep_values(data: bytes) -> tuple[str, Extent] | None:
 
 @contextmanager
 def _room_for(image: ImageFile) -> Iterator[None]:
-    """Hold the memory that decoding an image takes; a JPEG that is too large is scaled down.
+    """Reserve the memory for decoding an image; scale down a JPEG that is too large.
 
     Raises:
-        BrokenImageError: it would take more than all threads together may.
+        BrokenImageError: if it would exceed the limit for all threads together.
     """
     scales = SCALES if image.format in ("JPEG", "MPO") else SCALES[:1]
     costs = {scale: _cost(image, scale) for scale in scales}
@@ -114,7 +115,7 @@ def _room_for(image: ImageFile) -> Iterator[None]:
 
 
 def _cost(image: ImageFile, scale: int) -> int:
-    """Return how many bytes decoding takes at most, for an image that is not decoded yet."""
+    """Return the maximum bytes for decoding an image that is not decoded yet."""
     form = FORMATS.get(image.format or "")
     each = PLAIN + (form.codec if form else 0)
     if image.format == "TIFF" or ("exif" in image.info and _orientation(image) in TURNS):
@@ -132,10 +133,10 @@ def _cost(image: ImageFile, scale: int) -> int:
 
 @contextmanager
 def _failures_named(reason: Callable[[Exception], str]) -> Iterator[None]:
-    """Turn what Pillow raises on damaged or rare files, and lack of memory, into a reason.
+    """Turn Pillow's errors on damaged or rare files, and lack of memory, into a reason.
 
     Raises:
-        BrokenImageError: it was raised.
+        BrokenImageError: if the body raises one.
     """
     try:
         yield
@@ -166,7 +167,7 @@ def _upright_rgb(image: ImageFile, data: bytes, spans: Spans) -> Image.Image:
 
 
 def _orientation(image: Image.Image) -> int:
-    """Return the EXIF orientation; 1, upright, where EXIF is damaged: the pixels are sound."""
+    """Return the EXIF orientation; 1 (upright) if EXIF is damaged, because the pixels are fine."""
     try:
         value = image.getexif().get(ORIENTATION, 1)
     except DAMAGED:
@@ -183,7 +184,7 @@ def _to_rgb(image: Image.Image) -> Image.Image:
 
 
 def describe_broken(broken: Sequence[Broken]) -> str:
-    """Return one sentence that counts the skipped images and names some of them, by reason."""
+    """Return a sentence that counts the skipped images and names some of them, by reason."""
     if not broken:
         return "No images were skipped."
     plural = "image was" if len(broken) == 1 else "images were"
@@ -191,7 +192,7 @@ def describe_broken(broken: Sequence[Broken]) -> str:
 
 
 def name_broken(broken: Sequence[Broken], reasons: int = 5, names: int = 3) -> str:
-    """Return why images cannot be used, the first few reasons and images of each."""
+    """Return why images are unusable: the first few reasons, with the first images of each."""
     by_reason: dict[str, list[str]] = {}
     for b in broken:
         by_reason.setdefault(b.reason, []).append(b.name)

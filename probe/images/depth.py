@@ -1,7 +1,7 @@
-"""Values of more than 8 bits, and how they become 8.
+"""Scale values of more than 8 bits to 8.
 
-A file does not say which part of its range it uses: cameras write 12 bits into 16, programs 8 bits
-into 16 or 32, networks floats from -1 to 1. What a set's values reach says it; see `span_of`.
+A file does not say which part of its range it uses: cameras put 12 bits into 16, programs 8 bits
+into 16 or 32, networks floats from -1 to 1. The extent of a set's values reveals it; see `span_of`.
 """
 
 import io
@@ -19,13 +19,13 @@ from PIL.TiffImagePlugin import TiffImageFile
 from probe.errors import BrokenImageError
 from probe.images.encoded import BITS, SAMPLE_FORMAT, open_image, unsupported
 
-# First bytes of files that may be of more than 8 bits: PNG of 16 bits, TIFF, PNM, JPEG 2000.
+# First bytes of files that may have more than 8 bits: 16-bit PNG, TIFF, PNM, JPEG 2000.
 MAY_BE_DEEP = re.compile(
     rb"\x89PNG.{8}(?!IHDR)|\x89PNG.{20}\x10|II[*+]\0|MM\0[*+]|P[1-6f]\s|\0\0\0\x0cjP  |\xffO\xffQ",
     re.DOTALL,
 )
 USUAL_BITS = (8, 10, 12, 14, 16)  # of cameras, scanners and programs
-ROWS = 64  # scaled at a time
+ROWS = 64  # to scale at a time
 NAMES = {
     "uint16": "16-bit",
     "uint32": "32-bit",
@@ -35,24 +35,24 @@ NAMES = {
     "float32": "float",
 }
 
-# Tags of TIFF, and values of them and of the sample format.
+# TIFF tags, and values of those tags and of the sample format.
 PHOTOMETRIC, PLANAR = 262, 284
 SIGNED, WHITE_IS_ZERO, PLANES = 2, 0, 2
 
-# Pillow's raw modes of 16-bit colour, of which it keeps the upper bytes: read in the other order of
-# bytes, the lower ones.
+# Pillow's raw modes of 16-bit colour. It keeps only the upper bytes; if read with the opposite byte
+# order, it keeps the lower ones.
 DEEP_COLOUR = re.compile(r"(RGB|RGBA|RGBX|[RGBA]);16[BLN]")
 OTHER_ORDER = {"B": "L", "L": "B", "N": "B" if sys.byteorder == "little" else "L"}
-NUMBERS = re.compile(r"([IF];(?:16|32))B?([SF])")  # signed and float ones, in either order
-GREY_ALPHA, FOUR_BYTES = "LA;16B", "RGBA"  # a pixel is four bytes, which RGBA keeps as they are
-PNM_DEEP = ("RGB", 65535)  # Pillow's arguments for colours of 16 bits; by less, it scales itself
+NUMBERS = re.compile(r"([IF];(?:16|32))B?([SF])")  # signed and float ones, in either byte order
+GREY_ALPHA, FOUR_BYTES = "LA;16B", "RGBA"  # a pixel is four bytes, which RGBA keeps unchanged
+PNM_DEEP = ("RGB", 65535)  # Pillow's arguments for 16-bit colour; with a smaller maximum it scales
 JPEG2000_START = b"\xff\x4f\xff\x51"  # of the codestream
-JPEG2000_BITS = 42  # from there: of the first component, less 1. ISO/IEC 15444-1, A.5.1
+JPEG2000_BITS = 42  # offset of the first component's bits, minus 1. ISO/IEC 15444-1, A.5.1
 
 
 @dataclass(frozen=True)
 class Span:
-    """The values that become black and white."""
+    """The values that map to black and white."""
 
     low: float
     high: float
@@ -60,10 +60,10 @@ class Span:
 
 @dataclass(frozen=True)
 class Extent:
-    """What values reach.
+    """The range of some values.
 
     Attributes:
-        low: the least of them.
+        low: the smallest.
         high: the largest.
         used: every bit that is set in any of them; 0 for floats.
     """
@@ -73,16 +73,16 @@ class Extent:
     used: int = 0
 
     def __or__(self, other: "Extent") -> "Extent":
-        """Return what the values of both reach."""
+        """Return the range of both together."""
         low, high = min(self.low, other.low), max(self.high, other.high)
         return Extent(low, high, self.used | other.used)
 
 
-Spans = Mapping[str, Span]  # kind (see `kind_of`) → the span of a set's values of that kind
+Spans = Mapping[str, Span]  # kind (see `kind_of`) → the span for a set's values of that kind
 
 
 def kind_of(image: ImageFile) -> str | None:
-    """Return the type of an image's values, as numpy calls it; None for plain 8-bit ones.
+    """Return the numpy type name of an image's values; None for plain 8-bit ones.
 
     Args:
         image: opened, not yet loaded.
@@ -94,7 +94,7 @@ def kind_of(image: ImageFile) -> str | None:
         if image.mode == "L":
             return "int8" if is_signed else None
         return f"{'' if is_signed else 'u'}int{16 if 16 in _tag(image, BITS) else 32}"
-    if image.mode.startswith("I"):  # values of PNM are scaled to 16 bits by Pillow
+    if image.mode.startswith("I"):  # Pillow scales PNM values to 16 bits
         return "uint16"
     return "uint16" if _is_deep_colour(_rawmodes(image)) or _unread(image) else None
 
@@ -110,14 +110,14 @@ def values_of(image: ImageFile, data: bytes) -> np.ndarray:
         (H, W), or (H, W, C) with C = 2 (grey, alpha), 3 (RGB) or 4 (RGBA), of type `kind_of`.
 
     Raises:
-        BrokenImageError: a kind of which Pillow has the upper bytes alone.
+        BrokenImageError: if Pillow gives only the upper bytes of such images.
     """
     if what := _unread(image):
         raise BrokenImageError(unsupported(what))
     kind, rawmodes = kind_of(image), _rawmodes(image)
     if not _is_deep_colour(rawmodes):
         values = _read(data, rawmodes)
-        # Of uint32 and int8, Pillow makes int32 and uint8.
+        # Pillow turns uint32 and int8 into int32 and uint8.
         return values.view(kind) if kind in ("uint32", "int8") else values.astype(kind, copy=False)
     if rawmodes[0] == GREY_ALPHA:
         pairs = _read(data, [FOUR_BYTES] * len(rawmodes))
@@ -128,7 +128,7 @@ def values_of(image: ImageFile, data: bytes) -> np.ndarray:
 
 
 def extent_of(values: np.ndarray) -> Extent:
-    """Return what an image's values reach, alpha and what is not finite aside."""
+    """Return the range of an image's values, excluding alpha and non-finite values."""
     if values.ndim == 3:
         values = values[..., : values.shape[2] - 1 + values.shape[2] % 2]
     if values.dtype.kind != "f":
@@ -139,13 +139,14 @@ def extent_of(values: np.ndarray) -> Extent:
 
 
 def span_of(kind: str, extent: Extent) -> Span:
-    """Return which values become black and white, from what a set's values reach.
+    """Return the values that map to black and white, from the range of a set's values.
 
-    Whole numbers go from 0 to the largest of the smallest usual number of bits that holds them,
-    lower bits that no value has set left out: 8 bits may have been moved up. Floats go from 0 to 1
-    or as whole numbers do, a quarter of overshoot allowed; if they fill less than a quarter of that
-    range they follow no convention, and go to their own largest. If the least value is below minus
-    a quarter of the largest, values are signed: the span lies around 0.
+    For integers, black is 0 and white the largest value of the smallest usual bit depth that holds
+    them, excluding low bits that no value sets, because 8 bits may have been shifted up. For
+    floats, black is 0 and white is 1 or the white of integers, with a quarter of overshoot allowed.
+    Floats that fill less than a quarter of that range follow no convention and use their own
+    maximum. If the minimum is below minus a quarter of the maximum, values are signed and the span
+    is centred on 0.
     """
     low, high = extent.low, extent.high
     signed = low < -high / 4
@@ -162,7 +163,7 @@ def span_of(kind: str, extent: Extent) -> Span:
         usual = {*USUAL_BITS, info.bits}
     else:
         needed, usual = int(high).bit_length(), {*USUAL_BITS, int(info.max).bit_length()}
-    # Beyond 16 bits there is nothing usual, and the next power of two is near enough.
+    # Above 16 bits there is no usual depth, and the next power of two is close enough.
     bits = next((bits for bits in sorted(usual) if needed <= bits <= 16), needed)
     step = extent.used & -extent.used or 1
     bottom = -(2.0 ** (bits - 1)) if signed else 0.0
@@ -170,26 +171,26 @@ def span_of(kind: str, extent: Extent) -> Span:
 
 
 def to_8_bits(image: ImageFile, data: bytes, spans: Spans) -> Image.Image:
-    """Decode an image of more than 8 bits, and scale it to 8.
+    """Decode an image of more than 8 bits and scale it to 8.
 
     Args:
         image: opened, not yet loaded.
         data: its bytes.
-        spans: of its set; an image of another kind is scaled by its own values.
+        spans: of its set; an image of a kind not in it is scaled by its own values.
 
     Returns:
-        An image of mode L, LA, RGB or RGBA. NaN is black.
+        An image of mode L, LA, RGB or RGBA. NaN becomes black.
     """
     kind = kind_of(image)
     assert kind is not None
     values = values_of(image, data)
     span = spans.get(kind) or span_of(kind, extent_of(values))
     scaled = np.empty(values.shape, np.uint8)
-    for start in range(0, len(values), ROWS):  # float64 of all at once would take eight times this
+    for start in range(0, len(values), ROWS):  # all at once, float64 would take eight times this
         part = slice(start, start + ROWS)
         scaled[part] = _scale(values[part], span)
     if values.ndim == 3 and values.shape[2] % 2 == 0:
-        alpha = values[..., -1]  # it may fill all 16 bits where the colours do not
+        alpha = values[..., -1]  # it may fill all 16 bits even if the colours do not
         scaled[..., -1] = _scale(alpha, span if alpha.max() <= span.high else Span(0, 65535))
     if image.format == "TIFF" and values.ndim == 2 and WHITE_IS_ZERO in _tag(image, PHOTOMETRIC):
         scaled = 255 - scaled
@@ -197,14 +198,14 @@ def to_8_bits(image: ImageFile, data: bytes, spans: Spans) -> Image.Image:
 
 
 def key_suffix(data: bytes, spans: Spans) -> str:
-    """Return what a file's content key needs besides its digest, if its set decides its scaling.
+    """Return what a file's content key needs besides its digest, if the set determines its scaling.
 
     Args:
         data: the file's bytes.
         spans: of its set.
 
     Returns:
-        "" for an 8-bit image, and for what is no image.
+        "" for an 8-bit image, and for anything that is not an image.
     """
     if not MAY_BE_DEEP.match(data):
         return ""
@@ -219,13 +220,13 @@ def key_suffix(data: bytes, spans: Spans) -> str:
 
 def _scale(values: np.ndarray, span: Span) -> np.ndarray:
     """Return values scaled to 0 to 255, uint8."""
-    with np.errstate(invalid="ignore"):  # some kinds of NaN are warned of
+    with np.errstate(invalid="ignore"):  # some kinds of NaN cause a warning
         values = np.nan_to_num(values.astype(np.float64), nan=span.low).clip(span.low, span.high)
     return ((values - span.low) * (255 / (span.high - span.low))).round().astype(np.uint8)
 
 
 def _tag(image: ImageFile, tag: int) -> tuple[object, ...]:
-    """Return the values of a TIFF's tag."""
+    """Return the values of a TIFF tag."""
     assert isinstance(image, TiffImageFile)
     found = image.tag_v2.get(tag, ())
     return found if isinstance(found, tuple) else (found,)
@@ -236,16 +237,16 @@ def _is_deep_colour(rawmodes: Sequence[str]) -> bool:
 
 
 def _rawmodes(image: ImageFile) -> list[str]:
-    """Return how the samples of each tile are packed, corrected where Pillow is mistaken."""
+    """Return how each tile's samples are packed, corrected for Pillow's mistakes."""
     tiles = getattr(image, "tile", ())
     modes = [_rawmode(tile.args) for tile in tiles]
     if image.format == "PPM" and tiles and tiles[0].args == PNM_DEEP:
         return ["RGB;16B"]
     if image.format != "TIFF" or not tiles:
         return modes
-    if _is_packed(image):  # libtiff returns this machine's order, not the file's
+    if _is_packed(image):  # libtiff returns this machine's byte order, not the file's
         return [NUMBERS.sub(r"\1N\2", mode) for mode in modes]
-    if 16 in _tag(image, BITS):  # planes, which are taken for 8-bit ones
+    if 16 in _tag(image, BITS):  # planes, which Pillow takes for 8-bit ones
         assert isinstance(image, TiffImageFile)
         order = "L" if image.tag_v2.prefix == b"II" else "B"
         return [f"{mode};16{order}" if mode in tuple("RGBA") else mode for mode in modes]
@@ -253,8 +254,8 @@ def _rawmodes(image: ImageFile) -> list[str]:
 
 
 def _unread(image: ImageFile) -> str | None:
-    """Return what an image is, if it has colours of 16 bits of which Pillow has the upper ones."""
-    if image.format == "JPEG2000":  # and Pillow rounds what is nearly white up to black
+    """Return a description of an image whose 16-bit colours Pillow reduces to the upper bytes."""
+    if image.format == "JPEG2000":  # Pillow also rounds values just below white up to black
         deep = not image.mode.startswith("I") and _jpeg2000_bits(image) > 8
         return "JPEG 2000 of 16-bit colours" if deep else None
     if not _is_deep_colour(_rawmodes(image)):
@@ -267,7 +268,7 @@ def _unread(image: ImageFile) -> str | None:
 
 
 def _jpeg2000_bits(image: ImageFile) -> int:
-    """Return how many bits the first channel of a JPEG 2000 file has; 0 if it does not say."""
+    """Return the number of bits of a JPEG 2000 file's first channel; 0 if it does not say."""
     assert isinstance(image.fp, io.BytesIO)  # see `open_image`
     data = image.fp.getvalue()
     start = data.find(JPEG2000_START)
@@ -275,7 +276,7 @@ def _jpeg2000_bits(image: ImageFile) -> int:
 
 
 def _is_packed(image: ImageFile) -> bool:
-    """Return whether a TIFF is decoded by libtiff."""
+    """Return whether libtiff decodes a TIFF."""
     return image.tile[0].codec_name == "libtiff"
 
 
@@ -285,7 +286,7 @@ def _rawmode(args: object) -> str:
 
 
 def _read(data: bytes, rawmodes: Sequence[str]) -> np.ndarray:
-    """Decode an image whose tiles are packed so, whatever Pillow takes them for."""
+    """Decode an image with its tiles packed as given, ignoring Pillow's own guess."""
     image = open_image(data)
     image.tile = [
         tile if mode == _rawmode(tile.args) else _repacked(tile, mode)

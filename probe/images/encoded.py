@@ -1,4 +1,4 @@
-"""Which formats are read, and an encoded image opened: looked at, its pixels not yet decoded."""
+"""Supported formats, and opening an encoded image without decoding its pixels."""
 
 import ctypes
 import io
@@ -22,7 +22,7 @@ class Format:
 
     Attributes:
         suffixes: of its files, in lower case.
-        magic: a regular expression for how they begin.
+        magic: a regular expression for their first bytes.
         codec: bytes per pixel that its decoder needs besides the decoded image.
     """
 
@@ -31,12 +31,12 @@ class Format:
     codec: int = 0
 
     def matches(self, start: bytes) -> bool:
-        """Return whether a file that begins so is of this format."""
+        """Return whether a file with these first bytes has this format."""
         return re.match(self.magic, start, re.DOTALL) is not None
 
 
-# By Pillow's names, because it would try everything it knows: a PostScript file called x.png would
-# start Ghostscript. A file is what its first bytes say, whatever its suffix.
+# By Pillow's names, to restrict it to these: otherwise a PostScript file named x.png would start
+# Ghostscript. A file's first bytes decide, not its suffix.
 FORMATS: dict[str, Format] = {
     "PNG": Format((".png", ".apng"), rb"\x89PNG"),
     "JPEG": Format((".jpg", ".jpeg", ".jpe", ".jfif", ".jif", ".mpo"), rb"\xff\xd8\xff"),
@@ -52,7 +52,7 @@ FORMATS: dict[str, Format] = {
     ),
     "PPM": Format((".ppm", ".pgm", ".pbm", ".pnm", ".pfm"), rb"P[1-6f]\s", codec=4),
 }
-# What is taken for an image, and is one, but not for Pillow.
+# Images that people expect to work, but Pillow cannot read.
 OTHERS: Mapping[str, re.Pattern[bytes]] = {
     name: re.compile(start, re.DOTALL)
     for name, start in {
@@ -67,12 +67,12 @@ OTHERS: Mapping[str, re.Pattern[bytes]] = {
     }.items()
 }
 DAMAGED_HEADER = "truncated or damaged header"
-LONGEST_MAGIC = 64  # bytes of a file that tell what it is
+LONGEST_MAGIC = 64  # bytes needed to identify a file
 
-MOST_PIXELS = 178_956_970  # at which Pillow, too, speaks of a decompression bomb
+MOST_PIXELS = 178_956_970  # Pillow's own limit for a decompression bomb
 
 # What Pillow's decoders raise on damaged bytes. They parse hostile input in Python and C, so any
-# error of parsing, of arithmetic or of memory is to be expected, and the list is broad on purpose.
+# parsing, arithmetic or memory error is possible, and the list is broad on purpose.
 DAMAGED = (
     OSError,
     SyntaxError,
@@ -90,23 +90,23 @@ DAMAGED = (
     zlib.error,
     Image.DecompressionBombError,
 )
-# What Pillow says of sound files that it cannot decode.
+# How Pillow reports intact files that it cannot decode.
 UNSUPPORTED = re.compile(r"unsupported|unknown|cannot handle|not supported|not available", re.I)
 
-# Tags of TIFF, and what its samples are called.
+# TIFF tags, and names for its sample formats.
 BITS, SAMPLE_FORMAT, CHANNELS, COMPRESSION = 258, 339, 277, 259
 SAMPLES = {1: "unsigned", 2: "signed", 3: "float", 5: "complex", 6: "complex"}
 
 _PIL_WARNINGS = ("ignore", None, Warning, re.compile(r"PIL\."), 0)
 
-# Without any handler, Python prints a library's errors to stderr by itself.
+# Without a handler, Python prints a library's errors to stderr.
 logging.getLogger("PIL").addHandler(logging.NullHandler())
 
 
 def _silence_libtiff() -> None:
-    """See to it that libtiff prints nothing about damaged files; what Pillow raises says enough.
+    """Stop libtiff from printing messages about damaged files; Pillow's errors are enough.
 
-    Pillow silences its warnings alone. Where libtiff is part of Pillow's own file, as on Windows,
+    Pillow silences only its warnings. If libtiff is built into Pillow's own file, as on Windows,
     it cannot be reached.
     """
     set_handler = getattr(ctypes.CDLL(Image.core.__file__), "TIFFSetErrorHandler", None)
@@ -119,12 +119,12 @@ _silence_libtiff()
 
 
 def is_suffix(suffix: str) -> bool:
-    """Return whether a format that is read has a suffix, given in lower case."""
+    """Return whether a supported format has this suffix, given in lower case."""
     return any(suffix in form.suffixes for form in FORMATS.values())
 
 
 def is_image(start: bytes) -> bool:
-    """Return whether a file that begins so is of a format that is read."""
+    """Return whether a file with these first bytes has a supported format."""
     return any(form.matches(start) for form in FORMATS.values())
 
 
@@ -135,8 +135,8 @@ def open_image(data: bytes) -> ImageFile:
         data: the file's bytes.
 
     Raises:
-        BrokenImageError: empty, not an image, damaged, of a kind that Pillow does not read, or of
-            too many pixels.
+        BrokenImageError: if it is empty, not an image, damaged, of a kind that Pillow does not
+            read, or has too many pixels.
     """
     if not data:
         raise BrokenImageError("empty file")
@@ -146,7 +146,7 @@ def open_image(data: bytes) -> ImageFile:
         width, height = image.size
     except Image.DecompressionBombError as error:
         raise BrokenImageError("too many pixels") from error
-    except DAMAGED as error:  # among them UnidentifiedImageError
+    except DAMAGED as error:  # includes UnidentifiedImageError
         raise BrokenImageError(_why_refused(data, error)) from error
     if width * height > MOST_PIXELS:
         raise BrokenImageError(f"too many pixels ({width} x {height})")
@@ -156,34 +156,34 @@ def open_image(data: bytes) -> ImageFile:
 
 
 def unsupported(what: str, said: str = "") -> str:
-    """Return the reason for which a sound image is left out, with what to do about it.
+    """Return the reason for skipping an intact image, with what to do about it.
 
     Args:
         what: the kind of file.
-        said: what Pillow has to say of it.
+        said: Pillow's own message.
     """
     why = f": {printable(said, 60)}" if said else ""
     return f"{what}, which Pillow does not read{why}; save it as an 8-bit PNG"
 
 
 def _quiet() -> None:
-    """See to it that what Pillow warns of in a damaged file is not printed; the reason is ours.
+    """Stop Pillow from printing warnings about damaged files; we report our own reason.
 
-    Not `warnings.catch_warnings`, which threads undo for one another.
+    `warnings.catch_warnings` is not an option, because threads undo each other's.
     """
     if warnings.filters[:1] != [_PIL_WARNINGS]:
         warnings.filterwarnings("ignore", module=r"PIL\.")
 
 
 def _why_refused(data: bytes, error: Exception) -> str:
-    """Return why Pillow did not open a file: it is none of its, or damaged, or of a rare kind."""
+    """Return why Pillow did not open a file: not an image, damaged, or of a rare kind."""
     for name, magic in OTHERS.items():
         if magic.match(data):
             return unsupported(name)
     name = next((name for name, form in FORMATS.items() if form.matches(data)), None)
     if name is None:
         return "not an image"
-    if name == "TIFF":  # whose reader says the same of rare kinds and of damaged tags
+    if name == "TIFF":  # its reader says the same about rare kinds and damaged tags
         samples = _tiff_samples(data)
         return unsupported(f"TIFF of {samples}") if samples else DAMAGED_HEADER
     said = _plugin_says(name, data) or str(error)
@@ -193,7 +193,7 @@ def _why_refused(data: bytes, error: Exception) -> str:
 
 
 def _plugin_says(name: str, data: bytes) -> str:
-    """Return the error of one format's reader, which `Image.open` keeps to itself."""
+    """Return the error of one format's reader, which `Image.open` hides."""
     try:
         Image.OPEN[name][0](io.BytesIO(data), "")
     except DAMAGED as error:
@@ -202,10 +202,10 @@ def _plugin_says(name: str, data: bytes) -> str:
 
 
 def _tiff_samples(data: bytes) -> str | None:
-    """Return what a TIFF's samples are, None where its tags are damaged."""
+    """Return the type of a TIFF's samples, None if its tags are damaged."""
     try:
         stream = io.BytesIO(data)
-        head = stream.read(16 if data[2:4] in (b"+\0", b"\0+") else 8)  # BigTIFF, and TIFF
+        head = stream.read(16 if data[2:4] in (b"+\0", b"\0+") else 8)  # BigTIFF or TIFF
         tags = TiffImagePlugin.ImageFileDirectory_v2(head)
         stream.seek(tags.next)
         tags.load(stream)

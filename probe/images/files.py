@@ -1,4 +1,4 @@
-"""Images that are files, wherever the bytes come from: the logic of folder and zip alike."""
+"""Images that are files, from any source of bytes: the logic shared by folder and zip."""
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -24,7 +24,7 @@ from probe.images.survey import Survey, survey
 
 SURVEYED = 256  # files
 
-# What file managers, network drives and notebooks put beside images, besides hidden names.
+# What file managers, network drives and notebooks leave next to images, besides hidden names.
 SYSTEM = frozenset(
     (
         "__macosx", "@eadir", "#recycle", "@recycle", "@recently-snapshot", "@tmp", "#snapshot",
@@ -37,18 +37,18 @@ Read = Callable[[str], AbstractContextManager[bytes]]
 
 
 def is_system(part: str) -> bool:
-    """Return whether one part of a path is hidden, or put there by a system and not by people."""
+    """Return whether one part of a path is hidden, or created by a system rather than a person."""
     return (part.startswith(".") and part not in (".", "..")) or part.lower() in SYSTEM
 
 
 @dataclass(frozen=True)
 class Found:
-    """The files of a set, by what they are taken for.
+    """The files of a set, by role.
 
     Attributes:
         images: relative paths of the candidates, sorted.
-        labels: relative paths of all files called dataset.json.
-        left_out: suffix → how many other files have it; those of systems are not counted.
+        labels: relative paths of all files named dataset.json.
+        left_out: suffix → number of other files with it, excluding system files.
     """
 
     images: list[str]
@@ -57,15 +57,15 @@ class Found:
 
 
 def sort_files(names: Iterable[str], start: Callable[[str], bytes]) -> Found:
-    """Tell the images among files from the rest, by suffix.
+    """Separate images from other files by suffix.
 
     Args:
         names: relative paths.
-        start: path → the first bytes of a file; asked of those without a suffix.
+        start: path → the first bytes of a file; called for files without a suffix.
     """
     images, labels, left_out = [], [], Counter[str]()
     for name in names:
-        path = PurePosixPath(name.replace("\\", "/"))  # in zips made by Windows programs
+        path = PurePosixPath(name.replace("\\", "/"))  # for zips made by Windows programs
         suffix = path.suffix.lower()
         if any(map(is_system, path.parts)):
             continue
@@ -81,7 +81,7 @@ def sort_files(names: Iterable[str], start: Callable[[str], bytes]) -> Found:
 class FileSource:
     """An `ImageSource` of encoded files.
 
-    A file is what it was when it was first read: one that has changed since counts as broken.
+    A file stays what it was when first read: if it has changed since, it counts as broken.
 
     Args:
         name: what the user typed.
@@ -91,7 +91,7 @@ class FileSource:
             threads.
 
     Raises:
-        ImagesError: no candidates.
+        ImagesError: if there are no candidates.
     """
 
     def __init__(self, name: str, kind: str, found: Found, read: Read) -> None:
@@ -103,8 +103,8 @@ class FileSource:
             )
         self.name, self.kind = name, kind
         self._found, self._read = found, read
-        self._digests: dict[int, str] = {}  # of each file, when it was first read
-        self._refused: dict[int, str] = {}  # file → why it cannot be used
+        self._digests: dict[int, str] = {}  # of each file, from its first read
+        self._refused: dict[int, str] = {}  # file → why it is unusable
 
     def __len__(self) -> int:
         """Return the number of candidates."""
@@ -117,19 +117,19 @@ class FileSource:
 
     @property
     def labels(self) -> Sequence[int] | None:
-        """Class of every candidate, None if there is no dataset.json or it has none.
+        """Class of every candidate, None if there is no dataset.json or it has no labels.
 
         Raises:
-            ImagesError: the dataset.json cannot be used.
+            ImagesError: if the dataset.json is invalid.
         """
         return None if self._labels is None else self._labels.indices
 
     @property
     def classes(self) -> int | None:
-        """How many classes the one-hot lists of dataset.json have; None if there are no lists.
+        """Length of the one-hot lists in dataset.json; None if there are no lists.
 
         Raises:
-            ImagesError: the dataset.json cannot be used.
+            ImagesError: if the dataset.json is invalid.
         """
         return None if self._labels is None else self._labels.classes
 
@@ -142,7 +142,7 @@ class FileSource:
         """Most common short side in pixels of up to 256 evenly spaced candidates; ties: smaller.
 
         Raises:
-            ImagesError: none of those is a readable image.
+            ImagesError: if none of those is a readable image.
         """
         sides = self._survey.sides
         if not sides:
@@ -154,7 +154,7 @@ class FileSource:
 
     @property
     def notes(self) -> list[str]:
-        """Which files were left out, and how values of more than 8 bits were read."""
+        """Which files were skipped, and how values of more than 8 bits were read."""
         left_out, notes = self._found.left_out, []
         if left_out:
             count = "1 file" if left_out.total() == 1 else f"{left_out.total()} files"
@@ -169,7 +169,7 @@ class FileSource:
         return survey(looked_at.tolist(), self._bytes, self._caption)
 
     def identity(self) -> dict[str, Any]:
-        """Return kind, path and number of candidates."""
+        """Return the kind, path and number of candidates."""
         return {"kind": self.kind, "path": self.name, "candidates": len(self)}
 
     def captions(self, indices: Sequence[int]) -> list[str]:
@@ -180,9 +180,9 @@ class FileSource:
         return printable(self.names[index])
 
     def keys(self, indices: Sequence[int]) -> list[str]:
-        """Return the SHA-256 of each file's bytes; "unreadable:…" for one that cannot be used.
+        """Return the SHA-256 of each file's bytes; "unreadable:…" for an unusable one.
 
-        Values of more than 8 bits are scaled as the set needs it, which the key then says too.
+        The key of an image of more than 8 bits also includes its scaling, which the set determines.
         """
         spans = self._survey.spans
 
@@ -208,7 +208,7 @@ class FileSource:
         return map_threads(header, indices)
 
     def load(self, indices: Sequence[int], resolution: int) -> Batch:
-        """Decode to uint8 (M, 3, resolution, resolution); broken files are noted."""
+        """Decode to uint8 (M, 3, resolution, resolution); report broken files."""
         images = torch.empty(len(indices), 3, resolution, resolution, dtype=torch.uint8)
         pixels, spans = images.numpy(), self._survey.spans
 
@@ -230,10 +230,10 @@ class FileSource:
 
     @contextmanager
     def _bytes(self, index: int) -> Iterator[bytes]:
-        """Yield a file's bytes, the same whenever it is read.
+        """Yield a file's bytes, guaranteed to be the same on every read.
 
         Raises:
-            BrokenImageError: it cannot be read, or is not what it was; from then on, always.
+            BrokenImageError: if it cannot be read or has changed; from then on, always.
         """
         with ExitStack() as stack:
             try:
@@ -241,7 +241,7 @@ class FileSource:
                     raise BrokenImageError(self._refused[index])
                 data = stack.enter_context(self._read(self.names[index]))
                 digest = digest_bytes(data)
-                # Features are stored under the key that was asked for: they must be of its bytes.
+                # Features are stored under the requested key, so they must come from its bytes.
                 if self._digests.setdefault(index, digest) != digest:
                     raise BrokenImageError("changed since it was first read")
             except (OSError, MemoryError, BrokenImageError) as error:
@@ -251,14 +251,14 @@ class FileSource:
 
 
 def _why(error: Exception) -> str:
-    """Return the reason for which a file cannot be used."""
+    """Return the reason why a file is unusable."""
     if isinstance(error, OSError):
         return f"cannot be read: {(error.strerror or str(error)).lower()}"
     return str(error) if isinstance(error, BrokenImageError) else TOO_LARGE
 
 
 def _suffixes(left_out: Counter[str], most: int = 5) -> str:
-    """Return how many files have which suffix, in words."""
+    """Return text that counts the files per suffix."""
     order = sorted(left_out.items(), key=lambda found: (-found[1], found[0]))
     named = [f"{n} {printable(suffix, 12) or 'without a suffix'}" for suffix, n in order[:most]]
     return ", ".join(named) + (", …" if len(order) > most else "")

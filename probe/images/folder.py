@@ -1,4 +1,4 @@
-"""A folder of images, searched recursively."""
+"""Find images in a folder, recursively."""
 
 import os
 import stat
@@ -13,19 +13,19 @@ from probe.images.limits import ENCODED
 
 
 def find_files(folder: Path) -> Found:
-    """Return the files below a folder by relative paths with forward slashes.
+    """Return the files below a folder, as relative paths with forward slashes.
 
     Symbolic links are followed, to files and to folders. Every folder counts once: under its own
-    name where it lies below `folder`, else under its link's; a loop of links ends. A subfolder that
-    cannot be listed is a candidate itself, so that it is counted and named among the broken images.
+    name if it is below `folder`, else under its link's; loops of links end. A subfolder that cannot
+    be listed is itself a candidate, so that it is counted and named among the broken images.
 
     Raises:
-        OSError: the folder itself cannot be listed.
+        OSError: if the folder itself cannot be listed.
     """
     names: list[str] = []
     unlisted: list[str] = []
     visited: set[tuple[int, int]] = set()
-    own, linked = [""], []  # all folders before any link, so that a link never hides a name
+    own, linked = [""], []  # visit all folders before any link, so that a link never hides a name
     while own or linked:
         below = own.pop() if own else linked.pop(0)
         try:
@@ -60,9 +60,9 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
 
 
 def _start(path: Path) -> bytes:
-    """Return the first bytes of a regular file, none of what cannot be read."""
+    """Return the first bytes of a regular file, none if it cannot be read."""
     try:
-        if not path.is_file():  # a pipe would be waited for
+        if not path.is_file():  # reading a pipe would block
             return b""
         with path.open("rb") as file:
             return file.read(LONGEST_MAGIC)
@@ -72,11 +72,11 @@ def _start(path: Path) -> bytes:
 
 @contextmanager
 def read_file(path: Path) -> Iterator[bytes]:
-    """Yield a file's bytes, and hold the room for them.
+    """Yield a file's bytes while holding memory for them.
 
     Raises:
-        BrokenImageError: too large, or no regular file; opening a named pipe would wait for ever.
-        OSError: it cannot be read.
+        BrokenImageError: if it is too large or not a regular file; a named pipe would block.
+        OSError: if it cannot be read.
     """
     status = path.stat()
     if stat.S_ISDIR(status.st_mode):
@@ -86,7 +86,7 @@ def read_file(path: Path) -> Iterator[bytes]:
     if status.st_size > ENCODED.most:
         raise BrokenImageError(f"larger than {ENCODED.most >> 20} MiB")
     with ENCODED.take(status.st_size), path.open("rb") as file:
-        yield file.read(status.st_size)  # no more, though it may have grown
+        yield file.read(status.st_size)  # no more, even if the file has grown
 
 
 def open_folder(path: Path, name: str) -> FileSource:
@@ -94,10 +94,10 @@ def open_folder(path: Path, name: str) -> FileSource:
 
     Args:
         path: the folder.
-        name: what to call it in messages.
+        name: its name in messages.
 
     Raises:
-        ImagesError: no candidates.
-        OSError: the folder cannot be read.
+        ImagesError: if there are no candidates.
+        OSError: if the folder cannot be read.
     """
     return FileSource(name, "folder", find_files(path), lambda below: read_file(path / below))

@@ -10,7 +10,7 @@ from probe.files import atomic_path
 
 
 def contact_sheet(images: torch.Tensor, columns: int) -> np.ndarray:
-    """Lay uint8 images (N, 3, R, R) out in rows; white where the last row is short.
+    """Arrange uint8 images (N, 3, R, R) in rows, with white to fill the last one.
 
     Returns:
         uint8 (rows · R, columns · R, 3).

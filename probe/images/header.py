@@ -1,4 +1,4 @@
-"""How an image is encoded, read without decoding its pixels."""
+"""Read how an image is encoded, without decoding its pixels."""
 
 import struct
 
@@ -18,7 +18,7 @@ def read_header(data: bytes) -> Header:
     """Read how an image is encoded, without decoding its pixels.
 
     Raises:
-        BrokenImageError: as of `open_image`.
+        BrokenImageError: as in `open_image`.
     """
     image = open_image(data)
     tables: dict[int, list[int]] = getattr(image, "quantization", None) or {}
@@ -36,7 +36,7 @@ def read_header(data: bytes) -> Header:
 
 
 def _has_exif(image: ImageFile) -> bool:
-    # A TIFF is made of the same tags as EXIF; only the folder of camera tags is EXIF proper.
+    # TIFF uses the same tags as EXIF; only the directory of camera tags is EXIF proper.
     if image.format == "TIFF":
         return EXIF in getattr(image, "tag_v2", {})
     return "exif" in image.info or "Raw profile type exif" in image.info
@@ -49,11 +49,11 @@ def _is_lossy(image: ImageFile, data: bytes) -> bool:
         return image.info.get("compression") in JPEG_IN_TIFF
     if image.format == "JPEG2000":
         return not _jpeg2000_is_reversible(data)
-    return image.format in ("JPEG", "MPO", "AVIF")  # AVIF can be lossless, and hardly ever is
+    return image.format in ("JPEG", "MPO", "AVIF")  # AVIF can be lossless but rarely is
 
 
 def _webp_is_lossless(data: bytes) -> bool:
-    """Return whether the picture of a WebP file is a VP8L chunk; animations are lossy."""
+    """Return whether a WebP's image data is a VP8L chunk; animations count as lossy."""
     position = 12  # after RIFF, the size and WEBP
     while position + 8 <= len(data):
         chunk, size = struct.unpack_from("<4sI", data, position)
@@ -65,11 +65,11 @@ def _webp_is_lossless(data: bytes) -> bool:
 
 def _jpeg2000_is_reversible(data: bytes) -> bool:
     """Return whether a JPEG 2000 file names the reversible wavelet. ISO/IEC 15444-1, A.6.1."""
-    start = data.find(b"\xff\x52")  # the marker of the coding style, which ends in the wavelet
+    start = data.find(b"\xff\x52")  # the coding style's marker; its segment ends in the wavelet
     return start >= 0 and data[start + 13 : start + 14] == b"\1"
 
 
-# The luminance table of the JPEG standard, annex K.1, whose mean the quality formula scales.
+# The luminance table from the JPEG standard, annex K.1; the quality formula scales its mean.
 _STANDARD_LUMINANCE = np.array(
     [16, 11, 10, 16, 24, 40, 51, 61, 12, 12, 14, 19, 26, 58, 60, 55,
      14, 13, 16, 24, 40, 57, 69, 56, 14, 17, 22, 29, 51, 87, 80, 62,
@@ -79,7 +79,7 @@ _STANDARD_LUMINANCE = np.array(
 
 
 def _jpeg_quality(tables: dict[int, list[int]]) -> int:
-    """Return the IJG quality whose luminance table is nearest to the file's."""
+    """Return the IJG quality whose luminance table is closest to the file's."""
     found = np.sort(np.asarray(tables[min(tables)]))
     qualities = np.arange(1, 101)
     scales = np.where(qualities < 50, 5000 // qualities, 200 - 2 * qualities)

@@ -1,4 +1,4 @@
-"""The same JPEG compression for every image of a source, so that encoding tells nothing."""
+"""Apply the same JPEG compression to every image of a source, so that encoding reveals nothing."""
 
 import io
 from collections.abc import Sequence
@@ -18,15 +18,15 @@ class JpegMatched:
     """An `ImageSource` whose images are compressed as JPEG, 4:2:0, after the resize.
 
     Args:
-        source: where the images come from.
+        source: the source of the images.
         quality: IJG quality, 1–100.
 
     Raises:
-        UsageError: quality out of range.
+        UsageError: if the quality is out of range.
     """
 
     def __init__(self, source: ImageSource, quality: int) -> None:
-        if not 1 <= quality <= 100:  # Pillow takes 0 for its own default
+        if not 1 <= quality <= 100:  # Pillow reads 0 as its default
             raise UsageError(f"JPEG quality {quality}: it must be 1 to 100.")
         self.source, self.quality = source, quality
         self.name = source.name
@@ -38,7 +38,7 @@ class JpegMatched:
 
     @property
     def classes(self) -> int | None:
-        """How many classes the source's labels say there are."""
+        """Number of classes according to the source's labels."""
         return self.source.classes
 
     @property
@@ -56,11 +56,11 @@ class JpegMatched:
         return self.source.resolution
 
     def identity(self) -> dict[str, Any]:
-        """Return the source's record with the quality."""
+        """Return the source's record plus the quality."""
         return {**self.source.identity(), "match_jpeg": self.quality}
 
     def keys(self, indices: Sequence[int]) -> list[str]:
-        """Return keys that never equal those of the uncompressed images."""
+        """Return keys that never match the uncompressed images' keys."""
         return [f"jpeg{self.quality}:{key}" for key in self.source.keys(indices)]
 
     def captions(self, indices: Sequence[int]) -> list[str]:
@@ -68,7 +68,7 @@ class JpegMatched:
         return self.source.captions(indices)
 
     def headers(self, indices: Sequence[int]) -> list[Header | None]:
-        """Return the source's headers: how its images were encoded before."""
+        """Return the source's headers: the original encodings."""
         return self.source.headers(indices)
 
     def load(self, indices: Sequence[int], resolution: int) -> Batch:

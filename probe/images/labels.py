@@ -1,4 +1,4 @@
-"""Classes of images: the `dataset.json` of the NVlabs tools."""
+"""Image classes from the `dataset.json` of the NVlabs tools."""
 
 import json
 import unicodedata
@@ -11,10 +11,10 @@ from typing import Any
 from probe.errors import BrokenImageError, ImagesError, printable, shown
 
 LABELS_FILE = "dataset.json"
-# Bytes that a file may have, and how many more per image: a one-hot list of 1 000 floats. Parsed it
-# takes some twenty times as much memory.
+# Allowed size of a file: a base and a share per image, enough for a one-hot list of 1 000 floats.
+# Parsing takes about twenty times as much memory.
 FIXED_BYTES, BYTES_PER_IMAGE, MOST_BYTES = 2**20, 2**13, 2**27
-MOST_CLASSES = 100_000  # as of the networks that are read
+MOST_CLASSES = 100_000  # as for the networks that can be read
 LONGEST_NUMBER = 20  # digits
 EXPECTED = '{"labels": [["name.png", 3], …]} is expected'
 
@@ -25,7 +25,7 @@ class Labels:
 
     Attributes:
         indices: class of every image.
-        classes: how many there are, if one-hot lists say so; else None.
+        classes: number of classes, if one-hot lists give it; else None.
     """
 
     indices: list[int]
@@ -40,17 +40,17 @@ def find_labels(
 ) -> Labels | None:
     """Read the `dataset.json` of a set; None if it has none, or one without labels.
 
-    It stands at the top, or in the only folder that all images are below, as in the zip of a
-    folder. Names in it are relative to where it stands.
+    The file is at the top, or in the only folder above all images, as in the zip of a folder. Names
+    in it are relative to its own location.
 
     Args:
         names: the images, as relative paths.
-        files: relative paths of all files called dataset.json.
+        files: relative paths of all files named dataset.json.
         read: relative path → its bytes.
-        place: what to call the set in messages.
+        place: the set's name in messages.
 
     Raises:
-        ImagesError: it cannot be read, or does not say one class of each image.
+        ImagesError: if it cannot be read, or does not give exactly one class per image.
     """
     images, places = [_canonical(name) for name in names], {_canonical(f): f for f in files}
     folder = next((f for f in _shared_folders(images) if f + LABELS_FILE in places), None)
@@ -72,7 +72,7 @@ def find_labels(
 
 
 def _shared_folders(names: Sequence[str]) -> Iterator[str]:
-    """Yield the folders that all files are below, from the top: "", "a/", "a/b/"."""
+    """Yield the folders that contain all files, from the top: "", "a/", "a/b/"."""
     for parent in reversed(PurePosixPath(names[0]).parents):
         folder = f"{parent}/" if parent.name else ""
         if all(name.startswith(folder) for name in names):
@@ -80,15 +80,15 @@ def _shared_folders(names: Sequence[str]) -> Iterator[str]:
 
 
 def _canonical(name: str) -> str:
-    r"""Return a relative path in one spelling: Windows writes "\" in zips, macOS NFD letters."""
+    r"""Return a relative path in one spelling: Windows zips use "\", macOS NFD letters."""
     return unicodedata.normalize("NFC", name.replace("\\", "/")).removeprefix("./")
 
 
 def _parse(path: str, text: bytes, images: int) -> list[tuple[str, Any]]:
-    """Return the entries of a label file, canonical name and label.
+    """Return the entries of a label file: canonical name and label.
 
     Raises:
-        ImagesError: too large, or not of the form that is expected.
+        ImagesError: if it is too large, or not of the expected form.
     """
     most = min(MOST_BYTES, FIXED_BYTES + BYTES_PER_IMAGE * images)
     if len(text) > most:
@@ -97,14 +97,14 @@ def _parse(path: str, text: bytes, images: int) -> list[tuple[str, Any]]:
             f"up to {most / 2**20:.0f} MiB are read. Write each class as a number."
         )
     try:
-        # Numbers that Python would refuse to read, or need long for, stay text.
+        # Numbers that Python refuses to parse, or parses slowly, stay text.
         entries = json.loads(text, parse_int=lambda n: int(n) if len(n) < LONGEST_NUMBER else n)
         entries = entries["labels"]
         if entries is None:
             return []
         if not isinstance(entries, list):
             raise ValueError(f"labels are {shown(entries)}")
-    # RecursionError: brackets nested by the thousand.
+    # RecursionError: brackets nested thousands deep.
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         what = printable(f"{type(error).__name__}: {error}", 100)
         raise ImagesError(f"{path}: not a label file: {EXPECTED} ({what}).") from error
@@ -120,8 +120,8 @@ def _match(path: str, entries: Sequence[tuple[str, Any]], names: Sequence[str]) 
     """Return the labels of images by their canonical names.
 
     Raises:
-        ImagesError: names the first entry that is no class, stands twice, or does not agree with
-            the others, and the first image that has none.
+        ImagesError: names the first entry that is not a class, is a duplicate, or contradicts the
+            others, or the first image without an entry.
     """
     table: dict[str, int | None] = {}
     classes, first = None, ""
@@ -153,10 +153,10 @@ def _match(path: str, entries: Sequence[tuple[str, Any]], names: Sequence[str]) 
 
 
 def _class(path: str, name: str, label: Any) -> int:
-    """Return the class of one entry: a number, or the place of the 1 in a one-hot list.
+    """Return an entry's class: a number, or the position of the 1 in a one-hot list.
 
     Raises:
-        ImagesError: it is neither.
+        ImagesError: if it is neither.
     """
     if isinstance(label, list):
         ones = [place for place, value in enumerate(label) if value == 1]

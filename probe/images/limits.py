@@ -1,4 +1,4 @@
-"""How many threads read images, and how much memory they may take, all together."""
+"""Limit the number of threads that read images, and their total memory."""
 
 import os
 import threading
@@ -15,19 +15,19 @@ R = TypeVar("R")
 
 
 def map_threads(function: Callable[[T], R], items: Iterable[T]) -> list[R]:
-    """Apply a function to every item with a few threads; results in the items' order.
+    """Apply a function to every item with a few threads; results keep the items' order.
 
-    Worth it where the work releases the interpreter lock, as Pillow and hashlib do.
+    Useful if the work releases the interpreter lock, as Pillow and hashlib do.
     """
     with ThreadPoolExecutor(THREADS) as threads:
         return list(threads.map(function, items))
 
 
 class Budget:
-    """Bytes that threads share: each takes what it needs, and waits until that much is free.
+    """A byte budget shared by threads: each takes what it needs, waiting until it is free.
 
     Args:
-        most: bytes in use at any time.
+        most: maximum bytes in use.
     """
 
     def __init__(self, most: int) -> None:
@@ -36,7 +36,7 @@ class Budget:
 
     @contextmanager
     def take(self, count: int) -> Iterator[None]:
-        """Hold `count` bytes in the body; no more than `most`, which nobody could wait for."""
+        """Hold `count` bytes in the body, capped at `most` so that it can always be granted."""
         if count > self.most:
             raise ValueError(f"{count} bytes of {self.most}")
         with self._changed:
@@ -50,8 +50,8 @@ class Budget:
                 self._changed.notify_all()
 
 
-# A thread takes room for a file's bytes first, then room to decode them; one that decodes waits for
-# nothing more, so that no two can wait for each other. Constants, whatever the machine has: what is
-# decoded, and how, depends on the file alone.
+# A thread first takes room for a file's bytes, then room to decode them. A decoding thread waits
+# for nothing else, so there is no deadlock. The sizes are constants, not shares of the machine's
+# memory, so that decoding depends only on the file.
 ENCODED = Budget(2**29)
 DECODED = Budget(2**30)

@@ -1,4 +1,4 @@
-"""Which reader takes a path."""
+"""Choose the reader for a path."""
 
 import stat
 from collections.abc import Callable, Mapping, Sequence
@@ -18,7 +18,7 @@ READERS: Mapping[str, tuple[Callable[[Path], bool], Callable[[Path, str], FileSo
 
 
 def open_files(paths: Sequence[Path]) -> ImageSource:
-    """Open single image files; those that cannot be read are found when they are decoded."""
+    """Open single image files; unreadable ones are found when they are decoded."""
     names = [str(path) for path in paths]
     return FileSource(f"{len(names)} files", "files", Found(names), lambda n: read_file(Path(n)))
 
@@ -28,17 +28,17 @@ def open_images(path: Path | str, name: str | None = None) -> ImageSource:
 
     Args:
         path: where the images are.
-        name: what to call the source in messages; the path by default.
+        name: the source's name in messages; the path by default.
 
     Raises:
-        ImagesError: no such path, not a folder or zip, no images in it, or sample sheets of a
-            training run.
+        ImagesError: if there is no such path, it is not a folder or zip, it has no images, or it
+            has sample sheets from a training run.
     """
     path = Path(path)
     name = name or str(path)
     try:
         mode = path.stat().st_mode
-        if not (stat.S_ISDIR(mode) or stat.S_ISREG(mode)):  # a pipe would be waited for
+        if not (stat.S_ISDIR(mode) or stat.S_ISREG(mode)):  # reading a pipe would block
             raise ImagesError(f"{name}: is a pipe or a device. Pass a folder or a zip of images.")
         for matches, reader in READERS.values():
             if matches(path):

@@ -1,4 +1,4 @@
-"""What an ICC profile is called. Profiles are not applied; those that matter are named."""
+"""Names of ICC profiles. Profiles are not applied, but the ones that matter are reported."""
 
 import struct
 from functools import lru_cache
@@ -6,8 +6,8 @@ from functools import lru_cache
 from probe.errors import printable
 
 LONGEST_NAME = 40
-# Colorants of sRGB in the profile's connection space (D50), by tag, and how far rounding moves
-# them. A profile that has them is sRGB under whatever name.
+# sRGB's colorants in the profile's connection space (D50), by tag, and the tolerance for rounding.
+# A profile with these colorants is sRGB under any name.
 SRGB = {
     b"rXYZ": (0.4361, 0.2225, 0.0139),
     b"gXYZ": (0.3851, 0.7169, 0.0971),
@@ -17,9 +17,9 @@ NEAR = 0.005
 UNNAMED = "an unnamed profile"
 
 
-@lru_cache(maxsize=64)  # the images of a set have the same few
+@lru_cache(maxsize=64)  # the images of a set share a few profiles
 def profile_name(profile: bytes | None) -> str | None:
-    """Return what a colour profile is called; None if there is none, or if it is sRGB.
+    """Return a colour profile's name; None if there is none, or if it is sRGB.
 
     Args:
         profile: the bytes of an ICC profile, as a file embeds them.
@@ -57,7 +57,7 @@ def _is_srgb(tags: dict[bytes, bytes]) -> bool:
 def _text(element: bytes) -> str:
     """Return the text of an element of type desc (version 2) or mluc (version 4)."""
     if element[:4] == b"mluc":
-        size, start = struct.unpack_from(">II", element, 20)  # of its first translation
+        size, start = struct.unpack_from(">II", element, 20)  # the first translation
         return element[start : start + size].decode("utf-16-be", "replace").strip("\0 ")
     (size,) = struct.unpack_from(">I", element, 8)
     return element[12 : 12 + size].decode("ascii", "replace").strip("\0 ")

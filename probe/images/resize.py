@@ -1,22 +1,22 @@
-"""The one way in which an image of any size becomes a square of the wanted side."""
+"""The only path from an image of any size to a square of the requested side."""
 
 import numpy as np
 import torch
 from PIL import Image
 
-# Lanczos: antialiased whatever the factor, the sharpest of Pillow's filters, and what the dataset
-# tools of this field use, so that reals prepared by them and here were treated alike. No
-# reducing_gap: its first step is a box filter, which would tell large originals from small ones.
+# Lanczos is antialiased at any factor, the sharpest of Pillow's filters, and what this field's
+# dataset tools use, so reals prepared by them and here are treated alike. No reducing_gap: its
+# first step is a box filter, which would distinguish large originals from small ones.
 FILTER = Image.Resampling.LANCZOS
 
 
 def to_square(image: Image.Image, resolution: int) -> np.ndarray:
-    """Centre-crop to a square, then resize once with antialiasing; reals and fakes alike.
+    """Centre-crop to a square, then resize once with antialiasing; the same for reals and fakes.
 
     Args:
         image: RGB, any size.
-        resolution: wanted side in pixels, larger or smaller; an image that has it already is
-            not touched.
+        resolution: requested side in pixels, larger or smaller; an image that already has it is
+            unchanged.
 
     Returns:
         uint8 (resolution, resolution, 3).
@@ -28,18 +28,18 @@ def to_square(image: Image.Image, resolution: int) -> np.ndarray:
         image = image.crop((left, top, left + side, top + side))
     if side != resolution:
         image = image.resize((resolution, resolution), FILTER, reducing_gap=None)
-    return np.array(image)  # a copy: Pillow's own memory is read-only
+    return np.array(image)  # copy, because Pillow's own memory is read-only
 
 
 def squares(images: torch.Tensor, resolution: int) -> torch.Tensor:
-    """Bring images in memory to squares, as `to_square` does.
+    """Make images in memory square, like `to_square`.
 
     Args:
         images: uint8 (N, 3, H, W) on the CPU.
-        resolution: wanted side in pixels.
+        resolution: requested side in pixels.
 
     Returns:
-        uint8 (N, 3, resolution, resolution), contiguous; the same tensor where nothing is to do.
+        uint8 (N, 3, resolution, resolution), contiguous; the same tensor if it already fits.
     """
     if images.shape[2:] == (resolution, resolution):
         return images.contiguous()

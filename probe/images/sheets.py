@@ -1,4 +1,4 @@
-"""Sample sheets of training runs: grids of many small images, which are no images to be ranked."""
+"""Refuse training runs' sample sheets: grids of small images, which cannot be ranked."""
 
 import re
 from collections import Counter, defaultdict
@@ -6,20 +6,20 @@ from collections import Counter, defaultdict
 from probe.errors import ImagesError
 from probe.images.files import FileSource
 
-# As the trainers of the StyleGAN family name them, and ours; the digits are thousands of images.
+# As the StyleGAN family's trainers and ours name them; the digits are thousands of images.
 FAKES = re.compile(r"fakes\d{6}.*\.(png|jpe?g)")
 FIRST = re.compile(r"fakes_init\.(png|jpe?g)")
 REALS = re.compile(r"reals\.(png|jpe?g)")
 
 
 def refuse_sheets(source: FileSource) -> None:
-    """Refuse images that a training run has left as its samples.
+    """Refuse images that a training run has left as samples.
 
-    Names decide. A folder of nothing but numbered fakes may be anybody's: there it is the shape,
-    since generated images are square and sheets rarely are.
+    The name decides. If a folder has only numbered fakes, they may be anyone's images, so the shape
+    decides: generated images are square and sheets rarely are.
 
     Raises:
-        ImagesError: some of them are sheets; they are named.
+        ImagesError: if some of them are sheets; names them.
     """
     names = source.captions(range(len(source)))
     kinds = {i: kind for i, name in enumerate(names) if (kind := _kind(name)) is not None}

@@ -1,4 +1,4 @@
-"""Some images of a source, as a source."""
+"""Use some of a source's images as a source."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,39 +17,39 @@ class Subset:
 
     @property
     def name(self) -> str:
-        """The source's."""
+        """The source's name."""
         return self.source.name
 
     @property
     def labels(self) -> Sequence[int] | None:
-        """Classes of these images, where the source has any."""
+        """Classes of these images, if the source has any."""
         labels = self.source.labels
         return None if labels is None else [labels[i] for i in self.indices]
 
     @property
     def classes(self) -> int | None:
-        """How many classes the source's labels say there are."""
+        """Number of classes according to the source's labels."""
         return self.source.classes
 
     @property
     def notes(self) -> Sequence[str]:
-        """The source's."""
+        """The source's notes."""
         return self.source.notes
 
     @property
     def resolution(self) -> int:
-        """The source's."""
+        """The source's resolution."""
         return self.source.resolution
 
     def __len__(self) -> int:
-        """Return how many there are."""
+        """Return the number of images."""
         return len(self.indices)
 
     def _theirs(self, indices: Sequence[int]) -> list[int]:
         return [self.indices[i] for i in indices]
 
     def identity(self) -> dict[str, Any]:
-        """Return the source's record with the digest of the choice."""
+        """Return the source's record plus the digest of the selection."""
         chosen = digest_bytes(repr(list(self.indices)).encode())
         return {**self.source.identity(), "subset": len(self), "subset_digest": chosen}
 
@@ -58,7 +58,7 @@ class Subset:
         return self.source.keys(self._theirs(indices))
 
     def captions(self, indices: Sequence[int]) -> list[str]:
-        """Return the images' names."""
+        """Return the images' captions."""
         return self.source.captions(self._theirs(indices))
 
     def headers(self, indices: Sequence[int]) -> list[Header | None]:
@@ -66,7 +66,7 @@ class Subset:
         return self.source.headers(self._theirs(indices))
 
     def load(self, indices: Sequence[int], resolution: int) -> Batch:
-        """Decode images; indices in the answer are this source's."""
+        """Decode images; the result uses this source's indices."""
         theirs = self._theirs(indices)
         ours = dict(zip(theirs, indices, strict=True))
         batch = self.source.load(theirs, resolution)

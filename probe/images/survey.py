@@ -1,4 +1,4 @@
-"""What some files of a set show of all: their size, and the range of values of more than 8 bits."""
+"""Estimate a set's image size, and its range of values beyond 8 bits, from some of its files."""
 
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -17,13 +17,13 @@ from probe.images.limits import map_threads
 
 @dataclass(frozen=True)
 class Survey:
-    """What was seen.
+    """The result of a survey.
 
     Attributes:
-        looked_at: how many files.
-        sides: short side in pixels → how many images have it.
-        deep: kind of values of more than 8 bits (`kind_of`) → what they reach, image by image.
-        broken: the files that cannot be read.
+        looked_at: number of files.
+        sides: short side in pixels → number of images with it.
+        deep: kind of values of more than 8 bits (`kind_of`) → their extents, image by image.
+        broken: the unreadable files.
     """
 
     looked_at: int
@@ -33,11 +33,11 @@ class Survey:
 
     @cached_property
     def spans(self) -> Spans:
-        """Which values are taken for black and white, by kind."""
+        """The values that map to black and white, by kind."""
         return {kind: span_of(kind, reduce(or_, found)) for kind, found in self.deep.items()}
 
     def notes(self, name: str) -> list[str]:
-        """Return a sentence about each kind of values, for whoever reads a result.
+        """Return a sentence about each kind of values, for readers of a result.
 
         Args:
             name: of the set.
@@ -58,12 +58,12 @@ def survey(
     opened: Callable[[int], AbstractContextManager[bytes]],
     name: Callable[[int], str],
 ) -> Survey:
-    """Look at some files of a set.
+    """Examine some files of a set.
 
     Args:
-        indices: which.
+        indices: the files to examine.
         opened: index → the file's bytes, or BrokenImageError.
-        name: index → what to call the file.
+        name: index → the file's name in messages.
     """
 
     def look(index: int) -> tuple[int, tuple[str, Extent] | None] | Broken:

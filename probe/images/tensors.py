@@ -13,14 +13,14 @@ from probe.images.resize import squares
 
 
 class TensorSource:
-    """Images that are in memory already; known by their pixels.
+    """Images already in memory, identified by their pixels.
 
     Args:
         images: uint8 (N, 3, H, W), RGB, a tensor or an array.
         name: for messages.
 
     Raises:
-        ImagesError: another shape or type.
+        ImagesError: if the shape or type differs.
     """
 
     labels: Sequence[int] | None = None
@@ -42,11 +42,11 @@ class TensorSource:
 
     @property
     def resolution(self) -> int:
-        """The short side."""
+        """The images' short side."""
         return min(self.images.shape[2:])
 
     def identity(self) -> dict[str, Any]:
-        """Return kind, name and shape."""
+        """Return the kind, name and shape."""
         return {"kind": "tensor", "path": self.name, "shape": list(self.images.shape)}
 
     def keys(self, indices: Sequence[int]) -> list[str]:
@@ -60,7 +60,7 @@ class TensorSource:
         return [f"image {i}" for i in indices]
 
     def headers(self, indices: Sequence[int]) -> list[Header | None]:
-        """Return a header without a format: how these images were stored is not known."""
+        """Return a header without a format, because how these images were stored is unknown."""
         height, width = self.images.shape[2:]
         return [Header(None, (width, height), "RGB") for _ in indices]
 

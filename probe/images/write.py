@@ -1,4 +1,4 @@
-"""Images written as PNG, to a folder or an uncompressed zip, with their labels."""
+"""Write images as PNG, to a folder or an uncompressed zip, with their labels."""
 
 import io
 import json
@@ -18,14 +18,14 @@ from probe.images.labels import LABELS_FILE
 class ImageWriter:
     """Writes images one by one.
 
-    A zip appears whole when everything is written; in a folder each file appears whole. PNG is
-    compressed already, so that the zip is not.
+    A zip appears only when complete; in a folder, each file appears only when complete. The zip is
+    uncompressed because PNG is compressed already.
 
     Args:
         place: a folder, a path that ends in .zip, or None to write nothing.
 
     Raises:
-        UsageError: a folder is wanted where a file is.
+        UsageError: if the folder's path is a file.
     """
 
     def __init__(self, place: Path | None) -> None:
@@ -46,9 +46,9 @@ class ImageWriter:
         """Write one image.
 
         Args:
-            name: of its file.
+            name: its file name.
             image: uint8 (3, R, R).
-            label: its class, None for none.
+            label: its class, None if it has none.
         """
         if label is not None:
             self._labels.append((name, label))
@@ -67,7 +67,7 @@ class ImageWriter:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Write the labels, and let the zip appear unless something failed."""
+        """Write the labels, and publish the zip unless something failed."""
         if kind is None and self._labels and self._place is not None:
             text = json.dumps({"labels": self._labels})
             if self._zip is not None:

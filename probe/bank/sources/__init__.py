@@ -1,6 +1,6 @@
-"""Sources: the libraries that build backbones, one file and one line of `SOURCES` each.
+"""Sources: the libraries that build backbones, with one file and one line in `SOURCES` each.
 
-No torch here: bank files are checked by these lines alone.
+No torch here: bank files are checked against these lines alone.
 """
 
 from collections.abc import Callable
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from probe.bank.base import FeatureNetwork, InputSpec
     from probe.bank.spec import BackboneSpec
 
-# Features of every source are kept under the versions of these; a source adds its own.
+# Every source's features are keyed by these versions; a source may add its own.
 LIBRARIES = ("torch", "timm", "open_clip_torch", "pillow")
 
 
@@ -24,15 +24,15 @@ class Source:
     """A library, and what its entries need.
 
     Attributes:
-        builder: (entry, weight file or None) → a `probe.bank.base.FeatureNetwork`; None leaves
-            the random initialisation.
+        builder: (entry, weight file or None) → a `probe.bank.base.FeatureNetwork`; None keeps the
+            random initialisation.
         libraries: distributions that build its networks and compute their features.
-        pools_taps: whether the pooled feature is taken from the taps, which an entry must name.
+        pools_taps: whether the pooled feature comes from the taps, which an entry must then name.
         has_token: whether its networks may have a class token to pool.
-        whole_file: whether the file holds the architecture too, so that it takes no random
-            weights, `keys` or `args`.
-        known_input: entry → its `InputSpec`, if the library knows those of its hub weights.
-        describe: (its name for some weights) → fields of an entry, for `probe bank add`.
+        whole_file: whether the file includes the architecture, which rules out random weights,
+            `keys` and `args`.
+        known_input: entry → its `InputSpec`, if the library knows that of its hub weights.
+        describe: (the library's name for some weights) → an entry's fields, for `probe bank add`.
     """
 
     builder: Place["Callable[[BackboneSpec, Path | None], FeatureNetwork]"]
@@ -48,9 +48,9 @@ class Source:
         return load(self.builder)(spec, path)
 
     def key(self, spec: "BackboneSpec") -> dict[str, Any]:
-        """Return what decides a pooled feature besides the entry's input and weights.
+        """Return what determines a pooled feature besides the entry's input and weights.
 
-        The library is not imported: a ranking that has its features asks for keys alone.
+        The library is not imported, because a ranking with cached features needs only keys.
         """
         names = dict.fromkeys((*LIBRARIES, *self.libraries))
         return {
@@ -60,10 +60,10 @@ class Source:
         }
 
     def check(self, spec: "BackboneSpec") -> None:
-        """Check an entry against what the source needs.
+        """Check an entry against the source's requirements.
 
         Raises:
-            ValueError: it lacks something, or asks for what the source does not have.
+            ValueError: if it lacks something, or asks for something the source does not have.
         """
         name, kind = spec.source, spec.weights.kind
         missing = [n for n in ("input", "mean", "std") if getattr(spec, n) is None]

@@ -1,9 +1,9 @@
-"""The Inception network of 2015 by which FID is defined (Heusel et al. 2017).
+"""The Inception network of 2015 that defines FID (Heusel et al. 2017).
 
-Its graph is TensorFlow's `inception-2015-12-05`. torchvision's Inception v3 is a later one and
-differs in three places: averages at the border count the pixels that exist, the last block takes a
-maximum in place of one average, and there are 1 008 classes. The weights are public as a PyTorch
-file that pytorch-fid and torch-fidelity share; images reach 299 px as TensorFlow 1 resized them.
+Its graph is TensorFlow's `inception-2015-12-05`. torchvision's Inception v3 is a later network with
+three differences: averages at the border count only existing pixels, the last block takes a maximum
+instead of one average, and there are 1 008 classes. The weights are public as a PyTorch file shared
+by pytorch-fid and torch-fidelity. Images are resized to 299 px as TensorFlow 1 did.
 """
 
 from collections import OrderedDict
@@ -25,7 +25,7 @@ LAST = "Mixed_7c"
 
 
 class InceptionNetwork(FeatureNetwork):
-    """The blocks up to the last; the feature is its map's average, FID's "pool3"."""
+    """All blocks but the classifier; the feature is the last map's average, FID's "pool3"."""
 
     def __init__(self, trunk: nn.Module) -> None:
         super().__init__()
@@ -42,10 +42,10 @@ class InceptionNetwork(FeatureNetwork):
 
 
 def build(spec: BackboneSpec, path: Path | None) -> FeatureNetwork:
-    """Build the network; `path` is its weight file, None leaves the random initialisation.
+    """Build the network; `path` is its weight file, None keeps the random initialisation.
 
     Raises:
-        BackboneUnavailable: another model, or weights that do not fit.
+        BackboneUnavailable: if another model is asked for, or the weights do not fit.
     """
     from torchvision.models.inception import Inception3, InceptionA, InceptionC, InceptionE
 
@@ -75,7 +75,7 @@ def _maximum(x: torch.Tensor) -> torch.Tensor:
 
 
 def _pool_by(block: nn.Module, pool: Callable[[torch.Tensor], torch.Tensor]) -> None:
-    """Give a block's pooled branch, the last of its output's channels, another pooling."""
+    """Replace the pooling in a block's pooled branch, the last of its output's channels."""
 
     def replace(module: nn.Module, inputs: Any, output: torch.Tensor) -> torch.Tensor:
         branch = module.get_submodule("branch_pool")(pool(inputs[0]))

@@ -12,7 +12,7 @@ from probe.bank.spec import BackboneSpec, Weights
 from probe.bank.weights.state import load_state
 
 FILE = "open_clip_model.safetensors"  # unless the library names another
-# How the names of everything but the image tower begin.
+# Name prefixes of everything outside the image tower.
 TEXT_TOWER = (
     "text.",
     "text_decoder.",
@@ -32,7 +32,7 @@ class OpenClipNetwork(FeatureNetwork):
 
     def __init__(self, visual: Any, spec: BackboneSpec) -> None:
         super().__init__()
-        self.visual: Any = visual  # its class declares no forward_intermediates
+        self.visual: Any = visual  # its class does not declare forward_intermediates
         self.taps, self.tap_norm = spec.taps, spec.tap_norm
 
     def pool(self, x: torch.Tensor) -> torch.Tensor:
@@ -40,7 +40,7 @@ class OpenClipNetwork(FeatureNetwork):
         return self.visual(x)
 
     def levels(self, x: torch.Tensor) -> tuple[Sequence[torch.Tensor], torch.Tensor]:
-        """(N, 3, S, S) → maps (N, C, H, W), the last one unless taps are declared, and (N, d)."""
+        """(N, 3, S, S) → maps (N, C, H, W), the last one unless taps are given, and (N, d)."""
         found = self.visual.forward_intermediates(
             x,
             indices=list(self.taps) if self.taps else 1,
@@ -51,25 +51,25 @@ class OpenClipNetwork(FeatureNetwork):
 
 
 def build(spec: BackboneSpec, path: Path | None) -> FeatureNetwork:
-    """Build the image tower; `path` is its weight file, None leaves the random initialisation.
+    """Build the image tower; `path` is its weight file, None keeps the random initialisation.
 
     Raises:
-        BackboneUnavailable: open_clip has no such architecture, or the weights do not fit.
+        BackboneUnavailable: if open_clip has no such architecture, or the weights do not fit.
     """
     import open_clip
 
     known = open_clip.list_models()
     if spec.model not in known:
         raise no_such(f"open_clip {open_clip.__version__} has no model", spec.model, known)
-    logging.disable(logging.WARNING)  # it warns that the weights, which come below, are random
+    logging.disable(logging.WARNING)  # it warns of random weights, which are loaded below
     try:
-        # Some models would go and fetch a pretrained text tower.
+        # Some models would otherwise download a pretrained text tower.
         model = open_clip.create_model(
             spec.model, load_weights=False, pretrained_text=False, **spec.args
         )
     finally:
         logging.disable(logging.NOTSET)
-    # Only the image half is kept; the file's names begin with `visual.`, as this wrapper's do.
+    # Keep only the image tower; the file's names begin with `visual.`, as this wrapper's do.
     network = OpenClipNetwork(model.visual, spec)
     if path is not None:
         load_state(spec, path, network, leave_out=TEXT_TOWER)
@@ -80,7 +80,7 @@ def describe(reference: str) -> dict[str, Any]:
     """Return an entry's fields for pretrained weights, MODEL/TAG.
 
     Raises:
-        BackboneUnavailable: open_clip knows no such weights on a hub.
+        BackboneUnavailable: if open_clip has no such weights on a hub.
     """
     import open_clip
 
@@ -90,11 +90,11 @@ def describe(reference: str) -> dict[str, Any]:
         raise no_such(what, model, open_clip.list_models())
     tags = open_clip.list_pretrained_tags_by_model(model)
     config = open_clip.get_pretrained_cfg(model, tag) if tag else {}
-    parts = config.get("hf_hub", "").strip("/").split("/")  # owner, repository, perhaps a file
+    parts = config.get("hf_hub", "").strip("/").split("/")  # owner, repository, maybe a file
     if len(parts) < 2:
         pairs = [f"{model}/{known}" for known in tags]
         raise no_such(f"open_clip {open_clip.__version__} has no hub weights", reference, pairs)
-    # The same weights under another activation are another network.
+    # The same weights with another activation are another network.
     quick = config.get("quick_gelu") and not model.endswith("-quickgelu")
     described = open_clip.get_model_config(model)
     assert described is not None  # the model is listed

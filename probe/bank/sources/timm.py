@@ -1,4 +1,4 @@
-"""Backbones from timm, through its documented interface alone."""
+"""Backbones from timm, through its documented interface only."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,7 +23,7 @@ class TimmNetwork(FeatureNetwork):
 
     def __init__(self, model: nn.Module, spec: BackboneSpec) -> None:
         super().__init__()
-        self.model: Any = model  # timm's models share methods and no class that declares them
+        self.model: Any = model  # timm's models share methods, but no class declares them
         self.pooling, self.taps, self.tap_norm = spec.pool, spec.taps, spec.tap_norm
         self.prefix = getattr(model, "num_prefix_tokens", 0)
 
@@ -38,12 +38,12 @@ class TimmNetwork(FeatureNetwork):
             return features[:, 0]
         if features.ndim == 3:
             return features[:, self.prefix :].mean(dim=1)
-        # timm's Swin is (N, H, W, C), its convolutional networks (N, C, H, W).
+        # timm's Swin gives (N, H, W, C), its convolutional networks (N, C, H, W).
         channels_last = features.shape[1] != self.model.num_features
         return features.mean(dim=(1, 2) if channels_last else (2, 3))
 
     def levels(self, x: torch.Tensor) -> tuple[Sequence[torch.Tensor], torch.Tensor]:
-        """(N, 3, S, S) → maps (N, C, H, W), the last one unless taps are declared, and (N, d)."""
+        """(N, 3, S, S) → maps (N, C, H, W), the last one unless taps are given, and (N, d)."""
         features, maps = self.model.forward_intermediates(
             x,
             indices=list(self.taps) if self.taps else 1,
@@ -54,10 +54,10 @@ class TimmNetwork(FeatureNetwork):
 
 
 def known_input(spec: BackboneSpec) -> InputSpec:
-    """Return what timm knows of the input that an entry's weights were trained with. Offline.
+    """Return the input that an entry's weights were trained with, from timm's records. Offline.
 
     Raises:
-        BackboneUnavailable: timm does not know the model and the tag of its weights.
+        BackboneUnavailable: if timm does not know the model and the tag of its weights.
     """
     import timm
     from timm.data.config import resolve_model_data_config
@@ -74,10 +74,10 @@ def known_input(spec: BackboneSpec) -> InputSpec:
 
 
 def build(spec: BackboneSpec, path: Path | None) -> FeatureNetwork:
-    """Build the architecture; `path` is its weight file, None leaves the random initialisation.
+    """Build the architecture; `path` is its weight file, None keeps the random initialisation.
 
     Raises:
-        BackboneUnavailable: timm has no such architecture, or the weights do not fit.
+        BackboneUnavailable: if timm has no such architecture, or the weights do not fit.
     """
     import timm
 
@@ -93,15 +93,15 @@ def build(spec: BackboneSpec, path: Path | None) -> FeatureNetwork:
 
 
 def _with_weights(spec: BackboneSpec, path: Path, model: nn.Module) -> nn.Module:
-    """Return the model with a file's weights, through timm's own conversion where it needs one.
+    """Return the model with a file's weights, using timm's own conversion if needed.
 
-    That is how a position embedding for another input size is resampled, and how an original
-    release's names become timm's.
+    That conversion resamples a position embedding for another input size, and turns an original
+    release's names into timm's.
     """
     import timm
 
     state = map_keys(read_state(spec, path), spec.keys, model)
-    # timm calls the classifier "head", "head.fc", "fc" or "classifier".
+    # timm's name for the classifier is "head", "head.fc", "fc" or "classifier".
     config = _config(_tagged(spec)) or _config(spec.model)
     names = getattr(config, "classifier", None) or ()
     names = (names,) if isinstance(names, str) else names
@@ -110,7 +110,7 @@ def _with_weights(spec: BackboneSpec, path: Path, model: nn.Module) -> nn.Module
     try:
         fit_state(spec, path, state, model)
     except BackboneUnavailable as problem:
-        # Zero classes on both sides keep timm's loading strict.
+        # Zero classes on both sides let timm load strictly.
         overlay = {"state_dict": state, "num_classes": 0}
         try:
             return timm.create_model(
@@ -120,13 +120,13 @@ def _with_weights(spec: BackboneSpec, path: Path, model: nn.Module) -> nn.Module
                 num_classes=0,
                 **spec.args,
             )
-        except Exception:  # its own filters fail in any way on a file that is not theirs
+        except Exception:  # timm's filters may raise anything on a file they do not expect
             raise problem from None
     return model
 
 
 def _tagged(spec: BackboneSpec) -> str:
-    """Return the model's name with the tag of its weights, as timm's own hub repositories have."""
+    """Return the model's name with the tag of its weights, as in timm's own hub repositories."""
     hub = spec.weights.hub or ""
     if "." not in spec.model and hub.startswith(f"timm/{spec.model}."):
         return hub.removeprefix("timm/")
@@ -134,7 +134,7 @@ def _tagged(spec: BackboneSpec) -> str:
 
 
 def _config(name: str) -> "PretrainedCfg | None":
-    """Return what timm knows of a model's weights; None for a model or tag that it does not."""
+    """Return timm's record of a model's weights; None if it has no such model or tag."""
     import timm
 
     try:
@@ -147,8 +147,8 @@ def describe(model: str) -> dict[str, Any]:
     """Return an entry's fields for pretrained weights, MODEL.TAG.
 
     Raises:
-        BackboneUnavailable: timm knows no such weights.
-        UsageError: it knows no hub repository of them.
+        BackboneUnavailable: if timm has no such weights.
+        UsageError: if timm names no hub repository for them.
     """
     import timm
 

@@ -1,4 +1,4 @@
-"""Backbones as TorchScript files: the file is the network."""
+"""Backbones as TorchScript files, which contain the network."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,7 +24,7 @@ class TorchScriptNetwork(FeatureNetwork):
         return self.levels(x)[1]
 
     def levels(self, x: torch.Tensor) -> tuple[Sequence[torch.Tensor], torch.Tensor]:
-        """(N, 3, S, S) → its map, or none where the output is a feature, and (N, d)."""
+        """(N, 3, S, S) → its map, or none if the output is a feature, and (N, d)."""
         y = self.module(x)
         return ([y], y.mean(dim=(2, 3))) if y.ndim == 4 else ([], y)
 
@@ -33,7 +33,7 @@ def build(spec: BackboneSpec, path: Path | None) -> FeatureNetwork:
     """Load the file.
 
     Raises:
-        BackboneUnavailable: not TorchScript, or its output is no feature and no map.
+        BackboneUnavailable: if it is not TorchScript, or returns neither a feature nor a map.
     """
     assert path is not None and spec.input is not None
     try:

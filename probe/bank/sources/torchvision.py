@@ -30,11 +30,11 @@ class TorchvisionNetwork(FeatureNetwork):
 
 
 def build(spec: BackboneSpec, path: Path | None) -> FeatureNetwork:
-    """Build the trunk; `path` is its weight file, None leaves the random initialisation.
+    """Build the trunk; `path` is its weight file, None keeps the random initialisation.
 
     Raises:
-        BackboneUnavailable: torchvision has no such architecture or module, or the weights do not
-            fit.
+        BackboneUnavailable: if torchvision has no such architecture or module, or the weights do
+            not fit.
     """
     import torchvision
     from torchvision.models import get_model, list_models
@@ -47,12 +47,12 @@ def build(spec: BackboneSpec, path: Path | None) -> FeatureNetwork:
     taps = [str(tap) for tap in spec.taps]
     try:
         trunk = create_feature_extractor(model, taps)
-    except ValueError as error:  # its message lists every node there is
+    except ValueError as error:  # its message lists every node
         known = {name for name, _ in model.named_modules()} | {*get_graph_node_names(model)[1]}
         odd = next((tap for tap in taps if tap not in known), taps[0])
         raise no_such(f"{spec.model} has no module (taps)", odd, sorted(known)) from error
     if path is not None:
-        # What lies behind the last tap is in the file and not in the trunk.
+        # The file includes layers after the last tap, which the trunk lacks.
         cut_off = set(model.state_dict()) - set(trunk.state_dict())
         load_state(spec, path, trunk, leave_out=tuple(cut_off))
     return TorchvisionNetwork(trunk, taps)

@@ -1,1 +1,1 @@
-"""Weights: found, fetched, verified, and read into a network."""
+"""Weights: find, fetch and verify them, and read them into a network."""

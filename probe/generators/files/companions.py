@@ -1,4 +1,4 @@
-"""What a file holds to train on besides the average: the generator itself, the discriminator."""
+"""Read what a file holds for further training: the generator itself and the discriminator."""
 
 from pathlib import Path
 from typing import Any
@@ -18,30 +18,30 @@ from probe.generators.files.run_folder import checkpoint_file
 from probe.generators.files.snapshot import read_tensors
 from probe.generators.networks.shapes import discriminator_arguments
 
-DISCRIMINATOR = "discriminator"  # of a description: the constructor's arguments
-# What the constructor's positional arguments are called.
+DISCRIMINATOR = "discriminator"  # key of its constructor's arguments in a description
+# Names of the constructor's positional arguments.
 DISCRIMINATOR_ARGUMENTS = ("c_dim", "img_resolution", "img_channels")
 
 Network = tuple[dict[str, Any], dict[str, torch.Tensor]]
 
 
 def read_companions(path: Path) -> dict[str, Network]:
-    """Return what else a file of a StyleGAN2 holds to train on: "G" and "D", if they are there.
+    """Return what else a StyleGAN2 file holds for training: "G" and "D", if present.
 
     Args:
-        path: of a file that `load_generator` has read, or a run's directory.
+        path: a file that `load_generator` has read, or a run's directory.
 
     Returns:
-        Name → the constructor's arguments, and the tensors by StyleGAN2-ADA's names.
+        Name → the constructor's arguments, and the tensors under StyleGAN2-ADA's names.
 
     Raises:
-        CheckpointError: damaged; without the path.
+        CheckpointError: if it is damaged; without the path.
     """
     path = checkpoint_file(path)
     description: Any = None
     if format_of(path) == "safetensors":
         metadata, content = read_tensors(path)
-        if "probe" in metadata:  # a snapshot of ours: the average alone
+        if "probe" in metadata:  # our own snapshots hold only the average
             return {}
         found = described_in(metadata)
         if found is not None and isinstance(found.content, dict):

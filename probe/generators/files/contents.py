@@ -1,8 +1,8 @@
-"""Which of the things in a file is the generator, and where in the file it is.
+"""Find the generator in a file.
 
-People save a network whole, its state dict, either of them in a dict or tuple beside others, or one
-state dict of several networks. All that counts here are the names of tensors: `families` says which
-of them a generator has. A network's moving average goes before the network itself.
+People save a whole network, its state dict, either one in a dict or tuple with others, or one state
+dict of several networks. Only tensor names matter here: `families` knows which ones a generator
+has. A network's moving average takes precedence over the network itself.
 """
 
 import re
@@ -18,9 +18,9 @@ from probe.generators.files.records import Array, LazyTensor, Record, damaged, m
 from probe.generators.files.rosinality import AVERAGE, DISCRIMINATOR_SIGN, SIGN
 from probe.generators.files.unreadable import STYLEGAN_XL, what_it_is
 
-MOST_PARTS = 20_000  # dicts, lists and modules that are looked into
-MOST_MODULES = 100  # whose tensors are looked at, each of which may have some thousands
-MOST_NAMES = 20_000  # of tensors that may tell what a file holds
+MOST_PARTS = 20_000  # dicts, lists and modules to search
+MOST_MODULES = 100  # modules whose tensors are examined, each with up to some thousands
+MOST_NAMES = 20_000  # tensor names used to describe a file
 DEEPEST = 8  # nesting of dicts
 LONGEST_PLACE = 200
 AVERAGED = re.compile(r"(.*_)?(ema|average|averaged)(_.*)?|Gs", re.IGNORECASE)
@@ -28,11 +28,11 @@ GENERATORS = re.compile(
     r"G|(.*_)?gen(erator)?(_.*)?|net_?G|net(work)?|model|decoder|(.*_)?state_dict|params",
     re.IGNORECASE,
 )
-# Parts of a file in which nobody keeps a generator; they may be large, or of any kind.
+# Parts of a file that never hold a generator; they may be large, or of any kind.
 OTHERS = re.compile(r"D(_.*)?|disc.*|net_?D(_.*)?|.*optim.*|.*_opt|augment.*", re.IGNORECASE)
 DISCRIMINATORS = re.compile(r"D|net_?D|(.*_)?disc(riminator)?(_.*)?", re.IGNORECASE)
 DISCRIMINATOR_SIGNS = ("b4.out.weight", DISCRIMINATOR_SIGN)
-LEAST = 2  # rank of what may be a generator, though its key does not say so
+LEAST = 2  # rank of a part that may be a generator although its key does not say so
 
 Path = tuple[Any, ...]
 Tensor = LazyTensor | torch.Tensor | Array
@@ -43,9 +43,9 @@ class Held:
     """A network in a file.
 
     Attributes:
-        path: the keys that lead to it, then the modules around it.
+        path: the keys that lead to it, then its parent modules.
         module: its record; None for a state dict.
-        tensors: by their dotted names in it.
+        tensors: by their dotted names within the network.
     """
 
     path: Path
@@ -54,7 +54,7 @@ class Held:
 
     @property
     def place(self) -> str:
-        """The path in words, "" for the file as a whole."""
+        """The path as text, "" for the file as a whole."""
         return _in_words(self.path)
 
     @property
@@ -64,13 +64,13 @@ class Held:
 
 
 def find_generator(content: Any) -> Held:
-    """Return the generator of a file.
+    """Return a file's generator.
 
     Args:
-        content: of the file: records, dicts, lists, tensors, numbers.
+        content: the file's records, dicts, lists, tensors and numbers.
 
     Raises:
-        CheckpointError: it holds none that is read; it says what it holds.
+        CheckpointError: if it holds no supported generator; says what it holds.
     """
     parts = [(path, part) for path, part in _parts(content) if not _has(OTHERS, path)]
     problem = None
@@ -78,7 +78,7 @@ def find_generator(content: Any) -> Held:
         try:
             held = _held(path, part, signs())
         except CheckpointError as error:
-            if _rank(path) < LEAST:  # a damaged generator, for which no other is a substitute
+            if _rank(path) < LEAST:  # a damaged generator: do not substitute another network
                 raise
             problem = problem or error
             continue
@@ -92,7 +92,7 @@ def find_generator(content: Any) -> Held:
 
 
 def find_trained(content: Any, average: Held) -> Held | None:
-    """Return the generator that is trained, if `find_generator` gave its average."""
+    """Return the generator being trained, if `find_generator` returned its average."""
     for path, part in _parts(content) if _rank(average.path) == 0 else ():
         if _rank(path) == 1 and not _has(OTHERS, path):
             held = _held(path, part, signs())
@@ -102,10 +102,10 @@ def find_trained(content: Any, average: Held) -> Held | None:
 
 
 def find_discriminator(content: Any) -> Held | None:
-    """Return the StyleGAN2 discriminator of a file, None if there is none.
+    """Return a file's StyleGAN2 discriminator, None if there is none.
 
     Raises:
-        CheckpointError: it is damaged.
+        CheckpointError: if it is damaged.
     """
     for path, part in _parts(content):
         if isinstance(part, dict) or _has(DISCRIMINATORS, path):
@@ -116,7 +116,7 @@ def find_discriminator(content: Any) -> Held | None:
 
 
 def passed_over(content: Any, held: Held) -> list[str]:
-    """Return what else a file holds, by the keys that lead there."""
+    """Return what else a file holds, by the keys that lead to it."""
     names: list[str] = []
     used = AVERAGE if AVERAGE in held.tensors else None
     for depth, word in enumerate(held.path):
@@ -142,21 +142,21 @@ def _in_words(path: Path) -> str:
 
 
 def _word(key: Any) -> str:
-    """Return a key as text; those that are no text or number by their kind."""
+    """Return a key as text; a key that is neither text nor number by its type."""
     return key if isinstance(key, str) else shown(key)
 
 
 def _parts(content: Any) -> Iterator[tuple[Path, Any]]:
-    """Yield every module, and every dict that holds tensors, with the keys that lead there.
+    """Yield every module, and every dict that holds tensors, with the keys that lead to it.
 
-    Of a tuple the last comes first: programs write (G, D, G_ema).
+    Tuples are read from the end, because programs save (G, D, G_ema).
     """
     seen: set[int] = set()
     modules = 0
 
     def walk(value: Any, path: Path) -> Iterator[tuple[Path, Any]]:
         nonlocal modules
-        if _is_module(value):  # the same one may be under several keys
+        if _is_module(value):  # one module may appear under several keys
             modules += 1
             if modules > MOST_MODULES:
                 raise damaged("more networks than any file holds")
@@ -176,7 +176,7 @@ def _parts(content: Any) -> Iterator[tuple[Path, Any]]:
 
 
 def _items(value: Any) -> Iterable[tuple[Any, Any]]:
-    """Return what a container holds, with its keys: a dict, an object, a list from its end."""
+    """Return a container's items with their keys: of a dict, an object, or a list from its end."""
     if isinstance(value, Record):
         state = value.state if isinstance(value.state, dict) else {}
         return [*state.items(), *(value.entries or {}).items()]
@@ -196,17 +196,17 @@ def _has(words: re.Pattern[str], path: Path) -> bool:
 
 
 def _rank(path: Path) -> int:
-    """Return 0 for a generator's average, 1 for a generator, `LEAST` for what may be one."""
+    """Return 0 for a generator's average, 1 for a generator, `LEAST` for a possible one."""
     if _has(AVERAGED, path):
         return 0
     return 1 if not path or _has(GENERATORS, path) else LEAST
 
 
 def _held(path: Path, part: Any, signs: Sequence[str]) -> Held | None:
-    """Return the network in a module or a dict of tensors by its signs, None if it has none.
+    """Return the network with these signs in a module or dict of tensors, None if there is none.
 
     Raises:
-        CheckpointError: it is damaged.
+        CheckpointError: if it is damaged.
     """
     if isinstance(part, Record):
         tensors: dict[str, Any] = dict(module_tensors(part))
@@ -223,13 +223,13 @@ def _held(path: Path, part: Any, signs: Sequence[str]) -> Held | None:
 
 
 def _named_tensors(part: dict[Any, Any]) -> dict[str, Any]:
-    """Return the tensors of a dict that have names; numpy's arrays are tensors as well."""
+    """Return a dict's named tensors; numpy arrays count as tensors."""
     named = {n: t.tensor if isinstance(t, Array) else t for n, t in part.items()}
     return {n: t for n, t in named.items() if isinstance(n, str) and isinstance(t, Tensor)}
 
 
 def _inner(module: Record, names: Path) -> Record:
-    """Return the module that the names of modules lead to."""
+    """Return the module at the end of a path of module names."""
     for name in names:
         inside = module.state["_modules"].items()
         found = next((child for key, child in inside if str(key) == name), None)
@@ -240,7 +240,7 @@ def _inner(module: Record, names: Path) -> Record:
 
 
 def _with_average(held: Held, content: Any) -> Held:
-    """Return a generator under rosinality's names with the average latent that stands beside it."""
+    """Return a generator with rosinality's names, plus the average latent stored next to it."""
     if SIGN not in held.tensors:
         return held
     for word in (*held.path, None):
@@ -253,7 +253,7 @@ def _with_average(held: Held, content: Any) -> Held:
 
 
 def _description(content: Any) -> str:
-    """Return what a file without a generator holds."""
+    """Describe a file that has no generator."""
     names: list[str] = []
     classes: list[str] = []
     for _, part in _parts(content):
@@ -266,7 +266,7 @@ def _description(content: Any) -> str:
 
 
 def _names(part: Any) -> list[str]:
-    """Return the names of a part's tensors, none if it is damaged: it is not read in any case."""
+    """Return a part's tensor names, none if it is damaged, since it is not read anyway."""
     if not isinstance(part, Record):
         return list(_named_tensors(part))
     try:

@@ -1,9 +1,9 @@
-"""Tensors without a network: a description beside them says which one they belong to.
+"""Identify the network that bare tensors belong to, from a description stored with them.
 
-The description is JSON, `{"architecture": "stylegan2", "init": {"z_dim": 512, …}}`, in the
-metadata of a safetensors file or in a `config.json` in the file's folder. `class_name` and `kwargs`
-are taken for the two names as well. Without an architecture the tensors' names tell it, and without
-arguments their shapes do, but for StyleGAN3.
+The description is JSON, `{"architecture": "stylegan2", "init": {"z_dim": 512, …}}`, in a
+safetensors file's metadata or in a `config.json` in the file's folder. `class_name` and `kwargs`
+are accepted in place of the two names. If the architecture is missing, tensor names identify it; if
+the arguments are missing, tensor shapes determine them, except for StyleGAN3.
 """
 
 import json
@@ -22,11 +22,11 @@ WANTED = '{"architecture": …, "init": {"z_dim": …}}'
 
 @dataclass(frozen=True)
 class Description:
-    """What says which network some tensors belong to.
+    """A description of the network that some tensors belong to.
 
     Attributes:
-        where: it was found, for sentences.
-        content: of the JSON.
+        where: its location, for messages.
+        content: the parsed JSON.
     """
 
     where: str
@@ -34,10 +34,10 @@ class Description:
 
 
 def described_beside(path: Path) -> Description | None:
-    """Return what the `config.json` in a file's folder says, None where there is none.
+    """Return the description in a `config.json` in a file's folder, None if there is none.
 
     Raises:
-        CheckpointError: it is no JSON.
+        CheckpointError: if it is not JSON.
     """
     config = path.parent / "config.json"
     if not config.is_file():
@@ -48,10 +48,10 @@ def described_beside(path: Path) -> Description | None:
 
 
 def parse(text: str | bytes, where: str) -> Any:
-    """Return JSON's value.
+    """Parse JSON.
 
     Raises:
-        CheckpointError: it is no JSON.
+        CheckpointError: if it is not JSON.
     """
     try:
         return json.loads(text)
@@ -60,10 +60,10 @@ def parse(text: str | bytes, where: str) -> Any:
 
 
 def described_in(metadata: Mapping[str, str]) -> Description | None:
-    """Return the description in a safetensors file's metadata, None where there is none.
+    """Return the description in a safetensors file's metadata, None if there is none.
 
     Raises:
-        CheckpointError: it is no JSON.
+        CheckpointError: if it is not JSON.
     """
     if "config" in metadata:
         return Description("its metadata", parse(metadata["config"], "metadata"))
@@ -79,18 +79,18 @@ def describe(
     description: Description | None,
     attributes: Mapping[str, Any] | None = None,
 ) -> tuple[str, dict[str, Any], Tensors]:
-    """Return what network some tensors make, by a description or else by their shapes.
+    """Return the network that some tensors form, from a description or else from their shapes.
 
     Args:
-        state: a generator's tensors by the names of its file.
+        state: a generator's tensors under the file's names.
         description: see the top of this file; None for none.
-        attributes: plain values of its modules, if there are modules.
+        attributes: plain values from its modules, if there are modules.
 
     Returns:
         The architecture, its constructor's arguments, and the tensors under our names.
 
     Raises:
-        CheckpointError: of no family, or nothing says the arguments.
+        CheckpointError: if no family matches, or nothing determines the arguments.
     """
     architecture = family_of(state)
     family = FAMILIES[architecture]

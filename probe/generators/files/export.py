@@ -1,4 +1,4 @@
-"""Generators written as other programs load them, a function for each line of `FORMATS`."""
+"""Write generators in other programs' formats, one function for each line of `FORMATS`."""
 
 import json
 from collections import OrderedDict
@@ -13,7 +13,7 @@ from probe.files import atomic_path
 from probe.generators.files import rosinality
 from probe.generators.files.companions import DISCRIMINATOR
 
-# What the constructors of the StyleGAN2-ADA family's networks take; more would be refused there.
+# Arguments of the constructors in the StyleGAN2-ADA family, which refuse any others.
 MAPPING = (
     "num_layers", "embed_features", "layer_features", "activation", "lr_multiplier", "w_avg_beta",
 )  # fmt: skip
@@ -21,23 +21,23 @@ SYNTHESIS = (
     "channel_base", "channel_max", "num_fp16_res", "architecture", "resample_filter", "use_noise",
     "activation", "conv_clamp", "fp16_channels_last",
 )  # fmt: skip
-# Said in any case: StyleGAN2-ADA's own program and StyleGAN3's have other defaults for them.
+# Always written: StyleGAN2-ADA's own program and StyleGAN3's have different defaults.
 FLOAT32 = {"num_fp16_res": 0, "conv_clamp": None}
 
 
 def save_rosinality(path: Path, generator: Any, discriminator: Any) -> list[str]:
-    """Write a StyleGAN2 as rosinality's programs, pSp, e4e and others load it.
+    """Write a StyleGAN2 for rosinality's programs, pSp, e4e and others.
 
     Args:
         path: ends in .pt.
         generator: a StyleGAN2.
-        discriminator: of it, or None.
+        discriminator: its discriminator, or None.
 
     Returns:
-        What is to be known before it is loaded.
+        What the user must know before loading it.
 
     Raises:
-        CheckpointError: their network cannot be this one; it says why.
+        CheckpointError: if their network cannot represent this one; says why.
     """
     state = rosinality.generator_to_theirs(generator)
     average = state.pop(rosinality.AVERAGE)
@@ -54,13 +54,13 @@ def save_rosinality(path: Path, generator: Any, discriminator: Any) -> list[str]
     with atomic_path(path) as temporary:
         try:
             torch.save(content, temporary)
-        except RuntimeError as error:  # how torch's writer speaks of a full disk
+        except RuntimeError as error:  # how torch's writer reports a full disk
             raise OSError(str(error)) from error
     return notes
 
 
 def _construction(generator: Any) -> str:
-    """Return how their program makes the network that the file is loaded into."""
+    """Return the call with which their program builds the network for this file."""
     synthesis = generator.init_kwargs["synthesis_kwargs"]
     arguments = f"{generator.img_resolution}, {generator.w_dim}, {generator.mapping.num_layers}"
     channels = {
@@ -79,18 +79,18 @@ def _construction(generator: Any) -> str:
 
 
 def save_stylegan2_ada(path: Path, generator: Any, discriminator: Any) -> list[str]:
-    """Write a StyleGAN2 such that the StyleGAN2-ADA family's networks load it strictly.
+    """Write a StyleGAN2 so that the StyleGAN2-ADA family's networks load it strictly.
 
-    The tensors are named as theirs, below "G_ema." and "D."; the metadata's `config` has their
+    Tensors have that family's names, under "G_ema." and "D."; the metadata's `config` holds the
     constructors' arguments.
 
     Args:
         path: ends in .safetensors.
         generator: a StyleGAN2.
-        discriminator: of it, or None.
+        discriminator: its discriminator, or None.
 
     Returns:
-        What is to be known before it is loaded: nothing.
+        What the user must know before loading it: nothing.
     """
     init = dict(generator.init_kwargs)
     for group, known in (("mapping_kwargs", MAPPING), ("synthesis_kwargs", SYNTHESIS)):
@@ -104,13 +104,13 @@ def save_stylegan2_ada(path: Path, generator: Any, discriminator: Any) -> list[s
         epilogue = {"mbstd_group_size": group}
         config[DISCRIMINATOR] = FLOAT32 | arguments | {"epilogue_kwargs": epilogue}
         state |= {f"D.{n}": tensor for n, tensor in discriminator.state_dict().items()}
-        # Their blocks keep the low-pass as well as the layers in them.
+        # Their blocks store the low-pass too, besides the layers inside them.
         for r in discriminator.resolutions:
             state[f"D.b{r}.resample_filter"] = state[f"D.b{r}.conv1.resample_filter"]
     tensors = {name: tensor.detach().contiguous().clone() for name, tensor in state.items()}
     with atomic_path(path) as temporary:
         try:
             save_file(tensors, temporary, metadata={"format": "pt", "config": json.dumps(config)})
-        except SafetensorError as error:  # its way to speak of a full disk
+        except SafetensorError as error:  # how safetensors reports a full disk
             raise OSError(str(error)) from error
     return []

@@ -1,4 +1,4 @@
-"""The generator families: how a file's tensors tell one, and which network reads it."""
+"""The generator families: how a file's tensors identify one, and which network reads it."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,12 +19,12 @@ class Family:
     """One architecture.
 
     Attributes:
-        title: what people call it.
-        signs: how the name of a tensor begins that only this family has, in any of its spellings.
-        module: where its `Generator` is.
-        arguments: what its constructor's positional arguments are called in files.
-        converts: whether the module's `convert_state` makes our names of a file's first.
-        derives: whether the module's `derive_arguments` finds arguments that a file does not hold.
+        title: its common name.
+        signs: prefixes, in any spelling, of tensor names that only this family has.
+        module: the module of its `Generator`.
+        arguments: file names of its constructor's positional arguments.
+        converts: whether the module's `convert_state` must first rename a file's tensors.
+        derives: whether the module's `derive_arguments` can find arguments that a file omits.
     """
 
     title: str
@@ -40,14 +40,14 @@ class Family:
         return import_module(self.module).Generator
 
     def derive(self, state: Tensors, attributes: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the constructor's arguments of a file that does not hold them.
+        """Return the constructor's arguments for a file that does not store them.
 
         Args:
             state: the file's tensors, under our names.
-            attributes: plain values of its modules' attributes, under dotted names of its own.
+            attributes: plain values of its modules' attributes, under the file's dotted names.
 
         Raises:
-            CheckpointError: a tensor that would tell is missing, or they make no network.
+            CheckpointError: if a tensor needed for this is missing, or no network has such tensors.
         """
         try:
             return import_module(self.module).derive_arguments(state, attributes)
@@ -55,7 +55,7 @@ class Family:
             raise CheckpointError(f"its generator lacks tensor {error}") from error
 
     def convert(self, state: Tensors) -> Tensors:
-        """Return a file's tensors under our names; those of our own files stay as they are."""
+        """Return a file's tensors under our names; our own files are unchanged."""
         return import_module(self.module).convert_state(state) if self.converts else state
 
 
@@ -93,14 +93,14 @@ FAMILIES: dict[str, Family] = {
 
 
 def signs() -> tuple[str, ...]:
-    """Return how the names of tensors begin that tell a family."""
+    """Return the tensor name prefixes that identify a family."""
     return tuple(sign for family in FAMILIES.values() for sign in family.signs)
 
 
 def heads(names: Iterable[str], signs: Sequence[str]) -> list[str]:
-    """Return what stands before a sign in names, each once, in their order.
+    """Return the distinct prefixes before a sign in some names, in order.
 
-    That is "" or the modules around a network, a dot behind each: "module.", "state_dict.decoder.".
+    A prefix is "" or a network's parent modules: "module.", "state_dict.decoder.".
     """
     found: dict[str, None] = {}
     for name in names:
@@ -112,10 +112,10 @@ def heads(names: Iterable[str], signs: Sequence[str]) -> list[str]:
 
 
 def family_of(names: Iterable[str]) -> str:
-    """Return which family the tensors of such names belong to.
+    """Return the family that tensors with these names belong to.
 
     Raises:
-        CheckpointError: to none that is read.
+        CheckpointError: if no supported family matches.
     """
     known = list(names)
     for name, family in FAMILIES.items():

@@ -1,4 +1,4 @@
-"""Which reader takes a generator file."""
+"""Choose the reader for a generator file."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -23,7 +23,7 @@ READERS: Mapping[str, Callable[[Path], Checkpoint]] = {
     "torch": read_pickled,
 }
 BOM = b"\xef\xbb\xbf"
-# First bytes of files that are often taken for a checkpoint.
+# First bytes of files that are often mistaken for a checkpoint.
 OTHER_FILES = {
     b"<": "a web page, not a checkpoint. Download it again",
     b"version https://git-lfs": "a pointer of Git LFS, not the file itself. Fetch it with git lfs",
@@ -45,20 +45,20 @@ def _is_pickle(head: bytes) -> bool:
 
 
 def format_of(path: Path) -> str:
-    """Return what a regular file is by its first bytes and, if a zip, its members' names.
+    """Identify a regular file by its first bytes and, for a zip, its members' names.
 
     Returns:
-        A name of `READERS` or of `TITLES`.
+        A name in `READERS` or `TITLES`.
 
     Raises:
-        CheckpointError: empty, or of no kind that is read; without the path.
-        OSError: it cannot be opened.
+        CheckpointError: if it is empty, or of an unsupported kind; without the path.
+        OSError: if it cannot be opened.
     """
     with path.open("rb") as f:
         head = f.read(32)
     if not head:
         raise CheckpointError("it is empty")
-    if _is_safetensors(head):  # before the rest: its length can look like any text
+    if _is_safetensors(head):  # first, because its length bytes can look like other formats
         return "safetensors"
     if kind := zip_kind(path) or ("torch" if is_old(path) else None):
         return kind
@@ -73,20 +73,20 @@ def format_of(path: Path) -> str:
 def load_generator(
     path: Path | str, *, run_code: bool = False, z_dim: int | None = None
 ) -> Checkpoint:
-    """Load a generator checkpoint, on the CPU, in float32, running nothing of the file.
+    """Load a generator checkpoint on the CPU, in float32, without running any of the file.
 
-    A training run's directory stands for its best snapshot.
+    A training run's directory resolves to its best snapshot.
 
     Args:
         path: the file or directory.
-        run_code: allow files that are programs, TorchScript and `torch.export`: those are run.
-        z_dim: width of the latent of a program that does not say.
+        run_code: allow files that are programs (TorchScript, `torch.export`), which runs them.
+        z_dim: width of the latent, for a program that does not give it.
 
     Raises:
-        UnsafeCheckpoint: the file refers to code outside the allow-list; it is named.
-        CheckpointError: missing, empty, damaged, of a kind that is not supported, changed while it
-            was read, or a program without `run_code`.
-        UsageError: `z_dim` for a file that is no program, or another than the program's.
+        UnsafeCheckpoint: if the file refers to code outside the allow-list; names it.
+        CheckpointError: if it is missing, empty, damaged, of an unsupported kind, changed while
+            being read, or a program without `run_code`.
+        UsageError: if `z_dim` is given for a file that is not a program, or contradicts it.
     """
     path = checkpoint_file(Path(path))
     try:
@@ -103,11 +103,11 @@ def load_generator(
                 f"it is a {TITLES[kind]}: to draw images is to run it. If you trust it, allow that "
                 "with --run-code"
             )
-        if stamp(path.stat()) != before:  # its digest, by which images are known, may be another's
+        if stamp(path.stat()) != before:  # the digest, which identifies images, may be wrong
             raise CheckpointError("it changed while it was read. Repeat the command")
         return checkpoint
     except CheckpointError as error:
-        # Parts of the file may be quoted in it: nothing that would steer a terminal.
+        # The message may quote parts of the file: strip anything that would control a terminal.
         raise type(error)(f"{path}: {printable(str(error), 500)}.") from error
     except OSError as error:
         raise CheckpointError(f"{path}: cannot be read ({error.strerror}).") from error

@@ -1,4 +1,4 @@
-"""What a checkpoint file holds, and what its pickle would have run: found without running any."""
+"""Describe a checkpoint file and what its pickle would have run, without running any of it."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,22 +15,22 @@ from probe.generators.files.unpickle import pickle_file
 
 @dataclass(frozen=True)
 class Inspection:
-    """A file, looked at.
+    """A checkpoint file, inspected.
 
     Attributes:
-        path: the file; of a run directory its best snapshot.
+        path: the file; for a run directory its best snapshot.
         bytes: its size.
         sha256: of its bytes.
         problem: why no generator can be read from it, or None.
-        family: "StyleGAN2" and so on; None if none can be read, like all that follow.
+        family: "StyleGAN2" and so on; None if none can be read, as for all that follow.
         place: the keys that lead to the generator in the file; None for the file as a whole.
         resolution, channels: of the images.
         z_dim: width of the latent.
         classes: number of classes, 0 for none.
         parameters: number of scalar parameters.
-        kimg: images seen in training, in thousands, where the file or its name says so.
+        kimg: images seen in training, in thousands, if the file or its name says so.
         ignored: what else the file holds.
-        globals: every global a pickle refers to; those that would have run code say so.
+        globals: every global a pickle refers to, marked if it would have run code.
     """
 
     path: str
@@ -50,10 +50,10 @@ class Inspection:
 
 
 def inspect_file(path: Path) -> Inspection:
-    """Look at a checkpoint file, or at the best snapshot of a run directory.
+    """Inspect a checkpoint file, or a run directory's best snapshot.
 
     Raises:
-        CheckpointError: there is no such file, or it cannot be opened.
+        CheckpointError: if there is no such file, or it cannot be opened.
     """
     path = checkpoint_file(path)
     try:
@@ -88,7 +88,7 @@ def _format(path: Path) -> str | None:
     try:
         return format_of(path)
     except CheckpointError:
-        return None  # loading says what is wrong with it
+        return None  # loading reports the problem
 
 
 def _globals(path: Path, kind: str | None) -> list[str]:

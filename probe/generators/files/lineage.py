@@ -1,4 +1,4 @@
-"""What a generator was trained against, where its file or its run's directory says so."""
+"""Find what a generator was trained against, if its file or its run's directory says so."""
 
 import json
 from dataclasses import dataclass
@@ -15,26 +15,26 @@ from probe.stored import read_record
 
 @dataclass(frozen=True)
 class _Choice:
-    """What is read of a record of a choice."""
+    """The fields to read from a record of a choice."""
 
     added: list[str]
 
 
 def trained_against(path: Path) -> frozenset[str] | None:
-    """Return the names of the backbones on which a generator's discriminators were built.
+    """Return the names of the backbones behind a generator's discriminators.
 
-    A snapshot of ours says it itself. Of one that does not, the run's directory has the selections,
-    all of which are then taken to have counted.
+    Our own snapshots record them. If a snapshot does not, the run's directory has the selections,
+    and all of them are assumed to have been used.
 
     Args:
-        path: a snapshot, a run's directory (its best snapshot), or anything else.
+        path: a snapshot, a run's directory (for its best snapshot), or anything else.
 
     Returns:
-        None where nothing is known: images, functions, other people's checkpoints.
+        None if nothing is known: images, functions, other people's checkpoints.
     """
     try:
         path = checkpoint_file(path)
-    except CheckpointError:  # a folder of images; what is no file is told by who opens it
+    except CheckpointError:  # a folder of images; opening a missing file reports it elsewhere
         return None
     names = _in_snapshot(path)
     if names is None and (found := sorted(path.parent.glob(SELECTIONS))):
@@ -50,11 +50,11 @@ def _in_snapshot(path: Path) -> list[str] | None:
             header = json.loads((file.metadata() or {})["probe"])
         return _strings(header["discriminators"])
     except (SafetensorError, OSError, ValueError, LookupError, TypeError, RecursionError):
-        return None  # the reader of checkpoints says what is wrong
+        return None  # the checkpoint reader reports the problem
 
 
 def _added(path: Path) -> list[str]:
-    """Return the backbones that joined by one record of a choice."""
+    """Return the backbones that one record of a choice added."""
     try:
         return read_record(path, _Choice, "").added
     except ProbeError:
@@ -62,7 +62,7 @@ def _added(path: Path) -> list[str]:
 
 
 def _strings(value: object) -> list[str] | None:
-    """Return a list of strings as it is, None for anything else."""
+    """Return a list of strings unchanged, None for anything else."""
     if not isinstance(value, list):
         return None
     names = [name for name in value if isinstance(name, str)]

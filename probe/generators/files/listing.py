@@ -1,4 +1,4 @@
-"""What a pickle refers to, and what of it would have been run: for looking at, not for loading."""
+"""List what a pickle refers to, and what would have run: for inspection, not for loading."""
 
 import io
 import pickletools
@@ -36,7 +36,7 @@ from probe.generators.files.vocabulary import (
 
 
 def globals_in_torch(path: Path) -> list[str]:
-    """List every global that the pickles of a torch file refer to; see `globals_in`."""
+    """List every global that a torch file's pickles refer to; see `globals_in`."""
     try:
         if is_old(path):
             with pickle_file(path) as data:
@@ -49,23 +49,23 @@ def globals_in_torch(path: Path) -> list[str]:
 
 
 def globals_in(data: Pickle, depth: int = 0, pickles: int = 1) -> list[str]:
-    """List every global a pickle refers to, for inspection; unlike reading, refuses nothing.
+    """List every global a pickle refers to, for inspection; unlike reading, this refuses nothing.
 
     The stack is only simulated: names and bytes are kept, everything else is a placeholder. Torch
-    files passed to `_load_from_bytes` are listed too, since their pickles would be run as well.
+    files passed to `_load_from_bytes` are listed too, since their pickles would also run.
 
     Args:
-        data: the whole pickle, or the file that it is in.
-        depth: 1 for a torch file's, which refers to storages outside it.
-        pickles: how many there are, one after the other; after one there is nothing more.
+        data: the whole pickle, or the file that holds it.
+        depth: 1 for a torch file's pickle, which refers to storages outside it.
+        pickles: how many follow each other; with one, any bytes after it are reported.
 
     Returns:
-        Each name once, in the order of appearance. One off the allow-list is followed by
-        " (not allowed: would have been called)", or "… imported)" where nothing calls it. Names
-        that genuine files hold are marked as well where their own programs would have run something
-        by them: " (would have run source text of the file)", " (would have been called)". A last
-        entry in parentheses says where the listing had to stop, if it is not complete: pickles
-        run up to the byte at which they are damaged.
+        Each name once, in order of appearance. A name off the allow-list is followed by
+        " (not allowed: would have been called)", or "… imported)" if nothing calls it. Names in
+        genuine files are marked too if their own programs would have run something through them:
+        " (would have run source text of the file)", " (would have been called)". If the list is
+        incomplete, a last entry in parentheses says where it stopped; a damaged pickle still runs
+        up to the damaged byte.
     """
     lister = _Lister(2 * len(data) + FREE_BYTES)
     stopped, stream = "", stream_of(data)
@@ -80,7 +80,7 @@ def globals_in(data: Pickle, depth: int = 0, pickles: int = 1) -> list[str]:
     return names + ([stopped] if stopped else [])
 
 
-# Names whose own programs take source text out of the file and run it.
+# Names whose own programs extract source text from the file and run it.
 RUN_SOURCE = {
     "torch_utils.persistence._reconstruct_persistent_obj",
     "dnnlib.tflib.network.Network",
@@ -90,10 +90,10 @@ CALLED = " (not allowed: would have been called)"
 
 
 class _Lister:
-    """Follows what each opcode takes from the stack and leaves there, and nothing more."""
+    """Tracks what each opcode takes from and leaves on the stack, and nothing more."""
 
     def __init__(self, budget: int) -> None:
-        self.found: dict[str, str] = {}  # name → what marks it
+        self.found: dict[str, str] = {}  # name → its mark
         self.opcodes, self.budget = 0, budget
 
     def scan(self, stream: Stream, depth: int) -> None:
@@ -132,12 +132,12 @@ class _Lister:
             if at < 0:
                 raise damaged("a mark is missing")
         taken = stack[at + 1 :]
-        below = kinds.index(pickletools.markobject)  # a list or dict that the items go to
+        below = kinds.index(pickletools.markobject)  # the list or dict that receives the items
         del stack[at - below :]
         return taken
 
     def _result(self, name: str, arg: Any, taken: list[Any], depth: int) -> Any:
-        """Note what the opcode refers to; return what it leaves, None where that is no matter."""
+        """Record what the opcode refers to; return what it leaves, None if that is irrelevant."""
         if name in ("GLOBAL", "INST", "STACK_GLOBAL"):
             words = taken if name == "STACK_GLOBAL" else arg.split(" ", 1)
             found = Global(*words)
@@ -152,7 +152,7 @@ class _Lister:
             self._mark(taken[0], called=name in ("REDUCE", "OBJ"))
             if name == "REDUCE" and isinstance(taken[1], tuple) and taken[1]:
                 return self._call(str(canonical(taken[0])), taken[1], depth)
-        elif name == "BINPERSID" and depth:  # of a torch file: its storages, and its classes
+        elif name == "BINPERSID" and depth:  # a torch file's storages and classes
             return taken[0][1] if isinstance(taken[0], tuple) and len(taken[0]) == 4 else None
         elif name.startswith("EXT") or name in ("PERSID", "BINPERSID"):
             self.found[f"opcode {name}"] = CALLED
@@ -163,7 +163,7 @@ class _Lister:
         return None
 
     def _mark(self, found: Global, *, called: bool) -> None:
-        """Note that a global makes an object; `called`, by its function or constructor."""
+        """Record that a global makes an object; `called` if through its function or constructor."""
         name = str(found)
         if not is_allowed(found, called=called):
             self.found[name] = CALLED
@@ -173,7 +173,7 @@ class _Lister:
             self.found[name] = " (would have been called)"
 
     def _call(self, name: str, args: tuple[Any, ...], depth: int) -> Any:
-        """Follow the calls that matter here: of names by other names, and of files in bytes."""
+        """Follow the calls that matter: those that name other globals, and files in bytes."""
         argument = args[0]
         if isinstance(argument, Global):
             if name in (*FROM_TYPE, CREATE_ARRAY):
@@ -197,7 +197,7 @@ class _Lister:
                 try:
                     self.scan(stream, depth + 1)
                 except MALFORMED:
-                    break  # the numbers follow
+                    break  # raw numbers follow
         return None
 
     def _charge(self, count: int) -> None:

@@ -1,8 +1,8 @@
-"""The stack machine of pickles: walks the opcodes, makes what they make, and runs nothing.
+"""The stack machine of pickles: walks the opcodes and builds data, but runs nothing.
 
-A small file must not cost much. Opcodes are counted; what a call copies is charged to a budget
-that grows with the file, since a memo lets one payload be passed to many calls; numbers are bounded
-where they become shapes or keys.
+A small file must stay cheap to read. Opcodes are counted. Whatever a call copies is charged to a
+budget that grows with the file, since the memo lets many calls share one payload. Numbers are
+bounded when they become shapes or keys.
 """
 
 import pickletools
@@ -15,30 +15,30 @@ from probe.generators.files.values import dict_key, entries_of, pairs, refused
 from probe.generators.files.vocabulary import Call, build, call, canonical, is_allowed
 
 MOST_OPCODES = 1_000_000  # a 1024 px StyleGAN2 pickle has about 20 000
-MOST_GLOBALS = 10_000  # different ones
-FREE_BYTES = 2**20  # that calls may copy beyond what the file itself holds
-ITEM_BYTES = 32  # of a list, dict or set that a call copies
+MOST_GLOBALS = 10_000  # distinct ones
+FREE_BYTES = 2**20  # that calls may copy beyond the file's own size
+ITEM_BYTES = 32  # cost of each item of a list, dict or set that a call copies
 
 
 class Stream(Protocol):
-    """What opcodes are read from."""
+    """The source of opcodes."""
 
     def read(self, count: int, /) -> bytes:
-        """Return the next bytes, fewer where there are no more."""
+        """Return the next bytes, fewer at the end."""
         ...
 
     def readline(self) -> bytes:
-        """Return the rest of a line."""
+        """Return the rest of the line."""
         ...
 
     def tell(self) -> int:
-        """Return how many bytes were read."""
+        """Return the number of bytes read."""
         ...
 
 
 def opcodes(stream: Stream) -> Iterator[tuple[pickletools.OpcodeInfo, Any]]:
-    """Yield the opcodes of a pickle with their arguments, as far as it makes sense."""
-    # Of a file, genops uses what `Stream` has.
+    """Yield a pickle's opcodes with their arguments, up to the first malformed one."""
+    # genops uses only the part of a file's interface that `Stream` has.
     for opcode, arg, _ in pickletools.genops(cast(IO[bytes], stream)):
         yield opcode, arg
 
@@ -51,7 +51,7 @@ MARK = _Mark()
 
 
 class _Machine:
-    """The stack machine of one pickle."""
+    """The stack machine for one pickle."""
 
     def __init__(
         self,
@@ -137,7 +137,7 @@ class _Machine:
             raise refused(f"the opcode {name}" + (f" ({arg})" if isinstance(arg, str) else ""))
 
     def _charge(self, args: Any) -> None:
-        """Pay for what a call or state may copy: texts, bytes, and the items of containers."""
+        """Charge for what a call or state may copy: text, bytes, and items of containers."""
         if not isinstance(args, tuple):
             raise damaged("a call without arguments")
         self.budget -= 8 * len(args)
@@ -209,7 +209,7 @@ def _paired(items: list[Any]) -> Iterator[tuple[Any, Any]]:
     return zip(items[::2], items[1::2], strict=True)
 
 
-# What a damaged stream makes the interpreter above raise.
+# What a damaged stream makes the machine above raise.
 MALFORMED = (
     ValueError, LookupError, TypeError, AttributeError, EOFError, OverflowError, RecursionError
 )  # fmt: skip
@@ -221,20 +221,20 @@ def run(
     persistent: Callable[[Any], Any] | None = None,
     further: Mapping[str, Call] | None = None,
 ) -> tuple[Any, list[str]]:
-    """Read one pickle of a stream, up to its end.
+    """Read one pickle from a stream, up to its end.
 
     Args:
-        stream: stands at the pickle's first byte.
+        stream: positioned at the pickle's first byte.
         length: of the whole stream, in bytes.
-        persistent: gives what lies outside the pickle for its persistent ids; None refuses them.
-        further: calls that have a meaning besides those of `vocabulary`; None refuses all calls.
+        persistent: resolves persistent ids to data outside the pickle; None refuses them.
+        further: calls accepted in addition to `vocabulary`'s; None refuses all calls.
 
     Returns:
-        What it holds, and every global it refers to, in the order of appearance.
+        The content, and every global it refers to, in order of appearance.
 
     Raises:
-        UnsafeCheckpoint: it refers to something outside the allow-list, named.
-        CheckpointError: it is damaged.
+        UnsafeCheckpoint: if it refers to something outside the allow-list; names it.
+        CheckpointError: if it is damaged.
     """
     machine = _Machine(stream, length, persistent, further)
     try:

@@ -1,4 +1,4 @@
-"""Generators in pickles and torch files: the NVlabs family, TensorFlow's, and plain tensors."""
+"""Generators in pickles and torch files: the NVlabs family, TensorFlow, and plain tensors."""
 
 import math
 from pathlib import Path
@@ -24,11 +24,11 @@ from probe.generators.files.unpickle import pickle_file, read_pickle
 
 
 def read_content(path: Path) -> tuple[Any, list[str]]:
-    """Return what a pickle or torch file holds, and every global that it refers to.
+    """Return a pickle's or torch file's content, and every global it refers to.
 
     Raises:
-        UnsafeCheckpoint: it refers to something outside the allow-list.
-        CheckpointError: damaged.
+        UnsafeCheckpoint: if it refers to something outside the allow-list.
+        CheckpointError: if it is damaged.
     """
     if zip_kind(path) or is_old(path):
         return read_torch_file(path)
@@ -37,13 +37,13 @@ def read_content(path: Path) -> tuple[Any, list[str]]:
 
 
 def read_pickled(path: Path) -> Checkpoint:
-    """Read the generator of a pickle or torch file; nothing of it is run.
+    """Read the generator of a pickle or torch file without running any of it.
 
-    What tells the arguments of a network without its module is in `described`.
+    `described` explains how the arguments of a network without its module are found.
 
     Raises:
-        UnsafeCheckpoint: it refers to something outside the allow-list.
-        CheckpointError: damaged, without a generator, or of an unknown family.
+        UnsafeCheckpoint: if it refers to something outside the allow-list.
+        CheckpointError: if it is damaged, holds no generator, or one of an unknown family.
     """
     content, names = read_content(path)
     place, ignored = "", []
@@ -80,9 +80,10 @@ def _describe(held: Held, path: Path) -> tuple[str, dict[str, Any], Tensors]:
 
 
 def _kimg(content: Any) -> float | None:
-    """Return the thousands of images seen in training, None where a snapshot does not count them.
+    """Return the thousands of images seen in training, None if a snapshot does not count them.
 
-    Projected GAN's and R3GAN's have `cur_nimg`, as a number or a tensor of one, some in `progress`.
+    Snapshots from Projected GAN and R3GAN have `cur_nimg`, a number or a tensor of one, sometimes
+    inside `progress`.
     """
     found = content.get("progress", content) if isinstance(content, dict) else None
     count = found.get("cur_nimg") if isinstance(found, dict) else None
@@ -96,17 +97,17 @@ def _kimg(content: Any) -> float | None:
 
 
 def arguments(module: Record, names: tuple[str, ...]) -> dict[str, Any] | None:
-    """Return a module's constructor's arguments, positional ones by their names.
+    """Return a module's constructor arguments, with names for the positional ones.
 
     Args:
         module: of any class.
-        names: of positional arguments.
+        names: of the positional arguments.
 
     Returns:
-        None if the module does not keep them: those of "persistent" classes do.
+        None if the module does not store them; modules of "persistent" classes do.
 
     Raises:
-        CheckpointError: they are malformed.
+        CheckpointError: if they are malformed.
     """
     if not {"_init_args", "_init_kwargs"} & module.state.keys():
         return None

@@ -1,7 +1,7 @@
 """Generators that are programs: TorchScript files and `torch.export` programs.
 
-Loading one may run what it holds: TorchScript can read and write files, and PyTorch's reader of
-exported programs unpickles parts of them. So both are opened only when the user says so.
+Loading one may run its code: TorchScript can read and write files, and PyTorch's reader of exported
+programs unpickles parts of them. Both are therefore opened only if the user allows it.
 """
 
 from collections.abc import Callable, Sequence
@@ -22,19 +22,19 @@ TITLES = {"torchscript": "TorchScript program", "export": "torch.export program"
 class Program(nn.Module):
     """A program as a generator (see `probe.generators.base.Generator`).
 
-    It is called with z, or z and one-hot classes, and returns images. A program that draws random
-    numbers of its own is run image by image, each from a stream of its own, so that an image does
-    not depend on its neighbours. One with a fixed batch size is fed full batches.
+    It is called with z, or z and one-hot classes, and returns images. A program that draws its own
+    random numbers runs image by image, each with its own random stream, so that an image does not
+    depend on its neighbours. A program with a fixed batch size gets full batches.
 
     Args:
         module: the program.
-        title: what kind it is, for messages.
+        title: its kind, for messages.
         z_dim: width of the latent.
         c_dim: number of classes; 0 calls it with z alone.
-        batch: the only batch size that it takes, None for any.
+        batch: the only batch size it accepts, None for any.
 
     Raises:
-        CheckpointError: it fails, or returns no images.
+        CheckpointError: if it fails, or returns no images.
     """
 
     def __init__(
@@ -60,8 +60,8 @@ class Program(nn.Module):
         """Return images (N, img_channels, R, R), float32, nominally in [-1, 1].
 
         Raises:
-            UsageError: truncation, or another noise than the program's own.
-            CheckpointError: the program fails, or returns no images.
+            UsageError: if truncation or a noise mode other than the program's own is asked for.
+            CheckpointError: if the program fails, or returns no images.
         """
         if truncation_psi != 1 or noise_mode != "random":
             raise UsageError(
@@ -82,7 +82,7 @@ class Program(nn.Module):
         return torch.cat(parts)
 
     def _sample(self, stream: int) -> torch.Tensor:
-        """Return one image, the program's own random numbers being those of a stream."""
+        """Return one image, drawing the program's random numbers from the given stream."""
         z = torch.zeros(1, self.z_dim).fill_(0.5)
         c = torch.zeros(1, self.c_dim) if self.c_dim else None
         if c is not None:
@@ -97,7 +97,7 @@ class Program(nn.Module):
             inputs = [_padded(x, self.batch) for x in inputs]
         try:
             images = self.module(*inputs)
-        except Exception as error:  # whatever a foreign program raises
+        except Exception as error:  # a foreign program may raise anything
             text = printable(str(error).strip().split("\n")[-1], 200)
             raise CheckpointError(
                 f"its program fails for z of shape {tuple(inputs[0].shape)}: {text}"
@@ -130,7 +130,7 @@ def _described(value: Any) -> str:
 
 
 def _script(path: Path, z_dim: int | None) -> Program:
-    """Load a TorchScript file; `z_dim` and `c_dim` may be attributes of it."""
+    """Load a TorchScript file; it may have attributes `z_dim` and `c_dim`."""
     with utf8_path(path) as known:
         module: Any = torch.jit.load(str(known), map_location="cpu").eval()
     own = getattr(module, "z_dim", None)
@@ -146,7 +146,7 @@ def _script(path: Path, z_dim: int | None) -> Program:
 
 
 def _exported(path: Path, z_dim: int | None) -> Program:
-    """Load an exported program; its inputs have shapes."""
+    """Load an exported program, whose inputs have shapes."""
     with utf8_path(path) as known:
         program = torch.export.load(str(known))
     wanted = set(program.graph_signature.user_inputs)
@@ -195,22 +195,22 @@ LOADERS: dict[str, Callable[[Path, int | None], Program]] = {
 
 
 def read_program(path: Path, kind: str, z_dim: int | None) -> Checkpoint:
-    """Load a program, which runs it.
+    """Load a program, which runs its code.
 
     Args:
         path: the file.
         kind: "torchscript" or "export".
-        z_dim: width of the latent, where the program does not say.
+        z_dim: width of the latent, if the program does not give it.
 
     Raises:
-        CheckpointError: damaged, or no generator.
-        UsageError: `z_dim` contradicts the program.
+        CheckpointError: if it is damaged, or is no generator.
+        UsageError: if `z_dim` contradicts the program.
     """
     try:
         generator = LOADERS[kind](path, z_dim)
     except (CheckpointError, UsageError):
         raise
-    except Exception as error:  # whatever PyTorch's readers and the program raise
+    except Exception as error:  # PyTorch's readers and the program may raise anything
         text = printable(str(error).strip().split("\n")[-1], 200)
         raise CheckpointError(f"it is no {TITLES[kind]} that can be loaded: {text}") from error
     return Checkpoint(

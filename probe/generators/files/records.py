@@ -1,7 +1,7 @@
-"""What the pickles of checkpoints hold, inert, and what is made of it: tensors and arguments.
+"""Inert records of a checkpoint's pickle, and the tensors and arguments made from them.
 
-The records refer to each other as the pickle has them, so that a small file can hold one of them
-in many places: whatever is walked or copied here is counted.
+Records refer to each other as in the pickle, so a small file can hold one record in many places.
+Everything that walks or copies them therefore counts.
 """
 
 import functools
@@ -17,11 +17,11 @@ import torch
 from probe.errors import CheckpointError, kind_of, shown
 
 SHARED_BYTES = 2**26  # that a network's tensors may take beyond their storages
-LARGEST_KEY = 2**60  # larger integers can be chosen to have one hash, which makes dicts quadratic
+LARGEST_KEY = 2**60  # larger integers can be chosen to collide, which makes dicts quadratic
 NO_DATA = memoryview(b"")
 LONGEST_NAME = 200
-MOST_TENSORS = 20_000  # of a network, or modules; the largest generators have some hundreds
-LONGEST_NAMES = 2**24  # characters of all their names: each has those of the modules around it
+MOST_TENSORS = 20_000  # or modules, of a network; the largest generators have some hundreds
+LONGEST_NAMES = 2**24  # characters of all names, each of which repeats its parent modules' names
 MOST_ARGUMENTS = 10_000
 LONGEST_TEXT = 1000  # of an argument
 DEEPEST = 64  # nesting of modules
@@ -32,7 +32,7 @@ class Global:
     """A name that the pickle refers to. Never imported.
 
     Raises:
-        CheckpointError: no text, or so long that joining the two again and again would cost.
+        CheckpointError: if it is not text, or is long enough to make repeated joining expensive.
     """
 
     module: str
@@ -52,13 +52,13 @@ class Global:
 
 @dataclass(eq=False, slots=True)
 class Record:
-    """An object of the pickle, inert.
+    """An object from the pickle, inert.
 
     Attributes:
         type: its class.
-        args: what it was made of.
+        args: the arguments it was made from.
         state: its attributes.
-        entries: its items, of a class that is a dict.
+        entries: its items, if its class is a dict.
     """
 
     type: Global
@@ -70,12 +70,12 @@ class Record:
 
 @dataclass(eq=False)
 class Storage:
-    """The raw numbers of tensors, as the file holds them.
+    """The raw numbers of tensors, as in the file.
 
     Attributes:
         dtype: of the numbers.
         length: how many.
-        data: the numbers; old torch files hold them behind all that refers to them.
+        data: the numbers; old torch files store them after everything that refers to them.
     """
 
     dtype: torch.dtype
@@ -86,7 +86,7 @@ class Storage:
 
 @dataclass(frozen=True, eq=False)
 class LazyTensor:
-    """A tensor of the pickle, not yet made."""
+    """A tensor from the pickle, not yet created."""
 
     storage: Storage
     offset: int
@@ -96,7 +96,7 @@ class LazyTensor:
 
     @property
     def nbytes(self) -> int:
-        """Size of the copy that `tensor` makes."""
+        """Size of the copy that `tensor` creates."""
         return math.prod(self.size) * self.storage.dtype.itemsize
 
     def tensor(self) -> torch.Tensor:
@@ -104,7 +104,7 @@ class LazyTensor:
         if math.prod(self.size) == 0:
             return torch.empty(self.size, dtype=self.storage.dtype)
         with warnings.catch_warnings():
-            # torch warns that the buffer is read-only; it is only copied from.
+            # torch warns that the buffer is read-only, but it is only copied from.
             warnings.simplefilter("ignore", UserWarning)
             flat = torch.frombuffer(self.storage.data, dtype=self.storage.dtype)
         view = torch.as_strided(flat, self.size, self.stride, self.offset)
@@ -113,7 +113,7 @@ class LazyTensor:
 
 @dataclass(eq=False)
 class Array:
-    """A numpy array whose content comes with BUILD."""
+    """A numpy array whose content arrives with BUILD."""
 
     value: np.ndarray | None = None
     stands_for: ClassVar[str] = "numpy array"
@@ -122,7 +122,7 @@ class Array:
     def tensor(self) -> LazyTensor | None:
         """The same numbers as a tensor, None for text or an array without content.
 
-        One for all the places that hold the array, so that its numbers are counted once.
+        All references to the array share one tensor, so its numbers are counted once.
         """
         if self.value is None:
             return None
@@ -137,7 +137,7 @@ class Array:
 
 
 def damaged(what: str) -> CheckpointError:
-    """Return the error for a stream that makes no sense."""
+    """Return the error for a malformed stream."""
     return CheckpointError(f"the pickle is damaged: {what}")
 
 
@@ -145,7 +145,7 @@ def module_tensors(record: Record) -> dict[str, LazyTensor]:
     """Return a module record's tensors under their dotted names, as `state_dict()` would.
 
     Raises:
-        CheckpointError: not a module, nested too deeply, or holding itself.
+        CheckpointError: if it is not a module, is nested too deeply, or contains itself.
     """
     tensors: dict[str, LazyTensor] = {}
     names = _Names()
@@ -163,12 +163,12 @@ def module_tensors(record: Record) -> dict[str, LazyTensor]:
 
 
 def module_attributes(record: Record) -> dict[str, Any]:
-    """Return a module record's attributes that are texts, numbers or None, under dotted names.
+    """Return a module record's text, number and None attributes, under dotted names.
 
-    In a file without the constructor's arguments, they tell what these were.
+    They determine the constructor's arguments if a file does not store those.
 
     Raises:
-        CheckpointError: as `module_state`.
+        CheckpointError: as `module_tensors`.
     """
     attributes: dict[str, Any] = {}
     names = _Names()
@@ -181,14 +181,14 @@ def module_attributes(record: Record) -> dict[str, Any]:
 
 
 def _modules(record: Record) -> Iterator[tuple[str, dict[Any, Any]]]:
-    """Yield the state of a module, and of every one within it, after its prefix: "a.b." or none."""
+    """Yield the prefix ("a.b." or "") and state of a module and of each module within it."""
     seen: set[int] = set()
     names = _Names()
 
     def walk(module: Any, prefix: str, depth: int) -> Iterator[tuple[str, dict[Any, Any]]]:
         if not isinstance(module, Record) or not isinstance(module.state, dict):
             raise damaged(f"{shown(prefix)} is not a module")
-        # No generator shares a module between two places; a bomb shares many, again and again.
+        # No generator uses one module in two places; a bomb repeats modules many times.
         if depth > DEEPEST or id(module) in seen:
             raise damaged(f"{shown(prefix)} is nested without end, or twice in the network")
         seen.add(id(module))
@@ -202,16 +202,16 @@ def _modules(record: Record) -> Iterator[tuple[str, dict[Any, Any]]]:
 
 
 class _Names:
-    """Joins names, and refuses so many or so long ones that a small file could take much memory."""
+    """Joins names, refusing so many or such long ones that a small file could exhaust memory."""
 
     def __init__(self) -> None:
         self.left, self.characters = MOST_TENSORS, LONGEST_NAMES
 
     def counted(self, prefix: str, name: Any) -> str:
-        """Return a name after its prefix.
+        """Return a name with its prefix.
 
         Raises:
-            CheckpointError: it is no name, or too many were before.
+            CheckpointError: if it is not a name, or the limits are exceeded.
         """
         full = prefix + _name(name)
         self.left, self.characters = self.left - 1, self.characters - len(full)
@@ -221,11 +221,11 @@ class _Names:
 
 
 def make_tensors(tensors: Mapping[str, LazyTensor]) -> dict[str, torch.Tensor]:
-    """Make the tensors of a network.
+    """Create a network's tensors.
 
     Raises:
-        CheckpointError: more than networks have, or so many in one storage that copying them would
-            take much more memory than the file.
+        CheckpointError: if there are more than any network has, or so many share one storage that
+            copying them would take much more memory than the file.
     """
     if len(tensors) > MOST_TENSORS:
         raise damaged("more tensors than any network has")
@@ -236,7 +236,7 @@ def make_tensors(tensors: Mapping[str, LazyTensor]) -> dict[str, torch.Tensor]:
 
 
 def _name(name: Any) -> str:
-    # A name may be in many places of a small file, to be joined or written out at each.
+    # A small file may repeat a name in many places, and each use joins or writes it out.
     if not isinstance(name, str | int) or len(str(name)) > LONGEST_NAME:
         raise damaged("a module, tensor or argument without a proper name")
     return str(name)
@@ -249,12 +249,12 @@ def _dict(value: Any) -> dict[Any, Any]:
 
 
 def plain(value: Any) -> Any:
-    """Return containers of plain values for records of constructor arguments.
+    """Return containers of plain values, for records of constructor arguments.
 
     Raises:
-        CheckpointError: it holds anything else, or more than arguments ever do.
+        CheckpointError: if anything else is in it, or more than arguments ever have.
     """
-    left = MOST_ARGUMENTS  # also bounds a small file whose branches are shared many times over
+    left = MOST_ARGUMENTS  # also bounds a small file that shares its branches many times
 
     def copy(value: Any, depth: int) -> Any:
         nonlocal left

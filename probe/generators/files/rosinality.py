@@ -1,10 +1,10 @@
-"""rosinality's StyleGAN2: the same networks under other names, as pSp, e4e and GANSpace hold them.
+"""rosinality's StyleGAN2: the same networks under other names, used by pSp, e4e and GANSpace.
 
-Tensors move from one to the other as they are, but for the low-pass kernels' gain of 4, which
-their files hold and ours do not. Both networks flip the kernel of an up-sampling convolution, and
-pad alike. Their demodulation adds its epsilon to weights with their run-time gain, ours to weights
-without it, which changes images by about 1e-8. Giving the weights that gain would close the gap,
-and would make Adam's steps on them some seventy times too long.
+Tensors convert unchanged, except for the low-pass kernels' gain of 4, which their files include
+and ours do not. Both networks flip the kernel of an up-sampling convolution and pad alike. Their
+demodulation adds epsilon to weights after the run-time gain, ours before it, which changes images
+by about 1e-8. Storing weights with the gain would remove the difference, but would make Adam's
+steps on them some seventy times too long.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -17,27 +17,27 @@ from probe.errors import CheckpointError
 from probe.generators.networks.layers import Mapping as MappingNetwork
 from probe.generators.networks.layers import filter2d
 
-SIGN = "to_rgb1.conv.weight"  # a generator's, and no other network's
+SIGN = "to_rgb1.conv.weight"  # only a generator has this
 DISCRIMINATOR_SIGN = "final_linear.1.weight"
-AVERAGE = "latent_avg"  # in their files it stands beside the state dict
-TAPS = (1, 3, 3, 1)  # if a file leaves the kernels out, as some do
-LATENTS = 4096  # drawn for an average that a file lacks: as many as their programs draw
-RATE = 0.01  # multiplies the mapping's learning rate
-MOST_DOUBLINGS = 9  # to 2048 px: noise that a file lacks must not take much memory
-WIDEST, DEEPEST = 16384, 64  # of the mapping
-GROUP = 4  # images whose spread the discriminator sees
+AVERAGE = "latent_avg"  # stored next to the state dict in their files
+TAPS = (1, 3, 3, 1)  # used if a file omits the kernels, as some do
+LATENTS = 4096  # samples for a missing average: as many as their programs draw
+RATE = 0.01  # learning rate multiplier of the mapping
+MOST_DOUBLINGS = 9  # to 2048 px, to bound the memory for noise that a file lacks
+WIDEST, DEEPEST = 16384, 64  # limits on the mapping
+GROUP = 4  # images per group in the discriminator's minibatch deviation
 
 Tensors = Mapping[str, torch.Tensor]
 
 
 @dataclass(frozen=True)
 class Pair:
-    """One tensor's two names.
+    """One tensor's names in both layouts.
 
     Attributes:
         theirs, ours: the names.
-        lead, tail: how many axes of length 1 theirs has before and behind ours.
-        gain: theirs is this many times ours.
+        lead, tail: number of length-1 axes that theirs has before and after ours.
+        gain: theirs equals ours times this.
     """
 
     theirs: str
@@ -72,7 +72,7 @@ def _mapping_pairs(layers: int) -> Iterator[Pair]:
 
 
 def _layer_names(size: int) -> list[tuple[str, str]]:
-    """Return the styled convolutions from 4 px up, two per resolution but the first."""
+    """Return the styled convolutions from 4 px up: one at 4 px, then two per resolution."""
     names = [("conv1", "synthesis.b4.conv1")]
     for k, r in enumerate(_resolutions(size)[1:]):
         names += [(f"convs.{2 * k + i}", f"synthesis.b{r}.conv{i}") for i in (0, 1)]
@@ -118,7 +118,7 @@ def _discriminator_pairs(size: int) -> Iterator[Pair]:
 
 
 def _count(state: Tensors, name: str, first: int = 0) -> int:
-    """Return how many tensors there are whose names have one number after the other, no gap."""
+    """Return how many tensors have names with consecutive numbers, up to the first gap."""
     count = 0
     while name.format(first + count) in state:
         count += 1
@@ -131,14 +131,15 @@ def _count(state: Tensors, name: str, first: int = 0) -> int:
 def generator_to_ours(state: Tensors) -> dict[str, torch.Tensor]:
     """Return a generator's tensors under our names.
 
-    Constant noise and an average latent that the file lacks are drawn, the same each time. Tensors
-    of other names keep them, for whoever loads the network to refuse.
+    Constant noise and an average latent that the file lacks are drawn with a fixed seed. Tensors
+    with unknown names keep them, so that loading the network refuses them.
 
     Args:
-        state: a state dict; with "latent_avg", (w_dim,) or a row per layer, if the file has it.
+        state: a state dict, including "latent_avg", (w_dim,) or one row per layer, if the file
+            has it.
 
     Raises:
-        CheckpointError: it has no mapping layers, or more layers than networks have.
+        CheckpointError: if it has no mapping layers, or more layers than any network.
     """
     doublings = _count(state, "to_rgbs.{}.conv.weight")
     layers = _count(state, "style.{}.weight", first=1)
@@ -178,15 +179,15 @@ def _noise(number: int) -> torch.Tensor:
 
 
 def _average(given: torch.Tensor | None, state: Tensors, layers: int) -> torch.Tensor:
-    """Return the average latent (w_dim,): the file's if that is one for all, or a sample's."""
+    """Return the average latent (w_dim,): the file's if the same for all layers, else sampled."""
     if given is not None:
         rows = given.reshape(-1, given.shape[-1])
-        if (rows == rows[0]).all():  # pSp and e4e repeat it for every layer
+        if (rows == rows[0]).all():  # pSp and e4e repeat it for each layer
             return rows[0].clone()
     first, last = (state[f"mapping.fc{i}.weight"] for i in (0, layers - 1))
     if max(*first.shape, *last.shape) > WIDEST:
         raise CheckpointError(f"its mapping has layers of more than {WIDEST} numbers")
-    with torch.device("meta"):  # shapes are compared before any memory is taken
+    with torch.device("meta"):  # compare shapes before allocating memory
         network = MappingNetwork(
             first.shape[1], 0, len(last), num_layers=layers, layer_features=len(first),
             track_average=False,
@@ -202,15 +203,15 @@ def _average(given: torch.Tensor | None, state: Tensors, layers: int) -> torch.T
 
 
 def generator_to_theirs(generator: Any) -> dict[str, torch.Tensor]:
-    """Return a generator's tensors under their names, with "latent_avg" (w_dim,) among them.
+    """Return a generator's tensors under their names, including "latent_avg" (w_dim,).
 
     Raises:
-        CheckpointError: their network cannot be this one; it says why.
+        CheckpointError: if their network cannot represent this one; says why.
     """
     _refuse_inexpressible(generator)
     ours = dict(generator.state_dict())
     layers = generator.mapping.num_layers
-    # Their files do not say the multiplier of the mapping's learning rate: it is always this one.
+    # Their files omit the mapping's learning rate multiplier because it is always this one.
     rate = generator.init_kwargs["mapping_kwargs"].get("lr_multiplier", RATE) / RATE
     if rate != 1:
         ours |= {n: t * rate for n, t in ours.items() if n.startswith("mapping.fc")}
@@ -224,13 +225,13 @@ def generator_to_theirs(generator: Any) -> dict[str, torch.Tensor]:
 
 
 def discriminator_to_theirs(discriminator: Any) -> dict[str, torch.Tensor]:
-    """Return the tensors of a discriminator for which `no_place_for` finds nothing."""
+    """Return the tensors of a discriminator that `no_place_for` accepts."""
     ours, pairs = discriminator.state_dict(), _discriminator_pairs(discriminator.img_resolution)
     return {pair.theirs: pair.to_theirs(ours[pair.ours]) for pair in pairs}
 
 
 def no_place_for(discriminator: Any) -> str | None:
-    """Return what of a discriminator theirs has no place for, None for nothing."""
+    """Return the feature of a discriminator that theirs cannot represent, None if there is none."""
     arguments = discriminator.init_kwargs
     architecture = arguments.get("architecture", "resnet")
     if architecture != "resnet":
@@ -243,15 +244,15 @@ def no_place_for(discriminator: Any) -> str | None:
 
 
 def channels(multiplier: int, sides: Iterable[int]) -> dict[int, int]:
-    """Return how many channels their generator has at each of some resolutions."""
+    """Return their generator's channel counts at the given resolutions."""
     return {r: 512 if r <= 32 else 2**14 // r * multiplier for r in sides}
 
 
 def _refuse_inexpressible(generator: Any) -> None:
-    """Refuse what their network has no place for.
+    """Refuse a generator that their network cannot represent.
 
     Raises:
-        CheckpointError: names it.
+        CheckpointError: names the feature.
     """
     mapping, synthesis = (generator.init_kwargs[f"{n}_kwargs"] for n in ("mapping", "synthesis"))
     widths = {n for t in _weights(generator.mapping) for n in t.shape}

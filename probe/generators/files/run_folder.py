@@ -1,7 +1,7 @@
-"""Which file a path stands for: a training run's directory for its best snapshot.
+"""Resolve a path to a checkpoint file: a training run's directory to its best snapshot.
 
-Any other folder with checkpoints in it stands for none of them, nor for the images beside them,
-which are samples of a training run as often as not: whoever gave it is asked which one is meant.
+Any other folder with checkpoints resolves to neither its checkpoints nor its images, since those
+images are often samples from a training run: the user is asked which file they mean.
 """
 
 import json
@@ -14,24 +14,24 @@ from pathlib import Path
 from probe.errors import CheckpointError, printable
 from probe.run_files import BEST, OPTIONS_FILE, SNAPSHOT, SNAPSHOTS, kimg_of, metric_file
 
-# Projected GAN keeps its best under another name, and writes over one file without a number.
+# Projected GAN saves its best under another name, and overwrites one file without a number.
 ITS_BEST, ITS_LAST = "best_model.pkl", "network-snapshot.pkl"
 LARGEST = 2**33  # bytes of a checkpoint
-LARGEST_LOG = 2**24  # bytes of a metric's log that are read: some hundred thousand lines
+LARGEST_LOG = 2**24  # bytes to read of a metric's log: some hundred thousand lines
 CHECKPOINTS = frozenset((".bin", ".ckpt", ".pickle", ".pkl", ".pt", ".pt2", ".pth", ".safetensors"))
-PIPELINE = "model_index.json"  # of a diffusers pipeline's folder
-DEEPEST = 4  # folders below folders in which checkpoints are looked for
+PIPELINE = "model_index.json"  # in a diffusers pipeline's folder
+DEEPEST = 4  # levels of subfolders searched for checkpoints
 MOST_NAMED = 5
-# Metrics of which less is better, the most trusted first: their names begin so.
+# Prefixes of metrics for which lower is better, most trusted first.
 METRICS = ("frechet", "fid50k_full", "fid", "kernel", "kid")
 
 
 def checkpoint_file(path: Path) -> Path:
-    """Return the file that a path stands for: itself, or a run's best snapshot.
+    """Return the file that a path refers to: itself, or a run's best snapshot.
 
     Raises:
-        CheckpointError: a run without a snapshot, another folder (what is in it is named), a pipe
-            or device, or nothing that can be looked at; with the path.
+        CheckpointError: if it is a run without a snapshot, another folder (names its contents), a
+            pipe or device, or cannot be examined; with the path.
     """
     try:
         if is_run_folder(path):
@@ -40,7 +40,7 @@ def checkpoint_file(path: Path) -> Path:
         mode, size = found.st_mode, found.st_size
     except OSError as error:
         raise CheckpointError(f"{path}: cannot be read ({error.strerror}).") from error
-    except ValueError as error:  # a zero byte in its name
+    except ValueError as error:  # a null byte in its name
         raise CheckpointError(f"{printable(str(path))}: is no path ({error}).") from error
     if stat.S_ISDIR(mode):
         refuse_checkpoints(path)
@@ -58,12 +58,12 @@ def refuse_checkpoints(folder: Path, remedy: str = "Name one of them") -> None:
     """Refuse a folder that holds checkpoints or training runs, and name them.
 
     Args:
-        folder: not itself a run's.
+        folder: a folder that is not itself a run.
         remedy: what to do.
 
     Raises:
-        CheckpointError: it does; with the path.
-        OSError: it cannot be listed.
+        CheckpointError: if it holds any; with the path.
+        OSError: if it cannot be listed.
     """
     if (folder / PIPELINE).is_file():
         raise CheckpointError(
@@ -88,7 +88,7 @@ def in_short(kind: str, names: Iterable[str]) -> str:
 
 
 def _checkpoints_below(folder: Path) -> tuple[list[str], list[str]]:
-    """Return the runs below a folder, and the checkpoints outside them, as relative paths."""
+    """Return, as relative paths, the runs below a folder and the checkpoints outside them."""
     runs: list[str] = []
     files: list[str] = []
     for place, folders, names in os.walk(folder):
@@ -102,19 +102,19 @@ def _checkpoints_below(folder: Path) -> tuple[list[str], list[str]]:
 
 
 def is_checkpoint(name: str) -> bool:
-    """Return whether a file's name is a checkpoint's, by its suffix; hidden ones are not."""
+    """Return whether a file name has a checkpoint's suffix; hidden files do not count."""
     path = Path(name)
     return path.suffix.lower() in CHECKPOINTS and not path.name.startswith(".")
 
 
 def kimg_in_name(path: Path) -> float | None:
-    """Return the thousands of images that a snapshot's name says, None where it says nothing."""
+    """Return the thousands of images in a snapshot's name, None if it has none."""
     named = SNAPSHOT.fullmatch(path.name)
     return kimg_of(named[1]) if named and named[1] else None
 
 
 def is_run_folder(path: Path) -> bool:
-    """Return whether a folder is a training run's: ours, or one of the StyleGAN family."""
+    """Return whether a folder is a training run: ours, or one from the StyleGAN family."""
     return path.is_dir() and (
         (path / OPTIONS_FILE).exists() or (path / ITS_LAST).exists() or any(path.glob(SNAPSHOTS))
     )
@@ -123,11 +123,11 @@ def is_run_folder(path: Path) -> bool:
 def best_snapshot(folder: Path) -> Path:
     """Return the snapshot that the run itself found best.
 
-    Our runs, and Projected GAN's, keep it under a name of its own; of others it is the one with the
-    least value in a `metric-*.jsonl`, and without metrics the last.
+    Our runs and Projected GAN's save it under its own name. For others it is the one with the
+    lowest value in a `metric-*.jsonl` or, without metrics, the last.
 
     Raises:
-        CheckpointError: the folder holds no snapshot.
+        CheckpointError: if the folder holds no snapshot.
     """
     files = {p.name: p for p in folder.iterdir() if p.is_file()}
     for name in (BEST, ITS_BEST):
@@ -146,7 +146,7 @@ def best_snapshot(folder: Path) -> Path:
 
 
 def _measured(folder: Path) -> dict[str, float]:
-    """Return snapshot → value by the most trusted metric that the run has logged."""
+    """Return snapshot → value for the most trusted metric in the run's logs."""
     for start in METRICS:
         for path in sorted(folder.glob(metric_file(f"{start}*"))):
             if found := dict(_values(path)):
@@ -155,7 +155,7 @@ def _measured(folder: Path) -> dict[str, float]:
 
 
 def _values(path: Path) -> Iterator[tuple[str, float]]:
-    """Yield snapshot and value of each line that has both."""
+    """Yield the snapshot and value of each line that has both."""
     if not path.is_file():
         return
     with path.open("rb") as file:
@@ -167,6 +167,6 @@ def _values(path: Path) -> Iterator[tuple[str, float]]:
             value = next(iter(record["results"].values()), math.nan)
             is_number = type(value) in (int, float) and math.isfinite(value)
         except (ValueError, TypeError, AttributeError, LookupError, OverflowError, RecursionError):
-            continue  # a kill may have cut the last line
+            continue  # a killed process may have left the last line incomplete
         if is_number and SNAPSHOT.fullmatch(name):
             yield name, float(value)

@@ -1,6 +1,6 @@
-"""Safetensors: nothing executable. Our own generator file is one with JSON metadata.
+"""Read and write safetensors, which hold no code. Our own generator file adds JSON metadata.
 
-Tensor names are those of the StyleGAN2-ADA modules, so that others can load them.
+Tensor names match the StyleGAN2-ADA modules, so other programs can load them.
 """
 
 import json
@@ -37,9 +37,9 @@ def save_snapshot(
     Args:
         path: ends in .safetensors.
         generator: the network, a `Generator` of its family.
-        metadata: plain values to keep beside it (kimg, seed, options).
-        architecture: a name of `FAMILIES`.
-        dtype: of the stored tensors; float16 halves the file.
+        metadata: plain values to store with it (kimg, seed, options).
+        architecture: a name in `FAMILIES`.
+        dtype: of the stored tensors; float16 halves the file size.
     """
     header = {
         **metadata,
@@ -55,15 +55,15 @@ def save_snapshot(
     with atomic_path(path) as temporary:
         try:
             save_file(state, temporary, metadata={"probe": json.dumps(header)})
-        except SafetensorError as error:  # its way to speak of a full disk
+        except SafetensorError as error:  # how safetensors reports a full disk
             raise OSError(str(error)) from error
 
 
 def read_safetensors(path: Path) -> Checkpoint:
-    """Read a generator that `save_snapshot` wrote, or tensors of a known family with a description.
+    """Read a generator from `save_snapshot`, or tensors of a known family with a description.
 
     Raises:
-        CheckpointError: damaged, of another kind, or with tensors that do not fit.
+        CheckpointError: if it is damaged, of another kind, or its tensors do not fit.
     """
     metadata, state = read_tensors(path)
     kimg, place, ignored = None, "", []
@@ -91,10 +91,10 @@ def read_safetensors(path: Path) -> Checkpoint:
 
 
 def read_tensors(path: Path) -> tuple[dict[str, str], dict[str, torch.Tensor]]:
-    """Return the metadata and the tensors of a safetensors file.
+    """Return a safetensors file's metadata and tensors.
 
     Raises:
-        CheckpointError: damaged, or with more tensors than networks have.
+        CheckpointError: if it is damaged, or has more tensors than any network.
     """
     try:
         with utf8_path(path) as known, safe_open(known, framework="pt") as f:
@@ -108,7 +108,7 @@ def read_tensors(path: Path) -> tuple[dict[str, str], dict[str, torch.Tensor]]:
 
 
 def _own(text: str) -> tuple[str, dict[str, Any], float | None]:
-    """Return architecture, constructor's arguments and kimg of a header that we wrote."""
+    """Return architecture, constructor arguments and kimg from a header that we wrote."""
     try:
         header = json.loads(text)
         known = header["format"] == FORMAT and header["version"] == VERSION
@@ -123,7 +123,7 @@ def _own(text: str) -> tuple[str, dict[str, Any], float | None]:
 
 
 def _number(value: Any) -> float | None:
-    # JSON can hold integers beyond a float's range, and Python's reader takes NaN.
+    # JSON may hold integers beyond a float's range, and Python's parser accepts NaN.
     if not isinstance(value, int | float) or isinstance(value, bool):
         return None
     try:

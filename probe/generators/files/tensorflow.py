@@ -1,8 +1,8 @@
-"""StyleGAN2 networks in TensorFlow pickles: names, layouts and defaults turned into ours.
+"""Convert StyleGAN2 networks in TensorFlow pickles: names, layouts and defaults.
 
-The pickle holds (G, D, Gs), `dnnlib.tflib` networks with their variables as arrays; Gs is the
-average. Layouts differ: convolution weights are HWIO, dense ones (in, out), and the kernels that
-up-sample are stored flipped in both axes.
+The pickle holds (G, D, Gs): `dnnlib.tflib` networks whose variables are arrays. Gs is the average.
+Layouts differ from ours: convolution weights are HWIO, dense weights (in, out), and up-sampling
+kernels are stored flipped along both axes.
 """
 
 import math
@@ -19,7 +19,7 @@ from probe.generators.networks.layers import filter2d
 
 OLDEST = 4  # version of the pickled network
 COMPONENTS = ("mapping", "synthesis")
-# Arguments that decide the network: TensorFlow's name → where it goes, and TensorFlow's default.
+# Arguments that define the network: TensorFlow's name → our place for it, and TensorFlow's default.
 TOP = {
     "latent_size": ("z_dim", 512),
     "label_size": ("c_dim", 0),
@@ -43,10 +43,10 @@ SYNTHESIS = {
     "conv_clamp": ("conv_clamp", None),
     "use_noise": ("use_noise", True),
 }
-OPTIONAL = ("conv_clamp", "mapping_fmaps", "label_fmaps")  # may be None: no clamp, or w's width
-# Arguments with one value that is read: with another the network is a different one.
+OPTIONAL = ("conv_clamp", "mapping_fmaps", "label_fmaps")  # None means no clamp, or w's width
+# Arguments with one supported value; any other value would define a different network.
 FIXED = {"normalize_latents": True, "fmap_decay": 1.0, "fmap_min": 1}
-# Training, the precision and form of the computation, and defaults of calls.
+# Arguments about training, precision, implementation, or defaults of calls.
 WITHOUT_EFFECT = frozenset(
     "func_name build_func_name is_training is_validation is_template_graph force_clean_graph "
     "return_dlatents truncation_psi truncation_cutoff truncation_psi_val truncation_cutoff_val "
@@ -54,8 +54,8 @@ WITHOUT_EFFECT = frozenset(
     "num_fp16_res fp16_channels_last mapping_func synthesis_func components".split()
 )
 
-# How the names of variables begin that belong to training: the stage of progressive growing, which
-# StyleGAN2 is trained without, and running means of losses.
+# Prefixes of variables that only training uses: the stage of progressive growing, which StyleGAN2
+# does not use, and running means of losses.
 TRAINING = ("lod", "pl_mean", "moving")
 
 Arrays = Mapping[str, np.ndarray]
@@ -71,17 +71,17 @@ def _is_network(value: Any) -> bool:
 
 
 def read_network(content: Any) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
-    """Turn the last network of a pickle (Gs) into one of ours.
+    """Convert the last network of a pickle (Gs) to one of ours.
 
     Args:
-        content: of the pickle; `is_tensorflow` holds.
+        content: a pickle's content for which `is_tensorflow` is true.
 
     Returns:
         The arguments of `probe.generators.networks.stylegan2.Generator`, and its tensors by name.
 
     Raises:
-        CheckpointError: of another kind, an argument that is not known, or variables missing,
-            doubled, left over, or of a shape that no layout fits.
+        CheckpointError: if the network is of another kind, an argument is unknown, or variables are
+            missing, duplicated, left over, or of an unexpected shape.
     """
     if not _is_network(content[-1]):
         raise CheckpointError("its last entry, which should be Gs, is not a network")
@@ -111,7 +111,7 @@ def _state(network: Any) -> dict[str, Any]:
 
 
 def _components(state: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the parts of a generator; others would only be passed over, however many."""
+    """Return a generator's components; any others would only be ignored, however many."""
     components = state.get("components") or {}
     if not isinstance(components, dict):
         raise CheckpointError("its TensorFlow network is malformed")
@@ -119,7 +119,7 @@ def _components(state: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _arguments(network: Record) -> dict[str, Any]:
-    """Return the static arguments of a network and its components that decide what it computes."""
+    """Return the static arguments, of a network and its components, that define its output."""
     state = _state(network)
     found = {}
     for part in (state, *map(_state, _components(state).values())):
@@ -128,10 +128,10 @@ def _arguments(network: Record) -> dict[str, Any]:
 
 
 def _known(arguments: Any) -> dict[str, Any]:
-    """Return the arguments that decide the network.
+    """Return the arguments that define the network.
 
     Raises:
-        CheckpointError: one that is not known, or has a value that is not read.
+        CheckpointError: if one is unknown or has an unsupported value.
     """
     if not isinstance(arguments, dict):
         raise CheckpointError("its TensorFlow network is malformed")
@@ -145,10 +145,10 @@ def _known(arguments: Any) -> dict[str, Any]:
 
 
 def _variables(network: Record) -> Iterator[tuple[str, np.ndarray]]:
-    """Yield the arrays of a network and its components, each with its component's name before.
+    """Yield the arrays of a network and its components, prefixed with the component's name.
 
     Raises:
-        CheckpointError: not arrays, or a name that is there twice.
+        CheckpointError: if one is not an array, or a name appears twice.
     """
     seen = set()
     state = _state(network)
@@ -172,7 +172,7 @@ def _variables(network: Record) -> Iterator[tuple[str, np.ndarray]]:
 def _array(value: Any) -> np.ndarray | None:
     if isinstance(value, Array):
         return value.value
-    # TensorFlow fetches a variable without axes as a numpy scalar, which is read as a number.
+    # TensorFlow fetches a variable without axes as a numpy scalar, which reads as a number.
     is_number = type(value) is float or (type(value) is int and abs(value) < LARGEST_KEY)
     return np.array(value, dtype=np.float64) if is_number else None
 
@@ -186,7 +186,7 @@ def _bounded(variables: Arrays) -> Arrays:
 
 
 def _owner(array: Any) -> Any:
-    """Return the array or bytes whose numbers an array shows."""
+    """Return the array or bytes whose memory an array views."""
     while isinstance(array, np.ndarray) and array.base is not None:
         array = array.base
     return array
@@ -212,13 +212,13 @@ def _init(arguments: Mapping[str, Any]) -> dict[str, Any]:
 
 
 class _Taker:
-    """Takes variables one by one, so that what is left over is known."""
+    """Takes variables one by one, so that it can report what is left over."""
 
     def __init__(self, variables: Arrays) -> None:
         self.left = dict(variables)
 
     def take(self, name: str, ndim: int, ones: int = 0) -> np.ndarray:
-        """Return a variable of `ndim` axes without the first `ones`, whose length is 1."""
+        """Return a variable of `ndim` axes after dropping its first `ones` axes of length 1."""
         if name not in self.left:
             raise CheckpointError(f"its network lacks the variable '{name}'")
         array = self.left.pop(name)
@@ -243,7 +243,7 @@ class _Taker:
     def modulated(self, source: str, *, flipped: bool = False) -> dict[str, np.ndarray]:
         """Return weight, bias and style of a modulated convolution.
 
-        Biases of styles are stored less one, where ours begin.
+        TensorFlow stores style biases minus one; ours include the one.
         """
         style = self.dense(source, "mod_", bias=1)
         return {
@@ -283,7 +283,7 @@ def _is_used(name: str) -> bool:
 
 
 def _filters(found: Mapping[str, Any]) -> Iterator[str]:
-    """Yield the names of the filters' buffers, which TensorFlow does not store."""
+    """Yield the names of the filter buffers, which TensorFlow does not store."""
     for name in found:
         block, _, rest = name.rpartition(".")
         if rest == "weight" and block.endswith(("conv0", "conv1", "skip")):
@@ -311,7 +311,7 @@ def _block(taker: _Taker, level: int, init: Mapping[str, Any]) -> dict[str, np.n
         found |= _under(ours, layer)
     is_last = r == init["img_resolution"]
     if is_last or options["architecture"] == "skip":
-        old = "synthesis/ToRGB_lod0"  # the name in files of the 'orig' architecture
+        old = "synthesis/ToRGB_lod0"  # its name in files of the 'orig' architecture
         known = f"{scope}/ToRGB/weight" in taker.left or f"{old}/weight" not in taker.left
         found |= _under("torgb", taker.modulated(f"{scope}/ToRGB" if known else old))
     if level > 2 and options["architecture"] == "resnet":

@@ -1,8 +1,8 @@
-"""Torch files (.pt, .pth) read as data: a zip of one pickle and the raw numbers it refers to.
+"""Read torch files (.pt, .pth) as data: a zip of one pickle and the raw numbers it refers to.
 
-The pickle goes through `unpickle`; the zip may hold no more bytes than the file has, so that
-neither compression nor entries laid over each other can take more memory than that. Files of
-PyTorch before 1.6 are no zips, but pickles one after the other, and the numbers.
+The pickle goes through `unpickle`. The zip's members may not total more bytes than the file, so
+neither compression nor overlapping entries can exhaust memory. Files from before PyTorch 1.6 are
+not zips but consecutive pickles, followed by the numbers.
 """
 
 import re
@@ -24,28 +24,28 @@ from probe.generators.files.unpickle import (
 from probe.images.archive import DAMAGED
 
 MOST_MEMBERS = 100_000
-LARGEST_DIRECTORY = 2**24  # bytes of a zip's list of members, which is read whole
+LARGEST_DIRECTORY = 2**24  # bytes of a zip's member list, which is read whole
 OLD_START = OLD_MAGIC.to_bytes(10, "little")
 
 
 def is_old(path: Path) -> bool:
-    """Return whether a file is a torch file of the form before PyTorch 1.6."""
+    """Return whether a file is a torch file from before PyTorch 1.6."""
     with path.open("rb") as file:
         head = file.read(32)
     return head[:1] == b"\x80" and OLD_START in head
 
 
 def zip_kind(path: Path) -> str | None:
-    """Return which of torch's zips a file is.
+    """Return which kind of torch zip a file is.
 
-    One that begins with something else is what it begins with, though a zip follows.
+    Only the file's beginning counts: data with a zip appended is not a zip.
 
     Returns:
         "torch" (tensors and a pickle), "torchscript", "export" (a `torch.export` program), or None
-        for everything else, damaged zips and what is not a regular file included.
+        for everything else, including damaged zips and anything that is not a regular file.
     """
     try:
-        if not path.is_file():  # a pipe would be waited for
+        if not path.is_file():  # reading a pipe would block
             return None
         with path.open("rb") as file:
             if file.read(2) != b"PK":
@@ -55,7 +55,7 @@ def zip_kind(path: Path) -> str | None:
         names = {name.partition("/")[2] for name in whole}
     except (*DAMAGED, OSError):
         return None
-    # The export programs of early releases have no folder around their members.
+    # Export programs from early releases have no folder around their members.
     if "archive_format" in names or "serialized_exported_program.json" in names | whole:
         return "export"
     if "constants.pkl" in names and any(name.startswith("code/") for name in names):
@@ -64,12 +64,12 @@ def zip_kind(path: Path) -> str | None:
 
 
 def _zip(path: Path) -> zipfile.ZipFile:
-    """Open a zip, whose members are listed by that, at some hundred bytes each.
+    """Open a zip, which lists its members, at some hundred bytes each.
 
     Raises:
-        zipfile.BadZipFile: it lists more than any network has.
+        zipfile.BadZipFile: if it lists more members than any network has.
     """
-    # Private, in Python 3.11 to 3.14; without it members are counted after they are listed.
+    # Private, in Python 3.11 to 3.14. Without it, members are counted only after they are listed.
     read_end, size = getattr(zipfile, "_EndRecData", None), getattr(zipfile, "_ECD_SIZE", None)
     if read_end is not None and size is not None:
         with path.open("rb") as file:
@@ -81,10 +81,10 @@ def _zip(path: Path) -> zipfile.ZipFile:
 
 @contextmanager
 def opened(path: Path) -> Iterator[Callable[[str], bytes]]:
-    """Yield how to read a member by its name below the archive's one folder.
+    """Yield a function that reads a member by its name below the archive's one folder.
 
     Raises:
-        CheckpointError: damaged, without a member that is read, or holding more than the file.
+        CheckpointError: if it is damaged, lacks a requested member, or holds more than the file.
     """
     try:
         with _zip(path) as archive:
@@ -106,14 +106,14 @@ def opened(path: Path) -> Iterator[Callable[[str], bytes]]:
 
 
 def read_torch_file(path: Path) -> tuple[Any, list[str]]:
-    """Read what `torch.save` wrote, running nothing of it.
+    """Read a file from `torch.save` without running any of it.
 
     Returns:
-        What it holds, tensors as `LazyTensor`, and every global it refers to.
+        The content, with tensors as `LazyTensor`, and every global it refers to.
 
     Raises:
-        UnsafeCheckpoint: it refers to something outside the allow-list, named.
-        CheckpointError: damaged.
+        UnsafeCheckpoint: if it refers to something outside the allow-list; names it.
+        CheckpointError: if it is damaged.
     """
     if is_old(path):
         with pickle_file(path) as data:
@@ -137,7 +137,7 @@ def read_torch_file(path: Path) -> tuple[Any, list[str]]:
         pickled = read("data.pkl")
         try:
             order = read("byteorder")
-        except KeyError:  # files of early releases do not say: they are all little-endian
+        except KeyError:  # files from early releases do not say, but are all little-endian
             order = b"little"
         if order != b"little":
             raise CheckpointError("it was written on a big-endian machine, which is not read")

@@ -1,10 +1,10 @@
-"""Pickles read as data, alone and in the torch files of the form before PyTorch 1.6.
+"""Read pickles as data, alone or inside torch files from before PyTorch 1.6.
 
-A global is only ever a name; the names of `vocabulary` have a meaning here (a dict, a tensor, a
-module's state) and everything else ends the reading. No class is looked up, no function of the
-pickle's choosing is called: `machine` walks the opcodes.
+A global is only a name. The names in `vocabulary` have a meaning here (a dict, a tensor, a module's
+state); any other ends the reading. No class is looked up and no function that the pickle chooses is
+called: `machine` walks the opcodes.
 
-What comes out: plain containers and numbers, and the stand-ins of `records` for all else.
+The result is plain containers and numbers, with stand-ins from `records` for everything else.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -20,35 +20,35 @@ from probe.generators.files.machine import run
 from probe.generators.files.records import Global, Storage, damaged
 from probe.generators.files.vocabulary import LOAD_STORAGE, STORAGES, Call
 
-OLD_MAGIC = 0x1950A86A20F9469CFC6C  # what torch files before PyTorch 1.6 begin with
-OLD_PICKLES = 5  # of such a file
-LARGEST_LITERAL = 2**31  # bytes of one; the largest tensor of a backbone has a tenth
+OLD_MAGIC = 0x1950A86A20F9469CFC6C  # start of torch files before PyTorch 1.6
+OLD_PICKLES = 5  # in such a file
+LARGEST_LITERAL = 2**31  # bytes of one; the largest backbone tensor has a tenth of that
 
 
 class PickleFile:
-    """A pickle in a file, read no further than it makes sense, and no more than there is."""
+    """A pickle in a file, read only as far as it is well-formed, and within the file's length."""
 
     def __init__(self, file: BinaryIO, length: int) -> None:
         self.file, self.length = file, length
         self.tell = file.tell
 
     def __len__(self) -> int:
-        """Return the bytes of the file."""
+        """Return the file's length in bytes."""
         return self.length
 
     def read(self, count: int) -> bytes:
-        """Return the next bytes, fewer where the file ends.
+        """Return the next bytes, fewer at the end of the file.
 
         Raises:
-            CheckpointError: so many that no tensor has them.
+            CheckpointError: if more bytes are asked for than any tensor has.
         """
-        count = min(count, self.length - self.file.tell())  # before memory is taken for them
+        count = min(count, self.length - self.file.tell())  # before allocating memory for them
         if count > LARGEST_LITERAL:
             raise damaged(f"a value of {count} bytes")
         return self.file.read(count)
 
     def readline(self) -> bytes:
-        """Return the rest of a line, or the first of it."""
+        """Return the rest of the line, or its beginning if the line is too long."""
         return self.file.readline(LARGEST_LITERAL)
 
 
@@ -57,7 +57,7 @@ def pickle_file(path: Path) -> Iterator[PickleFile]:
     """Yield the pickle in a file.
 
     Raises:
-        OSError: it cannot be read.
+        OSError: if it cannot be read.
     """
     with path.open("rb") as file:
         yield PickleFile(file, path.stat().st_size)
@@ -68,7 +68,7 @@ Stream = BytesIO | PickleFile
 
 
 def stream_of(data: Pickle) -> Stream:
-    """Return what a pickle's opcodes are read from."""
+    """Return the stream of a pickle's opcodes."""
     return BytesIO(data) if isinstance(data, bytes) else data
 
 
@@ -78,15 +78,15 @@ def read_pickle(
     """Read a pickle without running anything of it.
 
     Args:
-        data: the whole pickle, or the file that it is in.
-        persistent: gives what lies outside the pickle for its persistent ids; None refuses them.
+        data: the whole pickle, or the file that holds it.
+        persistent: resolves persistent ids to data outside the pickle; None refuses them.
 
     Returns:
-        What it holds, and every global it refers to.
+        The content, and every global it refers to.
 
     Raises:
-        UnsafeCheckpoint: it refers to something outside the allow-list, named.
-        CheckpointError: it is damaged, or something follows it.
+        UnsafeCheckpoint: if it refers to something outside the allow-list; names it.
+        CheckpointError: if it is damaged, or something follows it.
     """
     stream = stream_of(data)
     content, names = run(stream, len(data), persistent, FURTHER)
@@ -99,7 +99,7 @@ def storage_dtype(kind: Any, storage_type: Any, count: Any) -> torch.dtype:
     """Return the dtype of the storage that a persistent id names.
 
     Raises:
-        CheckpointError: of no storage, of an unknown type, or without a number of elements.
+        CheckpointError: if it names no storage, an unknown type, or no number of elements.
     """
     name = str(storage_type) if isinstance(storage_type, Global) else ""
     if kind != "storage" or name not in STORAGES or type(count) is not int or count < 0:
@@ -108,20 +108,20 @@ def storage_dtype(kind: Any, storage_type: Any, count: Any) -> torch.dtype:
 
 
 def read_old_torch(data: Pickle) -> tuple[Any, list[str]]:
-    """Read a torch file of the form before PyTorch 1.6: pickles, then the raw numbers.
+    """Read a torch file from before PyTorch 1.6: pickles, then the raw numbers.
 
-    The pickles are a magic number, a version, facts of the system, the content, and the order of
-    the storages, each of which is a number of elements and these.
+    The pickles are a magic number, a version, system facts, the content, and the order of the
+    storages. Each storage is a number of elements, then the elements.
 
     Args:
-        data: the whole file, or the file itself.
+        data: the whole file as bytes, or the file itself.
 
     Returns:
-        What it holds, and every global it refers to.
+        The content, and every global it refers to.
 
     Raises:
-        UnsafeCheckpoint: it refers to something outside the allow-list, named.
-        CheckpointError: damaged, or of another machine's byte order.
+        UnsafeCheckpoint: if it refers to something outside the allow-list; names it.
+        CheckpointError: if it is damaged, or has another machine's byte order.
     """
     return _read_old(data, FURTHER)
 
@@ -131,7 +131,7 @@ def _read_old(data: Pickle, further: Mapping[str, Call] | None) -> tuple[Any, li
     storages: dict[str, Storage] = {}
 
     def persistent(pid: Any) -> Any:
-        if pid[0] == "module":  # a class, and the source text that it once had
+        if pid[0] == "module":  # a class, with its source text when it was saved
             return pid[1]
         kind, storage_type, key, _, count, *view = pid
         dtype = storage_dtype(kind, storage_type, count)
@@ -164,7 +164,7 @@ def _read_old(data: Pickle, further: Mapping[str, Call] | None) -> tuple[Any, li
 
 
 def _numbers(data: Pickle, stream: Stream, storage: Storage) -> memoryview:
-    """Return what follows in a stream: a storage's numbers, not copied if that can be."""
+    """Return the next storage's numbers from a stream, without a copy if possible."""
     stored = int.from_bytes(stream.read(8), "little", signed=True)
     size = storage.length * storage.dtype.itemsize
     if stored != storage.length or size > len(data) - stream.tell():
@@ -177,10 +177,10 @@ def _numbers(data: Pickle, stream: Stream, storage: Storage) -> memoryview:
 
 
 def _embedded_storage(args: tuple[Any, ...]) -> Storage:
-    """`torch.storage._load_from_bytes(data)`, data being a torch file with one storage.
+    """`torch.storage._load_from_bytes(data)`, where data is a torch file with one storage.
 
-    It goes through the same interpreter, without calls: a file within this one, and so on, could
-    be read again at each level.
+    It uses the same interpreter but allows no further calls. Otherwise a file within a file, and so
+    on, could be read again at each level.
     """
     (data,) = args
     if isinstance(data, str):

@@ -1,4 +1,4 @@
-"""What a file is that holds no generator of a family that is read, and what would help."""
+"""Explain why a file yields no generator, and what would help."""
 
 import re
 from collections.abc import Sequence
@@ -15,13 +15,13 @@ ANOTHER = "name a file that holds the generator"
 
 @dataclass(frozen=True)
 class Stranger:
-    """A kind of file that people have and that is not read.
+    """A common kind of file that is not supported.
 
     Attributes:
-        title: what it is, after "it holds".
-        names: a pattern that the name of one of its tensors has.
-        classes: a pattern that the name of one of its modules' classes is.
-        remedy: what to do, after "; ".
+        title: its kind, to follow "it holds".
+        names: a pattern found in one of its tensors' names.
+        classes: a pattern that fully matches one of its modules' class names.
+        remedy: what to do, to follow "; ".
     """
 
     title: str
@@ -31,18 +31,18 @@ class Stranger:
 
     @property
     def text(self) -> str:
-        """That it is not read, as the inside of a sentence."""
+        """That it is not supported, as part of a sentence."""
         return f"it holds {self.title}, which is not read; {self.remedy}"
 
     def matches(self, names: Sequence[str], classes: Sequence[str]) -> bool:
-        """Return whether tensors or classes of these names are of this kind."""
+        """Return whether these tensor or class names are of this kind."""
         found, of_class = re.compile(self.names), re.compile(self.classes)
         return any(map(found.search, names)) or any(map(of_class.fullmatch, classes))
 
 
-# Its tensors have the names of a StyleGAN3's, and more.
+# Its tensors have the names of a StyleGAN3, and more.
 STYLEGAN_XL = Stranger("a StyleGAN-XL", names=r"(^|\.)mapping\.embed_proj\.", classes=r"Superres.*")
-# The first that matches is told; those of a discriminator are often beside another network.
+# The first match is reported; discriminators come last because they often accompany a network.
 STRANGERS = (
     Stranger(
         "a diffusion model",
@@ -79,10 +79,10 @@ STRANGERS = (
 
 
 def what_it_is(keys: Sequence[str], names: Sequence[str], classes: Sequence[str]) -> str:
-    """Return why no generator is read from a file, as the inside of a sentence.
+    """Return why no generator can be read from a file, as part of a sentence.
 
     Args:
-        keys: of the dict that it holds, if it holds one.
+        keys: of the dict that it holds, if any.
         names: of its tensors.
         classes: of its modules.
     """

@@ -1,8 +1,8 @@
-"""What the calls of a checkpoint's pickle make, from their arguments: data, and nothing else.
+"""Turn the calls of a checkpoint's pickle into data, from their arguments alone.
 
-Each function is given the arguments of one call as the pickle has them, of any kind and number.
-What does not fit raises, as damage or in one of Python's own ways; the reader makes a sentence of
-either.
+Each function receives the arguments of one call as the pickle has them, of any type and number.
+Bad arguments raise, either as damage or as an ordinary Python error; the reader turns both into a
+message.
 """
 
 import math
@@ -24,8 +24,8 @@ from probe.generators.files.records import (
     damaged,
 )
 
-LARGEST_COUNT = 2**48  # elements of a tensor; keeps the products of sizes small
-LARGEST_AXIS = 2**31  # also of a tensor without elements, whose shape no storage bounds
+LARGEST_COUNT = 2**48  # elements of a tensor; keeps products of sizes small
+LARGEST_AXIS = 2**31  # needed for empty tensors too, whose shape no storage bounds
 MOST_AXES = 16
 NUMPY_DTYPES = re.compile(r"[<>|=]?([biuf][1248]|c8|c16|[SU]\d{1,4})", re.ASCII)
 TUPLE = Global("builtins", "tuple")
@@ -35,14 +35,14 @@ Arguments = tuple[Any, ...]
 
 @dataclass(eq=False)
 class Dtype:
-    """A numpy dtype, as numpy writes it in text."""
+    """A numpy dtype, in numpy's text form."""
 
     text: str
     stands_for: ClassVar[str] = "dtype"
 
 
 def refused(name: object) -> UnsafeCheckpoint:
-    """Return the error for what is not on the list of what a generator needs."""
+    """Return the error for a name that is not on the allow-list."""
     return UnsafeCheckpoint(
         f"the pickle refers to {printable(str(name), 120)}, which is not on the list of what a "
         "generator needs. Nothing of it was run. If you trust the file, save the generator's "
@@ -54,13 +54,14 @@ def refused(name: object) -> UnsafeCheckpoint:
 
 
 def dict_key(key: Any) -> Any:
-    """Return what stands for a dict's key or a set's item.
+    """Return the stand-in for a dict key or set item.
 
-    Nothing whose hash a file can choose is hashed, since keys of one hash make a dict quadratic:
-    a tuple becomes a record, which is a key by its identity.
+    A file must not choose what is hashed, since colliding keys make a dict quadratic. So a tuple
+    becomes a record, which is hashed by identity.
 
     Raises:
-        CheckpointError: no text, number, name or flat tuple of these, or a number far too large.
+        CheckpointError: if it is not text, a number, a name or a flat tuple of these, or a number
+            is far too large.
     """
     if isinstance(key, tuple | frozenset):
         if len(key) > MOST_AXES or any(isinstance(item, tuple | frozenset) for item in key):
@@ -74,7 +75,7 @@ def dict_key(key: Any) -> Any:
 
 
 def pairs(items: Any) -> Iterator[tuple[Any, Any]]:
-    """Yield the items of a dict, or of a sequence of pairs."""
+    """Yield the items of a dict or of a sequence of pairs."""
     for key, value in items.items() if isinstance(items, dict) else items:
         yield dict_key(key), value
 
@@ -87,7 +88,7 @@ def entries_of(record: Record) -> dict[Any, Any]:
 
 
 def make_dict(args: Arguments) -> dict[Any, Any]:
-    """`dict(items)`, and the classes that are one."""
+    """`dict(items)`, and classes that are dicts."""
     return dict(pairs(*args)) if args else {}
 
 
@@ -108,7 +109,7 @@ def make_list(args: Arguments) -> list[Any]:
 
 def _sequence(args: Arguments) -> Iterable[Any]:
     (items,) = args or ((),)
-    if not isinstance(items, list | tuple | set | frozenset):  # a number is a length to some
+    if not isinstance(items, list | tuple | set | frozenset):  # some would read a number as length
         raise damaged(f"a set of the items of a {kind_of(items)}")
     return items
 
@@ -125,17 +126,17 @@ def make_size(args: Arguments) -> tuple[int, ...]:
 
 
 def make_bytes(args: Arguments) -> bytes | bytearray:
-    """`bytes()` and `bytearray(data)`, of bytes or of text that stands for them."""
+    """`bytes()` and `bytearray(data)`, from bytes or from text that represents them."""
     if len(args) == 2:
         return encode(args)
     (data,) = args or (b"",)
-    if not isinstance(data, bytes | bytearray):  # a number would be that many zeros
+    if not isinstance(data, bytes | bytearray):  # a number would make that many zeros
         raise refused(f"bytes made of a {kind_of(data)}")
     return data
 
 
 def encode(args: Arguments) -> bytes:
-    """`_codecs.encode(text, "latin1")`: how protocol 2 and below write bytes."""
+    """`_codecs.encode(text, "latin1")`, which protocols up to 2 use for bytes."""
     text, codec = args
     if codec not in ("latin1", "latin-1") or not isinstance(text, str):
         raise refused("_codecs.encode with another codec")
@@ -150,7 +151,7 @@ def make_complex(args: Arguments) -> complex:
 
 
 def _as_bytes(data: Any) -> bytes | bytearray:
-    if isinstance(data, str):  # of Python 2, whose text is bytes
+    if isinstance(data, str):  # Python 2 text is bytes
         return data.encode("latin-1")
     if not isinstance(data, bytes | bytearray):
         raise damaged("numbers that are not bytes")
@@ -163,7 +164,7 @@ def _as_bytes(data: Any) -> bytes | bytearray:
 def numpy_dtype(args: Arguments) -> Dtype:
     """`numpy.dtype(text, …)`."""
     text = args[0]
-    if not isinstance(text, str):  # whose text could be without end
+    if not isinstance(text, str):  # its text could be endless
         raise refused(f"a numpy dtype that is a {kind_of(text)}")
     if not NUMPY_DTYPES.fullmatch(text):
         raise refused(f"numpy dtype {text}")
@@ -171,7 +172,7 @@ def numpy_dtype(args: Arguments) -> Dtype:
 
 
 def numpy_scalar(args: Arguments) -> Any:
-    """`numpy.core.multiarray.scalar(dtype, data)`: Python's own number or text."""
+    """`numpy.core.multiarray.scalar(dtype, data)`: a Python number or text."""
     dtype, data = args
     value = np.frombuffer(_as_bytes(data), dtype=np.dtype(dtype.text))
     if len(value) != 1:
@@ -180,7 +181,7 @@ def numpy_scalar(args: Arguments) -> Any:
 
 
 def numpy_buffer(args: Arguments) -> Array:
-    """`numpy.core.numeric._frombuffer(data, dtype, shape, order, axes)`; not all have `axes`."""
+    """`numpy.core.numeric._frombuffer(data, dtype, shape, order, axes)`; `axes` is optional."""
     data, dtype, shape, order, axes = (*args, None)[:5]
     if order not in ("C", "F", "K") or len(args) not in (4, 5) or (order == "K") != bool(axes):
         raise damaged("a numpy array of no order that is known")
@@ -192,8 +193,8 @@ def numpy_buffer(args: Arguments) -> Array:
 
 
 def fill_array(array: Array, state: Any) -> None:
-    """Give an array its content: (version, shape, dtype, in Fortran's order, data)."""
-    if not isinstance(state, tuple):  # whose copy is not paid for
+    """Fill an array from (version, shape, dtype, is Fortran order, data)."""
+    if not isinstance(state, tuple):  # copying it would escape the budget
         raise damaged("a numpy array without content")
     _, shape, dtype, fortran, data = state
     array.value = _array(data, dtype, shape, "F" if fortran else "C")
@@ -212,7 +213,7 @@ def _array(data: Any, dtype: Any, shape: Any, order: Literal["C", "F"]) -> np.nd
 
 
 def persistent_object(args: Arguments) -> Record:
-    """`_reconstruct_persistent_obj(meta)`: the class's source text in it is not looked at."""
+    """`_reconstruct_persistent_obj(meta)`; the class's source text in it is ignored."""
     (meta,) = args
     if not isinstance(meta, dict) or "class_name" not in meta:
         raise damaged("a module without a class name")
@@ -236,7 +237,7 @@ def rebuild_tensor(args: Arguments) -> LazyTensor:
 
 
 def rebuild_parameter(args: Arguments) -> Any:
-    """`torch._utils._rebuild_parameter(tensor, …)`: the tensor."""
+    """`torch._utils._rebuild_parameter(tensor, …)`: returns the tensor."""
     return args[0]
 
 

@@ -1,7 +1,7 @@
-"""The names that a checkpoint's pickle may refer to, and what calling each of them means here.
+"""Names that a checkpoint's pickle may refer to, and what calling each of them means here.
 
-A name is never looked up. Those of `CALLS` make data of a call's arguments (see `values`); every
-other that is allowed becomes an inert record of its name, arguments and state.
+A name is never looked up. Names in `CALLS` turn a call's arguments into data (see `values`); every
+other allowed name becomes an inert record of its name, arguments and state.
 """
 
 import re
@@ -18,8 +18,8 @@ from probe.generators.files.values import Arguments, Dtype, refused
 
 Call = Callable[[Arguments], Any]
 
-# Other spellings of a name, and the one that the tables below have: of Python 2, of NumPy 2 and of
-# packages that hold a copy of the family's modules.
+# Alternative spellings of a name, and the one used in the tables below: from Python 2, NumPy 2 and
+# packages that copy the family's modules.
 SPELLINGS = (
     (re.compile(r"__builtin__"), "builtins"),
     (re.compile(r"copy_reg"), "copyreg"),
@@ -50,7 +50,7 @@ STORAGES = {
     "torch.ComplexFloatStorage": torch.complex64,
     "torch.ComplexDoubleStorage": torch.complex128,
 }
-# Records that nothing would have been run by.
+# Records whose call would have run nothing harmful.
 HARMLESS = re.compile(
     r"functools\.partial|torch\.device|torch\.serialization\._get_layout|argparse\.Namespace"
     r"|types\.(SimpleNamespace|MethodType)|logging\.getLogger|pathlib\.(Pure)?(Posix|Windows)?Path"
@@ -58,7 +58,7 @@ HARMLESS = re.compile(
     r"|decimal\.Decimal|fractions\.Fraction|uuid\.(UUID|SafeUUID)"
     r"|numpy\.random\._pickle\.__(randomstate|bit_generator)_ctor"
 )
-# Types and functions that an attribute may name.
+# Types and functions that an attribute may refer to.
 PLAIN = re.compile(
     r"torch\.(Tensor|q?u?int\d+|float\w+|bfloat16|complex\d+|bool)"
     r"|torch\._C\.(_VariableFunctionsClass(\.\w+)?|_(nn|fft|linalg|special)\.[a-z]\w*)"
@@ -68,15 +68,15 @@ PLAIN = re.compile(
     r"|typing\.[A-Z]\w*",
     re.ASCII,
 )
-# Modules of the known families, of torch.nn (whose hooks keep spectral norms), and of the libraries
-# whose backbones stand beside a vision-aided GAN.
+# Modules of the known families, of torch.nn (whose hooks hold spectral norms), and of the libraries
+# whose backbones are saved with a vision-aided GAN.
 LIBRARIES = re.compile(
     r"(torch\.(nn\.(modules|utils|parameter|parallel|functional|init)|optim)\.|torch_utils\."
     r"|training\.|dnnlib\.tflib\.|pg_modules\.|R3GAN\.|networks\.|vision_aided_loss\.|timm\."
     r"|torchvision\.|open_clip\.|clip\.|lpips\.|antialiased_cnns\.)[\w.]*\w",
     re.ASCII,
 )
-# Packages of which nothing else is taken: Python's own, under the names of 2 and of 3, and tools.
+# Packages from which nothing else is allowed: Python's own, by their 2 and 3 names, and tools.
 CLOSED = sys.stdlib_module_names | set(
     "__builtin__ copy_reg cPickle commands exceptions imp popen2 Queue StringIO urllib2 "
     "numpy scipy dill cloudpickle joblib pip setuptools pkg_resources".split()
@@ -91,11 +91,11 @@ LOAD_TYPE = "dill._dill._load_type"
 CREATE_ARRAY = "dill._dill._create_array"
 RECONSTRUCT = "numpy.core.multiarray._reconstruct"
 FROM_TYPE = ("torch._tensor._rebuild_from_type", "torch._tensor._rebuild_from_type_v2")
-LOAD_STORAGE = "torch.storage._load_from_bytes"  # the reader's own to read
+LOAD_STORAGE = "torch.storage._load_from_bytes"  # handled by the reader itself
 
 
 def canonical(found: Global) -> Global:
-    """Return a global in the spelling of the tables here."""
+    """Return a global in the spelling used by the tables here."""
     for spelling, ours in SPELLINGS:
         if match := spelling.fullmatch(found.module):
             return Global(match.expand(ours), found.name)
@@ -103,23 +103,23 @@ def canonical(found: Global) -> Global:
 
 
 def attribute(owner: Global, name: Any) -> Global:
-    """Return what stands for an attribute of what a global stands for."""
+    """Return the stand-in for an attribute of a global."""
     return Global(owner.module, f"{owner.name}.{name}" if isinstance(name, str) else name)
 
 
 def is_harmless(found: Global) -> bool:
-    """Return whether to call a global is to make a container, a tensor or the like."""
+    """Return whether calling a global only makes a container, a tensor or the like."""
     name = str(canonical(found))
     known = name in CALLS or name in DICTS or name == LOAD_STORAGE
     return (known or bool(HARMLESS.fullmatch(name))) and name != GETATTR
 
 
 def is_allowed(found: Global, *, called: bool = False) -> bool:
-    """Return whether a global has a meaning to this reader.
+    """Return whether this reader accepts a global.
 
-    Functions of the known libraries may be named and not called: they write files, fetch addresses,
-    call by name. Their classes may be called, as those of enumerations are. Of other packages,
-    nothing is called: an object of their classes is made without, and given its state.
+    Functions of the known libraries may be named but not called, because some write files, download
+    or call other functions by name. Their classes may be called, as enumerations are. Nothing from
+    other packages is called: their objects are made without a call and given their state.
 
     Args:
         found: the global.
@@ -131,8 +131,8 @@ def is_allowed(found: Global, *, called: bool = False) -> bool:
         return True
     if name in STORAGES or PLAIN.fullmatch(name):
         return not called
-    # Dots in the name itself reach through attributes: through a class to its method, and not
-    # through a module to all that it imports.
+    # Dots in the name reach through attributes. They may lead from a class to its method, but not
+    # from a module to everything it imports.
     *classes, last = found.name.split(".")
     within_classes = all(map(CLASS.fullmatch, classes))
     is_class = within_classes and bool(CLASS.fullmatch(last))
@@ -146,17 +146,17 @@ def is_allowed(found: Global, *, called: bool = False) -> bool:
 
 
 def call(function: Any, args: Any, *, reduce: bool, further: Mapping[str, Call]) -> Any:
-    """Give a REDUCE or NEWOBJ its meaning.
+    """Handle a REDUCE or NEWOBJ.
 
     Args:
-        function: what is called.
+        function: the callee.
         args: its arguments.
         reduce: by REDUCE, which would have run a function or a class's constructor.
-        further: calls that have a meaning besides those of `CALLS`.
+        further: calls accepted in addition to `CALLS`.
 
     Raises:
-        UnsafeCheckpoint: it has none.
-        CheckpointError: the arguments make no sense.
+        UnsafeCheckpoint: if the call is not accepted.
+        CheckpointError: if the arguments make no sense.
     """
     if not isinstance(function, Global):
         raise refused(f"a call of a {kind_of(function)}")
@@ -173,16 +173,16 @@ def call(function: Any, args: Any, *, reduce: bool, further: Mapping[str, Call])
 
 
 def build(target: Any, state: Any) -> None:
-    """Give a BUILD its meaning: state for a record, an array or a dtype, nothing else.
+    """Handle a BUILD: set the state of a record, an array or a dtype, nothing else.
 
     Raises:
-        UnsafeCheckpoint: another state or target.
-        CheckpointError: the state makes no sense.
+        UnsafeCheckpoint: if the state or target is of another kind.
+        CheckpointError: if the state makes no sense.
     """
     if isinstance(target, Record):
         if str(target.type) == PARTIAL and isinstance(state, tuple):
             state = dict(zip(("func", "args", "keywords"), state, strict=False))
-        # A pair that ends in a dict sets attributes one by one, by whatever names it has.
+        # A pair that ends in a dict sets attributes one by one, under arbitrary names.
         in_slots = isinstance(state, tuple) and len(state) == 2 and isinstance(state[1], dict)
         if in_slots or not isinstance(state, dict | tuple):
             raise refused(f"a state of {target.type} that is not a dict")
@@ -199,7 +199,7 @@ def build(target: Any, state: Any) -> None:
 
 
 def _reconstructor(args: Arguments) -> Any:
-    """`copyreg._reconstructor(class, base, content)`: how protocols 0 and 1 make objects."""
+    """`copyreg._reconstructor(class, base, content)`, which protocols 0 and 1 use for objects."""
     found, base, content = args
     if not isinstance(found, Global) or not isinstance(base, Global):
         raise damaged("an object of no class")
@@ -214,7 +214,7 @@ def _reconstructor(args: Arguments) -> Any:
 
 
 def _load_type(args: Arguments) -> Global:
-    """`dill._dill._load_type(name)`: one of Python's own types."""
+    """`dill._dill._load_type(name)`: a built-in type."""
     (name,) = args
     if name == "PartialType":
         return Global("functools", "partial")
@@ -223,7 +223,7 @@ def _load_type(args: Arguments) -> Global:
 
 
 def _getattr(args: Arguments) -> Global | Record:
-    """`getattr(owner, name)`: how methods are written, and functions such as `torch.sigmoid`."""
+    """`getattr(owner, name)`, used for methods and for functions such as `torch.sigmoid`."""
     owner, name = args
     if isinstance(owner, Record) and FUNCTION.fullmatch(name) and not name.startswith("__"):
         return Record(Global("builtins", "getattr"), args)
@@ -248,7 +248,7 @@ def _create_array(args: Arguments) -> Array:
     if str(function) != RECONSTRUCT:
         raise refused("an array that another function makes")
     if not isinstance(state, tuple) or not isinstance(state[-1], bytes | bytearray):
-        raise damaged("a numpy array without content")  # text would be copied, and not paid for
+        raise damaged("a numpy array without content")  # copying text would escape the budget
     array = Array()
     values.fill_array(array, state)
     return array

@@ -1,8 +1,8 @@
 """The FastGAN generator of Projected GAN, plain and class-conditional (Liu et al. 2021).
 
-Files keep the convolutions before spectral normalisation, as `weight_orig`, `weight_u` and
-`weight_v`; the network here holds the normalised weights. `convert_state` turns the one into the
-other, once, when a file is read.
+Files store the convolutions before spectral normalisation, as `weight_orig`, `weight_u` and
+`weight_v`; the network here stores the normalised weights. `convert_state` converts them once,
+when a file is read.
 """
 
 import re
@@ -19,7 +19,7 @@ from probe.generators.networks.layers import normal, second_moment_normalise
 
 NoiseStreams = Sequence[torch.Generator] | None
 
-# Channels of the features of each resolution, in multiples of `ngf`.
+# Feature channels at each resolution, in multiples of `ngf`.
 CHANNELS = {
     4: 16.0,
     8: 8.0,
@@ -31,15 +31,15 @@ CHANNELS = {
     512: 0.25,
     1024: 0.125,
 }
-SMALLEST_IN_FILES = 256  # files hold the layers up to here whatever their images' resolution
-EXCITED = (64, 128, 256, 512)  # resolutions whose features those of a 16th of the size steer
-EPS = 1e-5  # of batch normalisation
+SMALLEST_IN_FILES = 256  # files hold the layers up to this size even if their images are smaller
+EXCITED = (64, 128, 256, 512)  # resolutions whose features are scaled by those at 1/16 the size
+EPS = 1e-5  # for batch normalisation
 
 
 class Noise(nn.Module):
     """Per-pixel noise times one learned factor.
 
-    Files hold no noise: "const" is one fixed draw per layer, the same for every sample.
+    Files store no noise, so "const" is one fixed draw per layer, the same for every sample.
 
     Args:
         stream: seed of the fixed draw.
@@ -68,7 +68,7 @@ class Noise(nn.Module):
 
 
 class Norm(nn.Module):
-    """Batch normalisation by the running statistics."""
+    """Batch normalisation with running statistics."""
 
     running_mean: torch.Tensor
     running_var: torch.Tensor
@@ -81,13 +81,13 @@ class Norm(nn.Module):
         self.register_buffer("running_var", torch.ones(channels))
 
     def forward(self, x: torch.Tensor, embedding: torch.Tensor | None) -> torch.Tensor:
-        """Normalise x (N, C, H, W); the embedding is not used."""
+        """Normalise x (N, C, H, W); the embedding is ignored."""
         statistics = self.running_mean, self.running_var
         return F.batch_norm(x, *statistics, self.weight, self.bias, training=False, eps=EPS)
 
 
 class ClassNorm(nn.Module):
-    """Batch normalisation whose scale and shift are linear in the class's embedding."""
+    """Batch normalisation whose scale and shift are linear in the class embedding."""
 
     stored_mean: torch.Tensor
     stored_var: torch.Tensor
@@ -100,14 +100,14 @@ class ClassNorm(nn.Module):
         self.register_buffer("stored_var", torch.ones(channels))
 
     def forward(self, x: torch.Tensor, embedding: torch.Tensor) -> torch.Tensor:
-        """Normalise x (N, C, H, W) and apply 1 + gain and bias of embedding (N, E)."""
+        """Normalise x (N, C, H, W), then apply 1 + gain and bias from embedding (N, E)."""
         x = F.batch_norm(x, self.stored_mean, self.stored_var, training=False, eps=EPS)
         scale = 1 + self.gain(embedding)
         return torch.addcmul(self.bias(embedding)[:, :, None, None], x, scale[:, :, None, None])
 
 
 def make_norm(channels: int, embedding_dim: int) -> nn.Module:
-    """Return the normalisation of a block: by class where there are embeddings."""
+    """Return a block's normalisation, class-conditional if there are embeddings."""
     return ClassNorm(channels, embedding_dim) if embedding_dim else Norm(channels)
 
 
@@ -125,10 +125,10 @@ class Init(nn.Module):
 
 
 class UpBlock(nn.Module):
-    """Twice the size: nearest neighbour, then convolution, normalisation and gate.
+    """Double the size: nearest neighbour, then convolution, normalisation and gate.
 
-    The default adds noise before each normalisation, and does all but the first step twice.
-    `lite` has no noise and one convolution.
+    The default adds noise before each normalisation and runs everything after the up-sampling
+    twice. `lite` has no noise and one convolution.
     """
 
     def __init__(
@@ -157,7 +157,7 @@ class UpBlock(nn.Module):
         noise_mode: str,
         noise_rng: NoiseStreams,
     ) -> torch.Tensor:
-        """Map x (N, I, h, h), and in conditional networks (N, E), to (N, O, 2h, 2h)."""
+        """Map x (N, I, h, h), plus (N, E) if conditional, to (N, O, 2h, 2h)."""
         x = self.conv1(F.interpolate(x, scale_factor=2, mode="nearest"))
         if self.lite:
             return F.glu(self.norm1(x, embedding), dim=1)
@@ -167,7 +167,7 @@ class UpBlock(nn.Module):
 
 
 class Excitation(nn.Module):
-    """Skip-layer excitation: a small map gives each channel of a large one a factor."""
+    """Skip-layer excitation: a small map scales each channel of a large one."""
 
     def __init__(self, small_channels: int, large_channels: int) -> None:
         super().__init__()
@@ -175,7 +175,7 @@ class Excitation(nn.Module):
         self.conv2 = nn.Conv2d(large_channels, large_channels, 1, bias=False)
 
     def forward(self, small: torch.Tensor, large: torch.Tensor) -> torch.Tensor:
-        """Scale large (N, O, H, W) by what small (N, I, h, w) says."""
+        """Scale the channels of large (N, O, H, W) by factors from small (N, I, h, w)."""
         x = F.silu(self.conv1(F.adaptive_avg_pool2d(small, 4)))
         return large * self.conv2(x).sigmoid()
 
@@ -183,8 +183,8 @@ class Excitation(nn.Module):
 class Synthesis(nn.Module):
     """Latents and classes to images: `init`, `feat_8` … , `se_64` … , `to_big`.
 
-    Layers up to 256 pixels are there whatever the resolution, as in the files; those above the
-    images' resolution are not run.
+    Layers up to 256 pixels always exist, as in the files; those above the images' resolution are
+    not run.
     """
 
     def __init__(
@@ -240,17 +240,17 @@ class Synthesis(nn.Module):
 class Generator(nn.Module):
     """FastGAN: z and class to an image (see `probe.generators.base.Generator`).
 
-    There is no intermediate latent, hence no mean one to pull towards: the only `truncation_psi`
-    is 1. `truncation_cutoff` is not used. Networks with `lite` have no noise.
+    FastGAN has no intermediate latent and so no mean to truncate towards: `truncation_psi` must be
+    1 and `truncation_cutoff` is ignored. Networks with `lite` have no noise.
 
     Args:
-        z_dim: width of the latent, and of the classes' embedding.
-        c_dim: number of classes in the data; none is told apart unless `cond`.
-        img_resolution: a power of two from 8 to 1024. Files always name it.
+        z_dim: width of the latent, and of the class embedding.
+        c_dim: number of classes in the data; ignored unless `cond`.
+        img_resolution: a power of two from 8 to 1024; files always give it.
         img_channels: 3, or 1 for grey.
         ngf: multiplies the channels of every layer.
         cond: whether the network is conditional.
-        synthesis_kwargs: {"lite": True} for the smaller network of one convolution per block.
+        synthesis_kwargs: {"lite": True} for the smaller network with one convolution per block.
     """
 
     def __init__(
@@ -299,7 +299,7 @@ class Generator(nn.Module):
         """Return images (N, img_channels, R, R), float32, nominally in [-1, 1].
 
         Raises:
-            UsageError: truncation, or no classes where the network needs them.
+            UsageError: if truncation is asked for, or a conditional network gets no classes.
         """
         if truncation_psi != 1:
             raise UsageError(
@@ -315,17 +315,18 @@ class Generator(nn.Module):
 def derive_arguments(
     state: Mapping[str, torch.Tensor], attributes: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Return the constructor's arguments, from tensors' names and shapes.
+    """Return the constructor's arguments, from tensor names and shapes.
 
-    The resolution is an attribute, since files hold the layers up to 256 pixels anyway. Without
-    it, the width of the last layer tells. At 32 and 64 pixels that is the same: 64 is taken.
+    The resolution comes from an attribute, since files hold the layers up to 256 pixels anyway.
+    Without the attribute, the width of the last layer decides; 32 and 64 pixels share one width,
+    and 64 is assumed.
 
     Args:
         state: tensors under the network's names.
-        attributes: plain values of a file's modules, of which `img_resolution` is used.
+        attributes: plain values from the file's modules; only `img_resolution` is used.
 
     Raises:
-        KeyError: the name of a tensor that is missing.
+        KeyError: the name of a missing tensor.
     """
     z_dim, width = state["synthesis.init.conv.weight"].shape[:2]
     img_channels, last = state["synthesis.to_big.weight"].shape[:2]
@@ -348,8 +349,8 @@ def derive_arguments(
     }
 
 
-# A tensor's name in a file: component, then layer and leaf. What the layers within a component are
-# called is not taken to mean anything.
+# A tensor's name in a file: component, then layer and leaf. Layer names within a component are
+# not relied on.
 COMPONENT = re.compile(r"(?:synthesis\.)?(init|feat_\d+|se_\d+|to_big|embed)\.(.+)")
 LEAF = re.compile(
     r"(?:(.*?)\.)?((?:(?:gain|bias)\.)?(?:weight_orig|weight_u|weight_v|weight|bias)"
@@ -359,21 +360,22 @@ SPECTRAL = ("weight_orig", "weight_u", "weight_v")
 
 
 def convert_state(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Turn the tensors of a file into those of `Generator`.
+    """Convert a file's tensors to the names and values of `Generator`.
 
-    - Spectral normalisation: `weight_orig` / σ, σ = uᵀ W v, becomes `weight`. W has a row per
-      output channel.
-    - The layers within a component are recognised by kind and order (the first convolution is
-      `conv1`, …) and not by name.
-    - The gain and bias of a class-conditional normalisation may lack their own biases: zeros.
+    - Spectral normalisation: `weight_orig` / σ, with σ = uᵀ W v, becomes `weight`. W has one row
+      per output channel.
+    - Layers within a component are recognised by kind and order (the first convolution is
+      `conv1`, …), not by name.
+    - The gain and bias layers of a class-conditional normalisation may lack biases; zeros are used.
     - A block with two convolutions and one noise layer adds that noise after both.
-    - `num_batches_tracked` is left out. Tensors that belong nowhere keep their names, so that
+    - `num_batches_tracked` is dropped. Tensors that belong nowhere keep their names, so that
       loading reports them.
 
-    A state that is converted already, such as a `Generator`'s own, returns as it is.
+    A converted state, such as a `Generator`'s own, is returned unchanged.
 
     Raises:
-        CheckpointError: an incomplete or misshapen spectral normalisation; a tensor given twice.
+        CheckpointError: if a spectral normalisation is incomplete or misshapen, or a tensor appears
+            twice.
     """
     layers: dict[str, dict[str, dict[str, torch.Tensor]]] = {}  # component → layer → leaf → tensor
     result = {}
@@ -403,7 +405,7 @@ def convert_state(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 def _rename(
     component: str, layers: Mapping[str, dict[str, torch.Tensor]]
 ) -> Iterator[tuple[str, dict[str, torch.Tensor]]]:
-    """Yield a component's layers under the network's names, weights normalised."""
+    """Yield a component's layers under the network's names, with normalised weights."""
     counts: dict[str, int] = {}
     for name, leaves in layers.items():
         full = f"synthesis.{component}" + (f".{name}" if name else "")
@@ -420,7 +422,7 @@ def _rename(
         if kind == "norm" and "stored_mean" in leaves:
             for linear in ("gain", "bias"):
                 weight = leaves.get(f"{linear}.weight")
-                if weight is not None and weight.numel():  # else no storage bounds its shape
+                if weight is not None and weight.numel():  # an empty one's shape is unbounded
                     leaves.setdefault(f"{linear}.bias", torch.zeros(weight.shape[:1]))
         elif kind == "noise":
             leaves = {"weight": leaves["weight"].reshape([])}
@@ -443,7 +445,7 @@ def _kind(component: str, leaves: Mapping[str, torch.Tensor]) -> str | None:
 def _fold(
     name: str, leaves: Mapping[str, torch.Tensor], *, output_dim: int
 ) -> dict[str, torch.Tensor]:
-    """Replace every spectral normalisation by the weight it gives; drop the batch counter."""
+    """Replace each spectral normalisation by its normalised weight; drop the batch counter."""
     result = {}
     for leaf, tensor in leaves.items():
         prefix, _, last = leaf.rpartition(".")

@@ -1,8 +1,8 @@
-"""Layers that the StyleGAN2 generator and its discriminator share.
+"""Layers shared by the StyleGAN2 generator and its discriminator.
 
-Equalised learning rate throughout: weights are stored with unit variance and multiplied at run
-time by a gain of 1/sqrt(fan-in) (Karras et al. 2018, section 4.1). Parameter and buffer names
-follow the StyleGAN2-ADA files, so that a state dict moves either way.
+All layers use an equalised learning rate: weights are stored with unit variance and multiplied at
+run time by a gain of 1/sqrt(fan-in) (Karras et al. 2018, section 4.1). Parameter and buffer names
+match the StyleGAN2-ADA files, so state dicts are interchangeable.
 """
 
 import math
@@ -22,21 +22,21 @@ ACTIVATIONS: dict[str, tuple[Callable[[torch.Tensor], torch.Tensor], float]] = {
 
 
 def shapes_only() -> bool:
-    """Return whether a network is being built for its shapes: a file brings the numbers.
+    """Return whether a network is being built for its shapes only, before a file fills it.
 
-    That is on the meta device. Arithmetic and random numbers there are written in Python, and the
-    first of them imports torch's compiler: 1.4 s, a third of a ranking that has its features.
+    This means the meta device. There, arithmetic and random numbers run through Python, and the
+    first such operation imports torch's compiler: 1.4 s, a third of a ranking with cached features.
     """
     return torch.get_default_device().type == "meta"
 
 
 def normal(*shape: int, over: float = 1) -> torch.Tensor:
-    """Return standard normal numbers over `over`."""
+    """Return standard normal numbers divided by `over`."""
     return torch.empty(shape) if shapes_only() else torch.randn(shape) / over
 
 
 def filter2d(taps: Sequence[float]) -> torch.Tensor:
-    """Return the normalised 2-D low-pass f⊗f / Σ of 1-D taps, float32 (T, T)."""
+    """Return the normalised 2-D low-pass f⊗f / Σ from 1-D taps, float32 (T, T)."""
     f = torch.tensor(taps, dtype=torch.float32)
     if shapes_only():
         return torch.empty(len(f), len(f))
@@ -56,22 +56,22 @@ def upsample(x: torch.Tensor, f: torch.Tensor) -> torch.Tensor:
 
 
 def activation_gain(kind: str) -> float:
-    """Return what a non-linearity's input is to be multiplied by.
+    """Return the factor to multiply a non-linearity's input by.
 
-    All of them are homogeneous: the gain that keeps the variance can be applied before them, to
-    weights and biases, which are smaller than what they make.
+    All the non-linearities are homogeneous, so the gain that preserves the variance can be applied
+    beforehand, to weights and biases, which are smaller than the activations.
     """
     return ACTIVATIONS[kind][1]
 
 
 def activate(x: torch.Tensor, kind: str, clamp: float | None = None) -> torch.Tensor:
-    """Apply a non-linearity in place to what has its gain already, then clamp to ±clamp."""
+    """Apply a non-linearity in place to x, which already has its gain, then clamp to ±clamp."""
     x = ACTIVATIONS[kind][0](x)
     return x if clamp is None else x.clamp(-clamp, clamp)
 
 
 def second_moment_normalise(x: torch.Tensor) -> torch.Tensor:
-    """Scale each row of (N, d) to root-mean-square 1."""
+    """Scale each row of (N, d) to a root-mean-square of 1."""
     return x * (x.square().mean(dim=1, keepdim=True) + 1e-8).rsqrt()
 
 
@@ -95,7 +95,7 @@ class FullyConnected(nn.Module):
         self.bias_gain = lr_multiplier
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Apply the layer to (N, in), always in float32: it is cheap and steers everything."""
+        """Apply the layer to (N, in), always in float32: it is cheap and affects everything."""
         gain = self.activation_gain
         weight, bias = self.weight * (self.weight_gain * gain), self.bias * (self.bias_gain * gain)
         with torch.autocast(x.device.type, enabled=False):
@@ -106,15 +106,15 @@ class Mapping(nn.Module):
     """Latents and classes to intermediate latents w (generator) or class vectors (discriminator).
 
     Args:
-        z_dim: width of the latent, 0 for none (the discriminator's).
+        z_dim: width of the latent, 0 for none (the discriminator).
         c_dim: number of classes, 0 for none.
         w_dim: width of the output.
         num_layers: number of fully connected layers.
-        embed_features: width of the class embedding; None is `w_dim`.
-        layer_features: width of the hidden layers; None is `w_dim`.
+        embed_features: width of the class embedding; None means `w_dim`.
+        layer_features: width of the hidden layers; None means `w_dim`.
         activation: of every layer.
         lr_multiplier: of every layer but the embedding.
-        track_average: whether to keep `w_avg`, the running mean of w (generators do).
+        track_average: whether to keep `w_avg`, the running mean of w, as generators do.
         w_avg_beta: decay of `w_avg` per training batch.
     """
 
@@ -152,7 +152,7 @@ class Mapping(nn.Module):
             self.register_buffer("w_avg", torch.zeros(w_dim))
 
     def forward(self, z: torch.Tensor | None, c: torch.Tensor | None) -> torch.Tensor:
-        """Map z (N, z_dim) and c (N, c_dim) to (N, w_dim). In training mode `w_avg` follows."""
+        """Map z (N, z_dim) and c (N, c_dim) to (N, w_dim); update `w_avg` in training mode."""
         parts = []
         if self.z_dim:
             assert z is not None
@@ -171,14 +171,14 @@ class Mapping(nn.Module):
 def truncate(
     w: torch.Tensor, average: torch.Tensor, layers: int, psi: float, cutoff: int | None
 ) -> torch.Tensor:
-    """Repeat latents for every layer and pull the first ones towards the average.
+    """Repeat latents for every layer and pull the leading ones towards the average.
 
     Args:
         w: (N, w_dim).
-        average: (w_dim,), where psi 0 leads.
+        average: (w_dim,), reached at psi 0.
         layers: L.
         psi: 1 is no truncation.
-        cutoff: how many leading layers are pulled; None is all.
+        cutoff: number of leading layers to truncate; None is all.
 
     Returns:
         (N, L, w_dim).

@@ -1,6 +1,6 @@
 """The R3GAN generator (Huang et al. 2024): residual blocks of grouped convolutions, no tricks.
 
-Argument, parameter and buffer names follow the files.
+Argument, parameter and buffer names match those in the files.
 """
 
 import re
@@ -16,12 +16,12 @@ from probe.generators.networks.layers import filter2d, normal
 
 NoiseStreams = Sequence[torch.Generator] | None
 
-# Bounds on what is built layer by layer; the published networks have 7 stages of 2 blocks.
+# Limits on what is built layer by layer; the published networks have 7 stages of 2 blocks.
 MOST_STAGES, MOST_BLOCKS, MOST_CHANNELS, MOST_TAPS = 11, 64, 2**16, 64
 
 
 class Convolution(nn.Module):
-    """Convolution without bias that keeps the size."""
+    """Convolution without bias that preserves the size."""
 
     def __init__(self, in_channels: int, out_channels: int, kernel: int, groups: int = 1) -> None:
         super().__init__()
@@ -65,7 +65,7 @@ class ResidualBlock(nn.Module):
 
 
 class Basis(nn.Module):
-    """The first stage's input: a learned 4x4 map whose channels the latent scales."""
+    """The first stage's input: a learned 4x4 map whose channels are scaled by the latent."""
 
     def __init__(self, in_features: int, channels: int) -> None:
         super().__init__()
@@ -78,10 +78,10 @@ class Basis(nn.Module):
 
 
 class Resampler(nn.Module):
-    """Twice the size: insert zeros, then filter, gain 4.
+    """Double the size: insert zeros, then filter with gain 4.
 
     Args:
-        taps: an odd number of them; the kernel is taps ⋆ [1, 1] along each axis, sum 1.
+        taps: an odd number of taps; the kernel is taps ⋆ [1, 1] along each axis, with sum 1.
     """
 
     Kernel: torch.Tensor
@@ -100,7 +100,7 @@ class Resampler(nn.Module):
 
 
 class Transition(nn.Module):
-    """A later stage's input: to its width, where that differs, then to twice the size."""
+    """A later stage's input: change the width if it differs, then double the size."""
 
     def __init__(self, in_channels: int, channels: int, taps: Sequence[float]) -> None:
         super().__init__()
@@ -116,21 +116,21 @@ class Transition(nn.Module):
 
 
 class Stage(nn.Module):
-    """All layers of one resolution: the transition into it, then residual blocks."""
+    """All layers at one resolution: the transition into it, then residual blocks."""
 
     def __init__(self, transition: nn.Module, blocks: Sequence[ResidualBlock]) -> None:
         super().__init__()
         self.Layers = nn.ModuleList([transition, *blocks])
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Map the stage before's features, or the latent, to this one's."""
+        """Map the latent or the previous stage's features to this stage's."""
         for layer in self.Layers:
             x = layer(x)
         return x
 
 
 class Network(nn.Module):
-    """Latents and classes to images: stages of 4, 8, … pixels, then one 1x1 convolution."""
+    """Latents and classes to images: stages at 4, 8, … pixels, then one 1x1 convolution."""
 
     def __init__(
         self,
@@ -170,26 +170,26 @@ class Network(nn.Module):
 class Generator(nn.Module):
     """R3GAN: z and class to an image (see `probe.generators.base.Generator`).
 
-    There is no intermediate latent, hence no mean one to pull towards: the only `truncation_psi`
-    is 1. `truncation_cutoff` is not used, nor are the arguments about noise: there is none.
+    R3GAN has no intermediate latent and so no mean to truncate towards: `truncation_psi` must be 1
+    and `truncation_cutoff` is ignored. It has no noise, so the noise arguments are ignored too.
 
     Args:
         NoiseDimension: width of the latent.
         WidthPerStage: channels at 4, 8, … pixels.
         CardinalityPerStage: groups of the spatial convolutions.
-        BlocksPerStage: residual blocks.
+        BlocksPerStage: residual blocks per stage.
         ExpansionFactor: width within a block, in multiples of the stage's.
         ConditionDimension: number of classes; None or 0 for none.
-        ConditionEmbeddingDimension: width of the classes' embedding.
+        ConditionEmbeddingDimension: width of the class embedding.
         KernelSize: of the spatial convolutions, odd.
-        ResamplingFilter: 1-D low-pass, an odd number of taps.
-        FP16Stages: half precision in the original program; changes no weight and is not used.
-        c_dim: another name of `ConditionDimension`.
-        img_resolution: must be what the number of stages gives; None is that.
+        ResamplingFilter: 1-D low-pass with an odd number of taps.
+        FP16Stages: half precision in the original program; changes no weight and is ignored.
+        c_dim: alias of `ConditionDimension`.
+        img_resolution: must match the number of stages; None derives it from them.
         img_channels: 3, or 1 for grey.
 
     Raises:
-        UsageError: values that contradict each other.
+        UsageError: if values contradict each other.
     """
 
     def __init__(
@@ -276,7 +276,7 @@ class Generator(nn.Module):
         """Return images (N, img_channels, R, R), float32, nominally in [-1, 1].
 
         Raises:
-            UsageError: truncation, or no classes where the network needs them.
+            UsageError: if truncation is asked for, or a conditional network gets no classes.
         """
         if truncation_psi != 1:
             raise UsageError(
@@ -320,16 +320,16 @@ STAGE = re.compile(r"Model\.MainLayers\.(\d{1,4})\.(?:Layers\.(\d{1,4})\.)?(.+)"
 
 
 def convert_state(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Turn the tensors of a file into those of `Generator`.
+    """Convert a file's tensors to the names and shapes of `Generator`.
 
-    In each stage, the layer that holds `Basis` or `Resampler.Kernel` is the transition and becomes
-    `Layers.0`, its linear layer or 1x1 convolution, whatever its name, `LinearLayer`; the
-    residual blocks follow in their order. A `Kernel` may have leading axes of 1, one axis only, or
-    any sum: it is made (T, T) of sum 1. All else passes unchanged, so that loading reports what
-    belongs nowhere. A state that is converted already returns as it is.
+    In each stage, the layer that holds `Basis` or `Resampler.Kernel` is the transition. It becomes
+    `Layers.0`, and its linear layer or 1x1 convolution becomes `LinearLayer` under any name. The
+    residual blocks follow in order. A `Kernel` may have leading axes of length 1, a single axis, or
+    any sum; it is converted to (T, T) with sum 1. Everything else passes unchanged, so that loading
+    reports tensors that belong nowhere. A converted state is returned unchanged.
 
     Raises:
-        CheckpointError: two tensors would have one name.
+        CheckpointError: if two tensors would get the same name.
     """
     stages: dict[str, dict[str | None, dict[str, torch.Tensor]]] = {}  # stage → layer → rest
     result: dict[str, torch.Tensor] = {}
@@ -368,12 +368,12 @@ def convert_state(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 
 def _normalise(kernel: torch.Tensor) -> torch.Tensor:
     if kernel.numel() > MOST_TAPS**2:
-        return kernel  # loading reports its shape
+        return kernel  # loading reports the wrong shape
     while kernel.ndim > 1 and kernel.shape[0] == 1:
         kernel = kernel[0]
     kernel = kernel.float()
     if kernel.ndim == 1:
-        if len(kernel) > MOST_TAPS:  # whose square would be large
+        if len(kernel) > MOST_TAPS:  # the square kernel would be large
             return kernel
         kernel = torch.outer(kernel, kernel)
     total = kernel.sum()
@@ -383,14 +383,14 @@ def _normalise(kernel: torch.Tensor) -> torch.Tensor:
 def derive_arguments(
     state: Mapping[str, torch.Tensor], attributes: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Return the constructor's arguments, from tensors' names and shapes alone.
+    """Return the constructor's arguments, from tensor names and shapes alone.
 
     Args:
         state: tensors under the network's names.
-        attributes: plain values of a file's modules; not used.
+        attributes: plain values from the file's modules; ignored.
 
     Raises:
-        KeyError: the name of a tensor that is missing.
+        KeyError: the name of a missing tensor.
     """
     last = max((int(part[1]) for part in map(STAGE.fullmatch, state) if part), default=0)
     width, in_features = state["Model.MainLayers.0.Layers.0.LinearLayer.weight"].shape
@@ -429,7 +429,7 @@ def derive_arguments(
 
 
 def _taps(kernel: torch.Tensor) -> list[float]:
-    """Return the taps that a `Resampler`'s kernel is made of, up to a factor."""
+    """Return the taps, up to a factor, that a `Resampler`'s kernel is made from."""
     taps = [0.0]
     for value in kernel.sum(0).tolist()[:-1]:
         taps.append(value - taps[-1])

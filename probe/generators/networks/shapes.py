@@ -1,6 +1,6 @@
-"""The constructor's arguments of StyleGAN2 networks that do not say them, from their tensors.
+"""Derive the constructor's arguments of StyleGAN2 networks from their tensors.
 
-What changes no shape has its usual value: activations, the mapping's learning rate, clamps.
+Settings that affect no shape get their usual values: activations, mapping learning rate, clamps.
 """
 
 import re
@@ -22,8 +22,8 @@ def generator_arguments(state: Tensors) -> dict[str, Any]:
     """Return the arguments of the generator that has these tensors.
 
     Raises:
-        CheckpointError: they have widths or a filter that no generator has.
-        LookupError, ValueError: one is missing, or of another shape.
+        CheckpointError: if no generator has such widths or such a filter.
+        LookupError, ValueError: if a tensor is missing or has another shape.
     """
     layers = _layers(state)
     first, last = state["mapping.fc0.weight"], state[f"mapping.fc{layers - 1}.weight"]
@@ -59,8 +59,8 @@ def discriminator_arguments(state: Tensors) -> dict[str, Any]:
     """Return the arguments of the discriminator that has these tensors.
 
     Raises:
-        CheckpointError: they have widths that no discriminator has.
-        LookupError, ValueError: one is missing, or of another shape.
+        CheckpointError: if no discriminator has such widths.
+        LookupError, ValueError: if a tensor is missing or has another shape.
     """
     sizes = [int(m[1]) for n in state if (m := re.fullmatch(r"b(\d{1,5})\.conv0\.weight", n))]
     channels = {r: state[f"b{r}.conv0.weight"].shape[1] for r in sizes}
@@ -86,7 +86,7 @@ def _layers(state: Tensors) -> int:
 
 
 def _resolutions(state: Tensors) -> list[int]:
-    """Return the sides of a generator's blocks, from 4 px to the largest that has a tensor."""
+    """Return the sides of a generator's blocks, from 4 px to the largest with a tensor."""
     named = (re.match(r"synthesis\.b(\d{1,5})\.", name) for name in state)
     largest = max(int(found[1]) for found in named if found)
     return [2**i for i in range(2, largest.bit_length())]
@@ -99,10 +99,10 @@ def _architecture(state: Tensors, size: int) -> str:
 
 
 def _widths(channels: Mapping[int, int]) -> dict[str, int]:
-    """Return base and maximum such that there are min(base // r, maximum) channels at r px.
+    """Return base and maximum such that every r px has min(base // r, maximum) channels.
 
     Raises:
-        CheckpointError: there are none.
+        CheckpointError: if no such pair exists.
     """
     most = max(channels.values())
     base = max(r * count for r, count in channels.items())
@@ -118,10 +118,10 @@ def _widths(channels: Mapping[int, int]) -> dict[str, int]:
 
 
 def _taps(kernel: torch.Tensor) -> list[float]:
-    """Return the taps of a two-dimensional low-pass f⊗f, the first of them 1.
+    """Return the taps of a two-dimensional low-pass f⊗f, scaled so that the first is 1.
 
     Raises:
-        CheckpointError: it is large, begins with zeros, or is no mirror image of itself.
+        CheckpointError: if it is large, begins with zeros, or is not symmetric.
     """
     if max(kernel.shape) > MOST_TAPS:
         raise CheckpointError(f"its low-pass filter has the shape {tuple(kernel.shape)}")

@@ -1,8 +1,8 @@
 """The StyleGAN2-ADA generator in plain PyTorch (Karras et al. 2020a, 2020b).
 
-Modulated convolution is computed in its factored form: scale the input channels by the style,
-convolve once with the shared weight, scale the output channels by the demodulation. That equals
-the per-sample-weight definition and needs no grouped convolution.
+Modulated convolution uses its factored form: scale the input channels by the style, convolve once
+with the shared weight, then scale the output channels by the demodulation. This equals the
+per-sample-weight definition and needs no grouped convolution.
 """
 
 import math
@@ -43,15 +43,15 @@ def modulated_conv2d(
     up_filter: torch.Tensor | None = None,
     gain: float = 1,
 ) -> torch.Tensor:
-    """Convolve every sample with its own style-scaled weight.
+    """Convolve each sample with its own style-scaled weight.
 
     Args:
         x: (N, I, H, W).
         weight: (O, I, k, k).
-        styles: (N, I) scale of the input channels.
+        styles: (N, I) scales of the input channels.
         demodulate: divide each output channel by the norm of its scaled weight, eps 1e-8.
-        up_filter: (T, T) low-pass; given, the result is twice the size. The stored weight is then
-            used as a true convolution (flipped), without it as a correlation.
+        up_filter: (T, T) low-pass. If given, the output has twice the size and the stored weight is
+            applied as a true convolution (flipped); otherwise it is applied as a correlation.
         gain: multiplies the result.
 
     Returns:
@@ -62,8 +62,8 @@ def modulated_conv2d(
     if up_filter is None:
         x = convolve(x, weight, k // 2)
     else:
-        # A strided transposed convolution is zero insertion followed by a true convolution. It
-        # leaves 2H + k - 2 rows; the low-pass cuts that to 2H.
+        # A strided transposed convolution inserts zeros, then applies a true convolution. It
+        # leaves 2H + k - 2 rows; the low-pass crops them to 2H.
         x = F.conv_transpose2d(x, weight.transpose(0, 1), stride=2)
         taps = up_filter.shape[-1]
         x = low_pass(
@@ -159,7 +159,7 @@ class ToRGB(nn.Module):
 
 
 class Skip(nn.Module):
-    """The residual branch of the 'resnet' architecture: 1x1 convolution, twice the size."""
+    """The residual branch of the 'resnet' architecture: 1x1 convolution, then double the size."""
 
     resample_filter: torch.Tensor
 
@@ -176,7 +176,7 @@ class Skip(nn.Module):
 
 
 class SynthesisBlock(nn.Module):
-    """All layers of one resolution."""
+    """All layers at one resolution."""
 
     resample_filter: torch.Tensor
 
@@ -220,11 +220,11 @@ class SynthesisBlock(nn.Module):
     def forward(
         self, x: torch.Tensor | None, img: torch.Tensor | None, ws: torch.Tensor, **noise: Any
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Map features and image of the block before to those of this one.
+        """Map the previous block's features and image to this block's.
 
         Args:
-            x: (N, I, R/2, R/2), None for the first block.
-            img: (N, img_channels, R/2, R/2), or None where there is none yet.
+            x: (N, I, R/2, R/2), or None for the first block.
+            img: (N, img_channels, R/2, R/2), or None if there is no image yet.
             ws: (N, num_conv + 1, w_dim); the last one goes to `torgb`.
             noise: `noise_mode` and `noise_rng`.
         """
@@ -249,8 +249,8 @@ class SynthesisBlock(nn.Module):
 class Synthesis(nn.Module):
     """Intermediate latents to images: blocks b4, b8, … b{resolution}.
 
-    `num_fp16_res`, `use_fp16`, `fp16_channels_last` and `fused_modconv_default` steer speed and
-    half precision in the original programs and change no weight; they are accepted and not used.
+    `num_fp16_res`, `use_fp16`, `fp16_channels_last` and `fused_modconv_default` control speed and
+    half precision in the original programs and change no weight; they are accepted and ignored.
     """
 
     def __init__(
@@ -315,15 +315,15 @@ class Synthesis(nn.Module):
             block_ws = ws[:, start : start + block.num_conv + 1]
             x, img = block(x, img, block_ws, noise_mode=noise_mode, noise_rng=noise_rng)
             start += block.num_conv
-        assert img is not None  # the last block makes one
+        assert img is not None  # the last block always makes one
         return img
 
 
 class Generator(nn.Module):
     """StyleGAN2: z and class to an image (see `probe.generators.base.Generator`).
 
-    The synthesis's arguments come in `synthesis_kwargs`, as in StyleGAN2-ADA's files, or beside the
-    others, as in those of StyleGAN3's and Projected GAN's trainers.
+    Synthesis arguments come in `synthesis_kwargs`, as in StyleGAN2-ADA's files, or next to the
+    others, as in files from StyleGAN3's and Projected GAN's trainers.
     """
 
     def __init__(
@@ -371,7 +371,7 @@ class Generator(nn.Module):
 
 
 def convert_state(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Return a file's tensors under our names, which are StyleGAN2-ADA's."""
+    """Return a file's tensors under our names, which match StyleGAN2-ADA's."""
     return rosinality.generator_to_ours(state) if rosinality.SIGN in state else state
 
 
@@ -380,6 +380,6 @@ def derive_arguments(state: dict[str, torch.Tensor], attributes: dict[str, Any])
 
     Args:
         state: tensors under the network's names.
-        attributes: plain values of a file's modules; not used.
+        attributes: plain values from the file's modules; ignored.
     """
     return generator_arguments(state)

@@ -1,9 +1,9 @@
 """The StyleGAN3 generator, configurations T and R, in plain PyTorch (Karras et al. 2021).
 
-Features are treated as samples of a continuous signal. Every layer works at a sampling rate and
-a cutoff frequency of its own, chosen before any weight is (`design`), and its non-linearity is
-wrapped in an up- and a down-sampling so that it adds no frequency that the samples cannot carry.
-Modulated convolution is in the factored form of `probe.generators.networks.stylegan2`.
+Features are samples of a continuous signal. Each layer has its own sampling rate and cutoff
+frequency, fixed in advance by a schedule (`design`). Its non-linearity is wrapped in up- and
+down-sampling so that it adds no frequency the samples cannot represent. Modulated convolution uses
+the factored form of `probe.generators.networks.stylegan2`.
 """
 
 import math
@@ -27,20 +27,20 @@ from probe.generators.networks.layers import (
 from probe.generators.networks.stylegan2 import NoiseStreams
 
 LRELU_SLOPE = 0.2
-MOST_SAMPLES = 2**13  # per side: what an image of 4096 px is up-sampled to
-MOST_TAPS = 128  # of a filter, radial ones having their square; published networks have 24
-PIECE = 2**22  # up-sampled values that are worked on at a time on a CPU
+MOST_SAMPLES = 2**13  # per side, after up-sampling; enough for an image of 4096 px
+MOST_TAPS = 128  # of a filter, squared if radial; published networks have 24
+PIECE = 2**22  # up-sampled values to process at a time on a CPU
 
 
 @dataclass(frozen=True)
 class Stage:
-    """What the schedule says of one layer's output.
+    """The schedule's settings for one layer's output.
 
     Attributes:
         cutoff: highest frequency kept, in cycles per image side.
         half_width: half of the transition band above the cutoff.
         rate: samples per image side.
-        size: samples per side of the feature map, the margin around the image included.
+        size: samples per side of the feature map, including the margin around the image.
         channels: number of feature maps.
     """
 
@@ -67,10 +67,10 @@ def design(
     """Return the schedule of layers 0 … num_layers; the last one makes the image.
 
     Cutoff and stopband grow geometrically from the first layer to the critically sampled last
-    ones, the cutoff to img_resolution / 2.
+    layers, where the cutoff reaches img_resolution / 2.
 
     Raises:
-        UsageError: no such network exists.
+        UsageError: if no network can have these settings.
     """
     if img_resolution < 4 or img_resolution & (img_resolution - 1):
         raise UsageError(
@@ -112,11 +112,11 @@ def resampling(
 ) -> tuple[int, int, int, int]:
     """Return a layer's factors and filter lengths: up, down, up_taps, down_taps.
 
-    The non-linearity works at `oversampling` times the higher of the two rates. A factor of 1
-    needs no filter, which is one of a single tap.
+    The non-linearity runs at `oversampling` times the higher of the two rates. A factor of 1
+    needs no filter: its length is a single tap.
 
     Raises:
-        UsageError: a rate or filters that would take absurd memory or time.
+        UsageError: if a rate or filter would take too much memory or time.
     """
     rate = max(source.rate, target.rate) * oversampling
     if rate > MOST_SAMPLES:
@@ -137,7 +137,7 @@ def resampling(
 def padding(
     size: int, out_size: int, up: int, down: int, up_taps: int, down_taps: int
 ) -> tuple[int, int]:
-    """Return the zeros before and after the up-sampled grid (negative: samples cut off).
+    """Return the zeros to add before and after the up-sampled grid; negative values crop.
 
     Args:
         size: samples per side before up-sampling.
@@ -158,12 +158,12 @@ def low_pass_filter(
     """Return a Kaiser-windowed low-pass of sum 1, float32 (taps,), or (taps, taps) if radial.
 
     The window follows from the number of taps and the width of the transition band. On the meta
-    device only the shape is made: the numbers come from a file.
+    device only the shape is created, because the values come from a file.
     """
     shape = (taps, taps) if radial else (taps,)
     if shapes_only():
         return torch.empty(shape)
-    import numpy as np  # scipy is slow to import, and files bring their filters
+    import numpy as np  # here: scipy is slow to import, and files bring their filters
     from scipy import signal, special
 
     if not radial:
@@ -171,7 +171,7 @@ def low_pass_filter(
     else:
         x = (np.arange(taps) - (taps - 1) / 2) / rate
         r = np.hypot(*np.meshgrid(x, x))
-        # An ideal disc of radius f_c in the frequency plane; J1(a r) / r tends to a / 2.
+        # An ideal disc of radius f_c in the frequency plane; J1(a r) / r tends to a / 2 at 0.
         centre = r == 0
         r[centre] = 1
         f = np.where(centre, cutoff**2 * np.pi, cutoff * special.j1(2 * np.pi * cutoff * r) / r)
@@ -183,31 +183,31 @@ def low_pass_filter(
 
 
 def unused_border(pad: tuple[int, int], up: int, taps: int) -> int:
-    """Return how many samples at either edge reach no sample that `upsample` keeps."""
+    """Return how many samples at each edge affect no sample that `upsample` keeps."""
     cut = min(_cut(pad, up, taps))
     return max(0, (cut - taps) // up + 1)
 
 
 def _cut(pad: tuple[int, int], up: int, taps: int) -> tuple[int, int]:
-    """Return how much of the full up-sampled convolution falls away before and after."""
+    """Return how many samples of the full up-sampled convolution to crop before and after."""
     return taps - 1 - pad[0], taps - up - pad[1]
 
 
 def upsample(
     x: torch.Tensor, f: torch.Tensor, up: int, pad: tuple[int, int], gain: float
 ) -> torch.Tensor:
-    """Insert up - 1 zeros after every sample, pad, low-pass along both axes.
+    """Insert up - 1 zeros after every sample, pad, then low-pass along both axes.
 
     Args:
         x: (N, C, h, h).
         f: (T,).
         up: factor.
-        pad: zeros before and after the up-sampled grid; negative cuts.
+        pad: zeros before and after the up-sampled grid; negative values crop.
         gain: multiplies the result; up² keeps the signal's magnitude.
     """
     channels, taps = x.shape[1], len(f)
     cut = _cut(pad, up, taps)
-    # A strided transposed convolution is both at once; it cuts the same from either end.
+    # A strided transposed convolution does both steps but crops both ends by the same amount.
     both = max(0, min(cut))
     kernel = (f * math.sqrt(gain)).to(x.dtype).expand(channels, 1, 1, taps)
     x = F.conv_transpose2d(x, kernel.mT, stride=(up, 1), padding=(both, 0), groups=channels)
@@ -237,7 +237,7 @@ def plane_waves(count: int, bandwidth: float) -> tuple[torch.Tensor, torch.Tenso
 
 
 class SynthesisInput(nn.Module):
-    """Fourier features: plane waves that w can turn and move, mixed by a learned matrix."""
+    """Fourier features: plane waves that w rotates and shifts, mixed by a learned matrix."""
 
     transform: torch.Tensor
     freqs: torch.Tensor
@@ -248,7 +248,7 @@ class SynthesisInput(nn.Module):
         self.size, self.rate, self.bandwidth = stage.size, stage.rate, stage.cutoff
         channels = stage.channels
         self.affine = FullyConnected(w_dim, 4)
-        with torch.no_grad():  # the identity, whatever w is
+        with torch.no_grad():  # start as the identity for every w
             self.affine.weight.zero_()
             self.affine.bias.copy_(torch.tensor([1.0, 0, 0, 0]))
         self.weight = nn.Parameter(normal(channels, channels))
@@ -261,10 +261,10 @@ class SynthesisInput(nn.Module):
         """Map w (N, w_dim) to features (N, C, size, size), channels last, always in float32."""
         with torch.autocast(w.device.type, enabled=False):
             freqs, phases = self._moved(self.affine(w))
-            # Rotation keeps a wave's frequency, a user's transform may not: fade what is too fast.
+            # Rotation keeps a wave's frequency but a user's transform may raise it: fade those out.
             room = self.rate / 2 - self.bandwidth
             amplitude = (1 - (freqs.norm(dim=2) - self.bandwidth) / room).clamp(0, 1)
-            # Pixel centres, in image sides from the middle of the image.
+            # Pixel centres, in image sides from the image's middle.
             position = torch.arange(self.size, device=w.device, dtype=torch.float32)
             position = (position + 0.5 - self.size / 2) / self.rate
             across = position[:, None] * freqs[:, None, :, 0]  # (N, size, C)
@@ -275,7 +275,7 @@ class SynthesisInput(nn.Module):
         return x.permute(0, 3, 1, 2)
 
     def _moved(self, t: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return frequencies (N, C, 2) and phases (N, C) under t (N, 4) and `transform`."""
+        """Return frequencies (N, C, 2) and phases (N, C) after t (N, 4) and `transform`."""
         t = t / t[:, :2].norm(dim=1, keepdim=True)
         cos, sin, x, y = t.unbind(dim=1)
         zero, one = torch.zeros_like(cos), torch.ones_like(cos)
@@ -287,19 +287,19 @@ class SynthesisInput(nn.Module):
 
 
 class SynthesisLayer(nn.Module):
-    """Modulated convolution, bias, filtered non-linearity; to image channels the bias alone.
+    """Modulated convolution, bias and filtered non-linearity; the RGB layer has no non-linearity.
 
     Args:
         w_dim: width of w.
         source: of the input.
         target: of the output.
         is_torgb: whether this is the last layer.
-        critical: whether it is critically sampled: its down filter stays separable.
+        critical: whether it is critically sampled; its down filter then stays separable.
         conv_kernel: side of the convolution's kernel.
-        filter_size: taps of a filter per unit of its factor.
+        filter_size: filter taps per unit of the resampling factor.
         lrelu_upsampling: oversampling of the non-linearity.
-        use_radial_filters: down filters that are the same in every direction (configuration R).
-        conv_clamp: bound on the features, None for none.
+        use_radial_filters: use rotationally symmetric down filters (configuration R).
+        conv_clamp: bound on the features, None for no bound.
     """
 
     magnitude_ema: torch.Tensor
@@ -328,7 +328,7 @@ class SynthesisLayer(nn.Module):
             (1, 1, 1, 1) if is_torgb else resampling(source, target, lrelu_upsampling, filter_size)
         )
         pad = padding(source.size + k - 1, target.size, self.up, self.down, up_taps, down_taps)
-        # What the filters would not look at is not convolved in the first place.
+        # Skip convolving samples that the filters would discard.
         unused = unused_border(pad, self.up, up_taps)
         self.conv_padding = k - 1 - unused
         self.padding = (pad[0] + unused * self.up, pad[1] + unused * self.up)
@@ -361,11 +361,11 @@ class SynthesisLayer(nn.Module):
         return self._activate_in_pieces(x, scale_out)
 
     def _modulation(self, styles: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Return the shared weight, the scales of its inputs (N, I) and of its outputs (N, O).
+        """Return the shared weight, its input scales (N, I) and its output scales (N, O).
 
-        The documented rescaling of weights and styles to a root-mean-square of 1 keeps half
-        precision in range and cancels in the demodulation; weights of norm 1 do the same, with
-        the fan-in in epsilon. Styles are rescaled per sample, so no sample sees its batch.
+        The original rescales weights and styles to root-mean-square 1 to keep half precision in
+        range; the demodulation cancels it. Weights of norm 1 do the same, with the fan-in in
+        epsilon. Styles are rescaled per sample, so no sample depends on its batch.
         """
         with torch.autocast(styles.device.type, enabled=False):
             fan_in = self.weight[0].numel()
@@ -380,12 +380,12 @@ class SynthesisLayer(nn.Module):
             return self.weight * norm[:, :, None, None].rsqrt(), styles * gain, demodulation
 
     def _activate_in_pieces(self, x: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
-        """Do as `_activate` the way a CPU likes it.
+        """Do the same as `_activate`, arranged for speed on a CPU.
 
-        What is up-sampled is large: sample by sample and in groups of channels it stays in the
-        cache, and in memory that is handed out again rather than asked for anew. Filters of a
-        single channel run twice as fast in channels-last as in the other format, and in float32
-        several times as fast as in bfloat16: scale and bias are float32, so they promote x.
+        Up-sampled features are large. Processing them sample by sample, in groups of channels,
+        keeps them in the cache and reuses memory instead of allocating more. Single-channel
+        filters run twice as fast in channels-last, and several times as fast in float32 as in
+        bfloat16: scale and bias are float32, so they promote x.
         """
         y = x.new_empty(len(x), self.size, self.size, len(self.bias)).permute(0, 3, 1, 2)
         group = max(16, PIECE // (x.shape[2] * self.up) ** 2 // 16 * 16)
@@ -399,14 +399,14 @@ class SynthesisLayer(nn.Module):
     def _activate(self, x: torch.Tensor, scale: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
         """Scale x (N, C, h, h) by (N, C), add bias (C,), apply the filtered non-linearity."""
         x = torch.addcmul(bias[:, None, None], x, scale[:, :, None, None])
-        gain = 1 if self.is_torgb else math.sqrt(2)  # of the leaky ReLU, applied before it
+        gain = 1 if self.is_torgb else math.sqrt(2)  # the leaky ReLU's gain, applied before it
         if self.up_filter is not None:
             x = upsample(x, self.up_filter, self.up, self.padding, self.up**2 * gain)
         elif gain != 1 or any(self.padding):
             before, after = self.padding
             x = F.pad(x * gain, (before, after, before, after))
         slope = 1 if self.is_torgb else LRELU_SLOPE
-        # Clamping first gives the same, and gradients survive both steps in place.
+        # Clamping first gives the same result, and both steps can then run in place with gradients.
         if self.conv_clamp is not None:
             x = x.clamp_(-self.conv_clamp / slope, self.conv_clamp)
         if not self.is_torgb:
@@ -415,10 +415,10 @@ class SynthesisLayer(nn.Module):
 
 
 class Synthesis(nn.Module):
-    """Intermediate latents to images: `input`, then layers L0, L1, … and the last to RGB.
+    """Intermediate latents to images: `input`, then layers L0, L1, … and a last layer to RGB.
 
-    `num_fp16_res` steers half precision in the original programs and changes no weight; it is
-    accepted and not used.
+    `num_fp16_res` controls half precision in the original programs and changes no weight; it is
+    accepted and ignored.
     """
 
     def __init__(
@@ -442,7 +442,7 @@ class Synthesis(nn.Module):
         lrelu_upsampling: int = 2,
         use_radial_filters: bool = False,
         conv_clamp: float | None = 256,
-        magnitude_ema_beta: float = 0.999,  # of the trainer that wrote the file; not used here
+        magnitude_ema_beta: float = 0.999,  # set by the trainer that wrote the file; ignored here
     ) -> None:
         super().__init__()
         stages = design(
@@ -489,7 +489,7 @@ class Synthesis(nn.Module):
 class Generator(nn.Module):
     """StyleGAN3: z and class to an image (see `probe.generators.base.Generator`).
 
-    There is no noise: `noise_mode` and `noise_rng` change nothing.
+    StyleGAN3 has no noise inputs: `noise_mode` and `noise_rng` have no effect.
     """
 
     def __init__(
