@@ -47,8 +47,8 @@ def score(
     """
     if not 0 < threshold < 1:
         raise UsageError(f"--threshold: must lie between 0 and 1, not {threshold:g}.")
-    probes = load_probes(Path(run))
     with open_context(device, offline=offline, on_event=on_event) as ctx:
+        probes = load_probes(Path(run))
         return score_source(
             open_files_given(images),
             probes,

@@ -39,7 +39,7 @@ def evaluate(
     seed: int,
     groups: np.ndarray | None = None,
 ) -> ProbeResult:
-    """Score one backbone's features (design 1.2, steps 2 and 3; method 2.2).
+    """Score one backbone's features by the splits, probes and judge of a protocol.
 
     Args:
         real: float32 (N, d).

@@ -19,7 +19,7 @@ def logistic(c: float) -> LogisticRegression:
 
 
 def reference_logistic(c: float) -> LogisticRegression:
-    """Return the reference's: 5 000 iterations at most, default tolerance (method 2.2d).
+    """Return the reference's: 5 000 iterations at most, default tolerance.
 
     Args:
         c: scikit-learn's C.

@@ -1,8 +1,8 @@
 """How one backbone is scored: the protocols, the splits they ask for, the result.
 
-`FAIR` is the design's protocol (design 1.2): standardised features, C weighed on the
+`FAIR` is the default: standardised features, C weighed on the
 training half alone, both halves held out in turn. `PAPER` is the procedure of "Ensembling
-Off-the-shelf Models for GAN Training" as its code runs it (method 2.2). `evaluate` follows them.
+Off-the-shelf Models for GAN Training" as its code runs it. `evaluate` follows them.
 """
 
 import math

@@ -45,7 +45,9 @@ def worthy(board: "Leaderboard", used: Collection[str] = ()) -> tuple[str, ...]:
 
 
 def fixed(boards: "Sequence[Leaderboard]", k: int, used: Collection[str] = ()) -> tuple[str, ...]:
-    """Return the k best of the first leaderboard at once, then nothing (K-fixed; method 3.2).
+    """Return the k best of the first leaderboard at once, then nothing (K-fixed).
+
+    Kumari et al. 2022, section 3.
 
     Fewer if fewer are above chance.
 
@@ -68,8 +70,8 @@ def progressive(
 ) -> tuple[str, ...]:
     """Return the best unused backbone of the latest leaderboard, until k are in use.
 
-    K-progressive (method 3.1). What is missing is an error before the first stage; later, with
-    hours of training behind, a backbone that broke since is left out instead.
+    K-progressive (Kumari et al. 2022, section 3). A missing backbone is an error before the first
+    stage; later, after hours of training, one that has broken is left out instead.
 
     Args:
         boards: leaderboards so far, oldest first; at least one.

@@ -283,5 +283,5 @@ def test_sigterm_leaves_a_run_that_goes_on(reals, tmp_path):
         time.sleep(0.05)
     process.terminate()
     _, err = process.communicate()
-    assert process.returncode == 143 and "repeat the command to go on" in err
+    assert process.returncode == 143 and "run the same command to resume" in err
     assert torch.load(state, weights_only=True)["images"] >= 20

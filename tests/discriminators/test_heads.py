@@ -5,7 +5,7 @@ import torch
 
 from probe.discriminators.heads import Head
 
-# Feature shapes of the reference's backbones, and what it counts (method 4.1).
+# Feature shapes of the reference's backbones, and what it counts.
 REFERENCE = [
     ("swin", [(768, 7, 7)], 768, 2_360_065, [()]),
     ("vgg", [(512, 7, 7)], 512, 1_770_241, [()]),

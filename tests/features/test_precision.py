@@ -69,7 +69,8 @@ def test_bf16_keeps_clear_orders_and_scores_of_real_backbones(tmp_path):
         assert {r.precision for r in rows} == {"fp32" if precision == "fp32" else "bf16"}
         boards[precision] = rows
     exact, fast = boards["fp32"], {r.name: r for r in boards["auto"]}
-    assert exact[-1].score_high < exact[0].score_low, "these sets tell no backbones apart"
+    clear = [row for row in exact[1:] if row.score_high < exact[0].score_low]
+    assert clear, "these sets tell no backbones apart"
     for i, row in enumerate(exact):
         half = (row.score_high - row.score_low) / 2
         assert abs(fast[row.name].score - row.score) < half, row.name

@@ -98,6 +98,7 @@ def test_it_is_a_row_that_says_so_and_the_others_stand(
     assert len(kept) == 3  # none of the odd one's features
 
 
+@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")
 def test_batchnorm_left_in_training_mode_by_tracing(cli, tmp_path, reals, fakes):
     bank = write_bank(tmp_path)
     traced = torch.jit.trace(Good().train(), torch.rand(2, 3, 32, 32), check_trace=False)

@@ -121,7 +121,7 @@ class HeadReference:
         return (h @ self.p[f"{out}.weight"].T + self.p[f"{out}.bias"])[:, 0]
 
     def __call__(self, maps, pooled):
-        """Return float64 levels for maps of at most 16 px (method 4.1 and 4.2)."""
+        """Return float64 levels for maps of at most 16 px."""
         if not maps:
             return [self.logit("network", pooled)]
         if len(maps) == 1:
@@ -209,7 +209,7 @@ def recolour(image, steps):
 
 
 def diffaugment(image, draws):
-    """Colour, translation and cutout of one image (3, R, R), method 5.4.
+    """Colour, translation and cutout of one image (3, R, R).
 
     Args:
         image: of an even side.

@@ -94,7 +94,7 @@ class Gates:
 
 
 def geometry(gates, p, side):
-    """Return (N, 3, 3) from the steps of "bgc", in its order and strength (method 5.4)."""
+    """Return (N, 3, 3) from the steps of "bgc", in its order and strength."""
     flip = gates(gates.draw.integers(2), p)
     turns = gates(gates.draw.integers(4), p)
     shift = gates((gates.draw.uniform(2).double() * 2 - 1).mul(side / 8).round(), p)

@@ -50,7 +50,7 @@ def test_what_a_run_has_written_stays(fit, monkeypatch):
         return step(state, *arguments, **keywords)
 
     monkeypatch.setattr(loop, "train_step", lacking)
-    with pytest.raises(ProbeError, match="What is finished stays in .*00000-small") as found:
+    with pytest.raises(ProbeError, match="Completed work is saved in .*00000-small") as found:
         fit(kimg=0.016, device="cpu")
     assert "--batch 4 at --resolution 16" in str(found.value)
     monkeypatch.setattr(loop, "train_step", step)

@@ -35,7 +35,7 @@ def test_small_images_get_a_small_network():
 
 COLUMNS = ("batch", "mbstd_group", "channel_base", "lr", "gamma", "ema_kimg", "ema_rampup",
            "map_layers", "pl_weight", "style_mixing", "d_architecture")  # fmt: skip
-# The reference's numbers (method 6.1).
+# The reference's numbers.
 PUBLISHED = {
     "paper256": (16, 4, 16384, 0.002, 1, 10, 0, 8, 2, 0.9, "resnet"),
     "paper256_2fmap": (16, 4, 32768, 0.002, 1, 10, 0, 8, 2, 0.9, "resnet"),
