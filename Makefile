@@ -13,7 +13,7 @@ BIN = .venv/bin
 OLD = .venv-lowest/bin
 ODD = tests/cli/test_startup.py tests/cli/test_train.py tests/training/test_run.py
 QUICK = $(addprefix tests/,accel discriminators metrics scoring probing/test_strategies.py \
-	bank/test_spec.py bank/test_resize.py test_architecture.py test_devices.py test_properties.py \
+	bank/test_spec.py bank/test_resize.py test_architecture.py test_choosing_devices.py test_properties.py \
 	test_rooms.py test_run_files.py test_stored.py cli/test_inspect.py cli/test_numbers.py)
 ROOMS = accel bank cli discriminators features generators images metrics probing reports scoring \
 	training
@@ -47,7 +47,7 @@ attack: .venv/ready
 lowest: .venv-lowest/ready
 	$(OLD)/probe demo
 	OMP_NUM_THREADS=1 $(OLD)/python -m pytest -n 2 -W default $(addprefix --ignore=,$(ODD)) \
-		tests/test_devices.py $(addprefix tests/,$(ROOMS))
+		tests/test_choosing_devices.py $(addprefix tests/,$(ROOMS))
 
 docs: .venv/ready
 	$(BIN)/sphinx-build -W -q docs build/docs
