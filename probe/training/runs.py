@@ -114,7 +114,9 @@ def _is_unfinished(folder: Path, record: dict[str, Any]) -> bool:
 
 def _is_empty(folder: Path, name: str) -> bool:
     """Return whether a process was killed right after it created a folder for such a run."""
-    return folder.name[6:] == name and all(p.name == LOCK_FILE for p in folder.iterdir())
+    unfinished = set(leftovers(folder))  # it may have been writing the first file
+    held = [path for path in folder.iterdir() if path not in unfinished]
+    return folder.name[6:] == name and all(path.name == LOCK_FILE for path in held)
 
 
 def _clean(folder: Path) -> None:

@@ -122,7 +122,7 @@ def test_a_run_that_is_killed_at_a_rename_comes_to_the_same_end(runs, rounds, ta
     states = [case for case in cases if "training-state" in runs.targets[case[0]]]
     assert len(states) > 15  # two renames each time, and before and after both
     rng = random.Random(1)
-    few = [rng.choice(states), rng.choice(cases)]
+    few = [cases[0], rng.choice(states), rng.choice(cases)]  # the first file, too
     for n, after in rounds(few, cases):
         outdir = tmp_path / f"renamed{n}{after}"
         process = runs.start(outdir, renames=n, after=after)
