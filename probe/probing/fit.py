@@ -133,7 +133,6 @@ def _together(
     scores = log_likelihood(logits, np.where(y == 1, 1, -1))[0]
     counts = np.isfinite(scores).sum(axis=0)
     known = np.where(counts > 0, counts, np.nan)
-    hits = np.where(np.isfinite(logits), (logits > 0) == y, np.nan)
     mean_weights = np.mean([split.weights for split in done], axis=0)
     return ProbeResult(
         score=float(np.nansum(scores) / counts.sum()),
@@ -141,7 +140,6 @@ def _together(
         auroc=float(np.mean(aurocs)),
         image_scores=np.nansum(scores, axis=0) / known,
         image_logits=np.nansum(logits, axis=0) / known,
-        image_hits=np.nansum(hits, axis=0) / known,
         image_counts=counts,
         influences={j: (v / counts.sum()).astype(np.float32) for j, v in total.items()},
         groups=groups,

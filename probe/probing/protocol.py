@@ -1,8 +1,8 @@
 """How one backbone is scored: the protocols, the splits they ask for, the result.
 
-`FAIR` is the default: standardised features, C weighed on the
-training half alone, both halves held out in turn. `PAPER` is the procedure of "Ensembling
-Off-the-shelf Models for GAN Training" as its code runs it. `evaluate` follows them.
+`FAIR` is the default: standardised features, C weighed on the training half alone, both halves
+held out in turn. `PAPER` is the procedure of "Ensembling Off-the-shelf Models for GAN Training" as
+its code runs it. `probe.probing.fit.evaluate` follows them.
 """
 
 import math
@@ -59,7 +59,7 @@ FAIR = Protocol(
     standardise=True,
     c_values=tuple(10.0**e for e in range(-6, 3)),
 )
-# Method 2.2 d-e. docs/leaderboard.md lists what differs from the reference.
+# docs/leaderboard.md lists the differences from the reference program.
 PAPER = Protocol(
     name="paper",
     probe="reference",
@@ -86,8 +86,6 @@ class ProbeResult:
             to about one image in eight under `PAPER`, never under `FAIR`.
         image_logits: float64 (n_real + n_fake,): mean held-out log-odds, positive for
             "generated"; NaN likewise.
-        image_hits: float64 (n_real + n_fake,): share of those splits in which the image was on the
-            right side of probability 1/2; NaN likewise.
         image_counts: int64 (n_real + n_fake,): by how many splits the image was held out.
         influences: "score" and what else the protocol judges by → float32 (n_real + n_fake,
             1 + directions): what leaving each image out does to it, and the part that acts in
@@ -107,7 +105,6 @@ class ProbeResult:
     auroc: float
     image_scores: np.ndarray
     image_logits: np.ndarray
-    image_hits: np.ndarray
     image_counts: np.ndarray
     influences: Mapping[str, np.ndarray]
     groups: np.ndarray
@@ -123,7 +120,6 @@ class ProbeResult:
         return {
             "image_scores": self.image_scores,
             "image_logits": self.image_logits,
-            "image_hits": self.image_hits,
             "image_counts": self.image_counts,
             **{f"influences.{judge}": table for judge, table in self.influences.items()},
             "groups": self.groups,
@@ -145,7 +141,6 @@ class ProbeResult:
             auroc=auroc,
             image_scores=arrays["image_scores"],
             image_logits=arrays["image_logits"],
-            image_hits=arrays["image_hits"],
             image_counts=arrays["image_counts"],
             influences={
                 name.removeprefix("influences."): table

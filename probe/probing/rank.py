@@ -29,6 +29,7 @@ from probe.features.pair import (
 )
 from probe.features.space import library_versions
 from probe.features.store import FeatureSpace
+from probe.files import digest_bytes
 from probe.images.audit import Finding, audit, jpeg_quality_for
 from probe.images.base import Broken, ImageSource
 from probe.images.decode import describe_broken
@@ -300,7 +301,7 @@ class _Probes:
             "spaces": [space.key for space in spaces],
             "real": digest_keys(real),
             "fake": digest_keys(fake),
-            "groups": groups.tolist(),
+            "groups": digest_bytes(groups.astype("<i8").tobytes()),
             "protocol": asdict(PROTOCOLS[protocol]),
             "solver": SOLVER,
             "seed": self.seed,

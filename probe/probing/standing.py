@@ -190,7 +190,6 @@ def _reading(board: Leaderboard, judged: Spread, results: Mapping[str, ProbeResu
         results: name → probe result.
     """
     notes = []
-    better = judged.better(range(len(board.rows)))
     if board.ranked and board.winner is None:
         notes.append(
             f"No winner: the best of {len(board.ranked)} does not tell the two sets apart beyond "
@@ -198,8 +197,10 @@ def _reading(board: Leaderboard, judged: Spread, results: Mapping[str, ProbeResu
         )
     if not board.ranked:
         notes.append("No rank was given: only randomly initialised networks have a score.")
-    for i, control in enumerate(board.rows):
-        if control.role == "control" and control.above_chance:
+    telling = [i for i, r in enumerate(board.rows) if r.role == "control" and r.above_chance]
+    if telling:
+        better = judged.better(range(len(board.rows)))
+        for i in telling:
             notes += _control_reading(board, better, i)
     unconverged = [name for name, result in results.items() if result.unconverged]
     if unconverged:

@@ -45,11 +45,9 @@ def worthy(board: "Leaderboard", used: Collection[str] = ()) -> tuple[str, ...]:
 
 
 def fixed(boards: "Sequence[Leaderboard]", k: int, used: Collection[str] = ()) -> tuple[str, ...]:
-    """Return the k best of the first leaderboard at once, then nothing (K-fixed).
+    """Return the k best of the first leaderboard at once, then nothing.
 
-    Kumari et al. 2022, section 3.
-
-    Fewer if fewer are above chance.
+    K-fixed (Kumari et al. 2022, section 3); fewer than k if fewer are above chance.
 
     Args:
         boards: leaderboards so far, oldest first; at least one.

@@ -40,7 +40,6 @@ def made(scores, n_real=N):
         auroc=0.9,
         image_scores=scores,
         image_logits=sign * np.log(p / (1 - p)),
-        image_hits=hits,
         image_counts=np.full(len(scores), 3),
         influences={"score": held_out(scores), "accuracy": held_out(hits)},
         groups=np.arange(len(scores)),

@@ -175,7 +175,6 @@ def test_many_copies_of_few_images_are_no_evidence():
     lucky = {
         "image_scores": np.where(hits, -0.5, -0.9),
         "image_logits": np.where(hits, side, -side),
-        "image_hits": hits * 1.0,
         "influences.accuracy": np.stack([(0.6 - hits) / 399, np.zeros(400)], axis=1),
         "numbers": np.array([-0.66, 0.6, 0.7, 0, 200, 200]),
     }
