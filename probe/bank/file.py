@@ -112,27 +112,30 @@ def read_specs(path: Path, data: bytes) -> tuple[BackboneSpec, ...]:
 
 
 def _validate(path: Path, data: bytes) -> tuple[tuple[BackboneSpec, ...], list[Mistake]]:
-    """Return a bank's entries, and any mistakes besides locations of weights."""
+    """Return a bank's entries, and its mistakes; none if only locations of weights are wrong."""
     root, entries = parse(path, data)
     found = repeats(root, entries)
     read = TypeAdapter(tuple[BackboneSpec, ...]).validate_python
     specs: tuple[BackboneSpec, ...] = ()
+    wrong: dict[int, Mistake] = {}
     try:
         specs = read(entries)
     except ValidationError as error:
         fields = {key: [f.name for f in dataclasses.fields(kind)] for key, kind in KNOWN.items()}
-        errors = error.errors()
-        if all(e["type"] == MISTAKEN for e in errors):
-            wrong = {int(e["loc"][0]): explain([e], root, entries, fields)[0] for e in errors}
+        errors: list[Any] = error.errors()
+        wrong = {int(e["loc"][0]): explain([e], root, entries, fields)[0]
+                 for e in errors if e["type"] == MISTAKEN}  # fmt: skip
+        try:  # as if the locations were valid: what concerns several keys is checked last
             specs = _misplace(path, entries, wrong)
-        else:
-            found += explain(errors, root, entries, fields)
+        except ValidationError as rest:
+            others = [e for e in errors if e["type"] != MISTAKEN]
+            found += explain([*others, *rest.errors()], root, entries, fields)
     judges = [i for i, spec in enumerate(specs) if spec.role == "evaluator"]
     for i in judges[1:]:
         line = root.value[i].start_mark.line + 1
         first = specs[judges[0]].name
         found.append((line, f"{specs[i].name}: the evaluator is '{first}' already; there is one"))
-    return specs, found
+    return specs, [*found, *wrong.values()] if found else []
 
 
 def _misplace(
@@ -150,16 +153,15 @@ def _misplace(
     """
     somewhere = {"hub": {"hub": "a/b"}, "url": {"url": "http://a/b"},
                  "package": {"package": "a", "file": "b"}, "file": {"file": "b"}}  # fmt: skip
-    read, specs = TypeAdapter(BackboneSpec).validate_python, []
-    for number, entry in enumerate(entries):
-        if number not in wrong:
-            specs.append(read(entry))
-            continue
-        meant = next(kind for kind in somewhere if kind in entry["weights"])
-        line, text = wrong[number]
-        weights = Misplaced(mistake=f"{path}:{line}: {text}", meant=meant)
-        spec = read({**entry, "weights": somewhere[meant]})
-        specs.append(dataclasses.replace(spec, weights=weights))
+    valid, meant = list(entries), {}
+    for number in wrong:
+        given = entries[number]["weights"]
+        meant[number] = next(kind for kind in somewhere if kind in given)
+        valid[number] = {**entries[number], "weights": somewhere[meant[number]]}
+    specs = list(TypeAdapter(tuple[BackboneSpec, ...]).validate_python(valid))
+    for number, (line, text) in wrong.items():
+        weights = Misplaced(mistake=f"{path}:{line}: {text}", meant=meant[number])
+        specs[number] = dataclasses.replace(specs[number], weights=weights)
     return tuple(specs)
 
 

@@ -212,6 +212,23 @@ def test_a_place_that_cannot_be_is_named_with_its_line(cli, tmp_path, place):
     assert cli("bank", "show", "one", "--bank", path).code == 0
 
 
+@pytest.mark.parametrize(
+    ("change", "word"),
+    [
+        (("license: ", "licence: "), "licence"),
+        (("  source:", "  role: control\n  source:"), "random weights and role 'control'"),
+        (("  source:", "  name: two\n  source:"), "stands twice"),
+    ],
+)
+def test_other_mistakes_of_an_entry_with_an_impossible_place_are_named_too(
+    cli, tmp_path, change, word
+):
+    entry = ENTRY.replace("{hub: timm/resnet18.a1_in1k}", "{hub: 'https://x/y'}")
+    (tmp_path / "bank.yaml").write_text(entry.replace(*change))
+    result = cli("bank", "list", "--bank", tmp_path / "bank.yaml")
+    assert result.code == 1 and word in result.err and "not a hub repository" in result.err
+
+
 def test_an_impossible_place_is_a_row_and_the_others_are_ranked(cli, bank, reals, fakes):
     text = bank.read_text("utf-8")
     bank.write_text(text + ENTRY.replace("{hub: timm/resnet18.a1_in1k}", "{hub: 'https://x/y'}"))
