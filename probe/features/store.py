@@ -173,7 +173,7 @@ class FeatureStore:
         self.root = root
 
     def space(self, record: dict[str, Any]) -> FeatureSpace:
-        """Return the feature space of a record; nothing is read or written yet."""
+        """Return the feature space of a record, with its stored rows indexed."""
         return FeatureSpace(self.root, record)
 
     def recall(self, record: dict[str, Any]) -> dict[str, np.ndarray] | None:
