@@ -22,7 +22,7 @@ ALLOWED: dict[str, set[str]] = {
     "files": {"errors"},
     "devices": {"errors"},
     "processes": {"errors"},
-    "stored": {"errors"},
+    "stored": {"errors", "files"},
     "accel": {"errors"},
     "images": BASE,
     "bank": BASE | {"images"},  # BatchNorm images are an ImageSource
