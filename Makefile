@@ -3,9 +3,9 @@
 # make test   lint, types and the whole test suite
 # make coverage  the whole test suite, and the lines that no test reaches
 # make attack hostile files, kills and flipped bits, many more of them than `make test` tries
-# make lowest the demo and the quick tests with the oldest libraries that pyproject.toml allows
+# make lowest the demo and most tests with the oldest libraries that pyproject.toml allows
 # make docs   the documentation, as build/docs/index.html
-# Each sets up .venv by themselves the first time (some minutes: PyTorch is large).
+# Each sets up .venv the first time (some minutes: PyTorch is large).
 
 PYTHON ?= python3
 BIN = .venv/bin
@@ -42,8 +42,8 @@ coverage: .venv/ready
 attack: .venv/ready
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --long tests/attack
 
-# Without what starts many processes, and what is a measure of the newest PyTorch's imports. Warnings
-# are no errors: old libraries warn of what is long past.
+# Leaves out tests that start many processes or measure the newest PyTorch's imports. Warnings
+# are not errors here: old libraries give many.
 lowest: .venv-lowest/ready
 	$(OLD)/probe demo
 	OMP_NUM_THREADS=1 $(OLD)/python -m pytest -n 2 -W default $(addprefix --ignore=,$(ODD)) \

@@ -8,8 +8,7 @@ import psutil
 import torch
 
 from probe.errors import UsageError, shown
-
-PRECISIONS = ("auto", "fp32", "bf16")
+from probe.options import check_precision
 
 
 def choose_device(name: str = "auto") -> torch.device:
@@ -93,8 +92,7 @@ def choose_precision(name: str, device: torch.device) -> str:
     Raises:
         UsageError: unknown precision.
     """
-    if name not in PRECISIONS:
-        raise UsageError(f"--precision: '{name}' is unknown. Use one of {', '.join(PRECISIONS)}.")
+    check_precision(name)
     if name == "auto":
         return "bf16" if has_fast_bf16(device) else "fp32"
     return name

@@ -60,6 +60,12 @@ def shown(value: object, longest: int = 60) -> str:
     return f"something of type {kind_of(value)}"
 
 
+def first_line(error: BaseException, longest: int = 160) -> str:
+    """Return the first line of a library's error for a message; its type if it has none."""
+    lines = str(error).strip().splitlines()
+    return printable(lines[0] if lines else type(error).__name__, longest)
+
+
 class ProbeError(Exception):
     """Base of all errors meant for the user. The message is a sentence that says what to do."""
 

@@ -21,8 +21,7 @@ if TYPE_CHECKING:
     from filelock import BaseFileLock
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-
-PARTIAL = ".partial"
+PARTIAL = ".partial"  # suffix of temporary files
 
 
 def cache_root() -> Path:
@@ -105,7 +104,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
         ProbeError: the folder cannot be written, or the disk is full; names the path, or the cache
             if the path is in it.
     """
-    temporary = path.parent / f".{secrets.token_hex(8)}.partial"
+    temporary = path.parent / f".{secrets.token_hex(8)}{PARTIAL}"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary.open("xb").close()
@@ -214,7 +213,7 @@ def read_small(path: Path, most: int) -> bytes:
             raise OSError(errno.EINVAL, "not a regular file", str(path))
         data = f.read(most + 1)
     if len(data) > most:
-        raise OSError(errno.EFBIG, f"more than {most} bytes", str(path))
+        raise OSError(errno.EFBIG, f"more than {most / 2**20:g} MiB", str(path))
     return data
 
 

@@ -9,6 +9,7 @@ from numbers import Integral, Real
 from typing import Any
 
 from probe.errors import UsageError, printable
+from probe.registry import either
 
 DIGITS = 40  # quoted digits of an integer; printing a huge one can take hours
 
@@ -64,6 +65,7 @@ SEEDS = Range(0, 2**31 - 1)
 SHARE = Range(0, 1)
 SIDE = Range(8, 4096)  # of images, in pixels
 MOST_IMAGES = 10_000_000
+PRECISIONS = ("auto", "fp32", "bf16")
 
 
 def option(default: Any, text: str, within: Range | None = None, *, flags: str = "") -> Any:
@@ -98,6 +100,16 @@ def check_numbers(options: Any) -> None:
         value, within = getattr(options, option.name), option.metadata["within"]
         if within is not None and value is not None:
             within.check(flags_of(option)[0], value, whole=is_whole(option))
+
+
+def check_precision(name: str) -> None:
+    """Check the name of a precision; "auto" is one.
+
+    Raises:
+        UsageError: it is unknown.
+    """
+    if name not in PRECISIONS:
+        raise UsageError(f"--precision: '{name}' is unknown. Use {either(PRECISIONS)}.")
 
 
 def parse_numbers(flag: str, text: str, within: Range) -> list[float]:

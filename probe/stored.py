@@ -2,17 +2,18 @@
 
 import functools
 import json
-import stat
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, overload
 
 from pydantic import PlainValidator, TypeAdapter, ValidationError
 
 from probe.errors import ProbeError, printable
+from probe.files import read_small
 
-LARGEST = 2**28  # maximum bytes of a record or log
+LARGEST = 2**28  # bytes of a record or log; more than any that we write
 # Errors of Python's JSON parser; endless nesting raises RecursionError.
-NO_JSON = (ValueError, RecursionError)
+NOT_JSON = (ValueError, RecursionError)
+# pydantic's types for a missing key.
 MISSING = ("missing", "missing_keyword_only_argument", "missing_argument")
 T = TypeVar("T")
 
@@ -47,14 +48,14 @@ def read_record(path: Path, kind: Any, remedy: str) -> Any:
         ProbeError: missing, truncated or of another shape; names the file and the key.
     """
     try:
-        return _shape(kind).validate_python(json.loads(_read(path)))
+        return _shape(kind).validate_python(json.loads(read_small(path, LARGEST)))
     except OSError as error:
         raise ProbeError(f"{path} cannot be read ({error.strerror or error}). {remedy}") from error
     except ValidationError as error:
         raise ProbeError(f"{path} is damaged ({_first_mistake(error)}). {remedy}") from error
-    except NO_JSON as error:
+    except NOT_JSON as error:
         what = printable(str(error), 200)
-        raise ProbeError(f"{path} is damaged (no JSON: {what}). {remedy}") from error
+        raise ProbeError(f"{path} is damaged (not JSON: {what}). {remedy}") from error
 
 
 def read_lines(path: Path, kind: type[T]) -> list[T]:
@@ -72,7 +73,7 @@ def read_lines(path: Path, kind: type[T]) -> list[T]:
     if not path.exists():
         return []
     try:
-        lines = _read(path).splitlines()
+        lines = read_small(path, LARGEST).splitlines()
     except OSError as error:
         raise ProbeError(
             f"{path} cannot be read ({error.strerror or error}). Move it away to go on without it."
@@ -81,23 +82,9 @@ def read_lines(path: Path, kind: type[T]) -> list[T]:
     for line in lines:
         try:
             records.append(_shape(kind).validate_python(json.loads(line)))
-        except NO_JSON:  # pydantic's error is a ValueError
+        except NOT_JSON:  # pydantic's error is a ValueError
             continue
     return records
-
-
-def _read(path: Path) -> bytes:
-    """Return the bytes of a text file.
-
-    Raises:
-        OSError: it is missing, not a regular file, or larger than any file we write.
-    """
-    facts = path.stat()
-    if not stat.S_ISREG(facts.st_mode):
-        raise OSError("it is no regular file")
-    if facts.st_size > LARGEST:
-        raise OSError(f"it is larger than {LARGEST >> 20} MiB")
-    return path.read_bytes()
 
 
 @functools.cache

@@ -24,7 +24,7 @@ from PIL import Image
 PACKAGE = "emoji-datasource-google@16.0.0"
 FOLDER = "package/img/google/64/"
 SKIN_TONE = re.compile(r"1f3f[b-f]")
-REALS, CALIBRATION = 1000, 256
+REALS, BN_IMAGES = 1000, 256
 
 
 def fetch(folder: Path) -> Path:
@@ -72,7 +72,7 @@ def main() -> None:
     order = np.random.default_rng(0).permutation(len(names))
     chosen = [names[i] for i in order]
     arguments.out.mkdir(parents=True, exist_ok=True)
-    reals, bn_images = chosen[:REALS], chosen[REALS : REALS + CALIBRATION]
+    reals, bn_images = chosen[:REALS], chosen[REALS : REALS + BN_IMAGES]
     write_zip(arguments.out / "reals.zip", {n: images[n] for n in reals})
     write_zip(arguments.out / "bn_images.zip", {n: images[n] for n in bn_images})
 

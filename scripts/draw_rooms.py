@@ -3,8 +3,8 @@
     python scripts/draw_rooms.py           # writes docs/pictures/rooms.svg and its table
     python scripts/draw_rooms.py --check   # says whether they are up to date
 
-The table stands between two marks in docs/architecture.md. Imports go down; of two ways down the
-picture shows the longer one, and the table has every import.
+The table is between two marks in docs/architecture.md. Imports go down. If a room is reached in two
+ways, the picture shows the longer one; the table has every import.
 """
 
 import argparse

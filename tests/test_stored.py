@@ -1,4 +1,4 @@
-"""Records read back: their shape, and what is said where they have another."""
+"""Records read back: their shape, and the error for any other."""
 
 import json
 import os
@@ -33,9 +33,9 @@ def test_keys_that_are_not_asked_for_are_left_out(tmp_path):
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("", "no JSON"),
-        ('{"path": "a", "ki', "no JSON"),
-        ("[" * 100_000, "no JSON"),
+        ("", "not JSON"),
+        ('{"path": "a", "ki', "not JSON"),
+        ("[" * 100_000, "not JSON"),
         ("[]", "should be a dictionary"),
         ('{"path": "a"}', "'kimg' is missing"),
         ('{"path": 3, "kimg": 1}', "'path' should be text"),
@@ -43,7 +43,7 @@ def test_keys_that_are_not_asked_for_are_left_out(tmp_path):
         ('{"path": "a", "kimg": NaN}', "'kimg' should be a finite number"),
         ('{"path": "a", "kimg": 1e999}', "'kimg' should be a finite number"),
         ('{"path": "a", "kimg": %s}' % ("9" * 400), "'kimg'"),
-        ('{"path": "a", "kimg": %s}' % ("9" * 5000), "no JSON"),
+        ('{"path": "a", "kimg": %s}' % ("9" * 5000), "not JSON"),
         ('{"path": "a", "kimg": 1, "inner": {"names": [1]}}', "'inner.names.0' should be"),
     ],
 )
@@ -62,9 +62,9 @@ def test_what_is_no_file_or_too_large_is_not_read(tmp_path):
         file.truncate(LARGEST + 1)
     os.mkfifo(pipe)
     for path, words in [
-        (huge, "larger than 256 MiB"),
-        (pipe, "no regular file"),
-        (tmp_path, "no regular file"),
+        (huge, "more than 256 MiB"),
+        (pipe, "not a regular file"),
+        (tmp_path, "Is a directory"),
         (tmp_path / "gone", "No such file"),
     ]:
         with pytest.raises(ProbeError, match=f"{path} cannot be read .*{words}.*Do this"):

@@ -2,6 +2,7 @@
 
 Code outside this package knows none of them: it calls these functions, which do the same in plain
 PyTorch if acceleration is off.
+
 | file | what it does | gain |
 | --- | --- | --- |
 | `fold` | folds BatchNorm into the convolution before it | more than a third of EfficientNet-Lite0's forward pass in bf16 |

@@ -1,6 +1,7 @@
 """Make new bank entries from timm's and open_clip's records of their pretrained weights."""
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import yaml
@@ -58,21 +59,23 @@ def describe(
     try:
         known = load(lookup(able, source, "source"))(rest)
     except BackboneUnavailable as error:
-        text = f"{error.reason}; {error.remedy}" if error.remedy else error.reason
+        text = str(error)
         raise UsageError(text if text.endswith("?") else f"{text}.") from error
     words = set(re.split(r"[^a-z0-9]+", rest.lower()))
     plain = re.sub(r"[^A-Za-z0-9._-]+", "-", rest)
     guessed = [label for tag, label in DATA.items() if any(tag in word for word in words)]
     trained = [label for tag, label in TASKS.items() if any(w.startswith(tag) for w in words)]
-    spec = BackboneSpec(
-        name=name or plain,
-        task=task or (trained[0] if trained else known.pop("task")),
-        data=data or ", ".join(guessed) or UNKNOWN,
-        license=license or known.pop("license") or UNKNOWN,
-        source=source,
-        **{k: v for k, v in known.items() if k not in ("task", "license")},
-    )
-    return spec, _untrained(spec)
+    known |= {
+        "name": name or plain,
+        "task": task or (trained[0] if trained else known["task"]),
+        "data": data or ", ".join(guessed) or UNKNOWN,
+        "license": license or known["license"] or UNKNOWN,
+        "source": source,
+    }
+    spec = BackboneSpec(**known)
+    # Without its weights, to check that it works and get its dims.
+    untrained = replace(spec, weights=Weights(random=0), role="control")
+    return spec, load_backbone(untrained, offline=True)
 
 
 def add(path: Path, spec: BackboneSpec, backbone: Backbone) -> str:
@@ -108,7 +111,7 @@ def add(path: Path, spec: BackboneSpec, backbone: Backbone) -> str:
 def as_yaml(spec: BackboneSpec, backbone: Backbone) -> str:
     """Return an entry as one would write it by hand in a bank file."""
     maps = ", ".join("x".join(map(str, shape)) for shape in backbone.map_shapes)
-    millions = sum(p.numel() for p in backbone.network.parameters()) / 1e6
+    millions = backbone.parameter_count / 1e6
     weights = ", ".join(
         f"{key}: {_quoted(value)}"
         for key in ("hub", "file")
@@ -134,12 +137,3 @@ def _quoted(text: str) -> str:
     """Return text as a YAML scalar: plain if YAML reads it back unchanged, else JSON-quoted."""
     plain = re.fullmatch(r"[A-Za-z][\w ,./+-]*", text, re.ASCII)
     return text if plain and yaml.safe_load(text) == text else to_json(text)
-
-
-def _untrained(spec: BackboneSpec) -> Backbone:
-    """Build the entry's network without its weights, to check that it works and get its dims."""
-    record = {field: getattr(spec, field) for field in ("name", "source", "model", "task", "data",
-              "license", "input", "mean", "std")}  # fmt: skip
-    return load_backbone(
-        BackboneSpec(**record, weights=Weights(random=0), role="control"), offline=True
-    )

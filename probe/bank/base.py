@@ -1,5 +1,6 @@
 """The interface of a frozen backbone: images in [0, 1] to a pooled feature and feature maps."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -91,19 +92,19 @@ def _statistics(
     return mean, std
 
 
-class FeatureNetwork(nn.Module):
+class FeatureNetwork(nn.Module, ABC):
     """A source's network: a frozen module in eval mode with two forward passes."""
 
+    @abstractmethod
     def pool(self, x: torch.Tensor) -> torch.Tensor:
         """Normalised input (N, 3, S, S) → pooled feature (N, d), any float dtype."""
-        raise NotImplementedError
 
+    @abstractmethod
     def levels(self, x: torch.Tensor) -> tuple[Sequence[torch.Tensor], torch.Tensor]:
         """Normalised input → the tapped maps (N, C, H, W), shallow to deep, and the pooled feature.
 
         A single pass. Any float dtype.
         """
-        raise NotImplementedError
 
 
 class Backbone(nn.Module):

@@ -55,18 +55,15 @@ def bn_pixels(images: ImageSource | torch.Tensor) -> torch.Tensor:
 
 
 @torch.no_grad()
-def set_statistics(
-    network: FeatureNetwork, images: torch.Tensor, spec: InputSpec, *, precision: str = "auto"
-) -> None:
+def set_statistics(network: FeatureNetwork, images: torch.Tensor, spec: InputSpec) -> None:
     """Set every BatchNorm's running statistics from the given images.
 
-    Deterministic. Networks without BatchNorm are unchanged.
+    Deterministic, in bf16 if it is fast on this machine. Networks without BatchNorm are unchanged.
 
     Args:
         network: a `FeatureNetwork` on the CPU; left in eval mode, in channels_last.
         images: uint8 (N, 3, R, R), 0 to 255; a few hundred are enough.
         spec: the network's input.
-        precision: "fp32", "bf16", or "auto": bf16 if it is fast on this machine.
 
     Raises:
         BackboneUnavailable: if there are fewer than two images, too few for statistics.
@@ -87,7 +84,7 @@ def set_statistics(
     device = torch.device("cpu")
     network.to(memory_format=torch.channels_last)
     x = normalise(resize(images.float() / 255, spec.size, spec.resize), spec)
-    with autocast(device, choose_precision(precision, device)):
+    with autocast(device, choose_precision("auto", device)):
         network.pool(x.contiguous(memory_format=torch.channels_last))
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum

@@ -9,6 +9,7 @@ import yaml
 from probe.bank.places import MISTAKEN
 from probe.errors import BankError, printable, shown
 from probe.registry import suggest
+from probe.stored import MISSING
 
 Mistake = tuple[int, str]  # line, counted from 1, and a clause without a full stop
 MOST_SHOWN = 50
@@ -38,7 +39,7 @@ def repeats(root: yaml.SequenceNode, entries: Sequence[Any]) -> list[Mistake]:
             if not isinstance(key, yaml.ScalarNode):
                 continue  # validation reports what is wrong with it
             if key.value in seen and key.value != "<<":
-                found.append((line_of(key), f"the key {shown(key.value)} stands twice"))
+                found.append((line_of(key), f"the key {shown(key.value)} appears twice"))
             seen.add(key.value)
     names: dict[Any, int] = {}
     for node, entry in zip(root.value, entries, strict=True):
@@ -46,7 +47,7 @@ def repeats(root: yaml.SequenceNode, entries: Sequence[Any]) -> list[Mistake]:
         if isinstance(name, str):
             line = _child(node, "name", line_of(node))[1]
             if name in names:
-                text = f"the name {shown(name)} is taken already, on line {names[name]}"
+                text = f"the name {shown(name)} is already taken on line {names[name]}"
                 found.append((line, text))
             names.setdefault(name, line)
     return found
@@ -89,8 +90,6 @@ def _is_alternative(step: Any) -> bool:
     return isinstance(step, str) and ("[" in step or step in ("int", "str"))
 
 
-UNKNOWN = ("unexpected_keyword_argument",)
-MISSING = ("missing", "missing_argument", "missing_keyword_only_argument")
 WANTED = {
     "name": "at most 100 letters, digits, . _ # - are expected, a letter or digit first",
     "model": "an architecture's name is expected: no path, no address, no 'hf-hub:'",
@@ -110,7 +109,7 @@ def _sentence(error: Any, place: Sequence[Any], known: Mapping[str, Sequence[str
     kept = place[: place.index(wanted) + 1] if wanted is not None else place
     path = ".".join(map(_step, kept))
     last = place[-1] if place else None
-    if kind in UNKNOWN and not isinstance(last, int):
+    if kind == "unexpected_keyword_argument" and not isinstance(last, int):
         holder = next((s for s in reversed(place[:-1]) if isinstance(s, str)), "")
         near = suggest(str(last), list(known.get(holder, known[""])))
         return f"unknown key '{_step(last)}'.{near}".removesuffix(".")

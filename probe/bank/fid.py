@@ -1,7 +1,7 @@
 """The entry for canonical FID. It is in no bank file, since nobody ranks it or trains with it."""
 
 from probe.bank.spec import BackboneSpec, Weights
-from probe.bank.weights.find import torch_cache_path
+from probe.bank.weights.download import torch_cache_path
 
 FID = "inception-fid"
 SHA256 = "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2"

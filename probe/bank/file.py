@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from probe.bank.document import parse, read
-from probe.bank.errors import Mistake, explain, refuse, repeats
+from probe.bank.errors import Mistake, explain, line_of, refuse, repeats
 from probe.bank.lock import pinned, read_lock
 from probe.bank.places import MISTAKEN
 from probe.bank.spec import BackboneSpec, Misplaced, Rename, Weights
@@ -132,9 +132,10 @@ def _validate(path: Path, data: bytes) -> tuple[tuple[BackboneSpec, ...], list[M
             found += explain([*others, *rest.errors()], root, entries, fields)
     judges = [i for i, spec in enumerate(specs) if spec.role == "evaluator"]
     for i in judges[1:]:
-        line = root.value[i].start_mark.line + 1
         first = specs[judges[0]].name
-        found.append((line, f"{specs[i].name}: the evaluator is '{first}' already; there is one"))
+        found.append(
+            (line_of(root.value[i]), f"{specs[i].name}: the evaluator is already '{first}'")
+        )
     return specs, [*found, *wrong.values()] if found else []
 
 

@@ -12,7 +12,7 @@ from probe.bank.size import bounded_size
 from probe.bank.sources import SOURCES
 from probe.bank.spec import BackboneSpec
 from probe.bank.weights.find import verified_weights
-from probe.errors import BackboneUnavailable, ProbeError
+from probe.errors import BackboneUnavailable, ProbeError, first_line
 from probe.images.base import ImageSource
 from probe.registry import load
 from probe.streams import stream_seed
@@ -78,9 +78,8 @@ def load_backbone(
     except (ProbeError, MemoryError, torch.OutOfMemoryError):
         raise
     except Exception as error:  # library constructors may raise anything
-        first = (str(error).strip() or type(error).__name__).splitlines()[0][:160]
         raise BackboneUnavailable(
-            f"{spec.source} cannot build {spec.model} as the entry says ({first})",
+            f"{spec.source} cannot build {spec.model} as the entry says ({first_line(error)})",
             "see model, args, input, pool and taps of the entry",
         ) from error
     if random is not None and bn_images is None and has_batchnorm(network):

@@ -16,7 +16,6 @@ from probe.registry import either, lookup
 _CURRENT = BeforeValidator(lambda role: "candidate" if role == "discriminator" else role)
 Role = Annotated[Literal["candidate", "evaluator", "control"], _CURRENT]
 RecordedRole = Annotated[str, _CURRENT]  # of a row, which may not be a backbone's
-Source = Annotated[str, AfterValidator(lambda name: _known_source(name))]
 KeyMap = Literal["efficientnet-lite"]  # the names in probe.bank.weights.keys.KEY_MAPS
 Share = Annotated[float, Field(ge=0, le=1)]  # catches the usual slip, 0 to 255
 Scale = Annotated[float, Field(gt=0, le=10)]
@@ -39,6 +38,9 @@ def _known_source(name: str) -> str:
     if name not in SOURCES:
         raise PydanticKnownError("literal_error", {"expected": either(map(repr, SOURCES))})
     return name
+
+
+Source = Annotated[str, AfterValidator(_known_source)]
 
 
 @dataclass(frozen=True, kw_only=True)

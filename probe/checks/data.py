@@ -79,7 +79,7 @@ def compare(real: ImageSource, fake: ImageSource, *, seed: int = 0) -> Iterator[
     if same:
         yield Finding(
             topic="data", level="problem",
-            text=f"In both sets: {counted(same, 'file')}: {some(same)}.",
+            text=f"{counted(same, 'file')} in both sets: {some(same)}.",
             advice="Remove them from one set: such images cannot be told apart by anything.",
             names=tuple(same),
         )  # fmt: skip
@@ -101,7 +101,7 @@ def compare(real: ImageSource, fake: ImageSource, *, seed: int = 0) -> Iterator[
                 names=tuple(copies),
             )  # fmt: skip
         elif not same:
-            yield Finding(topic="data", level="ok", text="No image stands in both sets.")
+            yield Finding(topic="data", level="ok", text="No image is in both sets.")
         yield from _alike(pixels[1], names[1], fake.keys(kept[1]), partly, generated=True)
     for found in audit(real, fake, *orders):
         yield Finding(topic="data", level="warning", text=found.message)
@@ -146,7 +146,7 @@ def _sizes(
         if small:
             yield Finding(
                 topic="data", level="warning",
-                text=f"Smaller than {resolution} px, to be enlarged: {counted(small)}: "
+                text=f"{counted(small)} smaller than {resolution} px, to be enlarged: "
                 f"{some(small)}.",
                 advice="A probe sees enlarging; a generator learns it. Remove them, or use a "
                 "smaller --resolution.",
@@ -156,8 +156,8 @@ def _sizes(
     if long:
         yield Finding(
             topic="data", level="note",
-            text="More than twice as long as wide, so that most is cropped away: "
-            f"{counted(long)}: {some(long)}.",
+            text=f"{counted(long)} more than twice as long as wide, so that most is cropped away: "
+            f"{some(long)}.",
             advice="Crop them to what matters.", names=tuple(long),
         )  # fmt: skip
 
@@ -265,6 +265,6 @@ def _flat(pixels: np.ndarray, names: Sequence[str]) -> Iterator[Finding]:
     if empty:
         yield Finding(
             topic="data", level="warning",
-            text=f"Nothing but one colour: {counted(empty)}: {some(empty)}.",
+            text=f"{counted(empty)} of a single colour: {some(empty)}.",
             advice="Remove them.", names=tuple(empty),
         )  # fmt: skip

@@ -64,7 +64,7 @@ def _finding(level: str, text: str, advice: str = "") -> Finding:
 
 def _same_images(recorded: str, real: Path | None) -> Iterator[Finding]:
     if real is not None and Path(recorded).resolve() != real.resolve():
-        yield _finding("warning", f"The run is about {recorded}, not about {real}.")
+        yield _finding("warning", f"The run used the images in {recorded}, not those in {real}.")
 
 
 def _ranking(folder: Path, real: Path | None) -> Iterator[Finding]:
@@ -73,8 +73,8 @@ def _ranking(folder: Path, real: Path | None) -> Iterator[Finding]:
     ranked = board.ranked
     if board.winner is None:
         yield _finding(
-            "warning", "No backbone tells reals and generated images apart beyond luck.",
-            "More images (--num), other backbones; or the generator is that good in their eyes.",
+            "warning", "No backbone tells reals and generated images apart better than chance.",
+            "More images (--num), other backbones; or none of them can see a difference.",
         )  # fmt: skip
     else:
         best = board.winner
@@ -95,19 +95,21 @@ def _ranking(folder: Path, real: Path | None) -> Iterator[Finding]:
 
 
 def _training(folder: Path, real: Path | None) -> Iterator[Finding]:
-    again = f"Its command, or probe train … --resume {folder}, writes it anew."
+    again = f"Its command, or probe train … --resume {folder}, writes it again."
     options = read_record(folder / OPTIONS_FILE, Options, again)
     yield from _same_images(options.real.path, real)
     if not (folder / PROGRESS_FILE).exists():
         text = "The run has no saved state yet."
-        yield _finding("note", text, "Repeat its command to begin anew.")
+        yield _finding("note", text, "Repeat its command to start again.")
         return
     progress = read_record(folder / PROGRESS_FILE, Progress, again)
     told = f"{progress.kimg:g} of {progress.total_kimg:g} kimg"
     if progress.finished:
         yield _finding("ok", f"The run is finished: {told}.")
     else:
-        yield _finding("note", f"The run is at {told}.", f"Go on: probe train … --resume {folder}")
+        yield _finding(
+            "note", f"The run is at {told}.", f"Continue: probe train … --resume {folder}"
+        )
     yield from _strength(read_lines(folder / STATS_FILE, Stats))
     yield from _overfitting(read_lines(folder / ACCURACY_FILE, Accuracies))
     for path in sorted(folder.glob(metric_file("frechet-*"))):

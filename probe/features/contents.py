@@ -9,10 +9,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from probe.features.store import FACTS_FILE, is_whole
+from probe.features.store import FACTS_FILE, FEATURES, RESULTS, SPACE_FILE, is_whole
 from probe.files import in_cache
 
-FEATURES, RESULTS = "features", "results"
 # What reading a damaged file may raise.
 DAMAGED = (
     OSError, ValueError, LookupError, TypeError, OverflowError, RecursionError, struct.error,
@@ -146,7 +145,7 @@ def _what(folder: Path, kind: str) -> str:
     if kind == RESULTS:
         return "probe"
     try:
-        record = json.loads((folder / "space.json").read_text("utf-8"))
+        record = json.loads((folder / SPACE_FILE).read_text("utf-8"))
         return (
             f"{record['source']} {record['model']} at {record['resolution']} px, "
             f"{record['precision']}, weights {record['weights'][:8]}"

@@ -14,7 +14,7 @@ from probe.images.base import ImageSource
 SHOWN = 3  # examples per sentence
 SETS = ("real", "generated")
 ADVICE = (
-    "Remove the copies: they tell nothing new.",
+    "Remove the copies: they add no information.",
     "The generator repeats itself, or files were copied.",
 )
 

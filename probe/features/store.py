@@ -23,7 +23,8 @@ from probe.errors import ProbeError
 from probe.files import digest_bytes, digest_json, in_cache, write_bytes, write_json
 from probe.stored import read_record
 
-FACTS_FILE = "facts.json"
+FEATURES, RESULTS = "features", "results"  # folders of the cache
+FACTS_FILE, SPACE_FILE = "facts.json", "space.json"
 
 
 @dataclass(frozen=True)
@@ -96,7 +97,7 @@ class FeatureSpace:
     def __init__(self, root: Path, record: dict[str, Any]) -> None:
         self.record = record
         self.key = digest_json(record)
-        self.folder = root / "features" / self.key[:32]
+        self.folder = root / FEATURES / self.key[:32]
         # Row digest → (file, row). Loaded here, before any thread can use it.
         self._index: dict[bytes, tuple[Path, int]] = {}
         self._read: set[Path] = set()
@@ -147,8 +148,8 @@ class FeatureSpace:
 
     def write(self, keys: Sequence[str], features: np.ndarray) -> None:
         """Store rows: features float32 (n, d), one per key. They are on disk on return."""
-        if not (self.folder / "space.json").exists():
-            write_json(self.folder / "space.json", self.record)
+        if not (self.folder / SPACE_FILE).exists():
+            write_json(self.folder / SPACE_FILE, self.record)
         row_keys = np.stack([np.frombuffer(_row_key(key), np.uint8) for key in keys])
         features = np.ascontiguousarray(features, dtype=np.float32)
         path = _write_shard(self.folder, {"keys": row_keys, "features": features})
@@ -173,12 +174,12 @@ class FeatureStore:
         self.root = root
 
     def space(self, record: dict[str, Any]) -> FeatureSpace:
-        """Return the feature space of a record; nothing is read or written yet."""
+        """Return the feature space of a record, with its stored rows indexed."""
         return FeatureSpace(self.root, record)
 
     def recall(self, record: dict[str, Any]) -> dict[str, np.ndarray] | None:
         """Return the arrays stored for a record of inputs, or None."""
-        folder = self.root / "results" / digest_json(record)[:32]
+        folder = self.root / RESULTS / digest_json(record)[:32]
         for path in sorted(folder.glob("*.safetensors")):
             arrays = _read_shard(path)
             if arrays is not None:
@@ -187,5 +188,5 @@ class FeatureStore:
 
     def remember(self, record: dict[str, Any], arrays: dict[str, np.ndarray]) -> None:
         """Store arrays that are a pure function of `record`."""
-        folder = self.root / "results" / digest_json(record)[:32]
+        folder = self.root / RESULTS / digest_json(record)[:32]
         _write_shard(folder, {k: np.ascontiguousarray(v) for k, v in arrays.items()})

@@ -2,8 +2,15 @@
 
 from dataclasses import dataclass
 
-from probe.errors import UsageError
-from probe.options import MOST_IMAGES, SEEDS, SIDE, Range, check_numbers, option
+from probe.options import (
+    MOST_IMAGES,
+    SEEDS,
+    SIDE,
+    Range,
+    check_numbers,
+    check_precision,
+    option,
+)
 
 LEAST_IMAGES = 16
 COUNT = Range(LEAST_IMAGES, MOST_IMAGES)
@@ -32,5 +39,4 @@ class MeasureOptions:
             UsageError: names the flag.
         """
         check_numbers(self)
-        if self.precision not in ("auto", "fp32", "bf16"):
-            raise UsageError(f"--precision: '{self.precision}' is unknown. Use auto, fp32 or bf16.")
+        check_precision(self.precision)

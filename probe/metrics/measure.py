@@ -195,22 +195,22 @@ def _notes(
     if least < AMPLE * width:
         notes.append(
             f"{least} images are few for {width} dimensions: the Fréchet distance is biased "
-            "upwards; compare it at equal numbers alone. The kernel distance has no such bias."
+            "upwards; only compare it at equal numbers. The kernel distance has no such bias."
         )
     if n_real != n_fake:
         notes.append(
-            "Precision, recall, density and coverage depend on the numbers of images: compare them "
-            "at equal numbers alone."
+            "Precision, recall, density and coverage depend on the numbers of images: only compare "
+            "them at equal numbers."
         )
     if least > MOST:
-        notes.append(f"The kernel distance is that of {MOST} random images of each class.")
+        notes.append(f"The kernel distance uses {MOST} random images of each class.")
     if (
         any(row.name == FID and row.values["frechet"] is not None for row in rows)
         and n_fake != PUBLISHED
     ):
         notes.append(
-            f"Published FIDs are of {PUBLISHED} generated images against all reals; {FID} here is "
-            f"of {n_fake} against {n_real} (--num, --num-gen)."
+            f"Published FIDs compare {PUBLISHED} generated images with all reals; {FID} here "
+            f"compares {n_fake} with {n_real} (--num, --num-gen)."
         )
     flattered = [row.name for row in rows if row.trained_against]
     if flattered:

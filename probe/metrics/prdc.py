@@ -61,8 +61,8 @@ def neighbourhoods(real: np.ndarray, fake: np.ndarray, *, k: int = K) -> Neighbo
     check_pair(real, fake)
     if k < 1 or min(len(real), len(fake)) <= k:
         raise ProbeError(
-            f"Neighbour {k} of {len(real)} real and {len(fake)} generated images: both sets need "
-            "more images than that."
+            f"Precision and recall at k = {k} need k of at least 1 and more images than k in each "
+            f"set; there are {len(real)} real and {len(fake)} generated ones."
         )
     # All distances are squared. Centre first, since they are differences of large squares.
     centre = real.mean(axis=0, dtype=np.float64)

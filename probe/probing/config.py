@@ -3,7 +3,15 @@
 from dataclasses import dataclass
 
 from probe.errors import UsageError
-from probe.options import MOST_IMAGES, SEEDS, SIDE, Range, check_numbers, option
+from probe.options import (
+    MOST_IMAGES,
+    SEEDS,
+    SIDE,
+    Range,
+    check_numbers,
+    check_precision,
+    option,
+)
 
 PROTOCOL_CHOICES = ("fair", "paper", "both")
 LEAST_IMAGES = 16
@@ -52,8 +60,7 @@ class RankOptions:
                 f"{', '.join(PROTOCOL_CHOICES)}."
             )
         check_numbers(self)
-        if self.precision not in ("auto", "fp32", "bf16"):
-            raise UsageError(f"--precision: '{self.precision}' is unknown. Use auto, fp32 or bf16.")
+        check_precision(self.precision)
 
     @property
     def protocols(self) -> tuple[str, ...]:

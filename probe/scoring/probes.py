@@ -16,10 +16,10 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
-from probe.devices import PRECISIONS
 from probe.errors import ProbeError
 from probe.features.copies import group
 from probe.files import digest_bytes, digest_file, write_bytes, write_json
+from probe.options import PRECISIONS
 from probe.probing.rank import Ranking
 from probe.probing.units import firsts
 from probe.registry import lookup

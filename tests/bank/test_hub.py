@@ -133,11 +133,11 @@ FAILURES = {
     "limited": r"no more requests for now \(429\); wait some minutes, then probe bank fetch",
     "busy": r"503.*; probe bank fetch busy",
     "gone": r"has no model\.safetensors of org/gone \(404\); correct hub: of the entry",
-    "cut": r"gave none \(.*(10240|5120 more|disconnected).*; probe bank fetch cut",
+    "cut": r"did not send them \(.*(10240|5120 more|disconnected).*; probe bank fetch cut",
     "liar": r"should be of size 10240 but has size 10140.*; probe bank fetch liar",
-    "silent": r"gave none \(.*; probe bank fetch silent",
-    "dead": r"gave none \(.*; probe bank fetch dead",
-    "slow": r"gave none \(.*timed out.*; probe bank fetch slow",
+    "silent": r"did not send them \(.*; probe bank fetch silent",
+    "dead": r"did not send them \(.*; probe bank fetch dead",
+    "slow": r"did not send them \(.*timed out.*; probe bank fetch slow",
 }
 
 

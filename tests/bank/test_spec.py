@@ -61,7 +61,7 @@ def test_a_good_entry(write):
         ("  license: Apache-2.0\n", "", 1, "the key 'license' is missing"),
         ("  license: Apache-2.0\n", "  license: MIT\n  sha256: abc\n", 11, "sha256"),
         ("  license: Apache-2.0\n", "  license: MIT\n  role: judge\n", 11, "evaluator"),
-        ("  license: Apache-2.0\n", "  license: MIT\n  license: MIT\n", 11, "stands twice"),
+        ("  license: Apache-2.0\n", "  license: MIT\n  license: MIT\n", 11, "appears twice"),
         ("name: one", "name: ../one", 1, "name"),
         ("  license: Apache-2.0\n", "  license: MIT\n  keys: efficient-lite\n", 11, "Did you mean"),
         (
@@ -94,7 +94,7 @@ def test_a_good_entry(write):
         ("license: Apache-2.0", "license: 2.0", 10, "put it in quotes"),
         ("mean: [0.485, 0.456, 0.406]", "mean: [123, 116, 103]", 6, "on the [0, 1] scale"),
         ("model: resnet18", "model: hf-hub:me/mine", 3, "an architecture's name"),
-        ("{hub: timm/resnet18.a1_in1k}", "{file: a, hub: b, hub: c}", 4, "stands twice"),
+        ("{hub: timm/resnet18.a1_in1k}", "{file: a, hub: b, hub: c}", 4, "appears twice"),
         ("{hub: timm/resnet18.a1_in1k}", "hub", 4, "a mapping of keys"),
         ("model: resnet18", "model: [resnet18", 4, "not valid YAML"),
         ("model: resnet18", "model: !!python/object/apply:os.system [x]", 1, "not valid YAML"),
@@ -119,7 +119,7 @@ def test_all_mistakes_are_reported_at_once(write):
 
 
 def test_a_name_that_is_taken(write):
-    with pytest.raises(BankError, match=r"bank.yaml:11: the name 'one' is taken"):
+    with pytest.raises(BankError, match=r"bank.yaml:11: the name 'one' is already taken on line 1"):
         load_bank(write(GOOD + GOOD))
 
 
@@ -135,7 +135,7 @@ def test_there_is_one_evaluator(write):
     judge = GOOD + "  role: evaluator\n"
     bank = load_bank(write(judge + GOOD.replace("one", "two")))
     assert bank.evaluator is bank.specs[0]
-    with pytest.raises(BankError, match=r"bank.yaml:12: two: the evaluator is 'one' already"):
+    with pytest.raises(BankError, match=r"bank.yaml:12: two: the evaluator is already 'one'"):
         load_bank(write(judge + judge.replace("one", "two")))
 
 

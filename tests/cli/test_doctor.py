@@ -68,9 +68,9 @@ def test_what_is_broken_is_named(doctor, tmp_path):
     by_words = {
         "2 of 70 files cannot be read": {"broken.png", "text.jpg"},
         "Copies of other files, byte by byte": {"copy.png"},
-        "Smaller than 32 px": {"small.png"},
+        "smaller than 32 px": {"small.png"},
         "wice as long as wide": {"long.png"},
-        "Nothing but one colour": {"flat.png"},
+        "of a single colour": {"flat.png"},
     }
     for words, names in by_words.items():
         (finding,) = [f for f in found["findings"] if words in f["text"]]
@@ -85,14 +85,14 @@ def test_what_is_broken_is_named(doctor, tmp_path):
 def test_leaks_between_the_sets_are_found(doctor, tmp_path):
     real = write_images(tmp_path / "real", 60, seed=0)
     fake = write_images(tmp_path / "fake", 60, seed=1)
-    assert "No image stands in both sets." in lines(
+    assert "No image is in both sets." in lines(
         doctor(real, "--gen", fake, "--no-measure")[1], "ok"
     )
     for name in ("000.png", "001.png"):
         shutil.copy(real / name, fake / f"leak{name}")
     code, found = doctor(real, "--gen", fake, "--no-measure")
     assert code == 1
-    assert "In both sets: 2 files: 000.png = leak000.png" in lines(found, "problem")
+    assert "2 files in both sets: 000.png = leak000.png" in lines(found, "problem")
     for path in fake.glob("leak*"):
         path.unlink()
     Image.open(real / "002.png").save(fake / "again.jpg", quality=97)
@@ -133,7 +133,7 @@ def test_a_ranking_is_looked_at(doctor, cli, bank, reals, fakes, tmp_path):
     assert "backbones are here" in text and "--batch 32" in text
     assert "takes about" not in text, "nothing was measured"
     other = write_images(tmp_path / "other", 30, seed=4)
-    assert f"about {reals}, not about {other}" in lines(
+    assert f"images in {reals}, not those in {other}" in lines(
         doctor(other, "--run", out, "--no-measure")[1], "warning"
     )
     code = cli("doctor", "--real", reals, "--no-measure", "--run", reals)

@@ -14,7 +14,7 @@ from pathlib import Path
 from urllib.parse import urlparse
 
 from probe.bank.spec import BackboneSpec, Weights
-from probe.errors import BackboneUnavailable, printable
+from probe.errors import BackboneUnavailable, first_line
 from probe.files import digest_file
 
 DEFAULT_HUB_FILE = "model.safetensors"
@@ -55,7 +55,7 @@ def fetch(spec: BackboneSpec) -> Path:
         if (disk := _of_disk(error)) is not None:
             raise _cannot_write(disk, spec) from error
         if _status(error) is None and not _connects(address):
-            _unreachable[host] = _first_line(error)
+            _unreachable[host] = _origin(error)
             raise _cannot_reach(host, spec) from error
         raise _failure(error, spec, host) from error
 
@@ -118,7 +118,7 @@ def _failure(error: Exception, spec: BackboneSpec, host: str) -> BackboneUnavail
     repository = weights.hub if weights.kind == "hub" else None
     if status in FORBIDDEN and repository:
         return BackboneUnavailable(
-            f"{host} does not give {repository} to everybody ({status}): it is gated or private, "
+            f"{host} refuses access to {repository} ({status}): it is gated or private, "
             "or does not exist",
             f"accept its licence at {hub_endpoint()}/{repository}, set HF_TOKEN to a token of your "
             f"account there, then {again}",
@@ -132,7 +132,7 @@ def _failure(error: Exception, spec: BackboneSpec, host: str) -> BackboneUnavail
         return BackboneUnavailable(
             f"{host} takes no more requests for now ({status})", f"wait some minutes, then {again}"
         )
-    reason = f"its weights are not here and {host} gave none ({_first_line(error)})"
+    reason = f"its weights are not here and {host} did not send them ({_origin(error)})"
     return BackboneUnavailable(reason, again)
 
 
@@ -167,11 +167,10 @@ def _of_disk(error: Exception) -> OSError | None:
     return None
 
 
-def _first_line(error: BaseException) -> str:
-    """Return the message of a chain's first error, which later ones often omit."""
+def _origin(error: BaseException) -> str:
+    """Return the message of the first error in a chain; later ones often omit it."""
     *_, first = _causes(error)
-    lines = str(first).strip().splitlines()
-    return printable(lines[0] if lines else type(first).__name__, 120)
+    return first_line(first, 120)
 
 
 class _Stay(urllib.request.HTTPRedirectHandler):

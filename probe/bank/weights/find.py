@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 from probe.bank.sources import SOURCES
 from probe.bank.spec import BackboneSpec, Misplaced
 from probe.bank.weights.download import fetch, hub_cache, hub_file, torch_cache_path
-from probe.errors import BackboneUnavailable, ProbeError
-from probe.files import digest_bytes, digest_file, digest_json
+from probe.errors import BackboneUnavailable, ProbeError, first_line
+from probe.files import digest_bytes, digest_file, digest_json, stamp
 
 if TYPE_CHECKING:
     import torch
@@ -38,9 +38,8 @@ def find_weights(spec: BackboneSpec, *, offline: bool) -> Path:
     except ProbeError:
         raise
     except Exception as error:  # no permission, a name too long, a damaged package
-        first = (str(error).strip() or type(error).__name__).splitlines()[0][:160]
         raise BackboneUnavailable(
-            f"its weights cannot be looked for ({first})", "see weights of the entry"
+            f"its weights cannot be looked for ({first_line(error)})", "see weights of the entry"
         ) from error
     if path is not None:
         return path
@@ -84,14 +83,13 @@ def how_to_replace(spec: BackboneSpec, path: Path) -> str:
 def _digest(path: Path) -> str:
     """Return the SHA-256 of a file's bytes, cached as long as the file does not change."""
     try:
-        facts = path.stat()
-        return _digest_once(path, facts.st_ino, facts.st_size, facts.st_mtime_ns)
+        return _digest_once(path, stamp(path.stat()))
     except OSError as error:
         raise BackboneUnavailable(f"{path} cannot be read ({error.strerror})") from error
 
 
 @functools.lru_cache(maxsize=256)
-def _digest_once(path: Path, inode: int, size: int, modified: int) -> str:
+def _digest_once(path: Path, written: tuple[int, ...]) -> str:
     return digest_file(path)
 
 
