@@ -4,7 +4,7 @@ Loading one may run its code: TorchScript can read and write files, and PyTorch'
 programs unpickles parts of them. Both are therefore opened only if the user allows it.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +13,9 @@ from torch import nn
 
 from probe.errors import CheckpointError, UsageError, printable
 from probe.files import digest_file, utf8_path
+from probe.generators.base import NoiseStreams
 from probe.generators.checkpoint import BOUNDS, Checkpoint
 
-NoiseStreams = Sequence[torch.Generator] | None
 TITLES = {"torchscript": "TorchScript program", "export": "torch.export program"}
 
 

@@ -12,9 +12,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from probe.errors import CheckpointError, UsageError, printable
-from probe.generators.networks.layers import filter2d, normal
-
-NoiseStreams = Sequence[torch.Generator] | None
+from probe.generators.base import NoiseStreams
+from probe.generators.networks.layers import check_call, filter2d, normal
 
 # Limits on what is built layer by layer; the published networks have 7 stages of 2 blocks.
 MOST_STAGES, MOST_BLOCKS, MOST_CHANNELS, MOST_TAPS = 11, 64, 2**16, 64
@@ -278,13 +277,7 @@ class Generator(nn.Module):
         Raises:
             UsageError: if truncation is asked for, or a conditional network gets no classes.
         """
-        if truncation_psi != 1:
-            raise UsageError(
-                "An R3GAN generator has no intermediate latents to truncate: leave the psi at 1, "
-                f"not {truncation_psi}."
-            )
-        if self.c_dim and c is None:
-            raise UsageError(f"This generator needs classes: one-hot, (N, {self.c_dim}).")
+        check_call("R3GAN", truncation_psi, self.c_dim, c)
         classes = None if c is None or not self.c_dim else c.float()
         return self.Model(z.float(), classes).float()
 

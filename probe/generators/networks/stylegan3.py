@@ -16,6 +16,7 @@ from torch.nn import functional as F
 
 from probe.accel.winograd import convolve
 from probe.errors import UsageError
+from probe.generators.base import NoiseStreams
 from probe.generators.networks.layers import (
     FullyConnected,
     Mapping,
@@ -24,7 +25,6 @@ from probe.generators.networks.layers import (
     shapes_only,
     truncate,
 )
-from probe.generators.networks.stylegan2 import NoiseStreams
 
 LRELU_SLOPE = 0.2
 MOST_SAMPLES = 2**13  # per side, after up-sampling; enough for an image of 4096 px
