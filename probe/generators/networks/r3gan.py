@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from probe.errors import CheckpointError, UsageError, printable
 from probe.generators.base import NoiseStreams
 from probe.generators.networks.layers import check_call, filter2d, normal
+from probe.generators.networks.shapes import count_numbered
 
 # Limits on what is built layer by layer; the published networks have 7 stages of 2 blocks.
 MOST_STAGES, MOST_BLOCKS, MOST_CHANNELS, MOST_TAPS = 11, 64, 2**16, 64
@@ -395,9 +396,7 @@ def derive_arguments(
             taps = _taps(state[f"{name}.0.Resampler.Kernel"])
             entry = state.get(f"{name}.0.LinearLayer.Layer.weight")
             width = width if entry is None else len(entry)
-        count = 0
-        while f"{name}.{count + 1}.LinearLayer2.Layer.weight" in state:
-            count += 1
+        count = count_numbered(state, name + ".{}.LinearLayer2.Layer.weight", first=1)
         groups = 1
         if count:
             expanded, per_group, kernel, _ = state[f"{name}.1.LinearLayer2.Layer.weight"].shape
