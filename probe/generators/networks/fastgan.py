@@ -379,13 +379,13 @@ def convert_state(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
             continue
         layer = layers.setdefault(part[1], {}).setdefault(leaf[1] or "", {})
         if leaf[2] in layer:
-            raise CheckpointError(f"its tensor '{printable(name, 100)}' is there twice")
+            raise CheckpointError(f"its tensor '{printable(name, 100)}' appears twice")
         layer[leaf[2]] = tensor
     for component, found in layers.items():
         for name, leaves in _rename(component, found):
             for leaf, tensor in leaves.items():
                 if f"{name}.{leaf}" in result:
-                    raise CheckpointError(f"its tensor '{printable(name, 100)}' is there twice")
+                    raise CheckpointError(f"its tensor '{printable(name, 100)}' appears twice")
                 result[f"{name}.{leaf}"] = tensor
     for component in layers:
         noise, second = (f"synthesis.{component}.noise{i}.weight" for i in (1, 2))

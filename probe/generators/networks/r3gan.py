@@ -330,7 +330,7 @@ def convert_state(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 
     def put(name: str, tensor: torch.Tensor) -> None:
         if name in result:
-            raise CheckpointError(f"its tensor '{printable(name, 100)}' is there twice")
+            raise CheckpointError(f"its tensor '{printable(name, 100)}' appears twice")
         result[name] = tensor
 
     for name, tensor in state.items():
