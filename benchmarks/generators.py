@@ -24,7 +24,7 @@ from probe.accel import winograd
 from probe.devices import autocast
 from probe.generators.networks import stylegan2, stylegan3
 from probe.generators.networks.layers import filter2d
-from probe.generators.networks.stylegan3 import downsample, upsample
+from probe.generators.networks.signals import downsample, low_pass_filter, upsample
 
 Forms = dict[str, Callable[[], torch.Tensor]]
 CPU = torch.device("cpu")
@@ -254,7 +254,7 @@ def nonlinear_forms(c: int, side: int) -> Forms:
         up = phased(phased(fast, f * 2, 2, 5).mT, f * 2, 2, 5).mT
         return downsample(bend(nhwc(up)), f, 2)
 
-    wide = stylegan3.upsample(x[:, :1], f, 2, pad, 4).shape[2]
+    wide = upsample(x[:, :1], f, 2, pad, 4).shape[2]
     a = matrix(
         lambda e: (
             F.pad(
@@ -290,7 +290,7 @@ def radial_forms(c: int, side: int) -> Forms:
     """Configuration R's radial low-pass, down by 2."""
     x = torch.randn(1, c, side, side)
     fast = nhwc(x)
-    f = stylegan3.low_pass_filter(12, 64, 20, 512, radial=True)
+    f = low_pass_filter(12, 64, 20, 512, radial=True)
     u, s, v = torch.linalg.svd(f.double())
     rank = int((s > 1e-7 * s[0]).sum())
     columns = (u[:, :rank] * s[:rank]).T.float()[:, None, None, :, None]

@@ -5,6 +5,8 @@ from typing import Any, Protocol, Self
 
 import torch
 
+NoiseStreams = Sequence[torch.Generator] | None
+
 
 class Generator(Protocol):
     """A frozen generator network: latents (and classes) to images.
@@ -37,7 +39,7 @@ class Generator(Protocol):
         truncation_psi: float = 1.0,
         truncation_cutoff: int | None = None,
         noise_mode: str = "random",
-        noise_rng: Sequence[torch.Generator] | None = None,
+        noise_rng: NoiseStreams = None,
     ) -> torch.Tensor:
         """Return float images (N, img_channels, R, R), nominally in [-1, 1].
 

@@ -179,11 +179,11 @@ def check_arguments(init: Mapping[str, Any]) -> None:
         for name, value in group.items():
             if name in BOUNDS and value is not None:
                 low, high = BOUNDS[name]
-                right, wanted = type(value) is int and low <= value <= high, f"{low} to {high}"
+                right = type(value) is int and low <= value <= high
+                problem = f"; {low} to {high} is expected"
             elif name in ARGUMENTS:
-                right, wanted = ARGUMENTS[name](value), "something with a meaning"
+                right, problem = ARGUMENTS[name](value), ", which is not valid"
             else:
                 continue  # building the network refuses unknown names
             if not right:
-                given = f"its generator has {name} = {shown(value)}"
-                raise CheckpointError(f"{given}; {wanted} is expected")
+                raise CheckpointError(f"its generator has {name} = {shown(value)}{problem}")

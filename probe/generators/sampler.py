@@ -159,7 +159,7 @@ class GeneratorSource:
         if labels is None or len(labels) == 0:
             raise UsageError(
                 f"{self.name} is conditional with {classes} classes: name one with --class, or "
-                "put a dataset.json with labels beside the real images."
+                "add a dataset.json with labels to the real images."
             )
         for label in labels:
             if not isinstance(label, int | np.integer) or not 0 <= label < classes:

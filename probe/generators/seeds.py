@@ -20,8 +20,8 @@ def parse_seeds(text: str) -> list[int]:
         last = int(match[2]) if match and match[2] else first
         if match is None or last < first or last >= 2**32:
             raise UsageError(
-                f"--seeds: '{part.strip()}' is no seed and no range. Write for example 0-63,100; "
-                "seeds are below 4294967296."
+                f"--seeds: '{part.strip()}' is neither a seed nor a range. Write for example "
+                "0-63,100; seeds are below 4294967296."
             )
         if len(seeds) + last - first + 1 > MOST:
             raise UsageError(f"--seeds: more than {MOST} seeds. Ask for fewer at a time.")

@@ -112,7 +112,8 @@ class Members:
         if info.compress_type not in UNPACK:
             how = OTHERS.get(info.compress_type, f"method {info.compress_type}")
             raise BrokenImageError(
-                f"packed with {how}, which is not read; unpack the zip, or pack it with Deflate"
+                f"packed with {how}, which is not supported; unpack the zip, or pack it with "
+                "Deflate"
             )
         if max(info.file_size, info.compress_size) > ENCODED.most:
             raise BrokenImageError(f"larger than {ENCODED.most >> 20} MiB")

@@ -102,7 +102,7 @@ PROFILES = Property(
     "colour profile",
     _profile,
     _profile,
-    "Its colours are taken for those of sRGB; convert both sets to sRGB beforehand.",
+    "Its colours are treated as sRGB; convert both sets to sRGB beforehand.",
 )
 SAME_JPEG = "--match-jpeg gives both the same treatment."
 PROPERTIES: tuple[Property, ...] = (

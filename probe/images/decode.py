@@ -15,7 +15,7 @@ from PIL.ImageFile import ImageFile
 
 from probe.errors import BrokenImageError
 from probe.images.base import Broken
-from probe.images.depth import Extent, Spans, extent_of, kind_of, to_8_bits, values_of
+from probe.images.depth import Extent, Spans, deep_type, extent_of, to_8_bits, values_of
 from probe.images.encoded import DAMAGED, FORMATS, UNSUPPORTED, open_image, unsupported
 from probe.images.limits import DECODED, TOO_LARGE
 from probe.images.resize import to_square
@@ -79,13 +79,13 @@ def deep_values(data: bytes) -> tuple[str, Extent] | None:
     """Decode one image and return its extent if its values have more than 8 bits.
 
     Returns:
-        The kind of its values (`kind_of`), and their extent; None for an 8-bit image.
+        The kind of its values (`deep_type`), and their extent; None for an 8-bit image.
 
     Raises:
         BrokenImageError: as in `decode`.
     """
     image = open_image(data)
-    kind = kind_of(image)
+    kind = deep_type(image)
     if kind is None:
         return None
     with _room_for(image), _failures_named(_why_undecoded):
@@ -124,7 +124,7 @@ def _cost(image: ImageFile, scale: int) -> int:
         each += CMYK
     if image.has_transparency_data:
         each += TRANSPARENT
-    if kind_of(image) is not None:
+    if deep_type(image) is not None:
         each += DEEP
     width, height = image.size
     kept = PROGRESSIVE if image.info.get("progressive") else 0
@@ -155,7 +155,7 @@ def _why_undecoded(error: Exception) -> str:
 
 def _upright_rgb(image: ImageFile, data: bytes, spans: Spans) -> Image.Image:
     with _failures_named(_why_undecoded):
-        if kind_of(image) is not None:
+        if deep_type(image) is not None:
             narrow = to_8_bits(image, data, spans)
         else:
             image.load()

@@ -78,10 +78,10 @@ class Extent:
         return Extent(low, high, self.used | other.used)
 
 
-Spans = Mapping[str, Span]  # kind (see `kind_of`) → the span for a set's values of that kind
+Spans = Mapping[str, Span]  # kind (see `deep_type`) → the span for a set's values of that kind
 
 
-def kind_of(image: ImageFile) -> str | None:
+def deep_type(image: ImageFile) -> str | None:
     """Return the numpy type name of an image's values; None for plain 8-bit ones.
 
     Args:
@@ -107,14 +107,14 @@ def values_of(image: ImageFile, data: bytes) -> np.ndarray:
         data: its bytes.
 
     Returns:
-        (H, W), or (H, W, C) with C = 2 (grey, alpha), 3 (RGB) or 4 (RGBA), of type `kind_of`.
+        (H, W), or (H, W, C) with C = 2 (grey, alpha), 3 (RGB) or 4 (RGBA), of type `deep_type`.
 
     Raises:
         BrokenImageError: if Pillow gives only the upper bytes of such images.
     """
     if what := _unread(image):
         raise BrokenImageError(unsupported(what))
-    kind, rawmodes = kind_of(image), _rawmodes(image)
+    kind, rawmodes = deep_type(image), _rawmodes(image)
     if not _is_deep_colour(rawmodes):
         values = _read(data, rawmodes)
         # Pillow turns uint32 and int8 into int32 and uint8.
@@ -181,7 +181,7 @@ def to_8_bits(image: ImageFile, data: bytes, spans: Spans) -> Image.Image:
     Returns:
         An image of mode L, LA, RGB or RGBA. NaN becomes black.
     """
-    kind = kind_of(image)
+    kind = deep_type(image)
     assert kind is not None
     values = values_of(image, data)
     span = spans.get(kind) or span_of(kind, extent_of(values))
@@ -210,7 +210,7 @@ def key_suffix(data: bytes, spans: Spans) -> str:
     if not MAY_BE_DEEP.match(data):
         return ""
     try:
-        kind = kind_of(open_image(data))
+        kind = deep_type(open_image(data))
     except BrokenImageError:
         return ""
     if kind is None:

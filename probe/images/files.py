@@ -159,7 +159,7 @@ class FileSource:
         if left_out:
             count = "1 file" if left_out.total() == 1 else f"{left_out.total()} files"
             notes.append(
-                f"{self.name}: {count} left out because of their suffix: {_suffixes(left_out)}."
+                f"{self.name}: {count} left out because of the suffix: {_suffixes(left_out)}."
             )
         return notes + self._survey.notes(self.name)
 

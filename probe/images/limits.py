@@ -36,7 +36,11 @@ class Budget:
 
     @contextmanager
     def take(self, count: int) -> Iterator[None]:
-        """Hold `count` bytes in the body, capped at `most` so that it can always be granted."""
+        """Hold `count` bytes in the body.
+
+        Raises:
+            ValueError: if they are more than `most`, which could never be granted.
+        """
         if count > self.most:
             raise ValueError(f"{count} bytes of {self.most}")
         with self._changed:

@@ -22,7 +22,7 @@ class Survey:
     Attributes:
         looked_at: number of files.
         sides: short side in pixels → number of images with it.
-        deep: kind of values of more than 8 bits (`kind_of`) → their extents, image by image.
+        deep: kind of values of more than 8 bits (`deep_type`) → their extents, image by image.
         broken: the unreadable files.
     """
 

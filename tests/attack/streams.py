@@ -1,4 +1,4 @@
-"""Pickles and torch files put together opcode by opcode, and what is asked of reading them."""
+"""Pickles and torch files built opcode by opcode, and a check that one is refused cheaply."""
 
 import io
 import json

@@ -432,8 +432,8 @@ def test_other_kinds_are_called_by_their_name(tmp_path):
     network = stack_global("dnnlib.tflib.network", "Network") + b")\x81}b"
     (tmp_path / "tf.pkl").write_bytes(proto(network, network, network, b"\x87."))
     for name, words in [
-        ("new.pt", "tensors alone"),
-        ("old.pt", "tensors alone"),
+        ("new.pt", "only the tensors"),
+        ("old.pt", "only the tensors"),
         ("tf.pkl", "TensorFlow"),
     ]:
         with pytest.raises(CheckpointError, match=words) as caught:

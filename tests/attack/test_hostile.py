@@ -216,8 +216,8 @@ def test_torch_files_zips_pages_folders(tmp_path):
     (tmp_path / "page.pkl").write_bytes(b"\n<!DOCTYPE html>")
     (tmp_path / "empty.pkl").write_bytes(b"")
     for name, words in [
-        ("model.pt", "tensors alone, of an unknown network"),
-        ("zip.pkl", "no kind that is read"),
+        ("model.pt", "only the tensors of an unknown network"),
+        ("zip.pkl", "of an unsupported kind"),
         ("page.pkl", "web page"),
         ("empty.pkl", "empty"),
         ("gone.pkl", "No such file"),
@@ -242,7 +242,7 @@ def test_snapshots_without_a_usable_generator(tmp_path):
     for content, words in [
         (dumps({"D": Persistent("Discriminator", state)}), "a discriminator without a generator"),
         (dumps({"G_ema": None, "G": None}), "no generator, only G_ema, G; name a file"),
-        (dumps([1, 2]), "no generator, only nothing"),
+        (dumps([1, 2]), "holds no generator; name"),
         (dumps({"G_ema": Persistent("Painter", state)}), r"unknown kinds \(Painter\)"),
         (stylegan2_pickle(nan), "'synthesis.b8.conv0.weight' holds NaN"),
         (stylegan2_pickle(wrong), r"'synthesis.b8.conv0.weight' has shape \(3, 3, 3, 3\)"),
@@ -261,7 +261,7 @@ def test_safetensors_that_are_none_of_ours(tmp_path):
 
     path = tmp_path / "x.safetensors"
     save_file({"a": torch.ones(1)}, path)
-    with pytest.raises(CheckpointError, match="tensors alone, of an unknown network"):
+    with pytest.raises(CheckpointError, match="only the tensors of an unknown network"):
         load_generator(path)
     data = path.read_bytes()
     for bad in (data[:-2], data[:20], struct.pack("<Q", 2**29) + b"{" + data[9:]):

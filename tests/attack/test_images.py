@@ -475,5 +475,5 @@ def test_a_bomb_within_a_zip_is_skipped(tmp_path, tally):
     source = open_images(path)
     batch = source.load(range(len(source)), 8)
     assert batch.indices == [0, 1] and "save it smaller" in batch.broken[2].reason
-    assert source.notes[0].endswith(" 1 file left out because of their suffix: 1 .zip.")
+    assert source.notes[0].endswith(" 1 file left out because of the suffix: 1 .zip.")
     tally("bombs within the bound of memory")

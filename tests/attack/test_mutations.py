@@ -51,7 +51,7 @@ watching: list[str] | None = None
 
 
 def _audit(event: str, args: tuple) -> None:
-    """Note what Python is about to do while something is read; to import a module is no matter."""
+    """Note what Python is about to do while something is read; imports do not count."""
     if watching is None or (event == "exec" and args[0].co_filename != "<string>"):
         return
     if event in RUNNING or (event == "open" and "w" in str(args[1])):

@@ -88,10 +88,10 @@ def test_classes_are_written_down(cli, conditional, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "code", "words"),
     [
-        (("--seeds", "5-3"), 2, "'5-3' is no seed"),
-        (("--seeds", "1,,2"), 2, "no seed"),
+        (("--seeds", "5-3"), 2, "'5-3' is neither a seed"),
+        (("--seeds", "1,,2"), 2, "neither a seed"),
         (("--seeds", "0-99999999"), 2, "more than"),
-        (("--seeds", "-1"), 2, "no seed"),
+        (("--seeds", "-1"), 2, "neither a seed"),
         (("--class", "1"), 2, "is unconditional"),
         (("--noise", "loud"), 2, "--noise"),
         (("--trunc", "nan"), 2, "--trunc: must be a number"),

@@ -175,7 +175,7 @@ def test_what_is_beside_images_is_counted_and_labels_of_others_are_no_matter(ran
     found = rank(reals, fakes)
     assert scores(found) == before
     (note,) = [note for note in board(found).notes if "left out" in note]
-    assert note == f"{reals}: 2 files left out because of their suffix: 1 .heic, 1 .txt."
+    assert note == f"{reals}: 2 files left out because of the suffix: 1 .heic, 1 .txt."
 
 
 def test_rare_and_damaged_files_are_told_apart(rank, reals, fakes, cli, bank):
@@ -257,5 +257,5 @@ def test_distances_and_single_scores_say_how_images_were_read(cli, bank, tmp_pat
     single = cli("score", deep, "--run", tmp_path / "run", *given)
     for result in (distances, ranked, single):
         notes = " ".join(json.loads(result.out)["notes"])
-        assert f"{deep}: 1 file left out because of their suffix: 1 .heic." in notes
+        assert f"{deep}: 1 file left out because of the suffix: 1 .heic." in notes
         assert "40 of 40 files looked at are 16-bit, with values from 0 to 4095" in notes

@@ -80,7 +80,7 @@ def test_impossible_training_is_refused_before_anything_is_written(cli, reals, b
         (reals, ("--strategy", "fixed", "--k", "3", "--bank", lone), 2, "gone.pt"),
         (reals, ("--strategy", "fixed", "--k", "1", "--eval-num", "64"), 2, "role: evaluator"),
         (reals, ("--backbones", "colr"), 2, "colour"),
-        (reals, ("--init", bank), 1, "of no kind that is read"),
+        (reals, ("--init", bank), 1, "its format is not recognised"),
         (reals, ("--resume", "latest"), 2, "has a training state"),
         (reals, ("--stage-kimg", "1,2"), 2, "--stage-kimg"),
     ]:

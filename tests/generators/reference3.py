@@ -9,7 +9,7 @@ import numpy as np
 from scipy.signal import firwin, kaiser_atten, kaiser_beta
 from scipy.special import j1
 
-DEFAULTS = {
+SCHEDULE = {
     "channel_base": 32768,
     "channel_max": 512,
     "num_layers": 14,
@@ -18,6 +18,9 @@ DEFAULTS = {
     "first_stopband": 2**2.1,
     "last_stopband_rel": 2**0.3,
     "margin_size": 10,
+}
+DEFAULTS = {
+    **SCHEDULE,
     "output_scale": 0.25,
     "conv_kernel": 3,
     "filter_size": 6,

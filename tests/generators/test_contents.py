@@ -146,7 +146,7 @@ def test_arrays_that_are_no_tensors_are_not_taken_for_any(tmp_path, network):
     state = dict(network.state_dict())
     state["synthesis.b4.const"] = np.array(["a", "b"])
     (tmp_path / "G.pkl").write_bytes(dumps(state))
-    with pytest.raises(CheckpointError, match="tensors alone, of an unknown network"):
+    with pytest.raises(CheckpointError, match="only the tensors of an unknown network"):
         load_generator(tmp_path / "G.pkl")
 
 
@@ -287,7 +287,7 @@ STRANGERS = {
     "a discriminator": ({"b8.conv0.weight", "b4.out.weight"}, "a discriminator without"),
     "rosinality's discriminator": ({"convs.0.0.weight", "final_linear.1.weight"},
                                    "a discriminator without"),
-    "anything": ({"layer1.weight", "layer2.weight", "a", "b"}, "tensors alone, of an unknown"),
+    "anything": ({"layer1.weight", "layer2.weight", "a", "b"}, "only the tensors of an unknown"),
 }  # fmt: skip
 
 

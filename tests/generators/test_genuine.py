@@ -356,7 +356,7 @@ def test_stylegan_xl_is_called_by_its_name(tmp_path):
     stem = tiny_generator()
     stem.mapping.embed_proj = nn.Linear(2, 2)
     for record in (persistent(tiny_generator(), "SuperresGenerator"), persistent(stem)):
-        with pytest.raises(CheckpointError, match="a StyleGAN-XL, which is not read"):
+        with pytest.raises(CheckpointError, match="a StyleGAN-XL, which is not supported"):
             load_generator(written(tmp_path / "G.pkl", snapshot(record)))
 
 

@@ -48,7 +48,8 @@ def test_pipes_and_devices_are_not_waited_for(tmp_path, device):
 
 
 @pytest.mark.parametrize(
-    ("name", "words"), [("a" * 300, "too long"), ("a\0b", r"a\\x00b: is no path"), (".", "folder")]
+    ("name", "words"),
+    [("a" * 300, "too long"), ("a\0b", r"a\\x00b: is not a valid path"), (".", "folder")],
 )
 def test_paths_that_are_none(tmp_path, name, words):
     for look in (load_generator, inspect_file):
@@ -161,7 +162,7 @@ def test_a_sentence_ends_once(tmp_path):
     assert str(refused(tmp_path / "x.pkl", stylegan2_pickle(network))).endswith("not 48.")
     network.init_kwargs |= {"img_resolution": 32, "synthesis_kwargs": {"channel_base": 16}}
     assert "no channels" in str(refused(tmp_path / "x.pkl", stylegan2_pickle(network)))
-    assert "only nothing" in str(refused(tmp_path / "x.pkl", proto(b"}.")))
+    assert "holds no generator; name" in str(refused(tmp_path / "x.pkl", proto(b"}.")))
 
 
 def test_what_a_runs_snapshot_holds_besides(run):

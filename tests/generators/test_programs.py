@@ -147,7 +147,7 @@ def test_what_a_program_has_not(tmp_path, checkpoint):
     for options in ({"trunc": 0.5}, {"noise": "const"}):
         with pytest.raises(UsageError, match="neither truncation nor"):
             GeneratorSource(found, name="x", count=1, sample=SampleOptions(**options)).load([0], 8)
-    with pytest.raises(UsageError, match="says itself"):
+    with pytest.raises(UsageError, match="stores the width of its latent"):
         load_generator(checkpoint, z_dim=16)
 
 
@@ -163,7 +163,7 @@ def test_programs_of_several_sizes(tmp_path):
     found = load_generator(script(Sized(), tmp_path / "G.pt"), run_code=True, z_dim=4).generator
     assert found.img_resolution == 4
     assert found(torch.full((2, 4), 0.5)).shape == (2, 3, 4, 4)
-    with pytest.raises(CheckpointError, match=r"shape \(3, 8, 8\) beside \(3, 4, 4\)"):
+    with pytest.raises(CheckpointError, match=r"shapes \(3, 4, 4\) and \(3, 8, 8\)"):
         found(torch.ones(1, 4))
 
 

@@ -66,7 +66,7 @@ def trained(state, average):
 
 
 def pixel2style2pixel(state, average):
-    """What pSp saves: the generator is the decoder, the average stands once per layer."""
+    """What pSp saves: the generator is the decoder, the average is repeated for each layer."""
     return {
         "state_dict": {
             **under("encoder.", {"input_layer.0.weight": torch.ones(3, 3)}),

@@ -3,10 +3,11 @@
 import numpy as np
 import pytest
 import torch
-from generators.reference3 import DEFAULTS, filters, generate, schedule
+from generators.reference3 import DEFAULTS, SCHEDULE, filters, generate, schedule
 
 from probe.errors import UsageError
-from probe.generators.networks.stylegan3 import Generator, Synthesis, design, upsample
+from probe.generators.networks.signals import design, upsample
+from probe.generators.networks.stylegan3 import Generator, Synthesis
 
 TOLERANCE = 1e-3  # of the output range
 T = {}
@@ -121,7 +122,7 @@ def test_filters_are_designed_as_documented(config, options):
 
 
 def test_schedule_of_a_256_pixel_network():
-    stages = design(256, 3)
+    stages = design(256, 3, **SCHEDULE)
     assert [stage.size for stage in stages] == [
         *(36, 36, 36, 52, 52, 84, 84, 148, 148, 148, 276, 276, 276, 256, 256)
     ]
@@ -227,9 +228,9 @@ def test_what_no_network_can_be():
     with pytest.raises(UsageError, match="power of two"):
         Generator(4, 0, 4, 24, 3)
     with pytest.raises(UsageError, match="num_critical is 14"):
-        design(64, 3, num_critical=14)
+        Generator(4, 0, 4, 64, 3, num_critical=14)
     with pytest.raises(UsageError, match="no channels"):
-        design(64, 3, channel_base=8)
+        Generator(4, 0, 4, 64, 3, channel_base=8)
     with pytest.raises(TypeError, match="use_noise"):
         Generator(4, 0, 4, 16, 3, use_noise=True)
     unused = {"num_fp16_res": 4, "magnitude_ema_beta": 0.999}  # they steer training alone

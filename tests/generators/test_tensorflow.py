@@ -206,7 +206,7 @@ def twice(static, parts, top):
         (drop("synthesis", "8x8/Conv1/bias"), "lacks the variable 'synthesis/8x8/Conv1/bias'"),
         (drop("mapping", "Dense1/weight"), "lacks the variable 'mapping/Dense1/weight'"),
         (lambda static, parts, top: top.pop("dlatent_avg"), "lacks the variable 'dlatent_avg'"),
-        (twice, "'mapping/Dense0/bias' is there twice"),
+        (twice, "'mapping/Dense0/bias' appears twice"),
         (put("synthesis", "4x4/Const/const", zeros(0, 16, 4, 4)), "first 1 of length 1"),
         (put("synthesis", "4x4/Const/const", zeros(2, 16, 4, 4)), "first 1 of length 1"),
         (put("synthesis", "noise0", zeros(0, 1, 4, 4)), "first 2 of length 1"),
@@ -216,7 +216,7 @@ def twice(static, parts, top):
         (put("synthesis", "8x8/Conv1/noise_strength", float("inf")), "NaN or infinite"),
         (put("synthesis", "8x8/Conv1/bias", np.zeros((2, 2), np.float32)), "where 1 axes"),
         (put("synthesis", "8x8/Conv1/bias", np.zeros(7, np.float32)), r"shape \(7,\)"),
-        (put("synthesis", "8x8/Extra/bias", np.zeros(7, np.float32)), "no layer that is known"),
+        (put("synthesis", "8x8/Extra/bias", np.zeros(7, np.float32)), "no known layer"),
         (put("mapping", "Dense1/weight", NAN), "NaN"),
         (put("mapping", "Dense1/weight", "text"), "is not an array"),
         (put("mapping", "LabelConcat/weight", NAN), "LabelConcat"),
@@ -235,7 +235,7 @@ def twice(static, parts, top):
         (argue(resolution=None), "resolution = None"),
         (argue(mapping_layers=None), "mapping_layers = None"),
         (argue(label_size=None), "label_size = None"),
-        (argue(architecture="dense"), "no layer that is known"),
+        (argue(architecture="dense"), "no known layer"),
     ],
 )
 def test_networks_that_do_not_fit(tmp_path, edit, words):

@@ -111,7 +111,7 @@ def test_inspection_lists_a_torch_files_globals(cli, tmp_path, network):
 @pytest.mark.parametrize(
     ("config", "words"),
     [
-        (None, "tensors alone, those of a StyleGAN3"),
+        (None, "only the tensors of a StyleGAN3"),
         ([1], "not a JSON object"),
         ({"architecture": "stylegan3"}, "no 'init'"),
         ({"model_type": "unet"}, "the config.json beside it was read and has no 'init'"),

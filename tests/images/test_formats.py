@@ -71,8 +71,7 @@ def test_what_is_left_out_is_counted_by_suffix(tmp_path, kind):
     source = make(tmp_path / "set", kind, members)
     assert source.captions([0, 1]) == ["0001", "a.png"]
     assert source.notes == [
-        "set: 5 files left out because of their suffix: "
-        "2 .heic, 1 without a suffix, 1 .part, 1 .txt."
+        "set: 5 files left out because of the suffix: 2 .heic, 1 without a suffix, 1 .part, 1 .txt."
     ]
 
 
@@ -162,7 +161,7 @@ def test_a_zip_packed_in_a_way_that_is_not_read_says_how(tmp_path, method, name)
     assert source.captions(range(len(source))) == ["a.png"]
     reason = source.load([0], 8).broken[0].reason
     assert reason == (
-        f"packed with {name}, which is not read; unpack the zip, or pack it with Deflate"
+        f"packed with {name}, which is not supported; unpack the zip, or pack it with Deflate"
     )
     with pytest.raises(ImagesError, match=f"is a readable image: a.png .packed with {name}"):
         _ = source.resolution

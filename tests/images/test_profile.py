@@ -79,6 +79,6 @@ def test_the_audit_names_a_set_that_carries_profiles(tmp_path):
     (both,) = profiles(tagged, more)
     assert both == (
         "20 of 20 reals (Adobe RGB (1998)) and 20 of 20 fakes (Adobe RGB (1998)) carry a colour "
-        "profile, which is not applied. Its colours are taken for those of sRGB; convert both sets "
+        "profile, which is not applied. Its colours are treated as sRGB; convert both sets "
         "to sRGB beforehand."
     )

@@ -34,7 +34,7 @@ DISCRIMINATORS = re.compile(r"D|net_?D|(.*_)?disc(riminator)?(_.*)?", re.IGNOREC
 DISCRIMINATOR_SIGNS = ("b4.out.weight", DISCRIMINATOR_SIGN)
 LEAST = 2  # rank of a part that may be a generator although its key does not say so
 
-Path = tuple[Any, ...]
+Keys = tuple[Any, ...]
 Tensor = LazyTensor | torch.Tensor | Array
 
 
@@ -48,7 +48,7 @@ class Held:
         tensors: by their dotted names within the network.
     """
 
-    path: Path
+    path: Keys
     module: Record | None
     tensors: dict[str, Any]
 
@@ -137,7 +137,7 @@ def passed_over(content: Any, held: Held) -> list[str]:
     return names
 
 
-def _in_words(path: Path) -> str:
+def _in_words(path: Keys) -> str:
     return printable(".".join(map(_word, path[:DEEPEST])), LONGEST_PLACE)
 
 
@@ -146,7 +146,7 @@ def _word(key: Any) -> str:
     return key if isinstance(key, str) else shown(key)
 
 
-def _parts(content: Any) -> Iterator[tuple[Path, Any]]:
+def _parts(content: Any) -> Iterator[tuple[Keys, Any]]:
     """Yield every module, and every dict that holds tensors, with the keys that lead to it.
 
     Tuples are read from the end, because programs save (G, D, G_ema).
@@ -154,7 +154,7 @@ def _parts(content: Any) -> Iterator[tuple[Path, Any]]:
     seen: set[int] = set()
     modules = 0
 
-    def walk(value: Any, path: Path) -> Iterator[tuple[Path, Any]]:
+    def walk(value: Any, path: Keys) -> Iterator[tuple[Keys, Any]]:
         nonlocal modules
         if _is_module(value):  # one module may appear under several keys
             modules += 1
@@ -191,18 +191,18 @@ def _is_module(value: Any) -> bool:
     return any(group in value.state for group in ("_parameters", "_buffers", "_modules"))
 
 
-def _has(words: re.Pattern[str], path: Path) -> bool:
+def _has(words: re.Pattern[str], path: Keys) -> bool:
     return any(words.fullmatch(_word(key)) for key in path)
 
 
-def _rank(path: Path) -> int:
+def _rank(path: Keys) -> int:
     """Return 0 for a generator's average, 1 for a generator, `LEAST` for a possible one."""
     if _has(AVERAGED, path):
         return 0
     return 1 if not path or _has(GENERATORS, path) else LEAST
 
 
-def _held(path: Path, part: Any, signs: Sequence[str]) -> Held | None:
+def _held(path: Keys, part: Any, signs: Sequence[str]) -> Held | None:
     """Return the network with these signs in a module or dict of tensors, None if there is none.
 
     Raises:
@@ -228,7 +228,7 @@ def _named_tensors(part: dict[Any, Any]) -> dict[str, Any]:
     return {n: t for n, t in named.items() if isinstance(n, str) and isinstance(t, Tensor)}
 
 
-def _inner(module: Record, names: Path) -> Record:
+def _inner(module: Record, names: Keys) -> Record:
     """Return the module at the end of a path of module names."""
     for name in names:
         inside = module.state["_modules"].items()

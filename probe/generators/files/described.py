@@ -110,8 +110,8 @@ def describe(
             raise CheckpointError(f"{where} was read and has no 'init'; {WANTED} is expected")
     if not family.derives:
         raise CheckpointError(
-            f"it holds tensors alone, those of a {family.title}; a config.json beside it with "
-            f"{WANTED} would say which"
+            f"it holds only the tensors of a {family.title}; add a config.json with {WANTED} "
+            "to its folder"
         )
     with misfits_refused():
         return architecture, family.derive(state, attributes or {}), state

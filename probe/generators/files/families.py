@@ -121,4 +121,4 @@ def family_of(names: Iterable[str]) -> str:
     for name, family in FAMILIES.items():
         if any(key.startswith(family.signs) for key in known):
             return name
-    raise CheckpointError("its tensors are of no network that is read")
+    raise CheckpointError("its tensors belong to no supported network")

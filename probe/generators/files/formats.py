@@ -26,9 +26,9 @@ BOM = b"\xef\xbb\xbf"
 # First bytes of files that are often mistaken for a checkpoint.
 OTHER_FILES = {
     b"<": "a web page, not a checkpoint. Download it again",
-    b"version https://git-lfs": "a pointer of Git LFS, not the file itself. Fetch it with git lfs",
-    b"PK": f"a zip, damaged or of no kind that is read. Supported are {SUPPORTED}",
-    b"\x89HDF": f"an HDF5 file, of no kind that is read. Supported are {SUPPORTED}",
+    b"version https://git-lfs": "a Git LFS pointer, not the file itself. Run git lfs pull",
+    b"PK": f"a zip, damaged or of an unsupported kind. Supported are {SUPPORTED}",
+    b"\x89HDF": f"an HDF5 file, which is not supported. Supported are {SUPPORTED}",
     b"\x89PNG": "an image. Images are given as a folder or a zip",
     b"\xff\xd8\xff": "an image. Images are given as a folder or a zip",
 }
@@ -67,7 +67,7 @@ def format_of(path: Path) -> str:
             raise CheckpointError(f"it is {what}")
     if _is_pickle(head):
         return "pickle"
-    raise CheckpointError(f"it is of no kind that is read. Supported are {SUPPORTED}")
+    raise CheckpointError(f"its format is not recognised. Supported are {SUPPORTED}")
 
 
 def load_generator(
@@ -94,7 +94,7 @@ def load_generator(
         kind = format_of(path)
         if kind in READERS:
             if z_dim is not None:
-                raise UsageError(f"--z-dim: {path} says itself how wide its latent is.")
+                raise UsageError(f"--z-dim: {path} stores the width of its latent. Leave it out.")
             checkpoint = READERS[kind](path)
         elif run_code:
             checkpoint = read_program(path, kind, z_dim)

@@ -4,7 +4,7 @@ Loading one may run its code: TorchScript can read and write files, and PyTorch'
 programs unpickles parts of them. Both are therefore opened only if the user allows it.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +13,9 @@ from torch import nn
 
 from probe.errors import CheckpointError, UsageError, printable
 from probe.files import digest_file, utf8_path
+from probe.generators.base import NoiseStreams
 from probe.generators.checkpoint import BOUNDS, Checkpoint
 
-NoiseStreams = Sequence[torch.Generator] | None
 TITLES = {"torchscript": "TorchScript program", "export": "torch.export program"}
 
 
@@ -78,7 +78,7 @@ class Program(nn.Module):
         shape = (self.img_channels, self.img_resolution, self.img_resolution)
         odd = next((tuple(part.shape[1:]) for part in parts if part.shape[1:] != shape), None)
         if odd is not None:
-            raise CheckpointError(f"its program returns images of shape {odd} beside {shape}")
+            raise CheckpointError(f"its program returns images of shapes {shape} and {odd}")
         return torch.cat(parts)
 
     def _sample(self, stream: int) -> torch.Tensor:
@@ -203,7 +203,7 @@ def read_program(path: Path, kind: str, z_dim: int | None) -> Checkpoint:
         z_dim: width of the latent, if the program does not give it.
 
     Raises:
-        CheckpointError: if it is damaged, or is no generator.
+        CheckpointError: if it is damaged or not a generator.
         UsageError: if `z_dim` contradicts the program.
     """
     try:
@@ -212,7 +212,7 @@ def read_program(path: Path, kind: str, z_dim: int | None) -> Checkpoint:
         raise
     except Exception as error:  # PyTorch's readers and the program may raise anything
         text = printable(str(error).strip().split("\n")[-1], 200)
-        raise CheckpointError(f"it is no {TITLES[kind]} that can be loaded: {text}") from error
+        raise CheckpointError(f"it cannot be loaded as a {TITLES[kind]}: {text}") from error
     return Checkpoint(
         generator=generator.requires_grad_(False),
         architecture=kind,

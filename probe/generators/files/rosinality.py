@@ -16,6 +16,7 @@ import torch
 from probe.errors import CheckpointError
 from probe.generators.networks.layers import Mapping as MappingNetwork
 from probe.generators.networks.layers import filter2d
+from probe.generators.networks.shapes import count_numbered
 
 SIGN = "to_rgb1.conv.weight"  # only a generator has this
 DISCRIMINATOR_SIGN = "final_linear.1.weight"
@@ -117,14 +118,6 @@ def _discriminator_pairs(size: int) -> Iterator[Pair]:
         yield from _pairs(f"final_linear.{i}", ours, {"weight": "weight", "bias": "bias"})
 
 
-def _count(state: Tensors, name: str, first: int = 0) -> int:
-    """Return how many tensors have names with consecutive numbers, up to the first gap."""
-    count = 0
-    while name.format(first + count) in state:
-        count += 1
-    return count
-
-
 # --- theirs to ours
 
 
@@ -141,8 +134,8 @@ def generator_to_ours(state: Tensors) -> dict[str, torch.Tensor]:
     Raises:
         CheckpointError: if it has no mapping layers, or more layers than any network.
     """
-    doublings = _count(state, "to_rgbs.{}.conv.weight")
-    layers = _count(state, "style.{}.weight", first=1)
+    doublings = count_numbered(state, "to_rgbs.{}.conv.weight")
+    layers = count_numbered(state, "style.{}.weight", first=1)
     if not 0 < layers <= DEEPEST:
         raise CheckpointError(f"its generator has {layers} mapping layers (style.1.weight, …)")
     if doublings > MOST_DOUBLINGS:
@@ -164,7 +157,7 @@ def generator_to_ours(state: Tensors) -> dict[str, torch.Tensor]:
 
 def discriminator_to_ours(state: Tensors) -> dict[str, torch.Tensor]:
     """Return a discriminator's tensors under our names."""
-    size = 4 * 2 ** _count(state, "convs.{}.conv1.0.weight", first=1)
+    size = 4 * 2 ** count_numbered(state, "convs.{}.conv1.0.weight", first=1)
     return _renamed(dict(state), _discriminator_pairs(size))
 
 

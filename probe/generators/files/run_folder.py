@@ -41,7 +41,7 @@ def checkpoint_file(path: Path) -> Path:
     except OSError as error:
         raise CheckpointError(f"{path}: cannot be read ({error.strerror}).") from error
     except ValueError as error:  # a null byte in its name
-        raise CheckpointError(f"{printable(str(path))}: is no path ({error}).") from error
+        raise CheckpointError(f"{printable(str(path))}: is not a valid path ({error}).") from error
     if stat.S_ISDIR(mode):
         refuse_checkpoints(path)
         raise CheckpointError(f"{path}: is a folder without snapshots or other checkpoints.")
@@ -67,8 +67,8 @@ def refuse_checkpoints(folder: Path, remedy: str = "Name one of them") -> None:
     """
     if (folder / PIPELINE).is_file():
         raise CheckpointError(
-            f"{folder}: is a diffusers pipeline, which is not read. Draw images with a function "
-            "of your own (--gen module:function)."
+            f"{folder}: is a diffusers pipeline, which is not supported. Draw images with a "
+            "function of your own (--gen module:function)."
         )
     runs, files = _checkpoints_below(folder)
     held = [named for kind, found in (("training runs", runs), ("checkpoints", files))

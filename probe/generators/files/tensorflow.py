@@ -88,7 +88,7 @@ def read_network(content: Any) -> tuple[dict[str, Any], dict[str, torch.Tensor]]
     variables = _bounded(dict(_variables(content[-1])))
     if any(name.startswith("mapping/LabelConcat") for name in variables):
         raise CheckpointError(
-            "its classes are joined by LabelConcat, as before StyleGAN2-ADA, which is not read"
+            "its classes are joined by LabelConcat, as before StyleGAN2-ADA, which is not supported"
         )
     if "synthesis/4x4/Conv/mod_weight" not in variables:
         function = shown(_state(content[-1]).get("build_func_name"))
@@ -138,9 +138,11 @@ def _known(arguments: Any) -> dict[str, Any]:
     for name, value in arguments.items():
         known = name in TOP or name in MAPPING or name in SYNTHESIS or name in WITHOUT_EFFECT
         if name in FIXED and value != FIXED[name]:
-            raise CheckpointError(f"its network has {name} = {shown(value)}, which is not read")
+            raise CheckpointError(
+                f"its network has {name} = {shown(value)}, which is not supported"
+            )
         if not known and name not in FIXED:
-            raise CheckpointError(f"its network has an argument {shown(name)} that is not known")
+            raise CheckpointError(f"its network has an unknown argument {shown(name)}")
     return {n: v for n, v in arguments.items() if n not in WITHOUT_EFFECT and n not in FIXED}
 
 
@@ -164,7 +166,7 @@ def _variables(network: Record) -> Iterator[tuple[str, np.ndarray]]:
                 raise CheckpointError(f"its variable {shown(name)} is not an array")
             name = name if not prefix or name.startswith(f"{prefix}/") else f"{prefix}/{name}"
             if name in seen:
-                raise CheckpointError(f"its variable {shown(name)} is there twice")
+                raise CheckpointError(f"its variable {shown(name)} appears twice")
             seen.add(name)
             yield name, value
 
@@ -195,7 +197,7 @@ def _owner(array: Any) -> Any:
 def _init(arguments: Mapping[str, Any]) -> dict[str, Any]:
     for name, value in arguments.items():
         if value is None and name not in OPTIONAL:
-            raise CheckpointError(f"its network has {name} = None, which is not read")
+            raise CheckpointError(f"its network has {name} = None, which is not supported")
 
     def chosen(table: Mapping[str, tuple[str, Any]]) -> dict[str, Any]:
         return {ours: arguments.get(name, default) for name, (ours, default) in table.items()}
@@ -203,7 +205,7 @@ def _init(arguments: Mapping[str, Any]) -> dict[str, Any]:
     mapping, synthesis = chosen(MAPPING), chosen(SYNTHESIS)
     base = synthesis["channel_base"]
     if type(base) is not int and not (type(base) is float and base.is_integer()):
-        raise CheckpointError(f"its network has fmap_base = {shown(base)}, which is not read")
+        raise CheckpointError(f"its network has fmap_base = {shown(base)}, which is not supported")
     synthesis["channel_base"] = 2 * int(base)
     init = chosen(TOP)
     if not init["c_dim"]:
@@ -266,7 +268,7 @@ def _tensors(init: Mapping[str, Any], variables: Arrays) -> dict[str, torch.Tens
         found |= _under(f"synthesis.b{2**level}", _block(taker, level, init))
     if taker.left:
         odd = shown(min(taker.left))
-        raise CheckpointError(f"its variable {odd} belongs to no layer that is known")
+        raise CheckpointError(f"its variable {odd} belongs to no known layer")
     tensors = {
         name: torch.from_numpy(np.array(array, dtype=np.float32, order="C"))
         for name, array in found.items()

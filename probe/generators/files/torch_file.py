@@ -140,5 +140,5 @@ def read_torch_file(path: Path) -> tuple[Any, list[str]]:
         except KeyError:  # files from early releases do not say, but are all little-endian
             order = b"little"
         if order != b"little":
-            raise CheckpointError("it was written on a big-endian machine, which is not read")
+            raise CheckpointError("it was written on a big-endian machine, which is not supported")
         return read_pickle(pickled, persistent)

@@ -15,7 +15,7 @@ from typing import Any, BinaryIO
 
 import torch
 
-from probe.errors import UnsafeCheckpoint
+from probe.errors import CheckpointError, UnsafeCheckpoint
 from probe.generators.files.machine import run
 from probe.generators.files.records import Global, Storage, damaged
 from probe.generators.files.vocabulary import LOAD_STORAGE, STORAGES, Call
@@ -150,7 +150,7 @@ def _read_old(data: Pickle, further: Mapping[str, Call] | None) -> tuple[Any, li
     plain()
     system = plain()
     if isinstance(system, dict) and system.get("little_endian") is False:
-        raise damaged("numbers of a big-endian machine, which are not read")
+        raise CheckpointError("it was written on a big-endian machine, which is not supported")
     content, names = run(stream, len(data), persistent, further)
     order = plain()
     are_names = isinstance(order, list) and all(isinstance(key, str) for key in order)

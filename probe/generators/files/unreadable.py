@@ -32,7 +32,7 @@ class Stranger:
     @property
     def text(self) -> str:
         """That it is not supported, as part of a sentence."""
-        return f"it holds {self.title}, which is not read; {self.remedy}"
+        return f"it holds {self.title}, which is not supported; {self.remedy}"
 
     def matches(self, names: Sequence[str], classes: Sequence[str]) -> bool:
         """Return whether these tensor or class names are of this kind."""
@@ -94,6 +94,6 @@ def what_it_is(keys: Sequence[str], names: Sequence[str], classes: Sequence[str]
         return f"it holds networks of unknown kinds ({kinds}); {FUNCTION}"
     if names:
         some = ", ".join(printable(name, 60) for name in names[:3])
-        return f"it holds tensors alone, of an unknown network ({some}, …); {FUNCTION}"
-    held = ", ".join(printable(key, 60) for key in keys[:8]) or "nothing"
-    return f"it holds no generator, only {held}; {ANOTHER}"
+        return f"it holds only the tensors of an unknown network ({some}, …); {FUNCTION}"
+    held = ", ".join(printable(key, 60) for key in keys[:8])
+    return f"it holds no generator{', only ' + held if held else ''}; {ANOTHER}"

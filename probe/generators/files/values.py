@@ -71,7 +71,7 @@ def dict_key(key: Any) -> Any:
         return key
     if isinstance(key, int) and -LARGEST_KEY < key < LARGEST_KEY:
         return key
-    raise damaged("a dict key that is no text or number")
+    raise damaged("a dict key that is neither text nor a number")
 
 
 def pairs(items: Any) -> Iterator[tuple[Any, Any]]:
@@ -184,11 +184,11 @@ def numpy_buffer(args: Arguments) -> Array:
     """`numpy.core.numeric._frombuffer(data, dtype, shape, order, axes)`; `axes` is optional."""
     data, dtype, shape, order, axes = (*args, None)[:5]
     if order not in ("C", "F", "K") or len(args) not in (4, 5) or (order == "K") != bool(axes):
-        raise damaged("a numpy array of no order that is known")
+        raise damaged("a numpy array of unknown order")
     if order != "K":
         return Array(_array(data, dtype, shape, "F" if order == "F" else "C"))
     if not _are_counts(axes) or sorted(axes) != list(range(len(shape or ()))):
-        raise damaged("a numpy array of no order that is known")
+        raise damaged("a numpy array of unknown order")
     return Array(_array(data, dtype, shape, "C").transpose(axes))
 
 

@@ -202,7 +202,7 @@ def _reconstructor(args: Arguments) -> Any:
     """`copyreg._reconstructor(class, base, content)`, which protocols 0 and 1 use for objects."""
     found, base, content = args
     if not isinstance(found, Global) or not isinstance(base, Global):
-        raise damaged("an object of no class")
+        raise damaged("an object without a class")
     if str(base) == "builtins.dict":
         made = call(found, (), reduce=False, further={})
         entries = made if isinstance(made, dict) else values.entries_of(made)

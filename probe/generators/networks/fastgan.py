@@ -6,18 +6,21 @@ when a file is read.
 """
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
 from torch import nn
 from torch.nn import functional as F
 
-from probe.devices import send
 from probe.errors import CheckpointError, UsageError, printable
-from probe.generators.networks.layers import normal, second_moment_normalise
-
-NoiseStreams = Sequence[torch.Generator] | None
+from probe.generators.base import NoiseStreams
+from probe.generators.networks.layers import (
+    check_call,
+    noise_maps,
+    normal,
+    second_moment_normalise,
+)
 
 # Feature channels at each resolution, in multiples of `ngf`.
 CHANNELS = {
@@ -57,14 +60,9 @@ class Noise(nn.Module):
         return x + (self._draw(x, mode, rng) * self.weight).to(x)
 
     def _draw(self, x: torch.Tensor, mode: str, rng: NoiseStreams) -> torch.Tensor:
-        shape = (1, *x.shape[2:])
         if mode == "const":
-            fixed = torch.Generator().manual_seed(self.stream)
-            return send(torch.randn(shape, generator=fixed), x.device)
-        if rng is None:
-            return torch.randn(len(x), *shape, device=x.device)
-        noise = [torch.randn(shape, generator=g, device=g.device) for g in rng]
-        return send(torch.stack(noise), x.device)
+            rng = [torch.Generator().manual_seed(self.stream)]
+        return noise_maps(len(x), x.shape[-1], rng, x.device)
 
 
 class Norm(nn.Module):
@@ -301,13 +299,7 @@ class Generator(nn.Module):
         Raises:
             UsageError: if truncation is asked for, or a conditional network gets no classes.
         """
-        if truncation_psi != 1:
-            raise UsageError(
-                "A FastGAN generator has no intermediate latents to truncate: leave the psi at 1, "
-                f"not {truncation_psi}."
-            )
-        if self.c_dim and c is None:
-            raise UsageError(f"This generator needs classes: one-hot, (N, {self.c_dim}).")
+        check_call("FastGAN", truncation_psi, self.c_dim, c)
         classes = None if c is None or not self.c_dim else c.argmax(dim=1)
         return self.synthesis(z, classes, noise_mode=noise_mode, noise_rng=noise_rng)
 
@@ -387,13 +379,13 @@ def convert_state(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
             continue
         layer = layers.setdefault(part[1], {}).setdefault(leaf[1] or "", {})
         if leaf[2] in layer:
-            raise CheckpointError(f"its tensor '{printable(name, 100)}' is there twice")
+            raise CheckpointError(f"its tensor '{printable(name, 100)}' appears twice")
         layer[leaf[2]] = tensor
     for component, found in layers.items():
         for name, leaves in _rename(component, found):
             for leaf, tensor in leaves.items():
                 if f"{name}.{leaf}" in result:
-                    raise CheckpointError(f"its tensor '{printable(name, 100)}' is there twice")
+                    raise CheckpointError(f"its tensor '{printable(name, 100)}' appears twice")
                 result[f"{name}.{leaf}"] = tensor
     for component in layers:
         noise, second = (f"synthesis.{component}.noise{i}.weight" for i in (1, 2))

@@ -1,8 +1,8 @@
-"""Layers shared by the StyleGAN2 generator and its discriminator.
+"""Layers and functions that several networks share.
 
-All layers use an equalised learning rate: weights are stored with unit variance and multiplied at
-run time by a gain of 1/sqrt(fan-in) (Karras et al. 2018, section 4.1). Parameter and buffer names
-match the StyleGAN2-ADA files, so state dicts are interchangeable.
+The StyleGAN layers use an equalised learning rate: weights are stored with unit variance and
+multiplied at run time by a gain of 1/sqrt(fan-in) (Karras et al. 2018, section 4.1). Parameter and
+buffer names match the StyleGAN2-ADA files, so state dicts are interchangeable.
 """
 
 import math
@@ -13,6 +13,9 @@ from torch import nn
 from torch.nn import functional as F
 
 from probe.accel.low_pass import low_pass
+from probe.devices import send
+from probe.errors import UsageError
+from probe.generators.base import NoiseStreams
 
 ACTIVATIONS: dict[str, tuple[Callable[[torch.Tensor], torch.Tensor], float]] = {
     "linear": (lambda x: x, 1.0),
@@ -33,6 +36,15 @@ def shapes_only() -> bool:
 def normal(*shape: int, over: float = 1) -> torch.Tensor:
     """Return standard normal numbers divided by `over`."""
     return torch.empty(shape) if shapes_only() else torch.randn(shape) / over
+
+
+def noise_maps(count: int, side: int, rng: NoiseStreams, device: torch.device) -> torch.Tensor:
+    """Return standard normal noise (count, 1, side, side), float32, one map per sample."""
+    shape = (1, side, side)
+    if rng is None:
+        return torch.randn(count, *shape, device=device)
+    maps = [torch.randn(shape, generator=g, device=g.device) for g in rng]
+    return send(torch.stack(maps), device)
 
 
 def filter2d(taps: Sequence[float]) -> torch.Tensor:
@@ -190,3 +202,21 @@ def truncate(
     if cutoff is None:
         return pulled
     return torch.cat([pulled[:, :cutoff], ws[:, cutoff:]], dim=1)
+
+
+def check_call(family: str, psi: float, classes: int, c: torch.Tensor | None) -> None:
+    """Check the arguments for a generator that feeds z and the class straight to its synthesis.
+
+    Args:
+        family: its name, for messages.
+        psi: the truncation asked for.
+        classes: number of classes, 0 for none.
+        c: the classes given.
+
+    Raises:
+        UsageError: if truncation is asked for, or a conditional network gets no classes.
+    """
+    if psi != 1:
+        raise UsageError(f"{family} has no intermediate latents to truncate: use psi 1, not {psi}.")
+    if classes and c is None:
+        raise UsageError(f"This generator needs classes: one-hot, (N, {classes}).")

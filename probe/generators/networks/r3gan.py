@@ -12,9 +12,9 @@ from torch import nn
 from torch.nn import functional as F
 
 from probe.errors import CheckpointError, UsageError, printable
-from probe.generators.networks.layers import filter2d, normal
-
-NoiseStreams = Sequence[torch.Generator] | None
+from probe.generators.base import NoiseStreams
+from probe.generators.networks.layers import check_call, filter2d, normal
+from probe.generators.networks.shapes import count_numbered
 
 # Limits on what is built layer by layer; the published networks have 7 stages of 2 blocks.
 MOST_STAGES, MOST_BLOCKS, MOST_CHANNELS, MOST_TAPS = 11, 64, 2**16, 64
@@ -278,13 +278,7 @@ class Generator(nn.Module):
         Raises:
             UsageError: if truncation is asked for, or a conditional network gets no classes.
         """
-        if truncation_psi != 1:
-            raise UsageError(
-                "An R3GAN generator has no intermediate latents to truncate: leave the psi at 1, "
-                f"not {truncation_psi}."
-            )
-        if self.c_dim and c is None:
-            raise UsageError(f"This generator needs classes: one-hot, (N, {self.c_dim}).")
+        check_call("R3GAN", truncation_psi, self.c_dim, c)
         classes = None if c is None or not self.c_dim else c.float()
         return self.Model(z.float(), classes).float()
 
@@ -336,7 +330,7 @@ def convert_state(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 
     def put(name: str, tensor: torch.Tensor) -> None:
         if name in result:
-            raise CheckpointError(f"its tensor '{printable(name, 100)}' is there twice")
+            raise CheckpointError(f"its tensor '{printable(name, 100)}' appears twice")
         result[name] = tensor
 
     for name, tensor in state.items():
@@ -402,9 +396,7 @@ def derive_arguments(
             taps = _taps(state[f"{name}.0.Resampler.Kernel"])
             entry = state.get(f"{name}.0.LinearLayer.Layer.weight")
             width = width if entry is None else len(entry)
-        count = 0
-        while f"{name}.{count + 1}.LinearLayer2.Layer.weight" in state:
-            count += 1
+        count = count_numbered(state, name + ".{}.LinearLayer2.Layer.weight", first=1)
         groups = 1
         if count:
             expanded, per_group, kernel, _ = state[f"{name}.1.LinearLayer2.Layer.weight"].shape

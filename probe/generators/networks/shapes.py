@@ -25,7 +25,9 @@ def generator_arguments(state: Tensors) -> dict[str, Any]:
         CheckpointError: if no generator has such widths or such a filter.
         LookupError, ValueError: if a tensor is missing or has another shape.
     """
-    layers = _layers(state)
+    layers = count_numbered(state, "mapping.fc{}.weight")
+    if not layers:
+        raise CheckpointError("its generator lacks tensor 'mapping.fc0.weight'")
     first, last = state["mapping.fc0.weight"], state[f"mapping.fc{layers - 1}.weight"]
     w_dim = len(last)
     mapping: dict[str, Any] = {"num_layers": layers}
@@ -76,13 +78,18 @@ def discriminator_arguments(state: Tensors) -> dict[str, Any]:
     }
 
 
-def _layers(state: Tensors) -> int:
-    layers = 0
-    while f"mapping.fc{layers}.weight" in state:
-        layers += 1
-    if not layers:
-        raise CheckpointError("its generator lacks tensor 'mapping.fc0.weight'")
-    return layers
+def count_numbered(state: Tensors, name: str, first: int = 0) -> int:
+    """Return how many tensors have consecutive numbers from `first`.
+
+    Args:
+        state: tensors by name.
+        name: with {} for the number.
+        first: the first number.
+    """
+    count = 0
+    while name.format(first + count) in state:
+        count += 1
+    return count
 
 
 def _resolutions(state: Tensors) -> list[int]:

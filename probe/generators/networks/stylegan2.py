@@ -13,9 +13,10 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from probe.accel.low_pass import low_pass
 from probe.accel.winograd import convolve
-from probe.devices import send
 from probe.errors import UsageError, shown
+from probe.generators.base import NoiseStreams
 from probe.generators.files import rosinality
 from probe.generators.networks.layers import (
     FullyConnected,
@@ -23,14 +24,13 @@ from probe.generators.networks.layers import (
     activate,
     activation_gain,
     filter2d,
-    low_pass,
+    noise_maps,
     normal,
     truncate,
     upsample,
 )
 from probe.generators.networks.shapes import generator_arguments
 
-NoiseStreams = Sequence[torch.Generator] | None
 ARCHITECTURES = ("skip", "orig", "resnet")
 
 
@@ -131,11 +131,7 @@ class SynthesisLayer(nn.Module):
     def _noise(self, n: int, mode: str, rng: NoiseStreams) -> torch.Tensor:
         if mode == "const":
             return self.noise_const
-        shape = (1, self.resolution, self.resolution)
-        if rng is None:
-            return torch.randn(n, *shape, device=self.weight.device)
-        noise = [torch.randn(shape, generator=g, device=g.device) for g in rng]
-        return send(torch.stack(noise), self.weight.device)
+        return noise_maps(n, self.resolution, rng, self.weight.device)
 
 
 class ToRGB(nn.Module):
