@@ -162,7 +162,9 @@ def _answer(
     text = f"Strategy “{options.options.strategy}” on {options.real.training} images"
     text += f" at {options.resolution} px"
     if progress is not None:
-        ends = "finished" if progress.finished else f"of {progress.total_kimg:g}"
+        # The page is written before the run is marked as finished.
+        trained = progress.kimg >= progress.total_kimg
+        ends = "finished" if trained else f"of {progress.total_kimg:g}"
         text += f", {progress.kimg:g} kimg ({ends})"
         if names := progress.discriminators:
             text += f", with {', '.join(names)}"
