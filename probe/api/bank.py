@@ -25,4 +25,4 @@ def check_bank(
         except Exception as error:  # for example too large for this machine; check the others
             if not is_out_of_memory(error):
                 raise
-            yield spec.name, "it needs more memory than there is", None
+            yield spec.name, "it needs more memory than this machine has", None

@@ -68,6 +68,6 @@ def open_files_given(images: Images | Sequence[Path | str]) -> ImageSource:
     if len(paths) == 1 and whole:
         return open_images(paths[0])
     if whole or not paths:
-        what = f"{whole[0]} is no image file" if whole else "no images are named"
+        what = f"{whole[0]} is not an image file" if whole else "no images are given"
         raise UsageError(f"{what}: give one folder or zip, or image files.")
     return open_files(paths)

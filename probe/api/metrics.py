@@ -55,7 +55,7 @@ def measure(
     found = load_bank(None if bank is None else Path(bank))
     if backbones is None and found.evaluator is None and not options.fid:
         raise UsageError(
-            f"{found.path} has no entry of role evaluator; say with --backbones where to measure."
+            f"{found.path} has no entry with role: evaluator. Choose backbones with --backbones."
         )
     judge = () if found.evaluator is None else (found.evaluator,)
     reals = open_given(real, "real")

@@ -17,6 +17,7 @@ from probe.training.availability import Estimate, estimate
 from probe.training.candidates import Candidates
 from probe.training.config import TrainConfig
 from probe.training.loop import train as train_loop
+from probe.training.loop import write_progress
 from probe.training.run import Run
 from probe.training.setup import set_up
 from probe.training.state import TrainState
@@ -77,6 +78,7 @@ def train(
                 write_report(run.folder)
             except ProbeError as error:  # a record from earlier in the run is damaged
                 on_event(Note(f"There is no new {REPORT_FILE}. {error}"))
+            write_progress(run, state, finished=True)  # last: a kill before it leaves work to do
         return snapshot
 
 

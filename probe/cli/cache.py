@@ -135,7 +135,7 @@ def _span(text: str) -> float:
 
     match = re.fullmatch(r"(\d{1,9}(?:\.\d{1,9})?)\s*([hdw])", text.strip().lower())
     if match is None:
-        raise UsageError(f"--older-than: '{text}' is no time. Write 12h, 30d or 8w.")
+        raise UsageError(f"--older-than: '{text}' is not a duration. Write 12h, 30d or 8w.")
     return float(match[1]) * SPANS[match[2]]
 
 
@@ -144,5 +144,5 @@ def _bytes(text: str) -> int:
 
     match = re.fullmatch(r"(\d{1,15}(?:\.\d{1,9})?)\s*([KMGT]?)B?", text.strip().upper())
     if match is None:
-        raise UsageError(f"--larger-than: '{text}' is no size. Write 500MB or 20GB.")
+        raise UsageError(f"--larger-than: '{text}' is not a size. Write 500MB or 20GB.")
     return int(float(match[1]) * SIZES[match[2]])

@@ -1,6 +1,7 @@
 """Progress on stderr: live bars on a terminal, a few lines in a log."""
 
 from types import TracebackType
+from typing import Self
 
 from rich import progress as rich_progress
 from rich.console import Console
@@ -18,30 +19,34 @@ from probe.events import (
 )
 
 
-class Progress:
-    """Shows a ranking's events: one bar per backbone, or one line per backbone and class."""
+class Bars:
+    """Bars on stderr, shown while the object is entered; hidden in a log or if quiet.
 
-    def __init__(self, *, quiet: bool) -> None:
+    Args:
+        columns: between each bar and its remaining time.
+        quiet: show nothing.
+        period: seconds over which the speed is averaged.
+    """
+
+    def __init__(
+        self, *columns: rich_progress.ProgressColumn, quiet: bool, period: float = 30
+    ) -> None:
         self.quiet = quiet
-        self.console = Console(stderr=True)
+        self.console = Console(stderr=True, highlight=False)
         self.live = self.console.is_terminal and not quiet
         self.bars = rich_progress.Progress(
             rich_progress.TextColumn("{task.description}"),
             rich_progress.BarColumn(),
-            rich_progress.MofNCompleteColumn(),
-            rich_progress.TextColumn("{task.fields[speed]}"),
+            *columns,
             rich_progress.TimeRemainingColumn(),
             console=self.console,
             transient=True,
             disable=not self.live,
+            speed_estimate_period=period,
         )
-        self.tasks: dict[str, rich_progress.TaskID] = {}
-        self.kind, self.images = "", 0
-        self.done: dict[str, int] = {}
-        self.busy: dict[str, tuple[int, float]] = {}
 
-    def __enter__(self) -> "Progress":
-        """Start the bars."""
+    def __enter__(self) -> Self:
+        """Show the bars."""
         if self.live:  # rich before 14.3 prints an empty line after hidden bars
             self.bars.start()
         return self
@@ -55,6 +60,21 @@ class Progress:
         """Remove the bars."""
         if self.live:
             self.bars.stop()
+
+
+class Progress(Bars):
+    """Shows a ranking's events: one bar per backbone, or one line per backbone and class."""
+
+    def __init__(self, *, quiet: bool) -> None:
+        super().__init__(
+            rich_progress.MofNCompleteColumn(),
+            rich_progress.TextColumn("{task.fields[speed]}"),
+            quiet=quiet,
+        )
+        self.tasks: dict[str, rich_progress.TaskID] = {}
+        self.kind, self.images = "", 0
+        self.done: dict[str, int] = {}
+        self.busy: dict[str, tuple[int, float]] = {}
 
     def __call__(self, event: Event) -> None:
         """Show an event of `probe.rank`, `probe.measure` or `probe.score`."""
@@ -73,9 +93,7 @@ class Progress:
             case ProbeStarted(name, protocol):
                 self.bars.update(self.tasks[name], speed=f"{protocol} probe")
             case Note(text):
-                self.console.print(
-                    printable(text, lines=True), markup=False, highlight=False, soft_wrap=True
-                )
+                self.console.print(printable(text, lines=True), markup=False, soft_wrap=True)
 
     def _say(self, text: str) -> None:
         if not self.live:

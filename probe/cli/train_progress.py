@@ -6,9 +6,9 @@ from types import TracebackType
 from typing import Any
 
 from rich import progress as rich_progress
-from rich.console import Console
 
 from probe.cli.output import say
+from probe.cli.progress import Bars
 from probe.errors import printable
 from probe.events import (
     BackboneFailed,
@@ -24,35 +24,18 @@ from probe.events import (
 from probe.run_files import LOG_FILE
 
 
-class TrainLog:
+class TrainLog(Bars):
     """Shows the events of `probe.train`."""
 
     def __init__(self, *, quiet: bool) -> None:
-        self.quiet = quiet
-        self.console = Console(stderr=True, highlight=False)
-        self.live = self.console.is_terminal and not quiet
+        column = rich_progress.TextColumn("{task.fields[kimg]}")
+        super().__init__(column, quiet=quiet, period=600)
         self.file: Path | None = None
-        self.bar = rich_progress.Progress(
-            rich_progress.TextColumn("{task.description}"),
-            rich_progress.BarColumn(),
-            rich_progress.TextColumn("{task.fields[kimg]}"),
-            rich_progress.TimeRemainingColumn(),
-            console=self.console,
-            transient=True,
-            disable=not self.live,
-            speed_estimate_period=600,
-        )
         self.task: rich_progress.TaskID | None = None
         self.stage = "training"
         self.plan: Any = None
         self.spent: dict[str, float] = {}
         self.kimg = 0.0
-
-    def __enter__(self) -> "TrainLog":
-        """Start the live line."""
-        if self.live:  # rich before 14.3 prints an empty line after a hidden bar
-            self.bar.start()
-        return self
 
     def __exit__(
         self,
@@ -60,9 +43,8 @@ class TrainLog:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Remove the live line, and print where the time went."""
-        if self.live:
-            self.bar.stop()
+        """Remove the bar, and print how the time was spent."""
+        super().__exit__(kind, error, trace)
         if self.spent and kind is None:
             total = sum(self.spent.values())
             parts = sorted(self.spent.items(), key=lambda item: -item[1])
@@ -95,7 +77,7 @@ class TrainLog:
         text = printable(text, lines=True)
         if not self.quiet:
             if self.live:
-                self.bar.console.print(text, markup=False)
+                self.console.print(text, markup=False)
             else:
                 say(text, err=True)
         if self.file is not None:
@@ -129,8 +111,8 @@ class TrainLog:
         if not self.live:
             return
         if self.task is None:
-            self.task = self.bar.add_task(self.stage, total=event.total, kimg="")
-        self.bar.update(
+            self.task = self.bars.add_task(self.stage, total=event.total, kimg="")
+        self.bars.update(
             self.task,
             completed=event.images,
             total=event.total,

@@ -32,7 +32,7 @@ def _columns() -> list[Column]:
 def _title(found: Measurement) -> str:
     return (
         f"{found.n_real} real and {found.n_fake} generated images at {found.resolution} px; "
-        "distances: the less the better, 0 is equal"
+        "distances: lower is better, 0 means equal"
     )
 
 

@@ -35,7 +35,7 @@ def write_report(folder: Path, out: Path | None = None) -> Path:
         hint = f"Name one of its runs, for example {runs[-1]}." if runs else (
             "Name the folder of `probe rank --out`, or a run directory of `probe train`."
         )  # fmt: skip
-        what = "holds no run" if folder.is_dir() else "is no folder"
+        what = "holds no run" if folder.is_dir() else "is not a folder"
         raise ProbeError(f"{folder} {what} ({' or '.join(PAGES)}). {hint}")
     path = folder / REPORT_FILE if out is None else out
     try:

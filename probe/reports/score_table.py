@@ -42,8 +42,8 @@ def as_table(scores: Scores) -> str:
         rows.append([*cells, "yes" if scores.in_run[i] else ""])
     headings = ["image", *(v.name for v, _ in good), "in the run"]
     lines = [
-        "Probability of being generated; * is above the threshold "
-        f"{scores.threshold:g}, where on images kept from the probe",
+        f"Probability of being generated; * is above the threshold {scores.threshold:g}. On the "
+        "ranking's held-out images:",
         *(f"  {printable(_promise(v))}" for v, _ in good),
         "",
         text_table(headings, rows, kept=SHOWN) + "\n".join(remarks(scores)),

@@ -162,7 +162,9 @@ def _answer(
     text = f"Strategy “{options.options.strategy}” on {options.real.training} images"
     text += f" at {options.resolution} px"
     if progress is not None:
-        ends = "finished" if progress.finished else f"of {progress.total_kimg:g}"
+        # The page is written before the run is marked as finished.
+        trained = progress.kimg >= progress.total_kimg
+        ends = "finished" if trained else f"of {progress.total_kimg:g}"
         text += f", {progress.kimg:g} kimg ({ends})"
         if names := progress.discriminators:
             text += f", with {', '.join(names)}"
@@ -292,8 +294,9 @@ def _accuracy_figures(folder: Path, marks: Sequence[Mark]) -> Iterable[Figure | 
             _, name, kind = key.split("/")
             found.setdefault(name, {}).setdefault(KINDS[kind], []).append((line.kimg, value))
     note = (
-        "Share that is called rightly, without augmentation. Training images far above held-out "
-        "ones: it knows them by heart. All at 1: the generator learns little from it."
+        "Share classified correctly, without augmentation. If training images are far above "
+        "held-out ones, it has memorised them. If all are at 1, the generator learns little from "
+        "it."
     )
     for name, series in found.items():
         title = "Own discriminator" if name == "D" else f"Discriminator on {name}"
@@ -311,8 +314,8 @@ def _probe_figures(
     yield _curves(
         "Probe scores", {name: np.array(points) for name, points in series.items()}, marks,
         Axis("score, nats"), known=styles,
-        note="How well each backbone tells the snapshot from the reals; −0.693 is chance, and "
-        "where a good generator goes.",
+        note="How well each backbone tells the snapshot from the reals; −0.693 is chance, which a "
+        "good generator approaches.",
     )  # fmt: skip
 
 

@@ -96,8 +96,8 @@ class FittedProbes:
     def valid_for(self) -> str:
         """The sentence on when the probabilities hold; always show it."""
         return (
-            f"Probabilities hold for images of {self.fake} among reals like {self.real}, as many "
-            "of one as of the other. Of other generators and other images the probes know nothing."
+            f"Probabilities hold for images of {self.fake} among reals like {self.real}, in equal "
+            "numbers. The probes know nothing about other generators and other images."
         )
 
     @property
@@ -181,10 +181,8 @@ def load_probes(folder: Path) -> FittedProbes:
     """
     path = folder / FITTED_FILE
     if not path.is_file():
-        what = "holds no" if folder.is_dir() else "is no folder with a"
-        raise ProbeError(
-            f"{folder} {what} {FITTED_FILE}. Make one: probe rank --real … --gen … --out {folder}"
-        )
+        what = f"holds no {FITTED_FILE}" if folder.is_dir() else "is not a folder"
+        raise ProbeError(f"{folder} {what}. Make one: probe rank --real … --gen … --out {folder}")
     again = f"Rank again with --out {folder}."
     try:
         record = read_record(path, dict[str, Any], again)
@@ -234,7 +232,7 @@ def _assemble(
     quality, resolution = record["jpeg_quality"], int(record["resolution"])
     jpeg = None if quality is None else int(quality)
     if not 8 <= resolution <= 4096 or not probes or not (jpeg is None or 1 <= jpeg <= 100):
-        raise ValueError("resolution, quality or probes are none that a ranking writes")
+        raise ValueError("no ranking writes such a resolution, JPEG quality or set of probes")
     if len(tensors["seen"]) != count:
         raise ValueError("the numbers of images do not fit")
     return FittedProbes(

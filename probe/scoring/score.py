@@ -249,8 +249,8 @@ def _open(run: FittedProbes, name: str, bank: Bank, ctx: Context) -> FeatureSpac
         return Failure("unavailable", error.reason, error.remedy)
     changed = _differences(recorded, space.record)
     if serious := [key for key in changed if key not in CIRCUMSTANCES]:
-        what = "weights are" if "weights" in serious else f"{' and '.join(serious)} is"
-        return Failure("changed", f"its {what} not what the probe was fitted on", "rank again")
+        what = "weights" if "weights" in serious else " and ".join(serious)
+        return Failure("changed", f"its {what} changed since the ranking", "rank again")
     return space
 
 
@@ -305,17 +305,17 @@ def _notes(
     blind = [v.name for v in backbones if v.status == "ok" and not run.probes[v.name].above_chance]
     if blind:
         notes.append(
-            f"{', '.join(blind)} did not tell the ranking's images apart: its probabilities say "
-            "nothing."
+            f"{', '.join(blind)} did not tell the ranking's images apart: ignore their "
+            "probabilities."
         )
     if seen := int((places >= 0).sum()):
         notes.append(
-            f"{seen} of {len(places)} images were in the ranking; theirs are the probabilities by "
+            f"{seen} of {len(places)} images were in the ranking; their probabilities are from "
             "probes that had not seen them."
         )
     if other:
         notes.append(
-            f"The {' and '.join(sorted(other))} are not the ranking's: features and probabilities "
-            "may be off a little."
+            f"The {' and '.join(sorted(other))} differ from the ranking's: features and "
+            "probabilities may be slightly off."
         )
     return notes

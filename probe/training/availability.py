@@ -43,25 +43,23 @@ def require_backbones(config: TrainConfig, candidates: Candidates, *, offline: b
                 + (f" Missing:{reasons}" if reasons else " The bank has no more.")
             )
         if problems:
-            notes.append(f"Not here and left out: {', '.join(problems)}.")
+            notes.append(f"Left out because their weights are missing: {', '.join(problems)}.")
     if not config.eval_num:
         return notes
     judge = candidates.evaluator
     if judge is None:
         if config.strategy != "none":
             raise UsageError(
-                "The bank has no evaluator, so that nobody could say which snapshot is best. Mark "
-                "one entry with 'role: evaluator'; it then is no discriminator. With --eval-num 0 "
-                "the latest snapshot is taken instead."
+                "The bank has no evaluator to choose the best snapshot with. Mark one entry with "
+                "'role: evaluator', which keeps it from becoming a discriminator, or use the "
+                "latest snapshot with --eval-num 0."
             )
         return [*notes, "The bank has no evaluator: no distances are measured."]
     absent = missing([judge], offline=offline)
     if absent:
-        text = f"The evaluator {judge.name} is not here ({absent[judge.name]})"
+        text = f"The evaluator {judge.name} is missing ({absent[judge.name]})"
         if config.strategy != "none":
-            raise UsageError(
-                f"{text}. Get it, or take the latest snapshot as the best with --eval-num 0."
-            )
+            raise UsageError(f"{text}. Get it, or use the latest snapshot with --eval-num 0.")
         notes.append(f"{text}: no distances are measured.")
     return notes
 

@@ -194,14 +194,14 @@ class TrainConfig:
         wanted = self.stage_count
         if len(lengths) != wanted:
             raise UsageError(
-                f"--stage-kimg: '{self.stage_kimg}' should be {wanted} numbers with commas "
-                f"between them: strategy {self.strategy} has a warm-up and {wanted - 1} "
+                f"--stage-kimg: '{self.stage_kimg}' should be {wanted} comma-separated numbers: "
+                f"strategy {self.strategy} has a warm-up and {wanted - 1} "
                 "stages."
             )
         if sum(lengths) < LEAST_KIMG:
             raise UsageError(
-                f"--stage-kimg: '{self.stage_kimg}' is no length; at least {LEAST_KIMG:g} in "
-                "all is needed."
+                f"--stage-kimg: '{self.stage_kimg}' is too short; the total must be at least "
+                f"{LEAST_KIMG:g}."
             )
         return lengths
 

@@ -73,12 +73,12 @@ def inherit(path: Path, *, resolution: int, c_dim: int) -> Inherited:
         UsageError: the networks do not fit the images.
     """
     if zip_kind(path) in TITLES:
-        raise UsageError(f"--init: {path} is a program; StyleGAN2 networks alone are trained.")
+        raise UsageError(f"--init: {path} is a program; only StyleGAN2 networks can be trained.")
     checkpoint = load_generator(path)
     if checkpoint.architecture != "stylegan2":
         title = FAMILIES[checkpoint.architecture].title
         raise UsageError(
-            f"--init: {path} is a {title} generator; StyleGAN2 networks alone are trained."
+            f"--init: {path} is a {title} generator; only StyleGAN2 networks can be trained."
         )
     average: Any = checkpoint.generator
     if (average.img_resolution, average.img_channels) != (resolution, 3):
@@ -156,7 +156,7 @@ def _build(init: Mapping[str, Any], state: Mapping[str, torch.Tensor]) -> Discri
     arguments = {k: v for k, v in arguments.items() if k not in IGNORED}
     unknown = sorted(arguments.keys() - known)
     if unknown:
-        raise CheckpointError(f"its discriminator has an argument '{unknown[0]}' that is not known")
+        raise CheckpointError(f"its discriminator has an unknown argument '{unknown[0]}'")
     check_arguments(arguments)
     for name, tensor in state.items():
         if name.endswith("resample_filter") and not _is_usual(tensor):

@@ -41,7 +41,7 @@ GRID_IMAGES, GRID_COLUMNS = 96, 12
 
 
 def train(run: Run, state: TrainState) -> Path:
-    """Train until the schedule ends.
+    """Train until the schedule ends; the caller then marks the run as finished.
 
     Args:
         run: everything that does not change.
@@ -77,7 +77,7 @@ def train(run: Run, state: TrainState) -> Path:
 
     if tools.records is not None:
         tools.records.close()
-        _write_progress(run, state)
+        write_progress(run, state)  # a kill may have come between the last state and this
     best = run.folder / BEST
     return best if best.exists() else run.snapshot_at(state.images)
 
@@ -314,19 +314,25 @@ def _save(run: Run, state: TrainState) -> None:
             member.adaptive.gather(run.ctx.processes.sum, keep=run.ctx.processes.is_first)
     if run.ctx.processes.is_first:
         write_state(run.folder, state.record())
-        _write_progress(run, state)
+        write_progress(run, state)
     run.ctx.processes.wait()
 
 
-def _write_progress(run: Run, state: TrainState) -> None:
-    """Write progress.json, which says how far the run is."""
+def write_progress(run: Run, state: TrainState, *, finished: bool = False) -> None:
+    """Write progress.json, which says how far the run is.
+
+    Args:
+        run: the run.
+        state: its images, stage and members are recorded.
+        finished: nothing is left to write, so repeating the command starts a new run.
+    """
     total = run.plan.stage_ends[-1] - state.shift
     record = {
         "kimg": state.images / 1000,
         "total_kimg": total / 1000,
         "stage": state.stage,
         "discriminators": state.names,
-        "finished": state.images >= total and state.stage + 1 == len(run.plan.stage_ends),
+        "finished": finished,
     }
     write_json(run.folder / PROGRESS_FILE, record)
 

@@ -228,8 +228,8 @@ def refuse_broken(source: ImageSource, broken: Sequence[Broken]) -> None:
     """
     if broken:
         raise ProbeError(
-            f"{source.name}: images cannot be used any more: {name_broken(broken)}. Put back what "
-            "they were, and repeat the command."
+            f"{source.name}: images changed or became unreadable: {name_broken(broken)}. Restore "
+            "them and repeat the command."
         )
 
 

@@ -71,6 +71,10 @@ def names(folder: Path) -> set[str]:
     return {p.name for p in folder.iterdir() if not p.name.startswith("events.out")}
 
 
+def is_finished(outdir: Path) -> bool:
+    return any(json.loads(p.read_text())["finished"] for p in outdir.glob("*/progress.json"))
+
+
 def numbers(path: Path) -> list[dict]:
     """Return a log's records without the times."""
     records = [json.loads(line) for line in path.read_text().splitlines()]
@@ -105,9 +109,9 @@ def test_a_run_that_is_killed_at_any_moment_comes_to_the_same_end(runs, rounds, 
             process.join(timeout=rng.uniform(0, runs.seconds))
             process.kill()
             process.join()
-            if process.exitcode == 0:  # faster than the one that was timed
+            killed += process.exitcode != 0
+            if process.exitcode == 0 or is_finished(outdir):  # the kill came too late
                 break
-            killed += 1
         else:
             runs.finish(outdir)
         runs.assert_same(outdir)
@@ -116,13 +120,18 @@ def test_a_run_that_is_killed_at_any_moment_comes_to_the_same_end(runs, rounds, 
 
 
 def test_a_run_that_is_killed_at_a_rename_comes_to_the_same_end(runs, rounds, tally, tmp_path):
-    """Before it and after it, which is between two of them: what is on disk is never half."""
+    """Before it and after it, which is between two of them: what is on disk is never half.
+
+    Only after the last one is the run finished.
+    """
     assert len(runs.targets) > 30
-    cases = [(n, after) for n in range(len(runs.targets)) for after in (False, True)]
+    assert runs.targets[-1].endswith("progress.json")
+    cases = [(n, after) for n in range(len(runs.targets)) for after in (False, True)][:-1]
+    pages = [case for case in cases if runs.targets[case[0]].endswith("report.html")]
     states = [case for case in cases if "training-state" in runs.targets[case[0]]]
     assert len(states) > 15  # two renames each time, and before and after both
     rng = random.Random(1)
-    few = [cases[0], rng.choice(states), rng.choice(cases)]  # the first file, too
+    few = [cases[0], rng.choice(states), *pages, rng.choice(cases)]  # the first file, too
     for n, after in rounds(few, cases):
         outdir = tmp_path / f"renamed{n}{after}"
         process = runs.start(outdir, renames=n, after=after)

@@ -159,18 +159,7 @@ def test_an_entry_without_its_weights_says_how_to_get_them(cli, tmp_path, monkey
         weights.find_weights(spec, offline=True)
 
 
-LOCAL = """
-- name: {name}
-  source: timm
-  model: test_resnet
-  weights: {{file: '{file}'}}
-  input: 32
-  mean: [0.5, 0.5, 0.5]
-  std: [0.5, 0.5, 0.5]
-  task: none
-  data: none
-  license: none
-"""
+LOCAL = ENTRY.replace("url: '{url}'", "file: '{file}'")
 
 
 def test_weights_that_are_no_numbers_are_named(cli, tmp_path):

@@ -101,8 +101,8 @@ def test_prune_takes_what_a_killed_process_left(cli, filled):
     ("arguments", "words"),
     [
         ((), "Say what to remove"),
-        (("--older-than", "soon"), "--older-than: 'soon' is no time"),
-        (("--larger-than", "-1GB"), "--larger-than: '-1GB' is no size"),
+        (("--older-than", "soon"), "--older-than: 'soon' is not a duration"),
+        (("--larger-than", "-1GB"), "--larger-than: '-1GB' is not a size"),
     ],
 )
 def test_prune_asks_what_is_meant(cli, arguments, words):

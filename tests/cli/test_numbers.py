@@ -100,7 +100,7 @@ def test_the_refusal_names_flag_range_and_value(cli):
         (("--stage-kimg", "nan"), "--stage-kimg: must be a number from 0 to 1000000, not nan."),
         (("--stage-kimg", "1e300"), "--stage-kimg: must be a number from 0 to 1000000, not 1e+300"),
         (("--stage-kimg", "x"), "--stage-kimg: must be a number from 0 to 1000000, not x."),
-        (("--stage-kimg", "1e-9"), "'1e-9' is no length"),
+        (("--stage-kimg", "1e-9"), "'1e-9' is too short"),
         (("--k", "9" * 50), "--k: must be a whole number from 1 to 1000, not one of more than 40"),
     ]:
         for dry in ((), ("--dry-run",)):

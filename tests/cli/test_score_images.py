@@ -218,7 +218,7 @@ def test_a_backbone_with_other_weights_is_refused(score, bank, tmp_path):
     found = record(score(new), code=3)
     status = {b["name"]: b for b in found["backbones"]}
     assert status["colour"]["status"] == "ok" and status["edges"]["status"] == "changed"
-    assert "weights are not what the probe was fitted on" in status["edges"]["reason"]
+    assert "weights changed since the ranking" in status["edges"]["reason"]
     assert list(found["images"][0]["probabilities"]) == ["colour"]
     bank.write_text(bank.read_text().replace("name: colour", "name: color"))
     result = score(new)
@@ -228,7 +228,7 @@ def test_a_backbone_with_other_weights_is_refused(score, bank, tmp_path):
 def test_another_preprocessing_is_refused(score, bank, tmp_path):
     new = write_images(tmp_path / "new", 3, seed=82)
     bank.write_text(bank.read_text().replace("mean: [0.5, 0.5, 0.5]", "mean: [0.4, 0.5, 0.5]"))
-    assert "its input is not what the probe was fitted on" in score(new).err
+    assert "its input changed since the ranking" in score(new).err
 
 
 def test_damaged_probes_are_refused_in_a_sentence(score, run, tmp_path):

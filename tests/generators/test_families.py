@@ -222,5 +222,5 @@ def test_truncation_and_init_say_what_they_cannot(tmp_path, family):
     )
     with pytest.raises(UsageError, match=r"truncat|psi|trunc"):
         source.load([0], 32)
-    with pytest.raises(UsageError, match="StyleGAN2 networks alone are trained"):
+    with pytest.raises(UsageError, match="only StyleGAN2 networks can be trained"):
         inherit(path, resolution=32, c_dim=0)

@@ -166,7 +166,7 @@ def test_wrong_usage_is_said(metrics, reals, fakes, arguments, code, words):
 def test_few_images_and_a_bank_without_evaluator_are_said(cli, bank, reals, tmp_path):
     few = write_images(tmp_path / "few", 9, seed=4)
     arguments = ["metrics", "--real", reals, "--gen", few, "--bank", bank]
-    assert "no entry of role evaluator" in cli(*arguments).err
+    assert "no entry with role: evaluator" in cli(*arguments).err
     result = cli(*arguments, "--backbones", "colour")
     assert result.code == 1 and f"{few}: 9 usable images are too few" in result.err
 
