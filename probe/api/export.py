@@ -33,12 +33,14 @@ def export(
 
     Raises:
         CheckpointError: no generator can be read, or the format cannot hold it.
-        UsageError: unknown format, or `out` exists.
+        UsageError: unknown format, or `out` exists or has another format's suffix.
     """
     chosen = lookup(FORMATS, format, "format")
     source = checkpoint_file(Path(checkpoint))
     found = load_generator(source)
     path = Path(out) if out is not None else Path(f"{source.stem}-{format}{chosen.suffix}")
+    if path.suffix.lower() != chosen.suffix:
+        raise UsageError(f"--out: {path.name}: a {format} file ends in {chosen.suffix}.")
     if path.exists():
         raise UsageError(f"--out: {path} exists already. Choose another name.")
     if found.architecture != chosen.architecture:

@@ -72,7 +72,7 @@ def train(
     from probe.cli.train_progress import TrainLog
 
     names = split_names(backbones)
-    with TrainLog(quiet=quiet) as log:
+    with TrainLog(quiet=quiet and not dry_run) as log:  # the plan is what a dry run is for
         common = {"config": config, "bank": bank, "backbones": names, "init": init,
                   "device": device, "precision": precision, "offline": offline}  # fmt: skip
         if dry_run:

@@ -312,6 +312,14 @@ def test_a_run_stands_for_its_best_snapshot(cli, tmp_path, monkeypatch):
     assert load_generator(tmp_path / result.out.strip())
 
 
+def test_a_file_is_not_named_as_another_format(cli, tmp_path):
+    source, out = tmp_path / "g.safetensors", tmp_path / "x.pkl"
+    save_snapshot(source, network(), metadata={})
+    refused = cli("export", source, "--format", "stylegan2-ada", "--out", out)
+    assert refused.code == 2 and "x.pkl: a stylegan2-ada file ends in .safetensors" in refused.err
+    assert not out.exists()
+
+
 def test_the_state_of_a_run_has_the_discriminator(cli, reals, bank, tmp_path):
     trained = cli("train", "--real", reals, "--outdir", tmp_path / "runs", "--bank", bank,
                   "--kimg", "0.016", "--batch", "4", "--channel-base", "128", "--channel-max", "8",

@@ -50,9 +50,10 @@ def test_a_run_its_files_and_its_rank(cli, reals, bank, tmp_path):
     assert ranked.code == 0, ranked.err
 
 
-def test_dry_run_says_what_it_would_cost_and_writes_nothing(cli, reals, bank, tmp_path):
+@pytest.mark.parametrize("more", [(), ("--quiet",)])
+def test_dry_run_says_what_it_would_cost_and_writes_nothing(cli, reals, bank, tmp_path, more):
     result = cli("train", "--real", reals, "--outdir", tmp_path / "runs", "--bank", bank,
-                 "--strategy", "progressive", "--k", "2", "--dry-run", *SHORT)  # fmt: skip
+                 "--strategy", "progressive", "--k", "2", "--dry-run", *SHORT, *more)  # fmt: skip
     assert result.code == 0, result.err
     assert result.out == ""
     for words in ("60 training images at 32 px", "Strategy progressive, k 2", "s/kimg with colour",
