@@ -217,7 +217,7 @@ def test_a_place_that_cannot_be_is_named_with_its_line(cli, tmp_path, place):
     [
         (("license: ", "licence: "), "licence"),
         (("  source:", "  role: control\n  source:"), "random weights and role 'control'"),
-        (("  source:", "  name: two\n  source:"), "stands twice"),
+        (("  source:", "  name: two\n  source:"), "appears twice"),
     ],
 )
 def test_other_mistakes_of_an_entry_with_an_impossible_place_are_named_too(

@@ -92,7 +92,7 @@ def test_nothing_is_loaded_unless_it_is_trusted(cli, write, reals, bank, tmp_pat
     looked = json.loads(cli("inspect", path, "--json").out)
     assert "program: drawing images runs it" in looked["family"]
     refused = cli("train", "--real", reals, "--init", path, "--outdir", tmp_path / "runs")
-    assert refused.code == 2 and "StyleGAN2 networks alone" in refused.err
+    assert refused.code == 2 and "only StyleGAN2 networks" in refused.err
 
 
 def test_rank_and_generate_run_a_trusted_program_and_say_so(cli, write, reals, bank, tmp_path):
