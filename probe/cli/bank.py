@@ -23,12 +23,12 @@ def list_entries(bank: BankPath = None) -> None:
     """List all entries and whether their weights are installed."""
     from probe.bank.file import load_bank
     from probe.bank.spec import Misplaced
-    from probe.reports.text import text_table
+    from probe.reports.text import columns_of, text_table
 
     found = load_bank(bank)
     rows = [(s.name, _weights(s), s.role, s.task, s.data, s.license) for s in found.specs]
     headings = ("backbone", "weights", "role", "task", "pretraining data", "weights licence")
-    show_view(text_table(headings, rows, kept=3))
+    show_view(text_table(columns_of(headings, rows)))
     say(f"{len(rows)} entries of {found.path}", err=True)
     for spec in found.specs:
         if isinstance(spec.weights, Misplaced):
@@ -106,14 +106,17 @@ def fetch(
     Interrupted downloads resume. Each file's checksum is recorded in the lock file next to the
     bank and verified on every later load.
     """
+    from dataclasses import replace
+
     from probe.bank.file import load_bank, packaged_bank
     from probe.bank.lock import lock_path, write_lock
     from probe.bank.weights.find import verified_weights
     from probe.errors import BackboneUnavailable
-    from probe.reports.text import text_table
+    from probe.reports.text import columns_of, text_table
 
     found = load_bank(bank)
-    rows, locked = [], []
+    rows: list[tuple[str, str, str, str]] = []
+    locked = []
     for spec in found.select(names or None):
         if spec.role == "control":
             continue
@@ -130,7 +133,8 @@ def fetch(
         came = "was here" if before == "here" else "fetched"
         rows.append((spec.name, came, f"{size / 1e6:.1f} MB", str(path)))
         say(f"{spec.name}: {came}", err=True)
-    show_view(text_table(("backbone", "", "size", "file, or why not"), rows, kept=4))
+    columns = columns_of(("backbone", "", "size", "file, or why not"), rows)
+    show_view(text_table([replace(c, importance=0) for c in columns]))
     if found.path.resolve() == packaged_bank():
         say(
             f"No lock file is kept for the packaged bank; copy {found.path} to ./modelbank.yaml "

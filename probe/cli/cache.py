@@ -26,7 +26,7 @@ def list_parts(
     """List what is cached, largest first."""
     from probe.features.contents import parts
     from probe.files import cache_root, to_json
-    from probe.reports.text import text_table
+    from probe.reports.text import columns_of, text_table
 
     root = cache_root()
     found = parts(root)
@@ -44,7 +44,7 @@ def list_parts(
         for p in found
         if p.kind == "features"
     ]
-    show_view(text_table(("features", "images", "size", "age", "folder"), rows, kept=4))
+    show_view(text_table(columns_of(("features", "images", "size", "age", "folder"), rows)))
     results = [p for p in found if p.kind == "result"]
     say(f"{len(results)} probe results, {_size(sum(p.size for p in results))}")
     say(f"{_size(sum(p.size for p in found))} in {root}")

@@ -7,9 +7,7 @@ from probe.files import to_json
 from probe.metrics import Values, all_metrics, number
 from probe.metrics.record import Distances, Measurement
 from probe.registry import lookup
-from probe.reports.text import csv_table, markdown_row, missing_rows, text_table
-
-NARROW = 7  # leading columns shown on narrow terminals
+from probe.reports.text import columns_of, csv_table, markdown_row, missing_rows, text_table
 
 Column = tuple[str, Callable[[Distances], str]]
 
@@ -44,7 +42,7 @@ def as_table(found: Measurement) -> str:
     """Return an aligned table with remarks, fitted to the terminal."""
     columns = _columns()
     rows = [[cell(row) for _, cell in columns] for row in found.rows if row.status == "ok"]
-    table = text_table([heading for heading, _ in columns], rows, kept=NARROW)
+    table = text_table(columns_of([heading for heading, _ in columns], rows))
     return "\n".join([_title(found), table + "\n".join([*_remarks(found), ""])])
 
 

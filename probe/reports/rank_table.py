@@ -2,6 +2,7 @@
 
 import io
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 from rich.console import Console, JustifyMethod
 
@@ -10,31 +11,31 @@ from probe.files import to_json
 from probe.probing.leaderboard import Leaderboard, Row
 from probe.registry import lookup
 from probe.reports.text import (
-    cell,
+    Column,
     csv_table,
     line,
     markdown_row,
     missing_rows,
     output_width,
-    plain_table,
+    text_table,
 )
 
-# (heading, cell, justify), most important first: narrow terminals drop columns from the right.
-COLUMNS: tuple[tuple[str, Callable[[Row], str], JustifyMethod], ...] = (
-    ("rank", lambda r: _rank(r), "right"),
-    ("backbone", lambda r: f"{r.name} *" if r.picked else r.name, "left"),
-    ("score [95 %]", lambda r: _interval(r.score, r.score_low, r.score_high), "right"),
-    ("gap to first", lambda r: _interval(r.gap, r.gap_low, r.gap_high), "right"),
-    ("acc", lambda r: _number(r.accuracy, ".3f"), "right"),
-    ("AUROC", lambda r: _number(r.auroc, ".3f"), "right"),
-    ("images/s", lambda r: _number(r.images_per_second, ".0f"), "right"),
-    ("task", lambda r: r.task or "", "left"),
-    ("dim", lambda r: _number(r.dim, "d"), "right"),
-    ("params", lambda r: "" if r.params is None else f"{r.params / 1e6:.1f} M", "right"),
-    ("weights licence", lambda r: r.license or "", "left"),
-    ("status", lambda r: _status(r), "left"),
+# (heading, cell, justify, importance in a narrow terminal), in the order shown.
+COLUMNS: tuple[tuple[str, Callable[[Row], str], JustifyMethod, int], ...] = (
+    ("rank", lambda r: _rank(r), "right", 0),
+    ("backbone", lambda r: f"{r.name} *" if r.picked else r.name, "left", 0),
+    ("score [95 %]", lambda r: _interval(r.score, r.score_low, r.score_high), "right", 0),
+    ("gap to first", lambda r: _interval(r.gap, r.gap_low, r.gap_high), "right", 2),
+    ("acc", lambda r: _number(r.accuracy, ".3f"), "right", 1),
+    ("AUROC", lambda r: _number(r.auroc, ".3f"), "right", 1),
+    ("images/s", lambda r: _number(r.images_per_second, ".0f"), "right", 3),
+    ("task", lambda r: r.task or "", "left", 4),
+    ("dim", lambda r: _number(r.dim, "d"), "right", 5),
+    ("params", lambda r: "" if r.params is None else f"{r.params / 1e6:.1f} M", "right", 5),
+    ("weights licence", lambda r: r.license or "", "left", 6),
+    ("status", lambda r: _status(r), "left", 4),
 )
-NARROW, MEDIUM = 6, 8  # columns shown below 110 and below 150 characters
+WHISKER = 24  # characters
 
 
 def _number(value: float | None, form: str) -> str:
@@ -81,21 +82,45 @@ def _remarks(board: Leaderboard) -> list[str]:
 def as_table(board: Leaderboard) -> str:
     """Return the leaderboard as an aligned table with remarks, fitted to the terminal."""
     terminal, width = output_width()
-    columns = COLUMNS[: NARROW if width < 110 else MEDIUM if width < 150 else len(COLUMNS)]
-    table = plain_table()
-    for heading, _, justify in columns:
-        table.add_column(heading, justify=justify, no_wrap=heading != "weights licence")
-    for row in board.rows:
-        if row.status == "ok":
-            style = "dim" if row.role in ("control", "null") else None
-            table.add_row(*(cell(value(row)) for _, value, _ in columns), style=style)
+    rows = [row for row in board.rows if row.status == "ok"]
+    columns = [
+        Column(heading, [value(_short(row)) for row in rows], justify, importance)
+        for heading, value, justify, importance in COLUMNS
+    ]
+    styles = ["dim" if row.role in ("control", "null") else None for row in rows]
     buffer = io.StringIO()
     console = Console(file=buffer, width=width, force_terminal=terminal, highlight=False)
     console.print(line(_title(board)), soft_wrap=not terminal)
-    console.print(table)
-    for remark in _remarks(board):
+    if terminal:
+        columns.insert(3, Column("", _whiskers(rows), importance=3))
+    buffer.write(text_table(columns, styles))
+    names = [row.name for row in rows if row.role == "null"]
+    for remark in (*names, *_remarks(board)):
         console.print(line(remark), soft_wrap=not terminal)
     return buffer.getvalue()
+
+
+def _short(row: Row) -> Row:
+    """Return a row with a name for the table; the remarks say what "null" is."""
+    return replace(row, name="null") if row.role == "null" else row
+
+
+def _whiskers(rows: Sequence[Row]) -> list[str]:
+    """Return each score's interval as a line with a dot at the score, all on one scale."""
+    ends = [
+        (row.score, row.score, row.score)
+        if row.score_low is None or row.score_high is None
+        else (row.score_low, row.score, row.score_high)
+        for row in rows
+    ]
+    known = [value for end in ends for value in end if value is not None]
+    low, span = min(known, default=0), max(known, default=0) - min(known, default=0) or 1
+    lines = []
+    for end in ends:
+        at = [round((value - low) / span * (WHISKER - 1)) for value in end if value is not None]
+        first, dot, last = at or (0, 0, 0)
+        lines.append(" " * first + "─" * (dot - first) + "●" + "─" * (last - dot) if at else "")
+    return lines
 
 
 def as_markdown(board: Leaderboard) -> str:
@@ -103,10 +128,10 @@ def as_markdown(board: Leaderboard) -> str:
     lines = [
         _title(board),
         "",
-        markdown_row(heading for heading, _, _ in COLUMNS),
-        "| " + " | ".join("---:" if j == "right" else "---" for _, _, j in COLUMNS) + " |",
+        markdown_row(heading for heading, *_ in COLUMNS),
+        "| " + " | ".join("---:" if j == "right" else "---" for _, _, j, _ in COLUMNS) + " |",
     ]
-    lines += [markdown_row(value(row) for _, value, _ in COLUMNS) for row in board.rows]
+    lines += [markdown_row(value(row) for _, value, *_ in COLUMNS) for row in board.rows]
     lines += ["", *(f"- {printable(remark, lines=True)}" for remark in _remarks(board))]
     return "\n".join(lines) + "\n"
 

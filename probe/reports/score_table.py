@@ -5,11 +5,9 @@ from collections.abc import Callable, Mapping
 from probe.errors import printable
 from probe.files import to_json
 from probe.registry import lookup
-from probe.reports.text import csv_table, missing_rows, text_table
+from probe.reports.text import columns_of, csv_table, missing_rows, text_table
 from probe.scoring.calibration import ErrorRate
 from probe.scoring.score import Scores, Verdicts
-
-SHOWN = 4  # columns on a narrow terminal: the image and three backbones
 
 
 def _rate(rate: ErrorRate | None) -> str:
@@ -46,7 +44,7 @@ def as_table(scores: Scores) -> str:
         "ranking's held-out images:",
         *(f"  {printable(_promise(v))}" for v, _ in good),
         "",
-        text_table(headings, rows, kept=SHOWN) + "\n".join(remarks(scores)),
+        text_table(columns_of(headings, rows)) + "\n".join(remarks(scores)),
     ]
     return "\n".join(lines) + "\n"
 

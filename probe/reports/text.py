@@ -8,9 +8,11 @@ import io
 import shutil
 import sys
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
+from rich.cells import cell_len
+from rich.console import Console, JustifyMethod
 from rich.table import Table
 from rich.text import Text
 
@@ -20,7 +22,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 PIPED_WIDTH = 220
-NARROW = 110
+GAP = 2  # spaces between columns
 # A leading one of these makes a spreadsheet read a cell as a formula; includes full-width forms.
 FORMULA = "=+-@＝＋－＠"
 
@@ -81,11 +83,6 @@ def _is_number(text: str) -> bool:
     return True
 
 
-def plain_table() -> Table:
-    """Return an empty table without lines."""
-    return Table(box=None, pad_edge=False, header_style="bold")
-
-
 def missing_rows(rows: Iterable[Any]) -> list[str]:
     """Return the reasons why rows have no numbers, one line per distinct reason.
 
@@ -106,15 +103,86 @@ def missing_rows(rows: Iterable[Any]) -> list[str]:
     ]
 
 
-def text_table(headings: Sequence[str], rows: Sequence[Sequence[str]], *, kept: int) -> str:
-    """Return rows as an aligned table; a narrow terminal shows only the first `kept` columns."""
+@dataclass(frozen=True)
+class Column:
+    """A column of a text table.
+
+    Attributes:
+        heading: may be empty.
+        cells: one per row.
+        justify: of heading and cells.
+        importance: 0 is always shown; of the others, higher values give way first.
+    """
+
+    heading: str
+    cells: Sequence[str]
+    justify: JustifyMethod = "left"
+    importance: int = 0
+
+    @property
+    def width(self) -> int:
+        """The width in characters at which nothing is cut."""
+        return max(cell_len(printable(text)) for text in (self.heading, *self.cells))
+
+
+def columns_of(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> list[Column]:
+    """Return columns of which the first is always shown and the last gives way first."""
+    return [
+        Column(heading, [row[i] for row in rows], importance=i)
+        for i, heading in enumerate(headings)
+    ]
+
+
+def text_table(columns: Sequence[Column], styles: Sequence[str | None] = ()) -> str:
+    """Return an aligned table that fits the terminal; nothing in it is cut.
+
+    Columns without room are left out. If not even the necessary ones fit, each row becomes a few
+    lines, one per column. Output that is not a terminal has all columns.
+
+    Args:
+        columns: in the order shown.
+        styles: one per row.
+    """
     terminal, width = output_width()
-    shown = kept if width < NARROW else len(headings)
-    table = plain_table()
-    for heading in headings[:shown]:
-        table.add_column(heading)
-    for row in rows:
-        table.add_row(*map(cell, row[:shown]))
+    shown = _fitting(columns, width) if terminal else list(columns)
     buffer = io.StringIO()
-    Console(file=buffer, width=width, force_terminal=terminal, highlight=False).print(table)
+    console = Console(
+        file=buffer,
+        width=width if terminal else sum(c.width + GAP for c in columns),
+        force_terminal=terminal,
+        highlight=False,
+    )
+    if not shown:
+        for i in range(len(columns[0].cells)):
+            console.print(_card(columns, i), style=styles[i] if styles else None, no_wrap=False)
+        return buffer.getvalue()
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in shown:
+        table.add_column(column.heading, justify=column.justify, no_wrap=True)
+    for i, row in enumerate(zip(*(column.cells for column in shown), strict=True)):
+        table.add_row(*map(cell, row), style=styles[i] if styles else None)
+    console.print(table)
     return buffer.getvalue()
+
+
+def _fitting(columns: Sequence[Column], width: int) -> list[Column]:
+    """Return the columns that fit, by importance; none if a necessary one does not."""
+    chosen: list[Column] = []
+    for column in sorted(columns, key=lambda c: c.importance):
+        if sum(c.width + GAP for c in (*chosen, column)) - GAP <= width:
+            chosen.append(column)
+        elif column.importance == 0:
+            return []
+    return [column for column in columns if column in chosen]
+
+
+def _card(columns: Sequence[Column], row: int) -> Text:
+    """Return one row as lines: the necessary columns first, the others by their headings."""
+    first = [c.cells[row] for c in columns if c.importance == 0]
+    rest = [(c.heading, c.cells[row]) for c in columns if c.importance and c.heading]
+    return Text("\n").join(
+        [
+            Text(" ").join(map(cell, first)),
+            *(cell(f"  {heading}: {value}") for heading, value in rest if value),
+        ]
+    )

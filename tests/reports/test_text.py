@@ -1,13 +1,17 @@
 """Remarks below tables, and text from outside in them."""
 
 import json
+import re
 from types import SimpleNamespace
 
 import pandas as pd
 import pytest
+from rich.cells import cell_len
 
 from probe.errors import printable
 from probe.files import to_json
+from probe.probing.leaderboard import Leaderboard, Row
+from probe.reports import rank_table, text
 from probe.reports.text import csv_cell, csv_table, from_csv_cell, missing_rows
 
 
@@ -82,3 +86,41 @@ def test_json_is_harmless_and_exact():
     text = to_json(value, indent=2)
     assert json.loads(text) == value
     assert "é" in text and not any(c in text for c in "\u202e\x9b\U000e0041\x1b\u2028")
+
+
+def entry(name, score, **more):
+    numbers = {"score_low": score - 0.05, "score_high": score + 0.03, "gap": score + 0.1,
+               "gap_low": score, "gap_high": score + 0.2, "accuracy": 0.9, "auroc": 0.95,
+               "images_per_second": 1234.5, "params": 3_400_000, "dim": 1280}  # fmt: skip
+    texts = {"role": "candidate", "task": "image-text contrastive", "license": "CC-BY-NC-4.0"}
+    return Row(name=name, score=score, **{**texts, **numbers, **more})
+
+
+@pytest.fixture
+def leaderboard():
+    rows = (
+        entry("random-efficientnet-lite0#12", -0.123, picked=True, rank=1),
+        entry("second", -0.234, tied=True, rank=1),
+        entry("null: reals against reals (second)", -0.693, role="null"),
+    )
+    return Leaderboard(protocol="fair", seed=0, n_real=99, n_fake=99, resolution=32, rows=rows)
+
+
+@pytest.mark.parametrize("width", [30, 40, 60, 80, 100, 120, 160, 250])
+def test_no_number_is_cut_in_a_terminal_of_any_width(monkeypatch, leaderboard, width):
+    for module in (text, rank_table):
+        monkeypatch.setattr(module, "output_width", lambda: (True, width))
+    shown = re.sub(r"\x1b\[[0-9;]*m", "", rank_table.as_table(leaderboard))
+    lines = shown.splitlines()
+    assert max(map(cell_len, lines)) <= width and "…" not in shown
+    words = " ".join(shown.split())
+    for score in ("-0.123 [-0.173, -0.093]", "-0.234 [-0.284, -0.204]", "-0.693 [-0.743, -0.663]"):
+        assert score in words
+    assert "random-efficientnet-lite0#12 *" in words and "1=" in words
+    assert ("rank" in words) == (width >= 80)
+    assert ("●" in shown) == (width >= 160)
+
+
+def test_output_that_is_no_terminal_has_all_columns(leaderboard):
+    heading = rank_table.as_table(leaderboard).splitlines()[1]
+    assert [h for h, *_ in rank_table.COLUMNS] == re.split(r"\s{2,}", heading.strip())

@@ -49,7 +49,5 @@ def test_an_image_that_changes_before_the_evaluator_sees_it_stops_the_run(fit, s
         return make_plan(*given, **named)
 
     monkeypatch.setattr(setup, "make_plan", meanwhile)
-    with pytest.raises(
-        ProbeError, match=r"003\.png \(changed since it was first read\)\. Restore"
-    ):
+    with pytest.raises(ProbeError, match=r"003\.png \(changed since it was first read\)\. Restore"):
         fit(kimg=0.008)

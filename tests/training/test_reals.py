@@ -207,9 +207,7 @@ def test_an_image_that_changes_during_training_stops_it(folder, monkeypatch):
     before = load_pixels(reals, range(24))
     original = (folder / "003.png").read_bytes()
     (folder / "003.png").write_bytes((folder / "004.png").read_bytes())
-    with pytest.raises(
-        ProbeError, match=r"003\.png \(changed since it was first read\)\. Restore"
-    ):
+    with pytest.raises(ProbeError, match=r"003\.png \(changed since it was first read\)\. Restore"):
         load_pixels(reals, range(24))
     (folder / "003.png").write_bytes(original)
     assert torch.equal(load_pixels(opened(folder), range(24)), before)
