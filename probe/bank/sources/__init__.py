@@ -102,6 +102,8 @@ SOURCES: dict[str, Source] = {
         pools_taps=True,
         has_token=False,
     ),
+    "swin": Source(builder="probe.bank.sources.swin:build", libraries=("timm",), has_token=False),
+    "antialiased": Source(builder="probe.bank.sources.antialiased:build", has_token=False),
     "torchscript": Source(
         builder="probe.bank.sources.torchscript:build", has_token=False, whole_file=True
     ),
