@@ -43,7 +43,7 @@ def doctor(
         gen: as in `rank`; checked for overlap with the reals and for differences in encoding.
         run: a ranking's folder or a training run's directory.
         bank: the bank file; default ./modelbank.yaml or else the packaged one.
-        backbones: names or patterns of the entries; default all.
+        backbones: names, patterns or @presets of the entries; default all.
         strategy: strategy of the training to estimate.
         resolution: side in pixels; default that of the images.
         measure: run the backbones and a few training steps to measure the cost; takes minutes if

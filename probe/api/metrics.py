@@ -36,7 +36,7 @@ def measure(
         real: as in `rank`.
         gen: as in `rank`.
         bank: the bank file; default ./modelbank.yaml or else the packaged one.
-        backbones: names or patterns of entries; default the bank's evaluator.
+        backbones: names, patterns or @presets of entries; default the bank's evaluator.
         options: numbers, seed, precision, canonical FID; see `MeasureOptions`.
         sample: truncation, noise and class of a checkpoint; see `SampleOptions`.
         device: "auto", "cpu", "cuda" or "cuda:N".

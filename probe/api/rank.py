@@ -46,7 +46,7 @@ def rank(
             `ImageSource`, uint8 (N, 3, H, W), or a function `(n, seed) → uint8 (n, 3, H, W)`, for
             example a diffusion pipeline; it should be deterministic in the seed.
         bank: the bank file; default ./modelbank.yaml or else the packaged one.
-        backbones: names or patterns of the entries to rank; default all.
+        backbones: names, patterns or @presets of the entries to rank; default all.
         options: protocol, numbers, seed, precision; see `RankOptions`.
         sample: truncation, noise and class of a checkpoint; see `SampleOptions`.
         out: a folder for leaderboard.json, leaderboard.csv, scores.csv, the probes and

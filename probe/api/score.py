@@ -35,7 +35,7 @@ def score(
         run: the folder passed to `rank` as `out`.
         bank: the bank file; default ./modelbank.yaml or else the packaged one. Backbones that no
             longer match the ranking's are refused.
-        backbones: names or patterns; default all with a probe except controls.
+        backbones: names, patterns or @presets; default all with a probe except controls.
         threshold: probability above which an image is called generated.
         device: "auto", "cpu", "cuda" or "cuda:N".
         offline: never download weights.

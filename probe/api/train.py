@@ -45,7 +45,7 @@ def train(
             options and images is resumed instead.
         config: strategy, schedule and everything else; see `TrainConfig`.
         bank: the bank file; default ./modelbank.yaml or else the packaged one.
-        backbones: names or patterns of the entries to choose from; default all.
+        backbones: names, patterns or @presets of the entries to choose from; default all.
         init: a StyleGAN2-ADA pickle or a snapshot to start from, without a warm-up.
         resume: a run directory to resume, or "latest".
         device: "auto", "cpu", "cuda" or "cuda:N".

@@ -13,6 +13,7 @@ from probe.bank.document import parse, read
 from probe.bank.errors import Mistake, explain, line_of, refuse, repeats
 from probe.bank.lock import pinned, read_lock
 from probe.bank.places import MISTAKEN
+from probe.bank.presets import SIGN, preset
 from probe.bank.spec import BackboneSpec, Misplaced, Rename, Weights
 from probe.errors import BankError
 from probe.registry import lookup
@@ -39,16 +40,19 @@ class Bank:
         return next((spec for spec in self.specs if spec.role == "evaluator"), None)
 
     def select(self, names: Sequence[str] | None = None) -> tuple[BackboneSpec, ...]:
-        """Return the entries that match some names or shell patterns, in bank order; None: all.
+        """Return the entries of some names, shell patterns or @presets, in bank order; None: all.
 
         Raises:
-            UsageError: if a name or pattern matches nothing; suggests the nearest.
+            UsageError: if a name, pattern or preset matches nothing; suggests the nearest.
         """
         if names is None:
             return self.specs
         table = {spec.name: spec for spec in self.specs}
-        chosen = set()
+        chosen: set[str] = set()
         for name in names:
+            if name.startswith(SIGN):
+                chosen |= preset(self.specs, name.removeprefix(SIGN))
+                continue
             fitting = fnmatch.filter(table, name) or [lookup(table, name, "backbone").name]
             chosen.update(fitting)
         return tuple(spec for spec in self.specs if spec.name in chosen)

@@ -22,6 +22,7 @@ Scale = Annotated[float, Field(gt=0, le=10)]
 LARGEST_ARG = 10_000
 UNKNOWN = "unknown, see the model card"  # a licence, data or task that no library gives
 NAME = r"[A-Za-z0-9][A-Za-z0-9._#-]{0,99}"
+PRESET = r"[a-z][a-z0-9-]{0,31}"
 LONGEST_PATTERN, MOST_RENAMES = 200, 100
 Pattern = Annotated[str, Field(max_length=LONGEST_PATTERN)]
 Words = Annotated[str, AfterValidator(lambda text: " ".join(text.split()))]  # on one line
@@ -177,6 +178,7 @@ class BackboneSpec:
         license: of the weights.
         role: "candidate" can be chosen; "evaluator" only judges; "control" has random weights,
             and BatchNorm statistics from unlabelled images, without which it is refused.
+        presets: the presets it belongs to, chosen as @NAME (see `probe.bank.presets`).
 
     `input`, `mean` and `std` may be left out of a timm entry with hub weights: timm knows them
     (see `probe.bank.load.input_spec`).
@@ -203,6 +205,7 @@ class BackboneSpec:
     pool: Literal["head", "average", "token"] = "head"
     taps: tuple[int | str, ...] = ()
     tap_norm: bool = False
+    presets: tuple[Annotated[str, Field(pattern=f"^{PRESET}$")], ...] = ()
 
     def __post_init__(self) -> None:
         """Check combinations of keys.

@@ -80,7 +80,7 @@ def show(
 def check(
     bank: BankPath = None,
     backbones: Annotated[
-        str | None, typer.Option(help="Names or patterns, comma-separated.")
+        str | None, typer.Option(help="Names, patterns, presets: 'dino*,@small'.")
     ] = None,
 ) -> None:
     """Load every entry that has its weights, and report problems with the others."""
@@ -97,7 +97,8 @@ def check(
 @app.command()
 def fetch(
     names: Annotated[
-        list[str] | None, typer.Argument(help="Names or patterns; all by default.")
+        list[str] | None,
+        typer.Argument(help="Names, patterns, presets; all by default."),
     ] = None,
     bank: BankPath = None,
 ) -> None:

@@ -30,7 +30,8 @@ def doctor(
         Path | None, typer.Option(help="Model bank; ./modelbank.yaml or the packaged one.")
     ] = None,
     backbones: Annotated[
-        str | None, typer.Option(help="Names or patterns, comma-separated: 'dino*,clip'.")
+        str | None,
+        typer.Option(help="Names, patterns, presets: 'dino*,@small'."),
     ] = None,
     strategy: Annotated[
         str,

@@ -34,7 +34,7 @@ def metrics(
     ] = None,
     backbones: Annotated[
         str | None,
-        typer.Option(help="Names or patterns, comma-separated; default: the bank's evaluator."),
+        typer.Option(help="Names, patterns, presets; default: the bank's evaluator."),
     ] = None,
     format: Annotated[Format, typer.Option(help="Output format.")] = Format.TABLE,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",

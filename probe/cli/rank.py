@@ -44,7 +44,8 @@ def rank(
         Path | None, typer.Option(help="Model bank; ./modelbank.yaml or the packaged one.")
     ] = None,
     backbones: Annotated[
-        str | None, typer.Option(help="Names or patterns, comma-separated: 'dino*,clip'.")
+        str | None,
+        typer.Option(help="Names, patterns, presets: 'dino*,@small'."),
     ] = None,
     out: Annotated[
         Path | None, typer.Option("--out", "--outdir", help="Folder to write all results to.")

@@ -31,7 +31,7 @@ def score(
     ] = None,
     backbones: Annotated[
         str | None,
-        typer.Option(help="Names or patterns, comma-separated; default: all but the controls."),
+        typer.Option(help="Names, patterns, presets; default: all but the controls."),
     ] = None,
     threshold: Annotated[
         float,

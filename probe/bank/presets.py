@@ -1,0 +1,40 @@
+"""Presets: sets of backbones that are chosen by name, as in `--backbones @small,clip-vit-b32`.
+
+An entry lists the presets it belongs to; two follow from what an entry says. No torch here.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+
+from probe.bank.spec import BackboneSpec
+from probe.errors import UsageError
+from probe.registry import lookup
+
+# SPDX names of licences that allow commercial use without further terms.
+FREE = {"Apache-2.0", "BSD-2-Clause", "BSD-3-Clause", "CC0-1.0", "ISC", "MIT", "Unlicense"}
+SIGN = "@"
+
+DERIVED: Mapping[str, Callable[[BackboneSpec], bool]] = {
+    "commercial": lambda spec: spec.license in FREE,
+    "offline": lambda spec: spec.weights.kind in ("package", "file"),
+}
+
+
+def preset(specs: Sequence[BackboneSpec], name: str) -> set[str]:
+    """Return the names of a preset's entries; controls are in none.
+
+    Args:
+        specs: a bank's entries.
+        name: of the preset, without the sign.
+
+    Raises:
+        UsageError: if there is no such preset, or nothing is in it.
+    """
+    pretrained = [spec for spec in specs if spec.role != "control"]
+    members = {name: {s.name for s in pretrained if holds(s)} for name, holds in DERIVED.items()}
+    for spec in pretrained:
+        for listed in spec.presets:
+            members.setdefault(listed, set()).add(spec.name)
+    found = lookup(members, name, "preset")
+    if not found:
+        raise UsageError(f"--backbones: no entry of the bank is in the preset {SIGN}{name}.")
+    return found
