@@ -7,9 +7,9 @@ of its values' range.
 """
 
 from pathlib import Path
+from typing import Any
 
 import torch
-from torch import nn
 from torch.nn import functional as F
 
 from probe.bank.base import FeatureNetwork
@@ -37,7 +37,7 @@ def build(spec: BackboneSpec, path: Path | None) -> FeatureNetwork:
     return network
 
 
-def _pad_first(block: nn.Module) -> None:
+def _pad_first(block: Any) -> None:
     """Make a block's attention pad its map before it shifts; its mask is for the padded map.
 
     Raises:
