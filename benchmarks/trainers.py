@@ -209,7 +209,7 @@ class Reference(Trainer):
         for member in self.members:
             member.network.requires_grad_(False)
         generator, drawn = self.state.generator.train(), self._samples("generator")
-        fakes = generator.synthesis(drawn.styles(generator), noise_rng=drawn.noise)
+        fakes = generator.synthesis(drawn.styles(generator), noise_keys=drawn.noise)
         losses = {}
         for member in self.members:
             levels = logits(member, self._augment(member, fakes, "generator"))
@@ -227,7 +227,7 @@ class Reference(Trainer):
     def _discriminator_step(self, reals: torch.Tensor, weight: float) -> dict[str, torch.Tensor]:
         with torch.no_grad():
             generator, drawn = self.state.generator, self._samples("discriminator")
-            fakes = generator.synthesis(drawn.styles(generator), noise_rng=drawn.noise)
+            fakes = generator.synthesis(drawn.styles(generator), noise_keys=drawn.noise)
         for member in self.members:
             member.optimizer.zero_grad(set_to_none=True)
         losses: dict[str, torch.Tensor] = {}

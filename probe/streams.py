@@ -1,6 +1,7 @@
 """Random streams: one per named decision, each a pure function of the seed and the name."""
 
 import hashlib
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -14,6 +15,11 @@ def stream_seed(seed: int, *names: object) -> int:
     """
     text = repr((seed, *names)).encode()
     return int.from_bytes(hashlib.sha256(text).digest()[:8], "big") >> 1
+
+
+def stream_keys(seeds: Sequence[int], *names: object) -> torch.Tensor:
+    """Return the stream seed of each (seed, names), int64 (N,) on the CPU."""
+    return torch.tensor([stream_seed(seed, *names) for seed in seeds], dtype=torch.int64)
 
 
 def numpy_stream(seed: int, *names: object) -> np.random.Generator:

@@ -1,11 +1,9 @@
 """The contract of a generator network."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any, Protocol, Self
 
 import torch
-
-NoiseStreams = Sequence[torch.Generator] | None
 
 
 class Generator(Protocol):
@@ -39,7 +37,7 @@ class Generator(Protocol):
         truncation_psi: float = 1.0,
         truncation_cutoff: int | None = None,
         noise_mode: str = "random",
-        noise_rng: NoiseStreams = None,
+        noise_keys: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """Return float images (N, img_channels, R, R), nominally in [-1, 1].
 
@@ -49,8 +47,8 @@ class Generator(Protocol):
             truncation_psi: 1 is no truncation, 0 the mean image.
             truncation_cutoff: number of leading layers to truncate; None is all.
             noise_mode: "random", "const" (the buffers in the file) or "none".
-            noise_rng: one generator per sample for "random" noise, so that an image does not
-                depend on its batch; None draws from torch's global stream.
+            noise_keys: int64 (N,) on the device, of which "random" noise is a function, so that an
+                image does not depend on its batch; None draws them from torch's global stream.
         """
         ...
 

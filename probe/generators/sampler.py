@@ -14,9 +14,10 @@ from probe.files import digest_json
 from probe.generators.base import Generator, to_uint8
 from probe.generators.checkpoint import Checkpoint
 from probe.generators.config import SampleOptions
+from probe.generators.noise import VERSION
 from probe.images.base import Batch, Header
 from probe.images.resize import squares
-from probe.streams import numpy_stream, torch_stream
+from probe.streams import numpy_stream, stream_keys
 
 SEEDS_PER_RUN = 1_000_000
 BATCH = 32
@@ -74,7 +75,7 @@ def draw_images(
             c,
             truncation_psi=psi,
             noise_mode=noise,
-            noise_rng=[torch_stream(s, "noise") for s in seeds[part]],
+            noise_keys=send(stream_keys(seeds[part], "noise"), device),
         )
         finite[part] = images.isfinite().flatten(1).all(dim=1)
         drawn[part].copy_(to_uint8(images), non_blocking=on_gpu)
@@ -203,7 +204,7 @@ class GeneratorSource:
                     "generator": self.checkpoint.digest,
                     "seed": image_seed(self.seed, i),
                     "truncation": self.psi,
-                    "noise": self.noise,
+                    "noise": [self.noise, VERSION] if self.noise == "random" else self.noise,
                     "class": None if self.labels is None else self.labels[i],
                     "device": self.device.type,
                 }

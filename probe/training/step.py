@@ -22,13 +22,15 @@ from probe.discriminators.member import (
     take_step,
 )
 from probe.generators.networks.stylegan2 import Generator
-from probe.streams import stream_seed, torch_stream
+from probe.generators.noise import normal_noise
+from probe.streams import torch_stream
 from probe.training.clock import Clock
 from probe.training.config import ResolvedConfig
 from probe.training.state import TrainState
 
 PL_DECAY = 0.01
 PL_BATCH_SHRINK = 2
+PATH_NOISE = 0  # no layer of a generator has this number
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,13 +84,8 @@ class Samples:
         if labels is not None:
             drawn = labels[torch.randint(len(labels), (count,), generator=rng)]
             self.c = torch.nn.functional.one_hot(mine(drawn), c_dim).float()
-        # One noise stream per sample, on the device, so the result does not depend on the split.
-        self.noise = [
-            torch.Generator(self.device).manual_seed(
-                stream_seed(config.seed, "noise", purpose, seen, i)
-            )
-            for i in self.processes.share(range(count))
-        ]
+        # One key of noise per sample, so the result does not depend on the split.
+        self.noise = mine(torch.randint(2**63 - 1, (count,), generator=rng))
 
     def __len__(self) -> int:
         """Return how many fakes this process generates."""
@@ -145,7 +142,7 @@ def train_step(state: TrainState, reals: Batch, session: Session) -> dict[str, t
 
     with clock.span("G"), torch.no_grad(), autocast(ctx.device, ctx.precision):
         drawn = samples("discriminator", config.batch)
-        images = state.generator.synthesis(drawn.styles(state.generator), noise_rng=drawn.noise)
+        images = state.generator.synthesis(drawn.styles(state.generator), noise_keys=drawn.noise)
     for member in state.members:
         stats |= discriminator_step(member, reals, Batch(images, drawn.c), step)
     if number % config.r1_interval == 0:
@@ -172,7 +169,7 @@ def _generator_step(state: TrainState, drawn: Samples, step: Step) -> dict[str, 
     """Update the generator so that every discriminator calls its images real."""
     generator = state.generator
     with step.span("G"), autocast(drawn.device, step.precision):
-        fakes = generator.synthesis(drawn.styles(generator), noise_rng=drawn.noise)
+        fakes = generator.synthesis(drawn.styles(generator), noise_keys=drawn.noise)
     gradient, losses = generator_gradient(state.members, Batch(fakes, drawn.c), step)
     with step.span("G"):
         state.generator_optimizer.zero_grad(set_to_none=True)
@@ -189,10 +186,8 @@ def _path_length_step(
     with step.span("path_length"):
         with autocast(drawn.device, step.precision):
             ws = drawn.styles(generator)
-            images = generator.synthesis(ws, noise_rng=drawn.noise)
-        noise = torch.stack(
-            [torch.randn(images.shape[1:], generator=g, device=g.device) for g in drawn.noise]
-        )
+            images = generator.synthesis(ws, noise_keys=drawn.noise)
+        noise = normal_noise(drawn.noise, PATH_NOISE, images.shape[1:])
         lengths = path_lengths(images, ws, noise)
         mean = step.processes.sum(lengths.detach().mean().double()) / step.processes.size
         state.path_mean = send(state.path_mean, mean.device).lerp(mean, PL_DECAY)

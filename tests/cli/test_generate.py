@@ -11,7 +11,7 @@ from PIL import Image
 
 from probe.generators.base import to_uint8
 from probe.generators.files.snapshot import save_snapshot
-from probe.streams import torch_stream
+from probe.streams import stream_keys
 
 
 @pytest.fixture
@@ -29,7 +29,7 @@ def expected(seed, *, psi=1.0, noise="const"):
     z = torch.from_numpy(np.random.RandomState(seed).randn(1, 16)).float()
     with torch.no_grad():
         image = tiny_generator()(
-            z, truncation_psi=psi, noise_mode=noise, noise_rng=[torch_stream(seed, "noise")]
+            z, truncation_psi=psi, noise_mode=noise, noise_keys=stream_keys([seed], "noise")
         )
     return to_uint8(image)[0].permute(1, 2, 0).numpy()
 

@@ -45,6 +45,14 @@ def test_keys_follow_everything_that_decides_an_image():
     assert len(set(classes)) == 3
 
 
+def test_keys_follow_the_version_of_random_noise_alone(monkeypatch):
+    modes = ("random", "const", "none")
+    before = [source(noise=mode).keys([0]) for mode in modes]
+    monkeypatch.setattr("probe.generators.sampler.VERSION", 99)
+    after = [source(noise=mode).keys([0]) for mode in modes]
+    assert before[0] != after[0] and before[1:] == after[1:]
+
+
 def test_eight_bit_as_a_saved_file():
     x = torch.tensor([-2.0, -1.0, -0.9999, 0.0, 0.9999, 1.0, 2.0]).reshape(1, 1, 1, 7)
     assert to_uint8(x)[0, :, 0].tolist() == [[0, 0, 0, 128, 255, 255, 255]] * 3

@@ -13,7 +13,6 @@ from torch import nn
 
 from probe.errors import CheckpointError, UsageError, printable
 from probe.files import digest_file, utf8_path
-from probe.generators.base import NoiseStreams
 from probe.generators.checkpoint import BOUNDS, Checkpoint
 
 TITLES = {"torchscript": "TorchScript program", "export": "torch.export program"}
@@ -55,7 +54,7 @@ class Program(nn.Module):
         truncation_psi: float = 1.0,
         truncation_cutoff: int | None = None,
         noise_mode: str = "random",
-        noise_rng: NoiseStreams = None,
+        noise_keys: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """Return images (N, img_channels, R, R), float32, nominally in [-1, 1].
 
@@ -68,12 +67,13 @@ class Program(nn.Module):
                 f"A {self.title} has neither truncation nor a choice of noise: leave them out."
             )
         size = 1 if self.is_random else self.batch or len(z)
+        seeds = noise_keys.tolist() if self.is_random and noise_keys is not None else None
         parts = []
         for start in range(0, len(z), size):
             part = slice(start, start + size)
             with torch.random.fork_rng(devices=[z.device] if z.device.type == "cuda" else []):
-                if self.is_random and noise_rng is not None:
-                    torch.manual_seed(noise_rng[start].initial_seed())
+                if seeds is not None:
+                    torch.manual_seed(seeds[start])
                 parts.append(self._run(z[part], None if c is None else c[part]))
         shape = (self.img_channels, self.img_resolution, self.img_resolution)
         odd = next((tuple(part.shape[1:]) for part in parts if part.shape[1:] != shape), None)

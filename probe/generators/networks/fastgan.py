@@ -13,8 +13,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from probe.devices import send
 from probe.errors import CheckpointError, UsageError, printable
-from probe.generators.base import NoiseStreams
 from probe.generators.networks.layers import (
     check_call,
     noise_maps,
@@ -45,24 +45,27 @@ class Noise(nn.Module):
     Files store no noise, so "const" is one fixed draw per layer, the same for every sample.
 
     Args:
-        stream: seed of the fixed draw.
+        number: of the layer in its network; also the seed of the fixed draw.
     """
 
-    def __init__(self, stream: int) -> None:
+    def __init__(self, number: int) -> None:
         super().__init__()
-        self.stream = stream
+        self.number = number
         self.weight = nn.Parameter(torch.zeros([]))
 
-    def forward(self, x: torch.Tensor, mode: str, rng: NoiseStreams) -> torch.Tensor:
+    def forward(self, x: torch.Tensor, mode: str, keys: torch.Tensor | None) -> torch.Tensor:
         """Add noise to x (N, C, H, W), the same to every channel."""
         if mode == "none":
             return x
-        return x + (self._draw(x, mode, rng) * self.weight).to(x)
+        const = mode == "const"
+        noise = _fixed_map(x, self.number) if const else noise_maps(x, keys, self.number)
+        return x + (noise * self.weight).to(x)
 
-    def _draw(self, x: torch.Tensor, mode: str, rng: NoiseStreams) -> torch.Tensor:
-        if mode == "const":
-            rng = [torch.Generator().manual_seed(self.stream)]
-        return noise_maps(len(x), x.shape[-1], rng, x.device)
+
+def _fixed_map(x: torch.Tensor, seed: int) -> torch.Tensor:
+    """Return one map of normal numbers (1, 1, R, R) for x (N, C, R, R)."""
+    stream = torch.Generator().manual_seed(seed)
+    return send(torch.randn(1, 1, *x.shape[2:], generator=stream), x.device)
 
 
 class Norm(nn.Module):
@@ -153,15 +156,15 @@ class UpBlock(nn.Module):
         x: torch.Tensor,
         embedding: torch.Tensor | None,
         noise_mode: str,
-        noise_rng: NoiseStreams,
+        noise_keys: torch.Tensor | None,
     ) -> torch.Tensor:
         """Map x (N, I, h, h), plus (N, E) if conditional, to (N, O, 2h, 2h)."""
         x = self.conv1(F.interpolate(x, scale_factor=2, mode="nearest"))
         if self.lite:
             return F.glu(self.norm1(x, embedding), dim=1)
-        x = F.glu(self.norm1(self.noise1(x, noise_mode, noise_rng), embedding), dim=1)
+        x = F.glu(self.norm1(self.noise1(x, noise_mode, noise_keys), embedding), dim=1)
         x = self.conv2(x)
-        return F.glu(self.norm2(self.noise2(x, noise_mode, noise_rng), embedding), dim=1)
+        return F.glu(self.norm2(self.noise2(x, noise_mode, noise_keys), embedding), dim=1)
 
 
 class Excitation(nn.Module):
@@ -220,14 +223,14 @@ class Synthesis(nn.Module):
         classes: torch.Tensor | None,
         *,
         noise_mode: str = "random",
-        noise_rng: NoiseStreams = None,
+        noise_keys: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """Map z (N, z_dim) and class numbers (N,) to images (N, img_channels, R, R), float32."""
         embedding = None if classes is None else self.embed(classes)
         x = self.init(second_moment_normalise(z.float()))
         features = {4: x}
         for r in self.resolutions:
-            x = getattr(self, f"feat_{r}")(x, embedding, noise_mode, noise_rng)
+            x = getattr(self, f"feat_{r}")(x, embedding, noise_mode, noise_keys)
             if r in EXCITED:
                 x = getattr(self, f"se_{r}")(features.pop(r // 16), x)
             elif 16 * r in EXCITED:
@@ -292,7 +295,7 @@ class Generator(nn.Module):
         truncation_psi: float = 1.0,
         truncation_cutoff: int | None = None,
         noise_mode: str = "random",
-        noise_rng: NoiseStreams = None,
+        noise_keys: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """Return images (N, img_channels, R, R), float32, nominally in [-1, 1].
 
@@ -301,7 +304,7 @@ class Generator(nn.Module):
         """
         check_call("FastGAN", truncation_psi, self.c_dim, c)
         classes = None if c is None or not self.c_dim else c.argmax(dim=1)
-        return self.synthesis(z, classes, noise_mode=noise_mode, noise_rng=noise_rng)
+        return self.synthesis(z, classes, noise_mode=noise_mode, noise_keys=noise_keys)
 
 
 def derive_arguments(

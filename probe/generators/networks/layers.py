@@ -13,9 +13,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from probe.accel.low_pass import low_pass
-from probe.devices import send
 from probe.errors import UsageError
-from probe.generators.base import NoiseStreams
+from probe.generators.noise import normal_noise
 
 ACTIVATIONS: dict[str, tuple[Callable[[torch.Tensor], torch.Tensor], float]] = {
     "linear": (lambda x: x, 1.0),
@@ -38,13 +37,17 @@ def normal(*shape: int, over: float = 1) -> torch.Tensor:
     return torch.empty(shape) if shapes_only() else torch.randn(shape) / over
 
 
-def noise_maps(count: int, side: int, rng: NoiseStreams, device: torch.device) -> torch.Tensor:
-    """Return standard normal noise (count, 1, side, side), float32, one map per sample."""
-    shape = (1, side, side)
-    if rng is None:
-        return torch.randn(count, *shape, device=device)
-    maps = [torch.randn(shape, generator=g, device=g.device) for g in rng]
-    return send(torch.stack(maps), device)
+def noise_maps(x: torch.Tensor, keys: torch.Tensor | None, number: int) -> torch.Tensor:
+    """Return standard normal noise for x (N, C, R, R): (N, 1, R, R), float32.
+
+    Args:
+        x: gives the shape and the device.
+        keys: see `normal_noise`; None draws them from torch's global stream.
+        number: of the layer, different in every layer of a network and above 0.
+    """
+    if keys is None:
+        keys = torch.randint(2**63 - 1, (len(x),), device=x.device)
+    return normal_noise(keys, number, (1, *x.shape[2:]))
 
 
 def filter2d(taps: Sequence[float]) -> torch.Tensor:

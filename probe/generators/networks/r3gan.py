@@ -12,7 +12,6 @@ from torch import nn
 from torch.nn import functional as F
 
 from probe.errors import CheckpointError, UsageError, printable
-from probe.generators.base import NoiseStreams
 from probe.generators.networks.layers import check_call, filter2d, normal
 from probe.generators.networks.shapes import count_numbered
 
@@ -271,7 +270,7 @@ class Generator(nn.Module):
         truncation_psi: float = 1.0,
         truncation_cutoff: int | None = None,
         noise_mode: str = "random",
-        noise_rng: NoiseStreams = None,
+        noise_keys: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """Return images (N, img_channels, R, R), float32, nominally in [-1, 1].
 

@@ -16,7 +16,6 @@ from torch.nn import functional as F
 from probe.accel.low_pass import low_pass
 from probe.accel.winograd import convolve
 from probe.errors import UsageError, shown
-from probe.generators.base import NoiseStreams
 from probe.generators.files import rosinality
 from probe.generators.networks.layers import (
     FullyConnected,
@@ -115,7 +114,7 @@ class SynthesisLayer(nn.Module):
         w: torch.Tensor,
         *,
         noise_mode: str,
-        noise_rng: NoiseStreams,
+        noise_keys: torch.Tensor | None,
         gain: float = 1,
     ) -> torch.Tensor:
         """Map x (N, I, h, h) with w (N, w_dim) to (N, O, R, R)."""
@@ -124,14 +123,14 @@ class SynthesisLayer(nn.Module):
         x = modulated_conv2d(x, self.weight, self.affine(w), up_filter=up_filter, gain=scale)
         if self.use_noise and noise_mode != "none":
             strength = self.noise_strength * scale
-            x += (self._noise(len(x), noise_mode, noise_rng) * strength).to(x)
+            x += (self._noise(x, noise_mode, noise_keys) * strength).to(x)
         x += (self.bias * scale).to(x.dtype)[:, None, None]
         return activate(x, self.activation, self.conv_clamp and self.conv_clamp * gain)
 
-    def _noise(self, n: int, mode: str, rng: NoiseStreams) -> torch.Tensor:
+    def _noise(self, x: torch.Tensor, mode: str, keys: torch.Tensor | None) -> torch.Tensor:
         if mode == "const":
             return self.noise_const
-        return noise_maps(n, self.resolution, rng, self.weight.device)
+        return noise_maps(x, keys, 2 * self.resolution + self.up)
 
 
 class ToRGB(nn.Module):
@@ -222,7 +221,7 @@ class SynthesisBlock(nn.Module):
             x: (N, I, R/2, R/2), or None for the first block.
             img: (N, img_channels, R/2, R/2), or None if there is no image yet.
             ws: (N, num_conv + 1, w_dim); the last one goes to `torgb`.
-            noise: `noise_mode` and `noise_rng`.
+            noise: `noise_mode` and `noise_keys`.
         """
         if x is None:
             y = self.const.expand(len(ws), -1, -1, -1)
@@ -301,7 +300,11 @@ class Synthesis(nn.Module):
             in_channels = channels
 
     def forward(
-        self, ws: torch.Tensor, *, noise_mode: str = "random", noise_rng: NoiseStreams = None
+        self,
+        ws: torch.Tensor,
+        *,
+        noise_mode: str = "random",
+        noise_keys: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """Map ws (N, num_ws, w_dim) to images (N, img_channels, R, R), float32."""
         x = img = None
@@ -309,7 +312,7 @@ class Synthesis(nn.Module):
         for resolution in self.resolutions:
             block = getattr(self, f"b{resolution}")
             block_ws = ws[:, start : start + block.num_conv + 1]
-            x, img = block(x, img, block_ws, noise_mode=noise_mode, noise_rng=noise_rng)
+            x, img = block(x, img, block_ws, noise_mode=noise_mode, noise_keys=noise_keys)
             start += block.num_conv
         assert img is not None  # the last block always makes one
         return img
@@ -358,12 +361,12 @@ class Generator(nn.Module):
         truncation_psi: float = 1.0,
         truncation_cutoff: int | None = None,
         noise_mode: str = "random",
-        noise_rng: NoiseStreams = None,
+        noise_keys: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """Return images (N, img_channels, R, R), float32, nominally in [-1, 1]."""
         w = self.mapping(z, c)
         ws = truncate(w, self.mapping.w_avg, self.num_ws, truncation_psi, truncation_cutoff)
-        return self.synthesis(ws, noise_mode=noise_mode, noise_rng=noise_rng)
+        return self.synthesis(ws, noise_mode=noise_mode, noise_keys=noise_keys)
 
 
 def convert_state(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:

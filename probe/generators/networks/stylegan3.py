@@ -14,7 +14,6 @@ from torch import nn
 from torch.nn import functional as F
 
 from probe.accel.winograd import convolve
-from probe.generators.base import NoiseStreams
 from probe.generators.networks.layers import (
     FullyConnected,
     Mapping,
@@ -301,7 +300,7 @@ class Synthesis(nn.Module):
 class Generator(nn.Module):
     """StyleGAN3: z and class to an image (see `probe.generators.base.Generator`).
 
-    StyleGAN3 has no noise inputs: `noise_mode` and `noise_rng` have no effect.
+    StyleGAN3 has no noise inputs: `noise_mode` and `noise_keys` have no effect.
     """
 
     def __init__(
@@ -339,7 +338,7 @@ class Generator(nn.Module):
         truncation_psi: float = 1.0,
         truncation_cutoff: int | None = None,
         noise_mode: str = "random",
-        noise_rng: NoiseStreams = None,
+        noise_keys: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """Return images (N, img_channels, R, R), float32, nominally in [-1, 1]."""
         w = self.mapping(z, c)
