@@ -31,7 +31,7 @@ PACKAGED = ("efficientnet-lite0", "efficientnet-lite1", "mobilenetv2")  # real w
 LIBRARIES = ("torch", "torchvision", "timm", "scikit-learn", "numpy", "scipy", "pillow")
 FLAGS = ("avx2", "fma", "avx512f", "avx512_vnni", "avx512_bf16", "avx512_fp16", "amx_bf16")
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OMP_WAIT_POLICY", "KMP_BLOCKTIME")
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+DTYPES = {"fp32": torch.float32, "tf32": torch.float32, "bf16": torch.bfloat16}
 
 Row = Sequence[Any]
 
@@ -200,18 +200,32 @@ def matmul_peak(precision: str, *, seconds: float = 2.0):
     """Return the best GFLOP/s of square matrix products in a precision, on all torch threads.
 
     Args:
-        precision: "fp32" or "bf16".
+        precision: "fp32", "tf32" (on a GPU) or "bf16".
         seconds: to spend on each size.
     """
     device = "cuda" if torch.cuda.is_available() else "cpu"
     sizes = (4096, 8192) if device == "cuda" else (1024, 2048)
     best = 0.0
+    torch.backends.cuda.matmul.allow_tf32 = precision == "tf32"
     for n in sizes:
         a, b = (torch.randn(n, n, device=device).to(DTYPES[precision]) for _ in range(2))
         torch.mm(a, b)
         until = time.perf_counter() + seconds
         while time.perf_counter() < until:
             best = max(best, 2e-9 * n**3 / stopwatch(lambda a=a, b=b: torch.mm(a, b)))
+    torch.backends.cuda.matmul.allow_tf32 = False
+    return best
+
+
+def copy_peak(*, seconds: float = 2.0) -> float:
+    """Return the best GB/s, reads and writes together, of copying a large tensor."""
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    source = torch.empty(2**30 if device == "cuda" else 2**26, dtype=torch.uint8, device=device)
+    target = torch.empty_like(source)
+    best = 0.0
+    until = time.perf_counter() + seconds
+    while time.perf_counter() < until:
+        best = max(best, 2e-9 * len(source) / stopwatch(lambda: target.copy_(source)))
     return best
 
 
@@ -330,8 +344,8 @@ class Record:
             {"what": what, "value": value, "unit": unit, "target": target, "met": bool(met)}
         )
 
-    def finish(self, out: Path, *, quick: bool = False) -> None:
-        """Print everything and write it as JSON.
+    def write(self, out: Path, *, quick: bool = False) -> dict[str, Any]:
+        """Write everything so far as JSON and return it.
 
         Args:
             out: the file.
@@ -350,7 +364,11 @@ class Record:
             "values": self.values,
         }
         write_record(out, body)
-        print("\n".join(self._lines(body)))
+        return body
+
+    def finish(self, out: Path, *, quick: bool = False) -> None:
+        """Print everything and write it as JSON; see `write`."""
+        print("\n".join(self._lines(self.write(out, quick=quick))))
 
     def _lines(self, body: dict[str, Any]) -> Iterator[str]:
         yield f"\n{self.title}" + (" (quick: figures mean nothing)" if body["quick"] else "")

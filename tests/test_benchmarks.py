@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 FOLDER = Path(__file__).parents[1] / "benchmarks"
-PARTS = {"common", "inputs", "reference", "trainers"}  # imported by the others
+PARTS = {"common", "gpu_parts", "inputs", "reference", "timed_rank", "trainers"}  # of the others
 SCRIPTS = sorted(p.stem for p in FOLDER.glob("*.py") if p.stem not in PARTS)
 
 
@@ -40,3 +40,23 @@ def test_a_quick_run_leaves_a_record(tmp_path):
     assert found.returncode == 0, found.stderr
     record = json.loads((tmp_path / "probes.json").read_text())
     assert record["quick"] and record["tables"]
+
+
+def test_the_parts_of_the_gpu_benchmark_run_without_one(tmp_path):
+    found = run("gpu", "--quick", "--out", tmp_path / "gpu.json")
+    assert found.returncode == 0, found.stderr
+    tables = json.loads((tmp_path / "gpu.json").read_text())["tables"]
+    assert [table["title"].split(":")[0].split(",")[0] for table in tables] == [
+        "What the machine can do", "Drawing", "Training", "One step", "Ranking", "Extraction",
+        "Feeding", "Against torch.compile",
+    ]  # fmt: skip
+    for table in tables:  # a text in place of a number says why there is none
+        numbers = [cell for row in table["rows"] for cell in row[1:3] if cell is not None]
+        assert numbers and all(isinstance(cell, float) for cell in numbers), table
+
+
+def test_a_part_that_has_no_time_says_so(tmp_path):
+    found = run("gpu", "--quick", "--only", "card,feed", "--minutes", "0.02", "--out",
+                tmp_path / "gpu.json")  # fmt: skip
+    assert found.returncode == 0, found.stderr
+    assert "feed  not finished in" in found.stdout or "feed  no time was left" in found.stdout

@@ -1,12 +1,16 @@
 """What holds on a GPU alone; the rest of the suite runs there too, with the GPU as its device."""
 
+import gc
+import json
 import warnings
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
 import torch
 from contexts import new_state, session
 from inputs import tiny_generator
+from runs import saved
 from torchvision.models import vgg16
 
 import probe
@@ -14,18 +18,22 @@ from probe import RankOptions
 from probe.bank.file import load_bank
 from probe.bank.load import load_backbone
 from probe.bundled import DEMO_GENERATOR, DEMO_REALS
-from probe.devices import choose_device
-from probe.discriminators.member import P_INTERVAL, vision_member
+from probe.devices import autocast, choose_device
+from probe.discriminators import AUGMENTATIONS
+from probe.discriminators.draws import Draw
+from probe.discriminators.member import P_INTERVAL, Batch, Step, vision_member
 from probe.features import extract
 from probe.features.extract import BackbonePool, pooled_features, usual_batch
 from probe.generators.sampler import draw_images
 from probe.images.open import open_images
 from probe.processes import Processes
+from probe.streams import torch_stream
 from probe.training.config import TrainConfig
-from probe.training.own import head_options
+from probe.training.discriminator import Discriminator
+from probe.training.own import head_options, own_member
 from probe.training.presets import make_plan
 from probe.training.reals import RealStream, open_reals
-from probe.training.step import train_step
+from probe.training.step import r1_step, train_step
 
 pytestmark = [
     pytest.mark.gpu,
@@ -55,6 +63,25 @@ def waits(work):
         finally:
             torch.cuda.set_sync_debug_mode("default")
     return sum("called a synchronizing" in str(w.message) for w in caught)
+
+
+@contextmanager
+def only(size):
+    """Let the body take this many bytes of the GPU beyond what is in use."""
+    gc.collect()
+    torch.cuda.empty_cache()
+    total = torch.cuda.mem_get_info()[1]
+    torch.cuda.set_per_process_memory_fraction((torch.cuda.memory_allocated() + size) / total)
+    try:
+        yield
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0)
+
+
+def distance(found, exact):
+    """Return the norm of the difference, relative to that of the exact value."""
+    found, exact = (x.detach().double().cpu() for x in (found, exact))
+    return ((found - exact).norm() / exact.norm()).item()
 
 
 def cosines(a, b):
@@ -113,15 +140,10 @@ def test_what_the_batch_takes_is_less_than_what_was_reckoned():
 def test_out_of_memory_halves_the_batch():
     network, images = backbone(), pictures(256)
     expected = pooled_features(network, images, device=GPU, precision="fp32", batch=16)
-    torch.cuda.empty_cache()
-    total = torch.cuda.mem_get_info()[1]
-    try:
-        torch.cuda.set_per_process_memory_fraction((torch.cuda.memory_allocated() + 2**30) / total)
+    with only(2**30):
         with pytest.raises(torch.OutOfMemoryError):
             network(torch.rand(256, 3, 224, 224, device=GPU))
         found = pooled_features(network, images, device=GPU, precision="fp32", batch=256)
-    finally:
-        torch.cuda.set_per_process_memory_fraction(1.0)
     assert np.allclose(found, expected, rtol=1e-3, atol=1e-3)
 
 
@@ -146,11 +168,20 @@ def test_images_are_those_of_the_cpu_and_waited_for_once():
     assert few == many == 1
 
 
+@torch.inference_mode()
+def test_half_precision_draws_the_same_images():
+    network, z = tiny_generator().to(GPU), torch.randn(16, 16).to(GPU)
+    exact = network(z, noise_mode="const")
+    with autocast(GPU, "bf16"):
+        rounded = network(z, noise_mode="const")
+    assert rounded.dtype == torch.float32
+    assert 1e-5 < distance(rounded, exact) < 0.05
+
+
 def test_float32_is_float32():
     x, w = torch.randn(4, 64, 32, 32), torch.randn(64, 64, 3, 3)
     exact = torch.conv2d(x.double(), w.double(), padding=1)
-    found = torch.conv2d(x.to(GPU), w.to(GPU), padding=1).cpu()
-    assert ((found - exact).norm() / exact.norm()).item() < 1e-5
+    assert distance(torch.conv2d(x.to(GPU), w.to(GPU), padding=1), exact) < 1e-5
 
 
 def test_a_ranking_is_that_of_the_cpu(tmp_path, monkeypatch):
@@ -204,6 +235,92 @@ def test_the_strength_of_augmentation_is_waited_for_now_and_then():
         step()
     found = waits(lambda: [step() for _ in range(2 * P_INTERVAL)])
     assert found == 2 * len(state.members)
+
+
+def regularised(device, augmentation, precision):
+    """Return R1 of the first step and its gradient, on images that are augmented for certain."""
+    made = TrainConfig(batch=8, aug=augmentation, aug_p=1.0, channel_base=1024)
+    config = make_plan(made, resolution=32, images=100).config
+    torch.manual_seed(0)
+    network = Discriminator(0, 32, 3, channel_base=1024, channel_max=64).to(device)
+    member = own_member(config, network.to(memory_format=torch.channels_last))
+    reals = (pictures(8, 32).float() / 127.5 - 1).to(device)
+    weight = config.gamma * config.r1_interval
+    found = r1_step(member, Batch(reals), weight, Step(precision=precision))
+    gradients = [p.grad.flatten() for p in network.parameters() if p.grad is not None]
+    return found["Loss/r1_penalty"], torch.cat(gradients)
+
+
+@pytest.mark.parametrize("augmentation", ["ada", "diffaugment"])
+def test_r1_and_its_pull_are_those_of_the_cpu(augmentation):
+    exact = regularised(CPU, augmentation, "fp32")
+    for found, expected in zip(regularised(GPU, augmentation, "fp32"), exact, strict=True):
+        assert distance(found, expected) < 1e-3
+    penalty, gradient = regularised(GPU, augmentation, "bf16")
+    assert distance(penalty, exact[0]) < 0.1 and gradient.isfinite().all()
+
+
+@pytest.mark.parametrize("augmentation", ["ada", "diffaugment"])
+def test_both_derivatives_of_augmentations_are_exact(augmentation):
+    rng = torch_stream(1)
+    images = torch.randn(2, 3, 8, 8, generator=rng, dtype=torch.float64).to(GPU).requires_grad_()
+
+    def augmented(x):
+        return AUGMENTATIONS[augmentation](x, 1.0, Draw(torch_stream(2), 2))
+
+    assert (augmented(images) - images).abs().max() > 0.1
+    for check in (torch.autograd.gradcheck, torch.autograd.gradgradcheck):
+        # A GPU adds in another order each time.
+        assert check(augmented, images, fast_mode=True, nondet_tol=1e-8)
+
+
+TINY = {"batch": 8, "channel_base": 256, "z_dim": 16, "w_dim": 16, "eval_num": 0, "tick": 0.016,
+        "snap": 1, "kimg": 0.048, "pl_weight": 2.0}  # fmt: skip
+
+
+def test_a_run_that_was_ended_goes_on(reals, bank, tmp_path, monkeypatch):
+    from probe.training import loop
+
+    def fit(outdir):
+        path = probe.train(reals, outdir=tmp_path / outdir, config=TrainConfig(**TINY), bank=bank,
+                           device="cuda", precision="fp32")  # fmt: skip
+        return saved(path.parent), path.parent
+
+    def ended(state, *arguments):
+        if state.images == 24:
+            raise KeyboardInterrupt
+        return step(state, *arguments)
+
+    step = loop.train_step
+    whole, _ = fit("whole")
+    monkeypatch.setattr(loop, "train_step", ended)
+    with pytest.raises(KeyboardInterrupt):
+        fit("parts")
+    monkeypatch.setattr(loop, "train_step", step)
+    parts, folder = fit("parts")
+    assert whole["images"] == parts["images"] == 48
+    assert len((folder / "stats.jsonl").read_text().splitlines()) == 3
+    for name, weight in whole["generator"].items():  # to what rounding makes of six steps
+        if weight.norm() > 0:
+            assert distance(parts["generator"][name], weight) < 0.02, name
+
+
+@pytest.mark.parametrize("more", [(), ("--dry-run",)])
+def test_train_without_memory_names_what_to_make_smaller(cli, reals, bank, tmp_path, more):
+    options = [x for k, v in TINY.items() for x in (f"--{k.replace('_', '-')}", v)]
+    command = ("train", "--real", reals, "--outdir", tmp_path / "runs", "--bank", bank, "--quiet")
+    with only(2**28):
+        result = cli(*command, *options, "--batch", 8192, "--channel-base", 4096, *more)
+    assert result.code == 1 and result.err.count("\n") == 1
+    assert "Out of memory on cuda:0 with --batch 8192 at --resolution 32" in result.err
+
+
+def test_doctor_without_memory_makes_it_a_finding(cli, reals, bank):
+    with only(2**26):
+        result = cli("doctor", "--real", reals, "--bank", bank, "--strategy", "none", "--json")
+    assert result.code == 1, result.err
+    problems = [f for f in json.loads(result.out)["findings"] if f["level"] == "problem"]
+    assert any("--batch 32 at --resolution 32" in f["text"] for f in problems)
 
 
 def test_more_processes_than_gpus(cli, reals, tmp_path, monkeypatch):

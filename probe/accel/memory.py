@@ -14,6 +14,12 @@ from probe.errors import ProbeError
 
 # glibc's mallopt parameters (malloc.h).
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_MMAP_MAX, M_ARENA_MAX = -1, -3, -4, -8
+# What errors say that have no type of their own: torch's on a CPU, CUDA's outside of torch's
+# allocator (pinned memory, a context), and its libraries'.
+LACKS = (
+    "DefaultCPUAllocator", "CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED",
+    "CUDNN_STATUS_ALLOC_FAILED",
+)  # fmt: skip
 LARGE_BYTES = 8 * 2**20  # blocks above this are mapped one by one in `large_blocks_apart`
 
 _keeps = False  # whether `keep_freed_memory` was called
@@ -78,7 +84,7 @@ def is_out_of_memory(error: BaseException) -> bool:
     return (
         isinstance(error, MemoryError)
         or type(error).__name__ == "OutOfMemoryError"
-        or (isinstance(error, RuntimeError) and "DefaultCPUAllocator" in str(error))
+        or (isinstance(error, RuntimeError) and any(word in str(error) for word in LACKS))
     )
 
 

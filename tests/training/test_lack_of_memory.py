@@ -13,6 +13,8 @@ from probe.errors import ProbeError
 LACKS = [
     torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total…"),
     RuntimeError("[enforce fail at alloc_cpu.cpp:117] DefaultCPUAllocator: can't allocate memory"),
+    RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+    RuntimeError("CUDA error: out of memory\nCUDA kernel errors might be asynchronously reported"),
     MemoryError(),
 ]
 WORDS = "with --batch 4 at --resolution 32. Choose a smaller --batch or a smaller --resolution."
