@@ -95,7 +95,7 @@ class Leaderboard:
         protocol: "fair" or "paper".
         seed: of subset, splits and draws.
         n_real, n_fake: how many images were scored.
-        resolution: side in pixels at which reals and fakes met.
+        resolution: side in pixels at which reals and fakes met; None if features were given.
         rows: best first, by score, or by accuracy under `paper`; then those without a score.
         audit: what the encoding alone gives away; see `probe.images.audit.Finding`.
         notes: sentences a reader must know.
@@ -107,7 +107,7 @@ class Leaderboard:
     seed: int
     n_real: int
     n_fake: int
-    resolution: int
+    resolution: int | None
     rows: tuple[Row, ...]
     audit: list[dict[str, Any]] = field(default_factory=list)
     notes: list[Text] = field(default_factory=list)

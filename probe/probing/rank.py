@@ -7,7 +7,7 @@ a folder, and training calls it in the middle of a run.
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib import metadata
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -28,7 +28,6 @@ from probe.features.pair import (
     refuse,
 )
 from probe.features.space import library_versions
-from probe.features.store import FeatureSpace
 from probe.files import digest_bytes
 from probe.images.audit import Finding, audit, jpeg_quality_for
 from probe.images.base import Broken, ImageSource
@@ -37,7 +36,7 @@ from probe.images.jpeg import JpegMatched
 from probe.probing.config import LEAST_IMAGES, RankOptions
 from probe.probing.leaderboard import Leaderboard
 from probe.probing.protocol import PROTOCOLS, ProbeResult
-from probe.probing.standing import Setting, build_leaderboard
+from probe.probing.standing import Entry, Setting, build_leaderboard
 from probe.probing.units import images_of, strata
 from probe.streams import numpy_stream
 
@@ -55,7 +54,7 @@ class Ranking:
         captions: names of the images that were scored, reals first, in the results' order.
         broken: the images that were skipped.
         keys: content keys of the images that were scored, in the same order.
-        spaces: backbone name → the record of its feature space.
+        spaces: backbone name → the record of its feature space; empty if features were given.
         indices: "real" and "fake" → which images of the source were scored, in the same order.
     """
 
@@ -126,7 +125,6 @@ def rank(
     if not found.spaces:
         no_backbone(found.failures)
     copies = _copies(pair, found, options, ctx)
-    probes = _Probes(found, copies.groups, options.seed, ctx)
     joined = [spec.name for spec in joint_with if spec.name in found.spaces]
     setting = Setting(
         failures={name: asdict(failure) for name, failure in found.failures.items()},
@@ -142,15 +140,8 @@ def rank(
         ],
         config={**(config or {}), **_record(options, pair, found, joint_with, ctx)},
     )
-    leaderboards, results = {}, {}
-    for protocol in options.protocols:
-        names = [spec.name for spec in specs if spec.name in found.spaces]
-        scored = {name: probes.score([name, *joined], protocol) for name in names}
-        null = probes.null(_best(specs, scored, protocol), protocol)
-        leaderboards[protocol] = build_leaderboard(
-            specs, scored, null, setting, protocol=protocol, options=options
-        )
-        results[protocol] = scored
+    probes = Probes(found.spaces, found.keys, copies.groups, options.seed, ctx)
+    leaderboards, results = probes.leaderboards(specs, setting, options, joined)
     return Ranking(
         leaderboards,
         results,
@@ -194,7 +185,7 @@ def _prepare(real: ImageSource, fake: ImageSource, options: RankOptions) -> _Pai
     orders = draw_orders(real, fake, options.seed)
     count = min(options.num, len(real), len(fake))
     if count < LEAST_IMAGES:
-        refuse(real if len(real) <= len(fake) else fake, count, LEAST_IMAGES)
+        refuse(min(real, fake, key=len).name, count, LEAST_IMAGES)
     sample = [orders[kind][: min(count, AUDIT_IMAGES)] for kind in ("real", "fake")]
     findings = audit(real, fake, *sample)
     given, quality = (real, fake), None
@@ -238,7 +229,7 @@ def _record(
     }
 
 
-def _best(specs: Sequence[BackboneSpec], scored: Mapping[str, ProbeResult], protocol: str) -> str:
+def _best(specs: Sequence[Entry], scored: Mapping[str, ProbeResult], protocol: str) -> str:
     """Return the backbone in whose features reals are told from other reals: the best pretrained.
 
     The best of all if none is pretrained.
@@ -249,34 +240,77 @@ def _best(specs: Sequence[BackboneSpec], scored: Mapping[str, ProbeResult], prot
     return max(pretrained or scored, key=lambda name: getattr(scored[name], criterion))
 
 
+class Rows(Protocol):
+    """Features of one backbone, whose rows are read by key; `FeatureSpace` is one."""
+
+    @property
+    def key(self) -> str:
+        """A digest of all that determines a row besides its own key."""
+        ...
+
+    def read(self, keys: Sequence[str]) -> np.ndarray:
+        """Return the rows of keys, float32 (n, d)."""
+        ...
+
+
 @dataclass(frozen=True)
-class _Probes:
+class Probes:
     """Fits probes on the features of a ranking, or recalls their results.
 
     Attributes:
-        found: the features.
+        spaces: backbone name → its features.
+        keys: "real" and "fake" → the keys of their rows.
         groups: int (n,), reals first, the same for copies of one image.
         seed: of splits and folds.
         ctx: its store remembers results.
     """
 
-    found: PairFeatures
+    spaces: Mapping[str, Rows]
+    keys: Mapping[str, list[str]]
     groups: np.ndarray
     seed: int
     ctx: Context
 
+    def leaderboards(
+        self,
+        entries: Sequence[Entry],
+        setting: Setting,
+        options: RankOptions,
+        joined: Sequence[str] = (),
+    ) -> tuple[dict[str, Leaderboard], dict[str, dict[str, ProbeResult]]]:
+        """Score the entries that have features, and rank them by every protocol.
+
+        Args:
+            entries: all that were asked for.
+            setting: see `Setting`.
+            options: give the protocols and k.
+            joined: names of backbones whose features join those of each entry.
+
+        Returns:
+            Protocol → leaderboard, and protocol → backbone → result.
+        """
+        leaderboards, results = {}, {}
+        names = [entry.name for entry in entries if entry.name in self.spaces]
+        for protocol in options.protocols:
+            scored = {name: self.score([name, *joined], protocol) for name in names}
+            null = self.null(_best(entries, scored, protocol), protocol)
+            leaderboards[protocol] = build_leaderboard(
+                entries, scored, null, setting, protocol=protocol, options=options
+            )
+            results[protocol] = scored
+        return leaderboards, results
+
     def score(self, names: Sequence[str], protocol: str) -> ProbeResult:
         """Return the result of reals against fakes, the features of several backbones joined."""
         self.ctx.tell(ProbeStarted(names[0], protocol))
-        return self._fit(names, self.found.keys["real"], self.found.keys["fake"], self.groups,
-                         protocol)  # fmt: skip
+        return self._fit(names, self.keys["real"], self.keys["fake"], self.groups, protocol)
 
     def null(self, name: str, protocol: str) -> tuple[str, ProbeResult] | None:
         """Return the result of reals against other reals, which must sit at chance.
 
         None if there are too few reals.
         """
-        real, seed = self.found.keys["real"], self.seed
+        real, seed = self.keys["real"], self.seed
         unit, (units,) = strata(np.zeros(len(real)), self.groups[: len(real)])
         if len(units) < 2 * LEAST_IMAGES:
             return None
@@ -296,7 +330,7 @@ class _Probes:
         protocol: str,
     ) -> ProbeResult:
         """Score two sets of images, given by content key."""
-        spaces = [self.found.spaces[name] for name in names]
+        spaces = [self.spaces[name] for name in names]
         record = {
             "spaces": [space.key for space in spaces],
             "real": digest_keys(real),
@@ -321,10 +355,17 @@ class _Probes:
         return result
 
 
-def _side_by_side(spaces: Sequence[FeatureSpace], keys: Sequence[str]) -> np.ndarray:
+def _side_by_side(spaces: Sequence[Rows], keys: Sequence[str]) -> np.ndarray:
     """Return the rows of all keys, the columns of one space after those of another."""
     tables = [space.read(keys) for space in spaces]
     return tables[0] if len(tables) == 1 else np.concatenate(tables, axis=1)
+
+
+def few_note(count: int, source: str, options: RankOptions) -> str:
+    """Return the sentence that a source has fewer images than were asked for."""
+    return (
+        f"{count} images of each class were used: {source} has no more ({options.num} asked for)."
+    )
 
 
 def _notes(
@@ -333,11 +374,7 @@ def _notes(
     """Return what a reader of the leaderboard must know, as sentences."""
     notes, count, sources = [], len(found.keys["real"]), (pair.real, pair.fake)
     if count < options.num:
-        least = min(sources, key=len)
-        notes.append(
-            f"{count} images of each class were used: {least.name} has no more "
-            f"({options.num} asked for)."
-        )
+        notes.append(few_note(count, min(sources, key=len).name, options))
     notes += [note for source in sources for note in source.notes]
     if found.broken:
         notes.append(describe_broken(found.broken))

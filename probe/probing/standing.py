@@ -2,17 +2,45 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
-from probe.bank.spec import BackboneSpec
 from probe.errors import ProbeError
 from probe.probing.config import RankOptions
 from probe.probing.leaderboard import Leaderboard, Row
 from probe.probing.protocol import CHANCE, PROTOCOLS, ProbeResult
 from probe.probing.strategies import worthy
 from probe.probing.uncertainty import Spread, ranks, spread
+
+
+class Entry(Protocol):
+    """What is ranked: a bank entry, or features under a name."""
+
+    @property
+    def name(self) -> str:
+        """Its name on the leaderboard."""
+        ...
+
+    @property
+    def role(self) -> str:
+        """Its role, "candidate", "evaluator" or "control"."""
+        ...
+
+    @property
+    def task(self) -> str | None:
+        """What its weights were trained for."""
+        ...
+
+    @property
+    def data(self) -> str | None:
+        """What they were trained on."""
+        ...
+
+    @property
+    def license(self) -> str | None:
+        """The licence of its weights."""
+        ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,14 +58,14 @@ class Setting:
 
     failures: Mapping[str, Mapping[str, Any]]
     facts: Mapping[str, Mapping[str, Any]]
-    resolution: int
+    resolution: int | None
     audit: list[dict[str, Any]]
     notes: list[str]
     config: dict[str, Any]
 
 
 def build_leaderboard(
-    specs: Sequence[BackboneSpec],
+    specs: Sequence[Entry],
     results: Mapping[str, ProbeResult],
     null: tuple[str, ProbeResult] | None,
     setting: Setting,
@@ -109,12 +137,12 @@ def _value(row: Row, protocol: str) -> float:
     return value
 
 
-def _described(spec: BackboneSpec) -> dict[str, Any]:
+def _described(spec: Entry) -> dict[str, Any]:
     return {"task": spec.task, "data": spec.data, "license": spec.license}
 
 
 def build_rows(
-    specs: Sequence[BackboneSpec],
+    specs: Sequence[Entry],
     results: Mapping[str, ProbeResult],
     *,
     facts: Mapping[str, Mapping[str, Any]],

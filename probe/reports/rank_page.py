@@ -84,7 +84,7 @@ def rank_page(folder: Path) -> str:
         ],
         command=_command(board),
         config=to_json(board.config, indent=2),
-        has_pictures=evidence is not None,
+        has_pictures=evidence is not None and bool(evidence.pictures),
     )
 
 
@@ -179,7 +179,7 @@ def _backbone(
     if evidence is not None and row.name in evidence.heights:
         figures.append(_map_figure(row.name, logits, n_real, evidence))
     galleries = []
-    if evidence is not None:
+    if evidence is not None and evidence.pictures:
         for sort, positions in telling(logits, n_real).items():
             shown = [
                 (base64.b64encode(evidence.pictures[p]).decode(), captions[p], float(logits[p]))
@@ -319,11 +319,19 @@ def _from_files(board: Leaderboard) -> bool:
 
 
 def _command(board: Leaderboard) -> str | None:
-    """Return the command that repeats the ranking, or None if images were passed from Python."""
+    """Return the command that repeats the ranking, or None if its input came from Python."""
     config = board.config
-    if not _from_files(board):
+    if "features" in config:
+        given = {name: features["file"] for name, features in config["features"].items()}
+        if None in given.values():
+            return None
+        pairs = [("--features", f"{name}={file}") for name, file in given.items()]
+        words = ["probe", "rank", *itertools.chain(*pairs)]
+    elif _from_files(board):
+        real, fake = config["real"]["path"], config["fake"]["path"]
+        words = ["probe", "rank", "--real", real, "--gen", fake]
+    else:
         return None
-    words = ["probe", "rank", "--real", config["real"]["path"], "--gen", config["fake"]["path"]]
     chosen = {"bank": config.get("bank"), "backbones": ",".join(config.get("backbones") or [])}
     if config["fake"]["kind"] == "generator":
         chosen |= config.get("sample", {})

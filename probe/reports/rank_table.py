@@ -59,9 +59,10 @@ def _status(row: Row) -> str:
 
 def _title(board: Leaderboard) -> str:
     by = "; order, ranks and gaps are by accuracy" if board.criterion == "accuracy" else ""
+    size = "" if board.resolution is None else f" at {board.resolution} px"
     return (
-        f"{board.protocol} protocol: {board.n_real} real and {board.n_fake} generated images at "
-        f"{board.resolution} px; score = held-out negative BCE in nats (chance -0.693, 0 = told "
+        f"{board.protocol} protocol: {board.n_real} real and {board.n_fake} generated images"
+        f"{size}; score = held-out negative BCE in nats (chance -0.693, 0 = told "
         f"apart without error){by}"
     )
 
