@@ -87,6 +87,23 @@ class Row:
         return self.above_chance
 
 
+@dataclass(frozen=True)
+class Verdict:
+    """What the numbers mean, in a sentence that says what to do.
+
+    Attributes:
+        kind: "encoding", "null-above", "null-below", "no-winner", "saturated", "too-few" or
+            "more-images".
+        sentence: for the reader.
+        value: of "too-few", the difference that is as often missed as found, in nats, under `paper`
+            in accuracy; of "more-images", images of each class; otherwise None.
+    """
+
+    kind: str
+    sentence: Text
+    value: float | None = None
+
+
 @dataclass(frozen=True, kw_only=True)
 class Leaderboard:
     """A ranking by one protocol.
@@ -98,7 +115,8 @@ class Leaderboard:
         resolution: side in pixels at which reals and fakes met; None if features were given.
         rows: best first, by score, or by accuracy under `paper`; then those without a score.
         audit: what the encoding alone gives away; see `probe.images.audit.Finding`.
-        notes: sentences a reader must know.
+        verdicts: what the numbers mean; see `probe.probing.verdicts`.
+        notes: other sentences a reader must know.
         config: options, digests of every input, versions.
         schema_version: of this record.
     """
@@ -110,6 +128,7 @@ class Leaderboard:
     resolution: int | None
     rows: tuple[Row, ...]
     audit: list[dict[str, Any]] = field(default_factory=list)
+    verdicts: list[Verdict] = field(default_factory=list)
     notes: list[Text] = field(default_factory=list)
     config: dict[str, Any] = field(default_factory=dict)
     schema_version: int = SCHEMA_VERSION
@@ -161,7 +180,13 @@ class Leaderboard:
         lookup(PROTOCOLS, record["protocol"], "protocol")
         names = {f.name for f in fields(cls)}
         values = {key: value for key, value in record.items() if key in names}
-        return cls(**{**values, "rows": tuple(Row(**row) for row in record["rows"])})
+        return cls(
+            **{
+                **values,
+                "rows": tuple(Row(**row) for row in record["rows"]),
+                "verdicts": [Verdict(**verdict) for verdict in record.get("verdicts", [])],
+            }
+        )
 
     def to_frame(self) -> "pd.DataFrame":
         """Return one row per backbone as a pandas frame."""
