@@ -104,6 +104,24 @@ class Verdict:
     value: float | None = None
 
 
+@dataclass(frozen=True)
+class Learned:
+    """One point of a learning curve.
+
+    Attributes:
+        name: of the backbone.
+        images: of each class.
+        score: of probes fitted to half as many, nats.
+        score_low, score_high: its 95 % interval.
+    """
+
+    name: str
+    images: int
+    score: float
+    score_low: float
+    score_high: float
+
+
 @dataclass(frozen=True, kw_only=True)
 class Leaderboard:
     """A ranking by one protocol.
@@ -116,6 +134,7 @@ class Leaderboard:
         rows: best first, by score, or by accuracy under `paper`; then those without a score.
         audit: what the encoding alone gives away; see `probe.images.audit.Finding`.
         verdicts: what the numbers mean; see `probe.probing.verdicts`.
+        curve: scores of the ranked on a quarter, a half and all of the images, by backbone.
         notes: other sentences a reader must know.
         config: options, digests of every input, versions.
         schema_version: of this record.
@@ -129,6 +148,7 @@ class Leaderboard:
     rows: tuple[Row, ...]
     audit: list[dict[str, Any]] = field(default_factory=list)
     verdicts: list[Verdict] = field(default_factory=list)
+    curve: list[Learned] = field(default_factory=list)
     notes: list[Text] = field(default_factory=list)
     config: dict[str, Any] = field(default_factory=dict)
     schema_version: int = SCHEMA_VERSION
@@ -185,6 +205,7 @@ class Leaderboard:
                 **values,
                 "rows": tuple(Row(**row) for row in record["rows"]),
                 "verdicts": [Verdict(**verdict) for verdict in record.get("verdicts", [])],
+                "curve": [Learned(**point) for point in record.get("curve", [])],
             }
         )
 

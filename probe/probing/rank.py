@@ -5,7 +5,7 @@ a folder, and training calls it in the middle of a run.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib import metadata
 from typing import Any, Protocol
 
@@ -19,6 +19,7 @@ from probe.events import ProbeStarted
 from probe.features.copies import Copies, find_copies
 from probe.features.looks import count_look_alikes
 from probe.features.pair import (
+    KINDS,
     PairFeatures,
     Wanted,
     digest_keys,
@@ -34,8 +35,10 @@ from probe.images.base import Broken, ImageSource
 from probe.images.decode import describe_broken
 from probe.images.jpeg import JpegMatched
 from probe.probing.config import LEAST_IMAGES, RankOptions
+from probe.probing.growth import SHARES, learning_curve
 from probe.probing.leaderboard import Leaderboard
 from probe.probing.protocol import PROTOCOLS, ProbeResult
+from probe.probing.protocol import Protocol as ProbeProtocol
 from probe.probing.standing import Entry, Setting, build_leaderboard
 from probe.probing.units import images_of, strata
 from probe.streams import numpy_stream
@@ -294,16 +297,38 @@ class Probes:
         for protocol in options.protocols:
             scored = {name: self.score([name, *joined], protocol) for name in names}
             null = self.null(_best(entries, scored, protocol), protocol)
-            leaderboards[protocol] = build_leaderboard(
+            board = build_leaderboard(
                 entries, scored, null, setting, protocol=protocol, options=options
             )
+            fewer = self.fewer([row.name for row in board.ranked], protocol, joined)
+            leaderboards[protocol] = replace(board, curve=learning_curve(board, fewer))
             results[protocol] = scored
         return leaderboards, results
+
+    def fewer(
+        self, names: Sequence[str], protocol: str, joined: Sequence[str]
+    ) -> dict[int, dict[str, ProbeResult]]:
+        """Return images of each class → backbone → its result on so many, the first in order.
+
+        From one repeat, so that all of it takes a quarter of the time of the whole.
+        """
+        (real, fake), found = (self.keys[kind] for kind in KINDS), {}
+        once = replace(PROTOCOLS[protocol], repeats=1)
+        for share in SHARES:
+            count = min(len(real), len(fake)) // share
+            parts = [self.groups[:count], self.groups[len(real) : len(real) + count]]
+            if min(len(np.unique(part)) for part in parts) < LEAST_IMAGES:
+                continue
+            given = real[:count], fake[:count], np.concatenate(parts)
+            found[count] = {name: self._fit([name, *joined], *given, once) for name in names}
+        return found
 
     def score(self, names: Sequence[str], protocol: str) -> ProbeResult:
         """Return the result of reals against fakes, the features of several backbones joined."""
         self.ctx.tell(ProbeStarted(names[0], protocol))
-        return self._fit(names, self.keys["real"], self.keys["fake"], self.groups, protocol)
+        return self._fit(
+            names, self.keys["real"], self.keys["fake"], self.groups, PROTOCOLS[protocol]
+        )
 
     def null(self, name: str, protocol: str) -> tuple[str, ProbeResult] | None:
         """Return the result of reals against other reals, which must sit at chance.
@@ -319,7 +344,7 @@ class Probes:
         halves = [images_of(part, unit) for part in (order[:half], order[half : 2 * half])]
         first, second = ([real[i] for i in half] for half in halves)
         groups = self.groups[np.concatenate(halves)]
-        return name, self._fit([name], first, second, groups, protocol)
+        return name, self._fit([name], first, second, groups, PROTOCOLS[protocol])
 
     def _fit(
         self,
@@ -327,7 +352,7 @@ class Probes:
         real: Sequence[str],
         fake: Sequence[str],
         groups: np.ndarray,
-        protocol: str,
+        protocol: ProbeProtocol,
     ) -> ProbeResult:
         """Score two sets of images, given by content key."""
         spaces = [self.spaces[name] for name in names]
@@ -336,7 +361,7 @@ class Probes:
             "real": digest_keys(real),
             "fake": digest_keys(fake),
             "groups": digest_bytes(groups.astype("<i8").tobytes()),
-            "protocol": asdict(PROTOCOLS[protocol]),
+            "protocol": asdict(protocol),
             "solver": SOLVER,
             "seed": self.seed,
             "sklearn": metadata.version("scikit-learn"),
@@ -348,9 +373,7 @@ class Probes:
 
         with large_blocks_apart():
             x_real, x_fake = (_side_by_side(spaces, keys) for keys in (real, fake))
-            result = evaluate(
-                x_real, x_fake, protocol=PROTOCOLS[protocol], seed=self.seed, groups=groups
-            )
+            result = evaluate(x_real, x_fake, protocol=protocol, seed=self.seed, groups=groups)
         self.ctx.store.remember(record, result.to_arrays())
         return result
 

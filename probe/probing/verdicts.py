@@ -10,7 +10,7 @@ import numpy as np
 
 from probe.images.audit import TELLING
 from probe.probing.config import RankOptions
-from probe.probing.growth import times_needed
+from probe.probing.growth import images_needed
 from probe.probing.leaderboard import Leaderboard, Row, Verdict
 from probe.probing.protocol import CHANCE, ProbeResult
 from probe.probing.uncertainty import Spread
@@ -151,13 +151,9 @@ def _more_images(board: Leaderboard, judged: Spread, members: Sequence[int]) -> 
         judged: see `verdicts`.
         members: the places in `judged` of the ranked, best first.
     """
-    one, other = members[:2]
-    if max(map(abs, judged.gap(one, other))) < MATTERS[board.criterion]:
+    if max(map(abs, judged.gap(*members[:2]))) < MATTERS[board.criterion]:
         return
-    error, _ = judged.error(judged.contrast(one, other))
-    least = judged.least_difference(one, other, members)
-    gap = float(judged.values[one] - judged.values[other])
-    needed = min(board.n_real, board.n_fake) * times_needed(gap / error, least / error)
+    needed = images_needed(judged, members, min(board.n_real, board.n_fake))
     names = " from ".join(row.name for row in board.ranked[:2])
     if needed > MOST_NAMED:
         what, value = f"More than {_spaced(MOST_NAMED)} images of each class", None
