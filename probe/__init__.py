@@ -18,6 +18,7 @@ if TYPE_CHECKING:  # for editors and type checkers, which cannot follow `__getat
     from probe.api.generate import inspect as inspect
     from probe.api.metrics import measure as measure
     from probe.api.rank import rank as rank
+    from probe.api.rank import rank_features as rank_features
     from probe.api.report import report as report
     from probe.api.score import score as score
     from probe.api.train import train as train
@@ -57,6 +58,7 @@ _PUBLIC = {
     "measure": "probe.api.metrics",
     "open_images": "probe.images.open",
     "rank": "probe.api.rank",
+    "rank_features": "probe.api.rank",
     "report": "probe.api.report",
     "score": "probe.api.score",
     "train": "probe.api.train",

@@ -102,6 +102,15 @@ def check_numbers(options: Any) -> None:
             within.check(flags_of(option)[0], value, whole=is_whole(option))
 
 
+def changed_flags(options: Any) -> dict[str, str]:
+    """Return name → first flag of the options that are not at their default."""
+    return {
+        option.name: flags_of(option)[0]
+        for option in fields(options)
+        if getattr(options, option.name) != option.default
+    }
+
+
 def check_precision(name: str) -> None:
     """Check the name of a precision; "auto" is one.
 

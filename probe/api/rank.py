@@ -1,6 +1,6 @@
-"""Rank a bank, or run the bundled demonstration."""
+"""Rank a bank or features, or run the bundled demonstration."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -12,11 +12,13 @@ from probe.api.inputs import Images, open_fakes_given, open_given
 from probe.bank.file import load_bank
 from probe.bundled import DEMO_BACKBONES, DEMO_GENERATOR, DEMO_REALS
 from probe.events import Note, OnEvent, ignore
+from probe.features.given import Features, read_given
 from probe.features.store import FeatureStore
 from probe.generators.callables import SampleFunction
 from probe.generators.config import Drawing, SampleOptions
 from probe.images.base import ImageSource
 from probe.probing.config import RankOptions
+from probe.probing.given import check_given, rank_given
 from probe.probing.rank import Ranking
 from probe.probing.rank import rank as rank_sources
 from probe.reports.evidence import SIDE, Draw, Read, gather, save_evidence
@@ -87,13 +89,61 @@ def rank(
             },
         )
     if out is not None and ranking is not None:
-        on_event(Note(f"Writing the report to {Path(out) / REPORT_FILE}."))
-        save_ranking(ranking, Path(out))
-        save_evidence(
-            gather(ranking, _drawer(ranking, reals, fakes), _reader(ranking, ctx.store)), Path(out)
-        )
-        write_report(Path(out))
+        draw, read = _drawer(ranking, reals, fakes), _reader(ranking, ctx.store)
+        _write(ranking, draw, read, Path(out), on_event)
     return ranking
+
+
+def rank_features(
+    features: Mapping[str, Features],
+    *,
+    options: RankOptions | None = None,
+    out: Path | str | None = None,
+    on_event: OnEvent = ignore,
+) -> Ranking:
+    """Rank backbones by features of theirs that you already have.
+
+    As in `rank`, equal numbers of reals and fakes are drawn by the seed, and each backbone's
+    features are standardised, probed and compared with the others'. No image and no network is
+    needed.
+
+    Args:
+        features: name → reals (N, d) and fakes (M, d), arrays or tensors of finite numbers, whose
+            rows are the same images in every backbone; or an .npz or .safetensors file that holds
+            them as "real" and "fake". Widths d may differ. They are used as float32.
+        options: protocol, num, k and seed; see `RankOptions`.
+        out: a folder for leaderboard.json, leaderboard.csv, scores.csv and report.html. There are
+            no pictures and no probes in it, since nothing is known of the images.
+        on_event: called with progress events; see `probe.events`.
+
+    Returns:
+        Leaderboards and per-image results; images are called "real 0", "fake 0", …, by their rows.
+
+    Raises:
+        UsageError: options about images, or names that cannot be shown.
+        ImagesError: an array or a file cannot be used, the numbers of rows differ between
+            backbones, or there are fewer than 16 of a class.
+    """
+    options = options or RankOptions()
+    check_given(list(features), options)
+    given = read_given(features)
+    with open_context("cpu", on_event=on_event) as ctx:
+        ranking = rank_given(given, options, ctx, config={"probe": probe.__version__})
+    if out is not None:
+
+        def read(name: str, positions: Sequence[int]) -> np.ndarray:
+            return given[name].read([ranking.keys[p] for p in positions])
+
+        _write(ranking, lambda positions: {}, read, Path(out), on_event)
+    return ranking
+
+
+def _write(ranking: Ranking, draw: Draw, read: Read, out: Path, on_event: OnEvent) -> None:
+    """Write a ranking's files and its page."""
+    on_event(Note(f"Writing the report to {out / REPORT_FILE}."))
+    save_ranking(ranking, out)
+    save_evidence(gather(ranking, draw, read), out)
+    write_report(out)
 
 
 def demo(
@@ -117,7 +167,7 @@ def demo(
 def _drawer(ranking: Ranking, reals: ImageSource, fakes: ImageSource) -> Draw:
     """Return a function that makes small pictures of a ranking's images, given positions."""
     n_real = ranking.leaderboard.n_real
-    sides = min(SIDE, ranking.leaderboard.resolution)
+    sides = min(SIDE, ranking.leaderboard.resolution or SIDE)
 
     def draw(positions: Sequence[int]) -> dict[int, np.ndarray]:
         drawn = {}

@@ -91,7 +91,7 @@ class Progress(Bars):
             case MetricsStarted(name):
                 self.bars.update(self.tasks[name], speed="distances")
             case ProbeStarted(name, protocol):
-                self.bars.update(self.tasks[name], speed=f"{protocol} probe")
+                self.bars.update(self._task(name), speed=f"{protocol} probe")
             case Note(text):
                 self.console.print(printable(text, lines=True), markup=False, soft_wrap=True)
 
@@ -99,13 +99,18 @@ class Progress(Bars):
         if not self.live:
             say(text, err=True)
 
+    def _task(self, name: str, total: int | None = None) -> rich_progress.TaskID:
+        """Return a backbone's bar, a new one if it has none; without a total it only moves."""
+        if name not in self.tasks:
+            self.tasks[name] = self.bars.add_task(name, total=total, speed="")
+        return self.tasks[name]
+
     def _start(self, event: ExtractionStarted) -> None:
         self.kind, self.images = event.kind, event.images
         self.done, self.busy = {}, {}
         self._say(f"{self.images} {self.kind} images, {len(event.backbones)} backbones")
         for name in event.backbones:
-            if name not in self.tasks:
-                self.tasks[name] = self.bars.add_task(name, total=event.total, speed="")
+            self._task(name, event.total)
 
     def _count(self, event: FeaturesStored) -> None:
         name = event.backbone

@@ -4,7 +4,7 @@ A ranking and a measurement share which images are used, their order and their k
 what the other has computed.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Sized
 from dataclasses import dataclass
 from typing import NoReturn
 
@@ -66,7 +66,7 @@ def digest_keys(keys: Sequence[str]) -> str:
     return digest_bytes("\n".join(keys).encode())
 
 
-def draw_orders(real: ImageSource, fake: ImageSource, seed: int) -> dict[str, list[int]]:
+def draw_orders(real: Sized, fake: Sized, seed: int) -> dict[str, list[int]]:
     """Return each kind's order of use, from a seeded shuffle."""
     return {
         kind: numpy_stream(seed, "subset", kind).permutation(len(source)).tolist()
@@ -138,7 +138,7 @@ def extract_pair(
         if not extractor.spaces:
             return PairFeatures({}, failures, {}, {}, found.broken)
         if len(found.indices) < wanted.least:
-            refuse(source, len(found.indices), wanted.least, found.broken)
+            refuse(source.name, len(found.indices), wanted.least, found.broken)
         counts[kind] = len(found.indices)
         if equal:
             counts = dict.fromkeys(KINDS, counts[kind])
@@ -151,7 +151,7 @@ def extract_pair(
     )
 
 
-def refuse(source: ImageSource, usable: int, least: int, broken: Sequence[Broken] = ()) -> NoReturn:
+def refuse(source: str, usable: int, least: int, broken: Sequence[Broken] = ()) -> NoReturn:
     """Raise the error for a source with too few images.
 
     Raises:
@@ -159,7 +159,7 @@ def refuse(source: ImageSource, usable: int, least: int, broken: Sequence[Broken
     """
     skipped = f" {describe_broken(broken)}" if broken else ""
     raise ImagesError(
-        f"{source.name}: {usable} usable images are too few; at least {least} of each class are "
+        f"{source}: {usable} usable images are too few; at least {least} of each class are "
         f"needed.{skipped}"
     )
 

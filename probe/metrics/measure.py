@@ -157,7 +157,7 @@ def _counts(real: ImageSource, fake: ImageSource, options: MeasureOptions) -> di
         counts["fake"] = min(options.num_gen, len(fake))
     for source in (real, fake):
         if len(source) < LEAST_IMAGES:
-            refuse(source, len(source), LEAST_IMAGES)
+            refuse(source.name, len(source), LEAST_IMAGES)
     return counts
 
 

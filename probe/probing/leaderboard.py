@@ -87,6 +87,41 @@ class Row:
         return self.above_chance
 
 
+@dataclass(frozen=True)
+class Verdict:
+    """What the numbers mean, in a sentence that says what to do.
+
+    Attributes:
+        kind: "encoding", "null-above", "null-below", "no-winner", "saturated", "too-few" or
+            "more-images".
+        sentence: for the reader.
+        value: of "too-few", the difference that is as often missed as found, in nats, under `paper`
+            in accuracy; of "more-images", images of each class; otherwise None.
+    """
+
+    kind: str
+    sentence: Text
+    value: float | None = None
+
+
+@dataclass(frozen=True)
+class Learned:
+    """One point of a learning curve.
+
+    Attributes:
+        name: of the backbone.
+        images: of each class.
+        score: of probes fitted to half as many, nats.
+        score_low, score_high: its 95 % interval.
+    """
+
+    name: str
+    images: int
+    score: float
+    score_low: float
+    score_high: float
+
+
 @dataclass(frozen=True, kw_only=True)
 class Leaderboard:
     """A ranking by one protocol.
@@ -95,10 +130,12 @@ class Leaderboard:
         protocol: "fair" or "paper".
         seed: of subset, splits and draws.
         n_real, n_fake: how many images were scored.
-        resolution: side in pixels at which reals and fakes met.
+        resolution: side in pixels at which reals and fakes met; None if features were given.
         rows: best first, by score, or by accuracy under `paper`; then those without a score.
         audit: what the encoding alone gives away; see `probe.images.audit.Finding`.
-        notes: sentences a reader must know.
+        verdicts: what the numbers mean; see `probe.probing.verdicts`.
+        curve: scores of the ranked on a quarter, a half and all of the images, by backbone.
+        notes: other sentences a reader must know.
         config: options, digests of every input, versions.
         schema_version: of this record.
     """
@@ -107,9 +144,11 @@ class Leaderboard:
     seed: int
     n_real: int
     n_fake: int
-    resolution: int
+    resolution: int | None
     rows: tuple[Row, ...]
     audit: list[dict[str, Any]] = field(default_factory=list)
+    verdicts: list[Verdict] = field(default_factory=list)
+    curve: list[Learned] = field(default_factory=list)
     notes: list[Text] = field(default_factory=list)
     config: dict[str, Any] = field(default_factory=dict)
     schema_version: int = SCHEMA_VERSION
@@ -161,7 +200,14 @@ class Leaderboard:
         lookup(PROTOCOLS, record["protocol"], "protocol")
         names = {f.name for f in fields(cls)}
         values = {key: value for key, value in record.items() if key in names}
-        return cls(**{**values, "rows": tuple(Row(**row) for row in record["rows"])})
+        return cls(
+            **{
+                **values,
+                "rows": tuple(Row(**row) for row in record["rows"]),
+                "verdicts": [Verdict(**verdict) for verdict in record.get("verdicts", [])],
+                "curve": [Learned(**point) for point in record.get("curve", [])],
+            }
+        )
 
     def to_frame(self) -> "pd.DataFrame":
         """Return one row per backbone as a pandas frame."""

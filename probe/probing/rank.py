@@ -5,9 +5,9 @@ a folder, and training calls it in the middle of a run.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib import metadata
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -19,6 +19,7 @@ from probe.events import ProbeStarted
 from probe.features.copies import Copies, find_copies
 from probe.features.looks import count_look_alikes
 from probe.features.pair import (
+    KINDS,
     PairFeatures,
     Wanted,
     digest_keys,
@@ -28,16 +29,17 @@ from probe.features.pair import (
     refuse,
 )
 from probe.features.space import library_versions
-from probe.features.store import FeatureSpace
 from probe.files import digest_bytes
 from probe.images.audit import Finding, audit, jpeg_quality_for
 from probe.images.base import Broken, ImageSource
 from probe.images.decode import describe_broken
 from probe.images.jpeg import JpegMatched
 from probe.probing.config import LEAST_IMAGES, RankOptions
+from probe.probing.growth import SHARES, learning_curve
 from probe.probing.leaderboard import Leaderboard
 from probe.probing.protocol import PROTOCOLS, ProbeResult
-from probe.probing.standing import Setting, build_leaderboard
+from probe.probing.protocol import Protocol as ProbeProtocol
+from probe.probing.standing import Entry, Setting, build_leaderboard
 from probe.probing.units import images_of, strata
 from probe.streams import numpy_stream
 
@@ -55,7 +57,7 @@ class Ranking:
         captions: names of the images that were scored, reals first, in the results' order.
         broken: the images that were skipped.
         keys: content keys of the images that were scored, in the same order.
-        spaces: backbone name → the record of its feature space.
+        spaces: backbone name → the record of its feature space; empty if features were given.
         indices: "real" and "fake" → which images of the source were scored, in the same order.
     """
 
@@ -126,7 +128,6 @@ def rank(
     if not found.spaces:
         no_backbone(found.failures)
     copies = _copies(pair, found, options, ctx)
-    probes = _Probes(found, copies.groups, options.seed, ctx)
     joined = [spec.name for spec in joint_with if spec.name in found.spaces]
     setting = Setting(
         failures={name: asdict(failure) for name, failure in found.failures.items()},
@@ -142,15 +143,8 @@ def rank(
         ],
         config={**(config or {}), **_record(options, pair, found, joint_with, ctx)},
     )
-    leaderboards, results = {}, {}
-    for protocol in options.protocols:
-        names = [spec.name for spec in specs if spec.name in found.spaces]
-        scored = {name: probes.score([name, *joined], protocol) for name in names}
-        null = probes.null(_best(specs, scored, protocol), protocol)
-        leaderboards[protocol] = build_leaderboard(
-            specs, scored, null, setting, protocol=protocol, options=options
-        )
-        results[protocol] = scored
+    probes = Probes(found.spaces, found.keys, copies.groups, options.seed, ctx)
+    leaderboards, results = probes.leaderboards(specs, setting, options, joined)
     return Ranking(
         leaderboards,
         results,
@@ -194,7 +188,7 @@ def _prepare(real: ImageSource, fake: ImageSource, options: RankOptions) -> _Pai
     orders = draw_orders(real, fake, options.seed)
     count = min(options.num, len(real), len(fake))
     if count < LEAST_IMAGES:
-        refuse(real if len(real) <= len(fake) else fake, count, LEAST_IMAGES)
+        refuse(min(real, fake, key=len).name, count, LEAST_IMAGES)
     sample = [orders[kind][: min(count, AUDIT_IMAGES)] for kind in ("real", "fake")]
     findings = audit(real, fake, *sample)
     given, quality = (real, fake), None
@@ -238,7 +232,7 @@ def _record(
     }
 
 
-def _best(specs: Sequence[BackboneSpec], scored: Mapping[str, ProbeResult], protocol: str) -> str:
+def _best(specs: Sequence[Entry], scored: Mapping[str, ProbeResult], protocol: str) -> str:
     """Return the backbone in whose features reals are told from other reals: the best pretrained.
 
     The best of all if none is pretrained.
@@ -249,34 +243,99 @@ def _best(specs: Sequence[BackboneSpec], scored: Mapping[str, ProbeResult], prot
     return max(pretrained or scored, key=lambda name: getattr(scored[name], criterion))
 
 
+class Rows(Protocol):
+    """Features of one backbone, whose rows are read by key; `FeatureSpace` is one."""
+
+    @property
+    def key(self) -> str:
+        """A digest of all that determines a row besides its own key."""
+        ...
+
+    def read(self, keys: Sequence[str]) -> np.ndarray:
+        """Return the rows of keys, float32 (n, d)."""
+        ...
+
+
 @dataclass(frozen=True)
-class _Probes:
+class Probes:
     """Fits probes on the features of a ranking, or recalls their results.
 
     Attributes:
-        found: the features.
+        spaces: backbone name → its features.
+        keys: "real" and "fake" → the keys of their rows.
         groups: int (n,), reals first, the same for copies of one image.
         seed: of splits and folds.
         ctx: its store remembers results.
     """
 
-    found: PairFeatures
+    spaces: Mapping[str, Rows]
+    keys: Mapping[str, list[str]]
     groups: np.ndarray
     seed: int
     ctx: Context
 
+    def leaderboards(
+        self,
+        entries: Sequence[Entry],
+        setting: Setting,
+        options: RankOptions,
+        joined: Sequence[str] = (),
+    ) -> tuple[dict[str, Leaderboard], dict[str, dict[str, ProbeResult]]]:
+        """Score the entries that have features, and rank them by every protocol.
+
+        Args:
+            entries: all that were asked for.
+            setting: see `Setting`.
+            options: give the protocols and k.
+            joined: names of backbones whose features join those of each entry.
+
+        Returns:
+            Protocol → leaderboard, and protocol → backbone → result.
+        """
+        leaderboards, results = {}, {}
+        names = [entry.name for entry in entries if entry.name in self.spaces]
+        for protocol in options.protocols:
+            scored = {name: self.score([name, *joined], protocol) for name in names}
+            null = self.null(_best(entries, scored, protocol), protocol)
+            board = build_leaderboard(
+                entries, scored, null, setting, protocol=protocol, options=options
+            )
+            fewer = self.fewer([row.name for row in board.ranked], protocol, joined)
+            leaderboards[protocol] = replace(board, curve=learning_curve(board, fewer))
+            results[protocol] = scored
+        return leaderboards, results
+
+    def fewer(
+        self, names: Sequence[str], protocol: str, joined: Sequence[str]
+    ) -> dict[int, dict[str, ProbeResult]]:
+        """Return images of each class → backbone → its result on so many, the first in order.
+
+        From one repeat, so that all of it takes a quarter of the time of the whole.
+        """
+        (real, fake), found = (self.keys[kind] for kind in KINDS), {}
+        once = replace(PROTOCOLS[protocol], repeats=1)
+        for share in SHARES:
+            count = min(len(real), len(fake)) // share
+            parts = [self.groups[:count], self.groups[len(real) : len(real) + count]]
+            if min(len(np.unique(part)) for part in parts) < LEAST_IMAGES:
+                continue
+            given = real[:count], fake[:count], np.concatenate(parts)
+            found[count] = {name: self._fit([name, *joined], *given, once) for name in names}
+        return found
+
     def score(self, names: Sequence[str], protocol: str) -> ProbeResult:
         """Return the result of reals against fakes, the features of several backbones joined."""
         self.ctx.tell(ProbeStarted(names[0], protocol))
-        return self._fit(names, self.found.keys["real"], self.found.keys["fake"], self.groups,
-                         protocol)  # fmt: skip
+        return self._fit(
+            names, self.keys["real"], self.keys["fake"], self.groups, PROTOCOLS[protocol]
+        )
 
     def null(self, name: str, protocol: str) -> tuple[str, ProbeResult] | None:
         """Return the result of reals against other reals, which must sit at chance.
 
         None if there are too few reals.
         """
-        real, seed = self.found.keys["real"], self.seed
+        real, seed = self.keys["real"], self.seed
         unit, (units,) = strata(np.zeros(len(real)), self.groups[: len(real)])
         if len(units) < 2 * LEAST_IMAGES:
             return None
@@ -285,7 +344,7 @@ class _Probes:
         halves = [images_of(part, unit) for part in (order[:half], order[half : 2 * half])]
         first, second = ([real[i] for i in half] for half in halves)
         groups = self.groups[np.concatenate(halves)]
-        return name, self._fit([name], first, second, groups, protocol)
+        return name, self._fit([name], first, second, groups, PROTOCOLS[protocol])
 
     def _fit(
         self,
@@ -293,16 +352,16 @@ class _Probes:
         real: Sequence[str],
         fake: Sequence[str],
         groups: np.ndarray,
-        protocol: str,
+        protocol: ProbeProtocol,
     ) -> ProbeResult:
         """Score two sets of images, given by content key."""
-        spaces = [self.found.spaces[name] for name in names]
+        spaces = [self.spaces[name] for name in names]
         record = {
             "spaces": [space.key for space in spaces],
             "real": digest_keys(real),
             "fake": digest_keys(fake),
             "groups": digest_bytes(groups.astype("<i8").tobytes()),
-            "protocol": asdict(PROTOCOLS[protocol]),
+            "protocol": asdict(protocol),
             "solver": SOLVER,
             "seed": self.seed,
             "sklearn": metadata.version("scikit-learn"),
@@ -314,17 +373,22 @@ class _Probes:
 
         with large_blocks_apart():
             x_real, x_fake = (_side_by_side(spaces, keys) for keys in (real, fake))
-            result = evaluate(
-                x_real, x_fake, protocol=PROTOCOLS[protocol], seed=self.seed, groups=groups
-            )
+            result = evaluate(x_real, x_fake, protocol=protocol, seed=self.seed, groups=groups)
         self.ctx.store.remember(record, result.to_arrays())
         return result
 
 
-def _side_by_side(spaces: Sequence[FeatureSpace], keys: Sequence[str]) -> np.ndarray:
+def _side_by_side(spaces: Sequence[Rows], keys: Sequence[str]) -> np.ndarray:
     """Return the rows of all keys, the columns of one space after those of another."""
     tables = [space.read(keys) for space in spaces]
     return tables[0] if len(tables) == 1 else np.concatenate(tables, axis=1)
+
+
+def few_note(count: int, source: str, options: RankOptions) -> str:
+    """Return the sentence that a source has fewer images than were asked for."""
+    return (
+        f"{count} images of each class were used: {source} has no more ({options.num} asked for)."
+    )
 
 
 def _notes(
@@ -333,11 +397,7 @@ def _notes(
     """Return what a reader of the leaderboard must know, as sentences."""
     notes, count, sources = [], len(found.keys["real"]), (pair.real, pair.fake)
     if count < options.num:
-        least = min(sources, key=len)
-        notes.append(
-            f"{count} images of each class were used: {least.name} has no more "
-            f"({options.num} asked for)."
-        )
+        notes.append(few_note(count, min(sources, key=len).name, options))
     notes += [note for source in sources for note in source.notes]
     if found.broken:
         notes.append(describe_broken(found.broken))

@@ -2,17 +2,46 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
-from probe.bank.spec import BackboneSpec
 from probe.errors import ProbeError
 from probe.probing.config import RankOptions
 from probe.probing.leaderboard import Leaderboard, Row
 from probe.probing.protocol import CHANCE, PROTOCOLS, ProbeResult
 from probe.probing.strategies import worthy
 from probe.probing.uncertainty import Spread, ranks, spread
+from probe.probing.verdicts import verdicts
+
+
+class Entry(Protocol):
+    """What is ranked: a bank entry, or features under a name."""
+
+    @property
+    def name(self) -> str:
+        """Its name on the leaderboard."""
+        ...
+
+    @property
+    def role(self) -> str:
+        """Its role, "candidate", "evaluator" or "control"."""
+        ...
+
+    @property
+    def task(self) -> str | None:
+        """What its weights were trained for."""
+        ...
+
+    @property
+    def data(self) -> str | None:
+        """What they were trained on."""
+        ...
+
+    @property
+    def license(self) -> str | None:
+        """The licence of its weights."""
+        ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,14 +59,14 @@ class Setting:
 
     failures: Mapping[str, Mapping[str, Any]]
     facts: Mapping[str, Mapping[str, Any]]
-    resolution: int
+    resolution: int | None
     audit: list[dict[str, Any]]
     notes: list[str]
     config: dict[str, Any]
 
 
 def build_leaderboard(
-    specs: Sequence[BackboneSpec],
+    specs: Sequence[Entry],
     results: Mapping[str, ProbeResult],
     null: tuple[str, ProbeResult] | None,
     setting: Setting,
@@ -80,14 +109,14 @@ def build_leaderboard(
     notes = [*notes, *_reading(board, judged, results)]
     if null is not None:
         rows.append(_null_row(*null, protocol, seed))
-        notes += _null_reading(rows[-1])
     rows.sort(key=lambda row: _order(row, protocol))
     rows += [
         Row(name=s.name, role=s.role, **_described(s), **setting.failures[s.name])
         for s in specs
         if s.name not in results
     ]
-    return replace(board, rows=tuple(rows), notes=notes)
+    board = replace(board, rows=tuple(rows), notes=notes)
+    return replace(board, verdicts=verdicts(board, judged, results, options))
 
 
 def _order(row: Row, protocol: str) -> tuple[float, float, str]:
@@ -109,12 +138,12 @@ def _value(row: Row, protocol: str) -> float:
     return value
 
 
-def _described(spec: BackboneSpec) -> dict[str, Any]:
+def _described(spec: Entry) -> dict[str, Any]:
     return {"task": spec.task, "data": spec.data, "license": spec.license}
 
 
 def build_rows(
-    specs: Sequence[BackboneSpec],
+    specs: Sequence[Entry],
     results: Mapping[str, ProbeResult],
     *,
     facts: Mapping[str, Mapping[str, Any]],
@@ -182,7 +211,7 @@ def _chance(protocol: str) -> float:
 
 
 def _reading(board: Leaderboard, judged: Spread, results: Mapping[str, ProbeResult]) -> list[str]:
-    """Return what the scores mean, in sentences.
+    """Return what stands out in the rows, in sentences.
 
     Args:
         board: its rows in the order of `judged`.
@@ -190,11 +219,6 @@ def _reading(board: Leaderboard, judged: Spread, results: Mapping[str, ProbeResu
         results: name → probe result.
     """
     notes = []
-    if board.ranked and board.winner is None:
-        notes.append(
-            f"No winner: the best of {len(board.ranked)} does not tell the two sets apart beyond "
-            f"luck, so all share the first rank and none is picked. {_remedy(results)}"
-        )
     if not board.ranked:
         notes.append("No rank was given: only randomly initialised networks have a score.")
     telling = [i for i, r in enumerate(board.rows) if r.role == "control" and r.above_chance]
@@ -209,17 +233,6 @@ def _reading(board: Leaderboard, judged: Spread, results: Mapping[str, ProbeResu
             "a little off."
         )
     return notes
-
-
-def _remedy(results: Mapping[str, ProbeResult]) -> str:
-    """Return what could help where nothing was told apart."""
-    first = next(iter(results.values()))
-    if np.isin(first.groups[first.n_real :], first.groups[: first.n_real]).any():
-        return "Remove the images that are in both sets, and rank again."
-    return (
-        "More images would show smaller differences, and --near-duplicates finds images that are "
-        "in both sets in other encodings."
-    )
 
 
 def _control_reading(board: Leaderboard, better: np.ndarray, i: int) -> list[str]:
@@ -253,13 +266,3 @@ def _null_row(features_of: str, result: ProbeResult, protocol: str, seed: int) -
         auroc=result.auroc,
         above_chance=judged.above(0, _chance(protocol), 1),
     )
-
-
-def _null_reading(row: Row) -> list[str]:
-    if row.above_chance:
-        return [
-            "The null row is above chance: the probe tells reals from other reals, as near-"
-            "duplicates among them let it. Rank with --near-duplicates, or do not trust small "
-            "scores."
-        ]
-    return []

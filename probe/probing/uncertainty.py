@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-from scipy.special import ndtri, stdtr, stdtrit
+from scipy.special import ndtr, ndtri, stdtr, stdtrit
 
 from probe.probing.protocol import ProbeResult
 from probe.probing.units import strata
@@ -68,7 +68,8 @@ class Spread:
         freedom = 2 * whole**2 / max(float(((squares - squares.mean()) ** 2).sum()), 1e-300)
         return max(whole - surplus, whole / 2) ** 0.5, max(freedom, LEAST_FREEDOM)
 
-    def _contrast(self, i: int, other: int | None = None) -> np.ndarray:
+    def contrast(self, i: int, other: int | None = None) -> np.ndarray:
+        """Return the combination that is backbone i's value, or its value minus the other's."""
         contrast = np.zeros(len(self.values))
         contrast[i] = 1
         if other is not None:
@@ -80,21 +81,21 @@ class Spread:
 
         Symmetric in the logarithm of the loss: near 0 a score varies more the larger it is.
         """
-        error, freedom = self.error(self._contrast(i))
+        error, freedom = self.error(self.contrast(i))
         loss = max(-float(self.values[i]), 1e-300)
         reach = min(float(stdtrit(freedom, (1 + LEVEL) / 2)) * error / loss, 700.0)
         return -loss * float(np.exp(reach)), -loss * float(np.exp(-reach))
 
     def gap(self, i: int, other: int) -> tuple[float, float]:
         """Return the 95 % interval of backbone i's value minus the other's, on the same images."""
-        error, freedom = self.error(self._contrast(i, other))
+        error, freedom = self.error(self.contrast(i, other))
         gap = float(self.values[i] - self.values[other])
         reach = float(stdtrit(freedom, (1 + LEVEL) / 2)) * error
         return gap - reach, gap + reach
 
     def above(self, i: int, bar: float, tried: int) -> bool:
         """Return whether i is above a bar, at a false alarm of 2.5 % over all that were tried."""
-        error, freedom = self.error(self._contrast(i))
+        error, freedom = self.error(self.contrast(i))
         # The floor is for features that hold nothing at all, where both sides are rounding.
         reach = float(stdtrit(freedom, 1 - (1 - LEVEL) / 2 / tried)) * error
         return float(self.values[i]) - bar > max(1e-9, reach)
@@ -125,9 +126,7 @@ class Spread:
             bool (members, members): whether that of the row is better than that of the column.
         """
         found = np.zeros((len(members), len(members)), dtype=bool)
-        pairs = [(a, b) for a in range(len(members)) for b in range(a)]
-        compared = {(a, b): self._compare(members[a], members[b]) for a, b in pairs}
-        tests = {pair: test for pair, test in compared.items() if test is not None}
+        tests = self._tests(members)
         if not tests:
             return found
         size = np.array([abs(deviate) for deviate, _ in tests.values()])
@@ -145,12 +144,37 @@ class Spread:
                 found[better, worse] = True
         return found
 
+    def least_difference(self, i: int, other: int, members: Sequence[int]) -> float:
+        """Return the least difference of two that `better` tells in its first step.
+
+        A true difference of this size is found in half of all draws; infinite if the two are equal
+        on every image.
+
+        Args:
+            i: one of the two.
+            other: the other one.
+            members: the backbones that are compared, both among them.
+        """
+        tests = self._tests(members)
+        if self._compare(i, other) is None:
+            return float("inf")
+        drawn = np.abs(np.stack([draws for _, draws in tests.values()]))
+        error, freedom = self.error(self.contrast(i, other))
+        bar = np.quantile(drawn.max(axis=0), LEVEL)
+        return -float(stdtrit(freedom, ndtr(-bar))) * error
+
+    def _tests(self, members: Sequence[int]) -> dict[tuple[int, int], tuple[float, np.ndarray]]:
+        """Return the comparisons of all pairs that differ, by positions in `members`."""
+        pairs = [(a, b) for a in range(len(members)) for b in range(a)]
+        compared = {(a, b): self._compare(members[a], members[b]) for a, b in pairs}
+        return {pair: test for pair, test in compared.items() if test is not None}
+
     def _compare(self, i: int, other: int) -> tuple[float, np.ndarray] | None:
         """Return the difference of two as a normal deviate, and such deviates in all draws.
 
         None if they are equal on every image.
         """
-        contrast = self._contrast(i, other)
+        contrast = self.contrast(i, other)
         error, freedom = self.error(contrast)
         gap = float(self.values @ contrast)
         drawn = self.draws @ contrast

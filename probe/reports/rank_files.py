@@ -15,6 +15,8 @@ from probe.scoring.probes import save_probes
 def save_ranking(ranking: Ranking, folder: Path) -> None:
     """Write leaderboard.json, leaderboard.csv, scores.csv and the probes, each file atomically.
 
+    There are no probes if features were given.
+
     With two protocols, leaderboard.json is a list and the tables have a protocol column.
     """
     boards = list(ranking.leaderboards.values())
@@ -22,7 +24,8 @@ def save_ranking(ranking: Ranking, folder: Path) -> None:
     write_json(folder / LEADERBOARD_FILE, records[0] if len(records) == 1 else records)
     write_text(folder / LEADERBOARD_TABLE, render(boards, "csv"))
     write_text(folder / SCORES_FILE, scores_csv(ranking))
-    save_probes(ranking, folder)
+    if ranking.spaces:  # given features do not say how to compute those of new images
+        save_probes(ranking, folder)
 
 
 def scores_csv(ranking: Ranking) -> str:

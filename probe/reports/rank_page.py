@@ -15,11 +15,11 @@ from scipy.special import expit
 from probe.errors import ProbeError, printable
 from probe.files import to_json
 from probe.probing.agreement import agreement, greedy_picks
-from probe.probing.leaderboard import Leaderboard, Row, read_leaderboards
+from probe.probing.leaderboard import Leaderboard, Learned, Row, read_leaderboards
 from probe.probing.protocol import ProbeResult
 from probe.reports.evidence import Evidence, load_evidence, telling
-from probe.reports.page import Figure, render, whiskers
-from probe.reports.svg import Dots, Line, Mark, histogram, plot
+from probe.reports.page import COLOURS, Figure, render, whiskers
+from probe.reports.svg import Dots, Layer, Line, Mark, histogram, plot
 from probe.reports.text import from_csv_cell
 from probe.run_files import SCORES_FILE
 
@@ -73,6 +73,7 @@ def rank_page(folder: Path) -> str:
         title=f"{_name(board, 'real')} against {_name(board, 'fake')}",
         answer=_answer(board),
         boards=[(b, whiskers(b)) for b in boards],
+        curve=_curve_figure(board),
         picks=picks,
         greedy=greedy_picks(results, able, len(picks)) if picks else [],
         names=order,
@@ -84,7 +85,7 @@ def rank_page(folder: Path) -> str:
         ],
         command=_command(board),
         config=to_json(board.config, indent=2),
-        has_pictures=evidence is not None,
+        has_pictures=evidence is not None and bool(evidence.pictures),
     )
 
 
@@ -179,7 +180,7 @@ def _backbone(
     if evidence is not None and row.name in evidence.heights:
         figures.append(_map_figure(row.name, logits, n_real, evidence))
     galleries = []
-    if evidence is not None:
+    if evidence is not None and evidence.pictures:
         for sort, positions in telling(logits, n_real).items():
             shown = [
                 (base64.b64encode(evidence.pictures[p]).decode(), captions[p], float(logits[p]))
@@ -188,6 +189,44 @@ def _backbone(
             ]
             galleries.append((SORTS[sort], shown))
     return {"row": row, "figures": figures, "galleries": galleries}
+
+
+def _curve_figure(board: Leaderboard) -> Figure | None:
+    """Return the learning curves of the first backbones, or None if there are too few images."""
+    lines: dict[str, list[Learned]] = {}
+    for point in board.curve:
+        lines.setdefault(point.name, []).append(point)
+    lines = {row.name: lines[row.name] for row in board.ranked[:COLOURS] if row.name in lines}
+    counts = sorted({point.images for points in lines.values() for point in points})
+    if len(counts) < 2:
+        return None
+    scores = [point.score for points in lines.values() for point in points]
+    room = 0.06 * (max(scores) - min(scores)) or 0.05
+    layers: list[Layer] = []
+    for i, points in enumerate(lines.values()):
+        curve = np.array([(point.images, point.score) for point in points])
+        layers += [Line(curve, f"c{i}"), Dots(curve, f"c{i}")]
+    note = (
+        "On the first quarter, half and all of the images. While a curve rises, its probe still "
+        "learns from more images."
+    )
+    return Figure(
+        "Score against images",
+        plot(
+            layers, x=(0, counts[-1] * 1.02), y=(min(scores) - room, max(scores) + room),
+            xlabel="images of each class", ylabel="score, nats", label=f"Learning curves. {note}",
+        ),
+        note,
+        ("images", *lines),
+        [
+            (str(count), *(_at(points, count) for points in lines.values())) for count in counts
+        ],
+        [(f"c{i}", name) for i, name in enumerate(lines)],
+    )  # fmt: skip
+
+
+def _at(points: Sequence[Learned], count: int) -> str:
+    return next((f"{point.score:.3f}" for point in points if point.images == count), "")
 
 
 def _logits_figure(logits: np.ndarray, generated: np.ndarray) -> Figure:
@@ -319,11 +358,19 @@ def _from_files(board: Leaderboard) -> bool:
 
 
 def _command(board: Leaderboard) -> str | None:
-    """Return the command that repeats the ranking, or None if images were passed from Python."""
+    """Return the command that repeats the ranking, or None if its input came from Python."""
     config = board.config
-    if not _from_files(board):
+    if "features" in config:
+        given = {name: features["file"] for name, features in config["features"].items()}
+        if None in given.values():
+            return None
+        pairs = [("--features", f"{name}={file}") for name, file in given.items()]
+        words = ["probe", "rank", *itertools.chain(*pairs)]
+    elif _from_files(board):
+        real, fake = config["real"]["path"], config["fake"]["path"]
+        words = ["probe", "rank", "--real", real, "--gen", fake]
+    else:
         return None
-    words = ["probe", "rank", "--real", config["real"]["path"], "--gen", config["fake"]["path"]]
     chosen = {"bank": config.get("bank"), "backbones": ",".join(config.get("backbones") or [])}
     if config["fake"]["kind"] == "generator":
         chosen |= config.get("sample", {})

@@ -60,20 +60,22 @@ def _status(row: Row) -> str:
 
 def _title(board: Leaderboard) -> str:
     by = "; order, ranks and gaps are by accuracy" if board.criterion == "accuracy" else ""
+    size = "" if board.resolution is None else f" at {board.resolution} px"
     return (
-        f"{board.protocol} protocol: {board.n_real} real and {board.n_fake} generated images at "
-        f"{board.resolution} px; score = held-out negative BCE in nats (chance -0.693, 0 = told "
+        f"{board.protocol} protocol: {board.n_real} real and {board.n_fake} generated images"
+        f"{size}; score = held-out negative BCE in nats (chance -0.693, 0 = told "
         f"apart without error){by}"
     )
 
 
 def _remarks(board: Leaderboard) -> list[str]:
-    """Return the lines below the table: picks, warnings, notes, missing backbones."""
+    """Return the lines below the table: picks, warnings, verdicts, notes, missing backbones."""
     remarks = []
     picked = [row.name for row in board.rows if row.picked]
     if picked:
         remarks.append(f"* K-fixed, K = {len(picked)}: {', '.join(picked)}")
     remarks += [f"Warning: {finding['message']}" for finding in board.audit]
+    remarks += [verdict.sentence for verdict in board.verdicts]
     remarks += board.notes
     remarks += missing_rows(board.rows)
     return remarks

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from probe.context import Context
+from probe.events import Note
 from probe.files import write_json
 from probe.generators.checkpoint import Checkpoint
 from probe.generators.sampler import GeneratorSource
@@ -103,6 +104,8 @@ def select(
     if board is not None:
         decisive = board if joint is None else joint
         names = strategy.choose([decisive], config.k, used)
+        for verdict in decisive.verdicts:
+            run.ctx.tell(Note(verdict.sentence))
         own = {row.name: row.accuracy for row in board.rows if row.accuracy is not None}
         choices = [(name, own[name]) for name in names]
         write_json(
