@@ -113,7 +113,9 @@ def nearness(training: np.ndarray, *, fakes: np.ndarray, unseen: np.ndarray) -> 
     """Return how near samples are to the nearest training image, against unseen images.
 
     Args:
-        training, fakes, unseen: features (N, d).
+        training: features (N, d) of the training images.
+        fakes: features of samples.
+        unseen: features of images that were not trained on.
 
     Returns:
         fakes, unseen: the median distance to the nearest training image; near: the share of samples

@@ -10,7 +10,15 @@ from records import last_snapshot
 
 from probe.errors import UsageError
 from probe.files import atomic_path
-from probe.run_files import BEST, OPTIONS_FILE, PROBES_FILE, PROGRESS_FILE, SELECTIONS, STATS_FILE
+from probe.run_files import (
+    BEST,
+    LOG_FILE,
+    OPTIONS_FILE,
+    PROBES_FILE,
+    PROGRESS_FILE,
+    SELECTIONS,
+    STATS_FILE,
+)
 
 MOST_BYTES = 15 * 2**20  # of an archive, before it is compressed
 KEPT = (STATS_FILE, "metric-*.jsonl", PROBES_FILE, SELECTIONS, OPTIONS_FILE, PROGRESS_FILE, BEST)
@@ -67,5 +75,5 @@ def _files(study: Study, run: Run, out: Path) -> list[Path]:
     files = {last_snapshot(trained, run.kimg)}
     for pattern in KEPT:
         files.update(trained.glob(pattern))
-    records = [run_folder(out, run) / name for name in (IDENTITY, TRAINED)]
+    records = [run_folder(out, run) / name for name in (IDENTITY, TRAINED, LOG_FILE)]
     return sorted(files) + [file for file in records if file.exists()]

@@ -1,8 +1,9 @@
-"""The page of a study on photographs, from its results alone: pictures, one table, then the rest."""
+"""The page of a study on photographs, from its results alone: a picture, a table, the rest."""
 
 from typing import Any
 
 from findings import Results
+from intervals import mean_interval
 from words import between, cell, geometric, linear, listed, number, plain, table, times
 
 NEIGHBOURS = ("precision", "recall", "density", "coverage")
@@ -108,8 +109,6 @@ def _one_table(results: Results) -> str:
 
 
 def _mean(found: dict[int, float]) -> float:
-    from intervals import mean_interval
-
     return mean_interval(list(found.values()), geometric=True).value
 
 

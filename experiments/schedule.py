@@ -67,7 +67,7 @@ def seconds_left(study: Study, run: Run, out: Path, pace: float) -> float:
 
 
 def measured_pace(out: Path) -> float | None:
-    """Return the mean seconds per thousand images at the last tick of each run, None without any."""
+    """Return the mean seconds per thousand images at the runs' last ticks, None without any."""
     found = []
     for path in sorted(out.glob(f"runs/*/train/*/{STATS_FILE}")):
         lines = path.read_text("utf-8").splitlines()

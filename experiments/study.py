@@ -162,9 +162,10 @@ def show_plan(study: Study, runs: Sequence[Run], out: Path, doing: Doing) -> Non
         word = "" if one.end <= 60 * minutes else "  too late"
         print(f"{one.name:34} minute {one.start / 60:5.1f} to {one.end / 60:5.1f}{word}")
     done = sum(one.end <= 60 * minutes for one in planned)
+    last = max((one.end for one in planned), default=0.0)
     print(
-        f"{done} of {len(planned)} trainings end in time, {doing.jobs} at a time, at {pace:g} s per "
-        f"thousand images; all end after {max((p.end for p in planned), default=0) / 60:.1f} min."
+        f"{done} of {len(planned)} trainings end in time, {doing.jobs} at a time, at {pace:.3g} s "
+        f"per thousand images; all end after {last / 60:.1f} min."
     )
 
 
