@@ -196,6 +196,12 @@ def read_study(path: Path) -> Study:
     _check_keys(path, "the file", record, {f.name for f in keys}, required=required)
     study = Study(path=path, **record)
     available = study.available
+    named = {
+        *study.evaluators,
+        *(n for arm in study.arms.values() for n in arm.get("backbones", ())),
+    }
+    if unused := sorted(study.inputs.keys() - named):
+        raise UsageError(f"{path}: inputs: no arm and no judge uses {', '.join(unused)}.")
     seen: dict[str, Run] = {}
     for group in study.groups:
         keys = {"name", "images", "arms", "seeds"}
