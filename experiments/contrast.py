@@ -15,7 +15,7 @@ from execute import finished_result
 from findings import TARGET
 from jobs import Stopped
 from plan import HERE, read_study
-from study import arguments, image_intervals, locked, run_missing
+from study import Doing, arguments, image_intervals, jobs_of, locked, run_missing
 
 from probe.errors import ProbeError
 from probe.files import write_text
@@ -30,7 +30,8 @@ def main() -> None:
         out = given.out or HERE / "runs" / f"{given.config.stem}-s{given.seed}"
         study = read_study(_with_seed(given.config, out, given.seed))
         with locked(out):
-            if failed := run_missing(study, study.runs, out, jobs=given.jobs):
+            doing = Doing(jobs=jobs_of(given, study), device=given.device)
+            if failed := run_missing(study, study.runs, out, doing):
                 sys.exit(f"Failed: {', '.join(failed)}; see log.txt in {out}/runs.")
             found = [finished_result(out, study, run) for run in study.runs]
             results = [result for result in found if result is not None]

@@ -19,13 +19,14 @@ from execute import BANK, finished_result, finished_training
 from findings import Results
 from jobs import Stopped
 from judge import open_judge
-from plan import BUNDLED, HERE, Run, Study, read_json, read_study
+from plan import HERE, Run, Study, longer, read_json, read_study
 from records import last_snapshot
-from study import arguments, locked, run_missing
+from study import Doing, arguments, locked, run_missing
 
-from probe.bundled import DEMO_GENERATOR
+from probe.bundled import DEMO_GENERATOR, DEMO_REALS
 from probe.errors import ProbeError, UsageError
 from probe.files import write_text
+from probe.images.open import open_images
 
 MOST_BYTES = 5_000_000
 README = DEMO_GENERATOR.parent / "README.md"
@@ -47,21 +48,15 @@ def best_arm(results: Results) -> str:
     return min(means, key=lambda arm: means[arm])
 
 
-def longer(arm: dict[str, Any], scale: float) -> dict[str, Any]:
-    """Return an arm's options with all lengths multiplied."""
-    if arm.get("kimg"):
-        return {**arm, "kimg": arm["kimg"] * scale}
-    lengths = [float(part) * scale for part in arm["stage_kimg"].split(",")]
-    return {**arm, "stage_kimg": ",".join(f"{length:g}" for length in lengths)}
-
-
 def make_config(results: Results, changes: dict[str, Any], path: Path) -> Study:
     """Write the configuration of the one run; return it."""
     record = {**results.study}
     arm = best_arm(results)
     record["train"] = {**record["train"], **changes["train"]}
     record["arms"] = {arm: longer(record["arms"][arm], changes["scale"])}
-    record["groups"] = [{"name": "demo", "images": BUNDLED, "arms": [arm], "seeds": [0]}]
+    record["groups"] = [
+        {"name": "demo", "images": len(open_images(DEMO_REALS)), "arms": [arm], "seeds": [0]}
+    ]
     record["evaluators"] = record["evaluators"][:1]
     record["probe_seeds"] = []
     del record["name"]
@@ -118,7 +113,10 @@ def replace_generator(study: Study, out: Path) -> str:
     assert result is not None and trained is not None
     # The best by the judge of the whole run, not by the trainer's small samples alone.
     kimg = {"last": run.kimg, "best": result["training"]["best_kimg"]}
-    judge = open_judge(out / BANK, study.evaluators[0], resolution=study.train["resolution"])
+    source = open_images(study.archive)
+    judge = open_judge(
+        out / BANK, study.evaluators[0], source, resolution=study.train["resolution"]
+    )
     measured = {
         which: judged[judge.name]["all"]["frechet"] for which, judged in result["judged"].items()
     }
@@ -129,7 +127,7 @@ def replace_generator(study: Study, out: Path) -> str:
         seed=study.judge_seed,
         resolution=study.train["resolution"],
     )
-    before = judge.measure(present, {})["all"]["frechet"]
+    before = judge.measure(present, {"all": range(len(source))})["all"]["frechet"]
     text = f"Fréchet distance {measured[which]:.1f}, the bundled generator's {before:.1f}"
     if measured[which] >= before:
         return f"Not replaced: {text}."
@@ -163,7 +161,7 @@ def main() -> None:
         changes = yaml.safe_load(given.config.read_text("utf-8"))
         study = make_config(Results(record), changes, out / "demo.json")
         with locked(out):
-            if run_missing(study, study.runs, out, jobs=1):
+            if run_missing(study, study.runs, out, Doing(jobs=1, device=given.device)):
                 sys.exit(f"The run failed; see log.txt in {out}/runs.")
             print(replace_generator(study, out))
     except ProbeError as error:

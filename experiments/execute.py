@@ -4,8 +4,8 @@
         --run 500-none-s0
 
 Goes on where it was stopped, or from the end of the warm-up that it shares. What it leaves: train/
-(the trainer's own run directory), result.json (everything the page needs) and features.npy (of the
-judged samples, for intervals).
+(the trainer's own run directory), trained.json (where it was trained), result.json (everything the
+page needs) and features.npy (of the judged samples, for intervals).
 """
 
 import argparse
@@ -18,6 +18,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from data import judged_parts, training_archive
 from plan import HERE, WARMUP, Run, Study, read_json, read_study
 from warmup import go_on_from
 from weights import bank_digest, judge_digest
@@ -26,9 +27,11 @@ from probe.accel.memory import keep_freed_memory
 from probe.errors import ProbeError, UsageError
 from probe.events import Event, Note, RunPlanned, SnapshotSaved, StageStarted, TickDone
 from probe.files import atomic_path, write_json
-from probe.run_files import PROGRESS_FILE
+from probe.images.open import open_images
+from probe.run_files import OPTIONS_FILE, PROGRESS_FILE
 
 RESULT, FEATURES, BANK, IDENTITY = "result.json", "features.npy", "bank.yaml", "identity.json"
+TRAINED = "trained.json"
 OTHERWISE = "{} was made with other options. Remove it, or choose another --out."
 SCHEMA = 1
 LIBRARIES = ("torch", "torchvision", "timm", "scikit-learn", "numpy", "scipy", "pillow")
@@ -60,7 +63,7 @@ def identity(study: Study, run: Run) -> dict[str, Any]:
     return {
         **training_identity(study, run),
         "evaluators": study.evaluators,
-        "judges": judge_digest(),
+        "judges": judge_digest(study.inputs_of(study.evaluators)),
         "fakes": study.fakes,
         "judge_seed": study.judge_seed,
     }
@@ -71,7 +74,7 @@ def training_identity(study: Study, run: Run) -> dict[str, Any]:
     return {
         "options": dict(run.options),
         "backbones": list(run.backbones),
-        "bank": bank_digest(),
+        "bank": bank_digest(study.inputs_of(run.backbones)),
         "threads": study.threads,
     }
 
@@ -93,8 +96,8 @@ def finished_training(out: Path, study: Study, run: Run) -> Path | None:
     return None
 
 
-def execute(study: Study, run: Run, out: Path) -> dict[str, Any]:
-    """Train and judge, unless that is done.
+def execute(study: Study, run: Run, out: Path, device: str | None = None) -> dict[str, Any]:
+    """Train and judge, unless that is done; see `train`.
 
     Returns:
         The result.
@@ -103,30 +106,28 @@ def execute(study: Study, run: Run, out: Path) -> dict[str, Any]:
     if done is not None:
         return done
     folder, started = run_folder(out, run), time.monotonic()
-    trained = train(study, run, out)
+    trained = train(study, run, out, device)
     trained_seconds = time.monotonic() - started
-    from judge import open_judge, split_reals
+    from judge import open_judge
     from records import last_snapshot, read_training
 
     training = read_training(trained, run)
-    reals = split_reals(
-        resolution=run.config.resolution, holdout=run.config.holdout, seed=run.config.seed
-    )
-    split = {"training": reals.training.indices, "holdout": reals.holdout.indices}
+    source, parts = open_images(study.archive), judged_parts(study, run)
+    resolution = run.config.resolution or source.resolution
     snapshots = {"last": last_snapshot(trained, run.kimg)}
     if training["best_kimg"] not in (None, run.kimg):
         snapshots["best"] = last_snapshot(trained, training["best_kimg"])
     judged: dict[str, Any] = {which: {} for which in snapshots}
     floor, precision = {}, None
     for name in study.evaluators:
-        judge = open_judge(out / BANK, name, resolution=reals.resolution)
-        floor[name], precision = judge.floor(), judge.precision
+        judge = open_judge(out / BANK, name, source, resolution=resolution)
+        floor[name], precision = judge.floor(parts["all"]), judge.precision
         for which, snapshot in snapshots.items():
             _say(f"judging {snapshot.name} with {name}")
             fakes = judge.features(
-                snapshot, count=study.fakes, seed=study.judge_seed, resolution=reals.resolution
+                snapshot, count=study.fakes, seed=study.judge_seed, resolution=resolution
             )
-            judged[which][name] = judge.measure(fakes, split)
+            judged[which][name] = judge.measure(fakes, parts)
             if which == "last" and name == study.evaluators[0]:
                 import numpy as np
 
@@ -144,6 +145,7 @@ def execute(study: Study, run: Run, out: Path) -> dict[str, Any]:
         "judged": judged,
         "floor": floor,
         "precision": precision,
+        **(read_json(folder / TRAINED) or {"machine": machine(), "versions": versions()}),
         "seconds": {
             "this_start_training": trained_seconds,
             "steps": sum(
@@ -154,20 +156,23 @@ def execute(study: Study, run: Run, out: Path) -> dict[str, Any]:
             ),
             "judging": time.monotonic() - started - trained_seconds,
         },
-        "machine": machine(),
-        "versions": versions(),
     }
     write_json(folder / RESULT, result)
     return result
 
 
-def train(study: Study, run: Run, out: Path) -> Path:
+def train(study: Study, run: Run, out: Path, device: str | None = None) -> Path:
     """Return the finished run directory, training first where there is none.
 
     A run whose warm-up is there goes on from its end.
+
+    Args:
+        study: the configuration.
+        run: one of its runs, or a warm-up.
+        out: folder of the runs.
+        device: what trains, if it is not the configuration's.
     """
     import probe
-    from probe.bundled import DEMO_REALS
 
     folder = run_folder(out, run)
     found = finished_training(out, study, run)
@@ -183,18 +188,19 @@ def train(study: Study, run: Run, out: Path) -> Path:
         _log(event)
 
     probe.train(
-        DEMO_REALS,
+        training_archive(study, out),
         outdir=folder / "train",
         config=run.config,
         bank=out / BANK,
         backbones=run.backbones,
-        device="cpu",
+        device=device or study.device,
         offline=True,
         on_event=follow,
     )
     found = finished_training(out, study, run)
     if found is None:
         raise ProbeError(f"{run.name}: training ended without being finished.")
+    write_json(folder / TRAINED, {"machine": machine(found), "versions": versions()})
     return found
 
 
@@ -206,7 +212,9 @@ def _log(event: Event) -> None:
         case StageStarted():
             _say(f"stage {event.stage}: {', '.join(event.added) or 'nothing'} joins")
         case SnapshotSaved():
-            _say(f"snapshot {Path(event.path).name}  Fréchet {event.results.get('frechet', 0):.1f}")
+            measured = event.results.get("frechet")
+            text = "" if measured is None else f"  Fréchet {measured:.1f}"
+            _say(f"snapshot {Path(event.path).name}{text}")
         case Note(text):
             _say(text)
 
@@ -215,8 +223,8 @@ def _say(text: str) -> None:
     print(time.strftime("%H:%M:%S"), text, flush=True)
 
 
-def machine() -> dict[str, Any]:
-    """Describe the machine."""
+def machine(trained: Path | None = None) -> dict[str, Any]:
+    """Describe the machine, and the GPU if that trained the run in this directory."""
     name, model = platform.processor() or platform.machine(), ""
     try:
         for line in Path("/proc/cpuinfo").read_text("utf-8").splitlines():
@@ -235,7 +243,14 @@ def machine() -> dict[str, Any]:
         "cores": len(os.sched_getaffinity(0)) if able else os.cpu_count(),
         "threads": int(os.environ.get("OMP_NUM_THREADS", "0")) or None,
         "system": f"{platform.system()} {platform.machine()}",
+        **({} if trained is None else _gpu(read_json(trained / OPTIONS_FILE)["device"])),
     }
+
+
+def _gpu(device: str) -> dict[str, str]:
+    import torch
+
+    return {"gpu": torch.cuda.get_device_name(device)} if device.startswith("cuda") else {}
 
 
 def versions() -> dict[str, str]:
@@ -270,14 +285,16 @@ def main() -> None:
     parser.add_argument("--config", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--run", required=True)
+    parser.add_argument("--device", help="what trains, if it is not the configuration's")
+    parser.add_argument("--train-only", action="store_true", help="leave judging to a later start")
     arguments = parser.parse_args()
     try:
         study = read_study(arguments.config)
         run = study.run(arguments.run)
-        if run.arm == WARMUP:
-            train(study, run, arguments.out)
+        if run.arm == WARMUP or arguments.train_only:
+            train(study, run, arguments.out, arguments.device)
         else:
-            execute(study, run, arguments.out)
+            execute(study, run, arguments.out, arguments.device)
     except ProbeError as error:
         sys.exit(f"error: {error}")
 

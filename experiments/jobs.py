@@ -8,11 +8,25 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import FrameType
+from typing import Protocol
 
 PATIENCE = 60  # seconds in which a stopped run may write what it has
 POLL = 0.5
 
 Say = Callable[[str], None]
+
+
+class Limit(Protocol):
+    """Time that is not enough for everything; see `schedule.Limit`."""
+
+    def allows(self, name: str) -> bool:
+        """Return whether a process that is started now ends in time."""
+        ...
+
+    @property
+    def over(self) -> bool:
+        """Whether the time is up."""
+        ...
 
 
 class Stopped(Exception):
@@ -26,6 +40,7 @@ def run_all(
     jobs: int,
     threads: int,
     say: Say,
+    limit: Limit | None = None,
 ) -> list[str]:
     """Run commands, `jobs` at a time, in order. A failing one does not stop the others.
 
@@ -35,9 +50,10 @@ def run_all(
         jobs: at a time.
         threads: of each.
         say: is given one line at each start and end.
+        limit: when running processes are stopped, and which are not started any more.
 
     Returns:
-        The names of those that failed.
+        The names of those that failed; what the limit kept from ending is not among them.
 
     Raises:
         Stopped: by Ctrl-C or SIGTERM; every run was stopped and goes on when it is started again.
@@ -54,6 +70,15 @@ def run_all(
     previous = {n: signal.signal(n, stop) for n in (signal.SIGINT, signal.SIGTERM)}
     try:
         while waiting or running:
+            if limit is not None:
+                if limit.over:
+                    for name in running:
+                        say(f"{name}: stopped, the time is up")
+                    return failed
+                late = [name for name in waiting if not limit.allows(name)]
+                waiting = [name for name in waiting if name not in late]
+                for name in late:
+                    say(f"{name}: not started, it would not end in time")
             while waiting and len(running) < jobs:
                 name = waiting.pop(0)
                 running[name] = _start(commands[name], logs[name], environment), time.monotonic()

@@ -1,11 +1,9 @@
 """The page of the study, from its results alone: every number in it is computed here."""
 
-from collections.abc import Sequence
-from dataclasses import asdict
 from typing import Any
 
 from findings import CONTROLS, PAIR, TARGET, Results
-from intervals import mean_interval
+from words import between, cell, geometric, linear, listed, number, plain, table, times
 
 FIGURE_TEXT = {
     "curves": "Fréchet distance during training, measured by the trainer on its own snapshots "
@@ -92,14 +90,14 @@ def _in_short(results: Results) -> str:
 
 def _ratio_sentence(found: dict[str, Any]) -> str:
     text = (
-        f"without backbones the final Fréchet distance is {_times(found['value'])} that of "
+        f"without backbones the final Fréchet distance is {times(found['value'])} that of "
         "`progressive`"
     )
     if found["low"] is not None:
-        return f"{text} (95 % interval over {found['n']} seeds {_range(found)})."
+        return f"{text} (95 % interval over {found['n']} seeds {between(found)})."
     image = next((v for v in (found.get("images") or {}).values() if v), None)
     if image:
-        text += f" (one seed; interval over images, not over seeds: {_range(image)})"
+        text += f" (one seed; interval over images, not over seeds: {between(image)})"
     else:
         text += " (one seed)"
     return f"{text}."
@@ -132,13 +130,13 @@ def _setting(results: Results) -> str:
     commits = sorted({r["versions"]["commit"] for r in results.runs})
     spread = results.warmup_spread()
     rows = [
-        ("images", f"bundled emoji at {train['resolution']} px; {_list(map(str, results.sizes))} "
+        ("images", f"bundled emoji at {train['resolution']} px; {listed(map(str, results.sizes))} "
          "of the 1 000 are used for training, drawn by the seed; the others are held out"),
         ("network", f"StyleGAN2, channel base {train['channel_base']}, at most "
          f"{train['channel_max']}, latent {train['z_dim']}; batch {train['batch']}, mirrored, ADA; "
          "everything else from the preset"),
         ("length", "; ".join(_length(name, arm) for name, arm in _lengths(arms).items())),
-        ("judges", f"{_list(f'`{e}`' for e in study['evaluators'])}; the first decides. No run "
+        ("judges", f"{listed(f'`{e}`' for e in study['evaluators'])}; the first decides. No run "
          f"trained against them. {study['fakes']} samples from the last snapshot, with latents no "
          f"run has seen, against all bundled images; {first['precision']}"),
         ("neighbours", "precision, recall, density, coverage with k = 5 on equal image counts"),
@@ -153,7 +151,7 @@ def _setting(results: Results) -> str:
         rows.append(("warm-up", "shared by all runs of one seed"))
     elif spread is not None:
         rows.append(("warm-up", f"repeated for one seed: first snapshots differ by {spread:.1%}"))
-    return _table(["", ""], rows)
+    return table(["", ""], rows)
 
 
 def _heads(arms: dict[str, Any]) -> str:
@@ -165,7 +163,7 @@ def _heads(arms: dict[str, Any]) -> str:
         for key, value in arm.items()
         if key not in known
     }
-    return _list(sorted(found)) if found else ""
+    return listed(sorted(found)) if found else ""
 
 
 def _lengths(arms: dict[str, Any]) -> dict[str, dict[str, Any]]:
@@ -197,7 +195,7 @@ def _contrast(results: Results) -> str:
                 rows.append(
                     (images, f"`{evaluator}`", {"all": "all bundled images",
                      "training": "training images", "holdout": "held-out images"}[part],
-                     _cell(found), _cell(best), found["n"])
+                     cell(found), cell(best), found["n"])
                 )  # fmt: skip
     if not rows:
         return (
@@ -207,7 +205,7 @@ def _contrast(results: Results) -> str:
     parts = [
         "Fréchet distance without backbones, divided by that of `progressive`, after the same "
         "number of images shown; above 1, backbones help.",
-        _table(
+        table(
             [
                 "images",
                 "judge",
@@ -232,12 +230,12 @@ def _each_seed(results: Results) -> str:
             run = results.result(images, "progressive", seed)
             joined = [f"`{j['name']}` at {j['kimg']:g}" for j in run["training"]["joined"]]
             rows.append(
-                (images, seed, _number(value), _range(interval) if interval else "",
+                (images, seed, number(value), between(interval) if interval else "",
                  ", ".join(joined) or "none")
             )  # fmt: skip
     if not rows:
         return ""
-    return "For each seed, with a jackknife interval over images:\n\n" + _table(
+    return "For each seed, with a jackknife interval over images:\n\n" + table(
         ["images", "seed", "ratio", "interval over images", "joined (thousands of images)"], rows
     )
 
@@ -251,25 +249,25 @@ def _arms_table(results: Results) -> str:
                 frechet = results.measured(images, arm, "frechet", evaluator=evaluator)
                 kernel = results.measured(images, arm, "kernel", evaluator=evaluator)
                 others = [
-                    _plain(results.measured(images, arm, m, evaluator=evaluator).values())
+                    plain(results.measured(images, arm, m, evaluator=evaluator).values())
                     for m in ("precision", "recall", "density", "coverage")
                 ]
                 rows.append(
-                    (f"`{arm}`", len(frechet), _geometric(frechet.values()),
-                     _linear([1000 * v for v in kernel.values()]), *others)
+                    (f"`{arm}`", len(frechet), geometric(frechet.values()),
+                     linear([1000 * v for v in kernel.values()]), *others)
                 )  # fmt: skip
             if not rows:
                 continue
             floor = results.runs[0]["floor"][evaluator]
             rows.append(
-                ("*real against real*", "", _number(floor["frechet"]),
-                 _number(1000 * floor["kernel"]),
+                ("*real against real*", "", number(floor["frechet"]),
+                 number(1000 * floor["kernel"]),
                  *(f"{floor[m]:.2f}" for m in ("precision", "recall", "density", "coverage")))
             )  # fmt: skip
             parts.append(
                 f"{images} images, `{evaluator}`, last snapshot against all bundled images; means "
                 "over seeds, with intervals for the distances:\n\n"
-                + _table(
+                + table(
                     [
                         "arm",
                         "seeds",
@@ -306,13 +304,13 @@ def _selection(results: Results) -> str:
         rows.append(
             (f"`{point['arm']}`", "random" if point["control"] else "pretrained",
              len(point["seeds"]), f"{point['score']:.4f}", f"{point['accuracy']:.3f}",
-             *(_number(point["distance"][e]) for e in results.evaluators), _cell(ratio))
+             *(number(point["distance"][e]) for e in results.evaluators), cell(ratio))
         )  # fmt: skip
     text = [
         f"One backbone each, {images} images: its probe score at the end of the warm-up (held-out "
         "log-likelihood; 0 is certainty, -0.693 is chance) and the final distance of the training "
         "run.",
-        _table(
+        table(
             [
                 "backbone",
                 "weights",
@@ -332,7 +330,7 @@ def _selection(results: Results) -> str:
     ]
     if idle:
         text.append(
-            f"In {_list(idle)} nothing joined: the backbone told samples from real images no "
+            f"In {listed(idle)} nothing joined: the backbone told samples from real images no "
             "better than chance, so these runs are plain ones."
         )
     found = _correlations(results)
@@ -342,7 +340,7 @@ def _selection(results: Results) -> str:
             "over seeds). It is negative if a higher score means a more helpful backbone:"
         )
         text.append(
-            _table(
+            table(
                 ["judge", "backbones", "points", "correlation", "95 % interval", "p"],
                 [
                     (
@@ -394,7 +392,7 @@ def _limited(results: Results) -> str:
     return (
         "Accuracy of the GAN's own discriminator at the end, without augmentation; means over "
         "seeds. Accuracies on training images and on held-out images diverge as it overfits:\n\n"
-        + _table(
+        + table(
             ["images", "arm", "seeds", "training images", "held-out images", "gap", "generated"],
             rows,
         )
@@ -454,7 +452,7 @@ def _separability(results: Results) -> str:
     return (
         "Probe score of each backbone on the first and the last snapshot (nats; 0 is certainty, "
         "-0.693 is chance). If separability falls, the last score is lower:\n\n"
-        + _table(
+        + table(
             ["images", "seed", "backbone", "joins at", "first", "last", "last without backbones"],
             rows,
         )
@@ -486,14 +484,14 @@ def _diagnosis(results: Results) -> str:
             label = "loss" if name == "D" else name
             suffix = "" if name == "D" else f"/{name}"
             rows.append(
-                (run["seed"], f"`{name}`", *(_number(last.get(key)) for key in (
+                (run["seed"], f"`{name}`", *(number(last.get(key)) for key in (
                     f"Loss/D/{label}", f"Loss/G/{label}", f"Progress/augment{suffix}")),
-                 *(_number(right.get(f"{name}/{kind}")) for kind in ("train", "holdout", "fake")))
+                 *(number(right.get(f"{name}/{kind}")) for kind in ("train", "holdout", "fake")))
             )  # fmt: skip
     return (
         f"## Why not {TARGET:g} times?\n\nThe target was missed. State of each discriminator at "
         "the end:\n\n"
-        + _table(
+        + table(
             [
                 "seed",
                 "discriminator",
@@ -519,58 +517,7 @@ def _limits(results: Results) -> str:
         "- Intervals over seeds cover the draw of training images, initialisation and sampling; "
         "few seeds make them wide. Intervals over images do not cover the variation of "
         "retraining.\n"
-        f"- The controls ({_list(f'`{c}`' for c in CONTROLS)}) are each a single random network.\n"
+        f"- The controls ({listed(f'`{c}`' for c in CONTROLS)}) are each a single random network.\n"
         "- Equal numbers of images shown do not mean equal time: a backbone costs time "
         "(`step_seconds` in the results)."
     )
-
-
-# ---------------------------------------------------------------------------------------------
-# Text
-# ---------------------------------------------------------------------------------------------
-
-
-def _table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
-    lines = [columns, ["---"] * len(columns), *rows]
-    return "\n".join("| " + " | ".join(str(cell) for cell in line) + " |" for line in lines)
-
-
-def _number(value: float | None) -> str:
-    """Return three significant digits, without an exponent."""
-    if value is None:
-        return ""
-    if abs(value) >= 100:
-        return f"{value:.0f}"
-    return f"{value:#.3g}".rstrip(".")
-
-
-def _times(value: float) -> str:
-    return f"{_number(value)} times"
-
-
-def _range(found: dict[str, Any]) -> str:
-    return f"{_number(found['low'])} to {_number(found['high'])}"
-
-
-def _cell(found: dict[str, Any] | None) -> str:
-    if found is None:
-        return ""
-    text = _number(found["value"])
-    return text if found["low"] is None else f"{text} ({_range(found)})"
-
-
-def _geometric(values: Any) -> str:
-    return _cell(asdict(mean_interval(list(values), geometric=True)))
-
-
-def _linear(values: Any) -> str:
-    return _cell(asdict(mean_interval(list(values))))
-
-
-def _plain(values: Any) -> str:
-    return f"{mean_interval(list(values)).value:.2f}"
-
-
-def _list(words: Any) -> str:
-    words = list(words)
-    return words[0] if len(words) == 1 else ", ".join(words[:-1]) + " and " + words[-1]

@@ -3,17 +3,18 @@
 import fnmatch
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from probe.bundled import DEMO_REALS
 from probe.errors import UsageError
+from probe.images.open import open_images
 from probe.training.config import TrainConfig
 
 HERE = Path(__file__).resolve().parent
-BUNDLED = 1000  # images in the bundled zip
 WARMUP = "warmup"
 # What an arm may set for itself and still begin as the others do.
 AFTER_WARMUP = {
@@ -30,7 +31,7 @@ class Run:
     Attributes:
         name: its folder, "500-none-s0".
         arm: what is compared: "none", "progressive" or the one backbone's name.
-        images: how many images it is trained on; the other bundled ones are held out.
+        images: how many images it is trained on; the others that may be trained on are held out.
         seed: of the run; it also draws which images are held out.
         group: where it stands in the configuration.
         options: of `TrainConfig`, all that are given.
@@ -76,6 +77,12 @@ class Study:
         train: options that all runs share.
         arms: name → further options, and `backbones`.
         groups: name, images, arms and seeds of the runs, in order.
+        real: a zip or folder of images, relative to the repository; the bundled ones unless given.
+        pool: how many images of `real` may be trained on, the same ones for all runs; judges
+            compare with the others. Unless given, all may be, and judges compare with all.
+        device: what trains, as `probe train` takes it; judges use the CPU.
+        scale: a factor for all lengths.
+        inputs: backbone or judge → side of its input, if it is not the bank's.
         runs: what the groups come to, each run once.
     """
 
@@ -89,7 +96,26 @@ class Study:
     train: dict[str, Any]
     arms: dict[str, dict[str, Any]]
     groups: list[dict[str, Any]]
+    real: str | None = None
+    pool: int | None = None
+    device: str = "cpu"
+    scale: float = 1
+    inputs: dict[str, int] = field(default_factory=dict)
     runs: tuple[Run, ...] = field(default=(), compare=False)
+
+    @property
+    def archive(self) -> Path:
+        """The zip or folder of all images."""
+        return DEMO_REALS if self.real is None else HERE.parent / self.real
+
+    @property
+    def available(self) -> int:
+        """How many images may be trained on."""
+        return self.pool or len(open_images(self.archive))
+
+    def inputs_of(self, names: Sequence[str]) -> dict[str, int]:
+        """Return the inputs of these that are not the bank's."""
+        return {name: side for name, side in self.inputs.items() if name in names}
 
     def warmup_of(self, run: Run) -> Run | None:
         """Return the warm-up of a run as a run without backbones; None where it shares none.
@@ -119,7 +145,8 @@ class Study:
             seed=run.seed,
             group=run.group,
             options=options,
-            backbones=list(*tracked) or run.backbones,
+            # Without tracking they change nothing, so that all arms may share it.
+            backbones=list(*tracked) or list(self.runs[0].backbones),
         )
 
     def run(self, name: str) -> Run:
@@ -164,14 +191,22 @@ def read_study(path: Path) -> Study:
         UsageError: a key that is unknown or missing, or options that `probe train` would refuse.
     """
     record = yaml.safe_load(path.read_text("utf-8"))
-    known = {f.name for f in fields(Study)} - {"path", "runs"}
-    _check_keys(path, "the file", record, known, required=known)
+    keys = [f for f in fields(Study) if f.name not in ("path", "runs")]
+    required = {f.name for f in keys if f.default is MISSING and f.default_factory is MISSING}
+    _check_keys(path, "the file", record, {f.name for f in keys}, required=required)
     study = Study(path=path, **record)
+    available = study.available
+    named = {
+        *study.evaluators,
+        *(n for arm in study.arms.values() for n in arm.get("backbones", ())),
+    }
+    if unused := sorted(study.inputs.keys() - named):
+        raise UsageError(f"{path}: inputs: no arm and no judge uses {', '.join(unused)}.")
     seen: dict[str, Run] = {}
     for group in study.groups:
         keys = {"name", "images", "arms", "seeds"}
         _check_keys(path, "a group", group, keys, required=keys)
-        for run in _runs_of(study, group):
+        for run in _runs_of(study, group, available):
             seen.setdefault(run.name, run)
     for run in seen.values():
         try:
@@ -181,7 +216,19 @@ def read_study(path: Path) -> Study:
     return Study(**{**vars(study), "runs": tuple(seen.values())})
 
 
-def _runs_of(study: Study, group: Mapping[str, Any]) -> Iterator[Run]:
+def longer(options: Mapping[str, Any], scale: float) -> dict[str, Any]:
+    """Return an arm's options with all lengths multiplied."""
+    if options.get("kimg"):
+        return {**options, "kimg": options["kimg"] * scale}
+    lengths = [float(part) * scale for part in options["stage_kimg"].split(",")]
+    return {**options, "stage_kimg": ",".join(f"{length:g}" for length in lengths)}
+
+
+def _runs_of(study: Study, group: Mapping[str, Any], available: int) -> Iterator[Run]:
+    if group["images"] > available:
+        raise UsageError(
+            f"{study.path}: group '{group['name']}' wants {group['images']} images of {available}."
+        )
     for seed in group["seeds"]:
         for arm in _flat(group["arms"]):
             if arm == WARMUP:
@@ -194,8 +241,10 @@ def _runs_of(study: Study, group: Mapping[str, Any]) -> Iterator[Run]:
                 raise UsageError(
                     f"{study.path}: arm '{arm}' needs backbones, and none of {sorted(OWN_KEYS)}."
                 )
+            if study.scale != 1:
+                options = longer(options, study.scale)
             options["seed"] = seed
-            options["holdout"] = BUNDLED - group["images"]
+            options["holdout"] = available - group["images"]
             options["track_probes"] = len(backbones) > 1 and seed in study.probe_seeds
             yield Run(
                 name=f"{group['images']}-{arm}-s{seed}",

@@ -43,20 +43,20 @@ def main() -> None:
     os.environ["OMP_NUM_THREADS"] = str(given.threads)
     keep_freed_memory()
     study = read_study(given.config)
+    from data import training_archive
     from weights import prepare_bank
 
     from probe.api.train import plan_training
-    from probe.bundled import DEMO_REALS
 
     names = sorted({name for run in study.runs for name in run.backbones})
     with tempfile.TemporaryDirectory() as folder:
-        bank = prepare_bank(Path(folder), [])
+        bank = prepare_bank(Path(folder), [], study.inputs)
         found = plan_training(
-            DEMO_REALS,
+            training_archive(study, Path(folder)),
             config=replace(study.runs[0].config, strategy="none", stage_kimg=None, eval_num=0),
             bank=bank,
             backbones=names,
-            device="cpu",
+            device=study.device,
             offline=True,
         )
     print(f"{'own GAN':34} {found.own:6.1f} s/kimg")

