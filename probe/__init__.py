@@ -23,6 +23,8 @@ if TYPE_CHECKING:  # for editors and type checkers, which cannot follow `__getat
     from probe.api.score import score as score
     from probe.api.train import train as train
     from probe.bank.file import load_bank as load_bank
+    from probe.discriminators.ensemble import Discriminators as Discriminators
+    from probe.discriminators.options import DiscriminatorOptions as DiscriminatorOptions
     from probe.errors import ProbeError as ProbeError
     from probe.generators.config import SampleOptions as SampleOptions
     from probe.generators.files.formats import load_generator as load_generator
@@ -39,6 +41,8 @@ if TYPE_CHECKING:  # for editors and type checkers, which cannot follow `__getat
 __version__ = "0.2.0.dev0"
 
 _PUBLIC = {
+    "DiscriminatorOptions": "probe.discriminators.options",
+    "Discriminators": "probe.discriminators.ensemble",
     "ImageSource": "probe.images.base",
     "Leaderboard": "probe.probing.leaderboard",
     "MeasureOptions": "probe.metrics.config",

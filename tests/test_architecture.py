@@ -31,7 +31,8 @@ ALLOWED: dict[str, set[str]] = {
     "probing": BASE | {"images", "bank", "features"},
     "scoring": BASE | {"images", "bank", "features", "probing"},
     "metrics": BASE | {"images", "bank", "features"},
-    "discriminators": BASE | {"bank", "generators"},
+    # probing: the leaderboard that a ranking left
+    "discriminators": BASE | {"bank", "generators", "images", "probing", "bundled"},
     "training": BASE
     | {"__init__", "images", "generators", "bank", "features", "probing", "metrics"}
     | {"discriminators"},

@@ -1,5 +1,6 @@
 """Load an entry: its source turns a spec into a `Backbone`."""
 
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
@@ -11,8 +12,9 @@ from probe.bank.batchnorm import WithoutStatistics, bn_pixels, has_batchnorm, se
 from probe.bank.size import bounded_size
 from probe.bank.sources import SOURCES
 from probe.bank.spec import BackboneSpec
-from probe.bank.weights.find import verified_weights
+from probe.bank.weights.find import verified_weights, weights_digest
 from probe.errors import BackboneUnavailable, ProbeError, first_line
+from probe.files import digest_json
 from probe.images.base import ImageSource
 from probe.registry import load
 from probe.streams import stream_seed
@@ -87,6 +89,19 @@ def load_backbone(
     else:
         accel.speed_up(network, fed.size)
     return backbone.to(device)
+
+
+def network_digest(
+    spec: BackboneSpec, *, offline: bool, bn_images: ImageSource | torch.Tensor
+) -> str:
+    """Return a digest of an entry's weights, input and taps, which decide what it computes.
+
+    Raises:
+        BackboneUnavailable: the weights are missing.
+    """
+    weights = weights_digest(spec, offline=offline, bn_images=bn_images)
+    taken = {"pool": spec.pool, "taps": spec.taps, "tap_norm": spec.tap_norm}
+    return digest_json({"weights": weights, "input": asdict(input_spec(spec)), **taken})
 
 
 def _require_finite(network: nn.Module, path: Path) -> None:

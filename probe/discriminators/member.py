@@ -1,17 +1,21 @@
-"""The discriminators of an ensemble, each with its own network, augmentation, loss and optimizer.
+"""The discriminators of an ensemble, each with its own network, augmentation and loss.
 
-Adding one does not change the others. The ensemble's loss is the sum of their losses, each with
-weight 1 (Kumari et al. 2022, section 3). The gradient of a sum is the sum of the gradients, so each
-discriminator runs forward and backward by itself and only one graph is in memory at a time.
+A `Critic` has no optimizer: it returns losses, for any training loop. A `Member` is a critic that
+the bundled trainer steps by itself. Adding one does not change the others.
+
+The ensemble's loss is the sum of their losses, each with weight 1 (Kumari et al. 2022, section 3)
+unless `Discriminators` is told otherwise. The gradient of a sum is the sum of the gradients, so the
+trainer runs each one forward and backward by itself and only one graph is in memory at a time.
 """
 
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import torch
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
 from probe import accel
 from probe.bank.base import Backbone, normalise, resize_unclamped
@@ -20,6 +24,7 @@ from probe.discriminators import AUGMENTATIONS, LOSSES
 from probe.discriminators.adaptive import AdaptiveAugment
 from probe.discriminators.draws import Draw
 from probe.discriminators.heads import Head
+from probe.discriminators.losses import Levels, r1_penalty
 from probe.discriminators.options import DiscriminatorOptions
 from probe.processes import Processes
 from probe.registry import load
@@ -47,29 +52,44 @@ class Step:
 
     Attributes:
         seen: images seen so far; part of the name of every random stream.
-        precision: of the networks, "fp32" or "bf16".
+        precision: of the networks, "fp32" or "bf16"; None keeps the caller's autocast.
         processes: the processes that split each batch.
         span: context manager that times a named part of the step.
     """
 
     seen: int = 0
-    precision: str = "fp32"
+    precision: str | None = "fp32"
     processes: Processes = field(default_factory=Processes)
     span: Callable[[str], AbstractContextManager[None]] = lambda name: nullcontext()
 
+    def autocast(self, device: torch.device) -> AbstractContextManager[object]:
+        """Return the context in which networks run."""
+        return nullcontext() if self.precision is None else autocast(device, self.precision)
+
 
 class VisionNetwork(nn.Module):
-    """A head on a frozen backbone; the backbone is in neither its parameters nor its state."""
+    """A head on a frozen backbone; the backbone is in neither its parameters nor its state.
+
+    Attributes:
+        checkpoint: whether the backward pass recomputes the backbone, which saves memory.
+    """
 
     def __init__(self, backbone: Backbone, head: Head) -> None:
         super().__init__()
         self.head = head
         self._frozen = (backbone,)  # a tuple hides it from torch's module registration
+        self.checkpoint = False
 
     @property
     def backbone(self) -> Backbone:
         """The frozen network."""
         return self._frozen[0]
+
+    def follow(self, device: torch.device) -> None:
+        """Move the backbone to a device, since `.to` does not reach it."""
+        weight = next(self.backbone.parameters(), None)
+        if weight is None or weight.device != device:
+            self.backbone.to(device)
 
     def forward(self, images: torch.Tensor, c: torch.Tensor | None) -> list[torch.Tensor]:
         """Map images (N, 3, R, R) in [-1, 1] to levels of logits."""
@@ -83,23 +103,41 @@ class VisionNetwork(nn.Module):
         fed = self.backbone.input
         x = resize_unclamped(images.float() / 2 + 0.5, fed.size, fed.resize)
         x = normalise(x, fed).contiguous(memory_format=torch.channels_last)
+        if self.checkpoint and x.requires_grad:
+            return checkpoint(self._levels, x, use_reentrant=False)
+        return self._levels(x)
+
+    def _levels(self, x: torch.Tensor) -> tuple[list[torch.Tensor], torch.Tensor]:
         with accel.quick_gradients(x.device):
             return self.backbone.levels(x)
 
 
-class Member:
-    """One discriminator of the ensemble.
+class Judgement(NamedTuple):
+    """A discriminator's loss on a batch of reals and a batch of fakes, and its logits.
+
+    Attributes:
+        loss: a scalar.
+        reals, fakes: levels of logits, the final one (n,) last.
+    """
+
+    loss: torch.Tensor
+    reals: Levels
+    fakes: Levels
+
+
+class Critic:
+    """One discriminator of the ensemble, without an optimizer.
 
     Args:
         name: "D" for the GAN's own discriminator, else the backbone's name.
         network: its trainable part; maps images (N, 3, R, R) in [-1, 1] and classes to levels of
             logits, the final one (N,) last.
-        optimizer: of `network`.
         options: loss, augmentation, seed.
         target: target probability of "real" for reals: 1, or 0.8 if smoothed.
 
     Attributes:
         adaptive: controls the p of its augmentation.
+        is_adaptive: whether that p moves.
         generator_target: target probability of "real" for fakes in the generator's loss.
     """
 
@@ -107,15 +145,15 @@ class Member:
         self,
         name: str,
         network: nn.Module,
-        optimizer: torch.optim.Optimizer,
         options: DiscriminatorOptions,
         *,
         target: float = 1.0,
     ) -> None:
-        self.name, self.network, self.optimizer = name, network, optimizer
+        self.name, self.network = name, network
         self.augmentation = AUGMENTATIONS[options.augmentation]
         self.loss = load(LOSSES[options.loss])
         self.adaptive = AdaptiveAugment(options.target, interval=P_INTERVAL)
+        self.is_adaptive = self.augmentation.adaptive and options.p is None
         if options.p is not None and self.augmentation.adaptive:
             self.adaptive.p = options.p
         self.target = target
@@ -143,6 +181,69 @@ class Member:
         if more is not None and isinstance(self.network, VisionNetwork):
             augmented = load(more)(augmented, draw)
         return augmented
+
+    def generator_loss(self, fakes: Batch, step: Step) -> torch.Tensor:
+        """Return the generator's loss, a scalar; gradients flow to the images."""
+        with step.span("augment"):
+            images = self.augment(fakes.images, "generator", step)
+        with step.span(self.name), step.autocast(images.device):
+            levels = self.network(images, fakes.c)
+            return self.loss.generator(levels, self.generator_target)
+
+    def discriminator_loss(self, reals: Batch, fakes: Batch, step: Step) -> Judgement:
+        """Return the discriminator's loss; gradients flow to the network alone."""
+        with step.span("augment"), torch.no_grad():
+            reals = reals._replace(images=self.augment(reals.images, "real", step))
+            fakes = fakes._replace(images=self.augment(fakes.images, "fake", step))
+        with step.span(self.name), step.autocast(reals.images.device):
+            on_reals, on_fakes = _logits_of_both(self.network, reals, fakes)
+            loss = self.loss.discriminator(on_reals, on_fakes, self.target)
+        return Judgement(loss, on_reals, on_fakes)
+
+    def feature_penalty(self, reals: Batch, step: Step) -> torch.Tensor:
+        """Return R1 of a backbone's head at the features of the reals, a scalar; see `r1_penalty`.
+
+        The backbone is fixed, so the penalty leaves out its derivative, which costs nothing then.
+        """
+        assert isinstance(self.network, VisionNetwork)
+        device = reals.images.device
+        with torch.no_grad(), step.autocast(device):
+            maps, pooled = self.network.features(self.augment(reals.images, "r1", step))
+        features = [x.float().requires_grad_() for x in (*maps, pooled)]
+        with torch.autocast(device.type, enabled=False):  # half precision rounds double gradients
+            levels = self.network.head(features[:-1], features[-1], reals.c)
+        return r1_penalty(features, levels)
+
+    def observe(self, judged: Judgement) -> dict[str, torch.Tensor]:
+        """Tell ADA how the reals were judged.
+
+        Returns:
+            Loss and mean final logits, by their names in the statistics; scalars on the device.
+        """
+        final = judged.reals[-1].detach()
+        self.adaptive.observe(final.sign().sum(), len(final))
+        prefix = "Loss/scores" if self.name == "D" else f"Loss/scores/{self.name}"
+        return {
+            f"Loss/D/{self.label}": judged.loss.detach(),
+            f"{prefix}/real": final.mean(),
+            f"{prefix}/fake": judged.fakes[-1].detach().mean(),
+        }
+
+
+class Member(Critic):
+    """A discriminator of the bundled trainer, with the optimizer of its network."""
+
+    def __init__(
+        self,
+        name: str,
+        network: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        options: DiscriminatorOptions,
+        *,
+        target: float = 1.0,
+    ) -> None:
+        super().__init__(name, network, options, target=target)
+        self.optimizer = optimizer
 
     def state_dict(self) -> dict[str, Any]:
         """Return the trained state and the targets as tensors and plain values."""
@@ -175,6 +276,30 @@ def make_adam(network: nn.Module, lr: float, interval: int) -> torch.optim.Adam:
     )
 
 
+def vision_network(
+    options: DiscriminatorOptions,
+    backbone: Backbone,
+    *,
+    c_dim: int = 0,
+    device: torch.device | str = "cpu",
+) -> VisionNetwork:
+    """Return a new head on a backbone.
+
+    Its initial weights depend only on the seed and the backbone's name. The global random state is
+    left unchanged.
+
+    Args:
+        options: of the discriminator.
+        backbone: frozen, on the device.
+        c_dim: number of classes for the head, 0 for none.
+        device: device to train on.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(stream_seed(options.seed, "head", backbone.name))
+        head = Head(backbone.map_shapes, backbone.dim, c_dim=c_dim, norm=options.norm)
+    return VisionNetwork(backbone, head.to(device).to(memory_format=torch.channels_last))
+
+
 def vision_member(
     options: DiscriminatorOptions,
     backbone: Backbone,
@@ -183,10 +308,7 @@ def vision_member(
     smooth: bool = False,
     device: torch.device | str = "cpu",
 ) -> Member:
-    """Return a new discriminator on a backbone.
-
-    The head's initial weights depend only on the seed and the backbone's name. The global random
-    state is left unchanged.
+    """Return a new discriminator on a backbone; see `vision_network`.
 
     Args:
         options: of the discriminator.
@@ -195,17 +317,24 @@ def vision_member(
         smooth: whether the target of reals is 0.8.
         device: device to train on.
     """
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(stream_seed(options.seed, "head", backbone.name))
-        head = Head(backbone.map_shapes, backbone.dim, c_dim=c_dim, norm=options.norm)
-    network = VisionNetwork(backbone, head.to(device).to(memory_format=torch.channels_last))
+    network = vision_network(options, backbone, c_dim=c_dim, device=device)
     optimizer = make_adam(network, options.lr, options.r1_interval)
     target = SMOOTHED if smooth else 1.0
     return Member(backbone.name, network, optimizer, options, target=target)
 
 
+@contextmanager
+def frozen(network: nn.Module) -> Iterator[None]:
+    """Treat a network's parameters as constants in the graphs built inside."""
+    network.requires_grad_(False)
+    try:
+        yield
+    finally:
+        network.requires_grad_(True)
+
+
 def generator_gradient(
-    members: Sequence[Member], fakes: Batch, step: Step
+    members: Sequence[Critic], fakes: Batch, step: Step
 ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
     """Return the gradient of the generator's loss with respect to its images.
 
@@ -220,15 +349,10 @@ def generator_gradient(
     images = fakes.images.detach().requires_grad_()
     losses = {}
     for member in members:
-        member.network.requires_grad_(False)
-        with step.span("augment"):
-            seen_images = member.augment(images, "generator", step)
-        with step.span(member.name):
-            with autocast(images.device, step.precision):
-                levels = member.network(seen_images, fakes.c)
-                loss = member.loss.generator(levels, member.generator_target)
-            loss.backward()  # adds to images.grad
-        member.network.requires_grad_(True)
+        with frozen(member.network):
+            loss = member.generator_loss(Batch(images, fakes.c), step)
+            with step.span(member.name):
+                loss.backward()  # adds to images.grad
         losses[f"Loss/G/{member.label}"] = loss.detach()
     assert images.grad is not None
     return images.grad, losses
@@ -242,24 +366,12 @@ def discriminator_step(
     Returns:
         Loss and mean final logits, scalars on the device.
     """
-    with step.span("augment"), torch.no_grad():
-        reals = reals._replace(images=member.augment(reals.images, "real", step))
-        fakes = fakes._replace(images=member.augment(fakes.images, "fake", step))
+    judged = member.discriminator_loss(reals, fakes, step)
     with step.span(member.name):
-        with autocast(reals.images.device, step.precision):
-            on_reals, on_fakes = _logits_of_both(member.network, reals, fakes)
-            loss = member.loss.discriminator(on_reals, on_fakes, member.target)
         member.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        judged.loss.backward()
         take_step(member.optimizer, step.processes)
-    final = on_reals[-1].detach()
-    member.adaptive.observe(final.sign().sum(), len(final))
-    prefix = "Loss/scores" if member.name == "D" else f"Loss/scores/{member.name}"
-    return {
-        f"Loss/D/{member.label}": loss.detach(),
-        f"{prefix}/real": final.mean(),
-        f"{prefix}/fake": on_fakes[-1].detach().mean(),
-    }
+    return member.observe(judged)
 
 
 def _logits_of_both(

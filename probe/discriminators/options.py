@@ -2,8 +2,12 @@
 
 from dataclasses import dataclass
 
-from probe.discriminators import AUGMENTATIONS
+from probe.discriminators import AUGMENTATIONS, LOSSES
+from probe.errors import UsageError
+from probe.registry import either, lookup
 
+NORMS = ("equalised", "spectral")
+SMOOTHING = ("auto", "always", "never")
 SMOOTH_ABOVE = 0.9  # probe accuracy, as in the original code
 
 
@@ -34,6 +38,20 @@ class DiscriminatorOptions:
     lr: float = 0.002
     r1_interval: int = 16
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Check the names.
+
+        Raises:
+            UsageError: names the option and what it may be.
+        """
+        lookup(LOSSES, self.loss, "loss")
+        lookup(AUGMENTATIONS, self.augmentation, "augmentation")
+        for name, known in (("norm", NORMS), ("smooth", SMOOTHING)):
+            if (value := getattr(self, name)) not in known:
+                raise UsageError(f"{name}: '{value}' is unknown. Use {either(known)}.")
+        if self.p is not None and not 0 <= self.p <= 1:
+            raise UsageError(f"p: must lie between 0 and 1, not {self.p:g}.")
 
     def is_smoothed(self, accuracy: float) -> bool:
         """Return whether a backbone's targets of reals are smoothed, given its probe's accuracy.

@@ -23,7 +23,6 @@ from probe.generators.files.snapshot import save_snapshot
 from probe.images.grid import save_grid
 from probe.run_files import BEST, FIRST_GRID, PROGRESS_FILE, REALS_GRID, grid_file
 from probe.streams import torch_stream
-from probe.training.candidates import network_digest
 from probe.training.clock import Clock
 from probe.training.evaluation import Evaluator, accuracies
 from probe.training.own import head_options
@@ -164,7 +163,7 @@ def _begin_stage(run: Run, state: TrainState) -> None:
         smooth = options.is_smoothed(choice.accuracy)
         state.members.append(run.member(choice.name, smooth=smooth))
         spec = run.candidates.spec(choice.name)
-        state.weights[choice.name] = network_digest(spec, run.ctx)
+        state.weights[choice.name] = run.digest(spec)
     if choices:
         # The generator's gradient grows by a factor of twenty or more when a backbone joins. With
         # the old moments, Adam would take steps ten times too long until they decay, and the

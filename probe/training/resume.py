@@ -8,7 +8,6 @@ from probe.events import Note
 from probe.files import copy_file, write_json
 from probe.generators.files.snapshot import read_safetensors
 from probe.run_files import BEST, OPTIONS_FILE
-from probe.training.candidates import network_digest
 from probe.training.run import Run
 from probe.training.state import TrainState
 from probe.training.state_file import StoredState, read_state, set_damaged_aside
@@ -27,7 +26,7 @@ def resume(run: Run, state: TrainState) -> bool:
         ProbeError: the state is damaged, or belongs to another run.
     """
     judge = run.candidates.evaluator if run.plan.config.eval_num else None
-    state.judge = "" if judge is None else network_digest(judge, run.ctx)
+    state.judge = "" if judge is None else run.digest(judge)
     found = read_state(run.folder)
     if found is None:
         return False
@@ -69,7 +68,7 @@ def _require_same(run: Run, state: TrainState, found: StoredState, *, other_judg
             f"options ({OPTIONS_FILE} beside it) or start a new run."
         )
     used = found.record.get("weights", {})  # earlier releases did not record them
-    now = {name: network_digest(run.candidates.spec(name), run.ctx) for name in used}
+    now = {name: run.digest(run.candidates.spec(name)) for name in used}
     others = [name for name, digest in used.items() if digest != now[name]]
     if other_judge:
         others.append("the evaluator")

@@ -6,7 +6,8 @@ from typing import Any
 
 import torch
 
-from probe.bank.load import load_backbone
+from probe.bank.load import load_backbone, network_digest
+from probe.bank.spec import BackboneSpec
 from probe.context import Context
 from probe.discriminators.member import Member, vision_member
 from probe.run_files import snapshot_file, snapshot_number
@@ -49,6 +50,10 @@ class Run:
             smooth=smooth,
             device=ctx.device,
         )
+
+    def digest(self, spec: BackboneSpec) -> str:
+        """Return the digest of what decides an entry's features; see `network_digest`."""
+        return network_digest(spec, offline=self.ctx.offline, bn_images=self.ctx.bn_images)
 
     def number(self, images: int) -> str:
         """Return the number used in the names of a snapshot's files after `images` images."""

@@ -87,7 +87,7 @@ class TrainState:
         path_mean: running mean of path lengths, float64.
         best: kimg and evaluator distance of the best snapshot so far, or None.
         stale: snapshots since the distance last improved in this stage, and the lowest distance.
-        weights: digest of each backbone in use, by name; see `network_digest`.
+        weights: digest of each backbone in use, by name; see `Run.digest`.
         judge: digest of the evaluator, "" if there is none.
         digest: digest of the training data and options; a state resumes only its own run.
         c_dim: number of classes.

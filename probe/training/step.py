@@ -16,7 +16,6 @@ from probe.discriminators.member import (
     Batch,
     Member,
     Step,
-    VisionNetwork,
     discriminator_step,
     generator_gradient,
     take_step,
@@ -160,7 +159,7 @@ def train_step(state: TrainState, reals: Batch, session: Session) -> dict[str, t
         state.update_average(config.batch, half_life)
     if (number + 1) % P_INTERVAL == 0:
         for member in state.members:
-            if config.aug_p is None and member.augmentation.adaptive:
+            if member.is_adaptive:
                 member.adaptive.update(P_INTERVAL * config.batch, ctx.processes.sum)
     return stats
 
@@ -168,7 +167,7 @@ def train_step(state: TrainState, reals: Batch, session: Session) -> dict[str, t
 def _generator_step(state: TrainState, drawn: Samples, step: Step) -> dict[str, torch.Tensor]:
     """Update the generator so that every discriminator calls its images real."""
     generator = state.generator
-    with step.span("G"), autocast(drawn.device, step.precision):
+    with step.span("G"), step.autocast(drawn.device):
         fakes = generator.synthesis(drawn.styles(generator), noise_keys=drawn.noise)
     gradient, losses = generator_gradient(state.members, Batch(fakes, drawn.c), step)
     with step.span("G"):
@@ -184,7 +183,7 @@ def _path_length_step(
     """Pull path lengths towards their running mean (Karras et al. 2020a, section 3.2)."""
     generator = state.generator
     with step.span("path_length"):
-        with autocast(drawn.device, step.precision):
+        with step.autocast(drawn.device):
             ws = drawn.styles(generator)
             images = generator.synthesis(ws, noise_keys=drawn.noise)
         noise = normal_noise(drawn.noise, PATH_NOISE, images.shape[1:])
@@ -213,7 +212,7 @@ def r1_step(member: Member, reals: Batch, weight: float, step: Step) -> dict[str
     """
     with step.span("r1"):
         images = reals.images.detach().requires_grad_()
-        with autocast(images.device, step.precision):
+        with step.autocast(images.device):
             levels = member.network(member.augment(images, "r1", step), reals.c)
         penalty = r1_penalty([images], levels)
         member.optimizer.zero_grad(set_to_none=True)
@@ -225,17 +224,9 @@ def r1_step(member: Member, reals: Batch, weight: float, step: Step) -> dict[str
 def head_r1_step(
     member: Member, reals: Batch, weight: float, step: Step
 ) -> dict[str, torch.Tensor]:
-    """Apply the R1 penalty to a backbone's head, at the features of the reals; see `r1_step`.
-
-    The backbone is fixed, so the penalty leaves out its derivative, which costs nothing then.
-    """
-    assert isinstance(member.network, VisionNetwork)
+    """Apply the R1 penalty to a backbone's head, at the features of the reals; see `r1_step`."""
     with step.span("r1"):
-        with torch.no_grad(), autocast(reals.images.device, step.precision):
-            maps, pooled = member.network.features(member.augment(reals.images, "r1", step))
-        features = [x.float().requires_grad_() for x in (*maps, pooled)]
-        levels = member.network.head(features[:-1], features[-1], reals.c)
-        penalty = r1_penalty(features, levels)
+        penalty = member.feature_penalty(reals, step)
         member.optimizer.zero_grad(set_to_none=True)
         (penalty * (weight / 2)).backward()
         take_step(member.optimizer, step.processes)

@@ -1,0 +1,539 @@
+"""Discriminators on frozen backbones as one module, for any training loop."""
+
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import distributed, nn
+from torch.nn import functional as F
+
+from probe.bank.base import Backbone
+from probe.bank.file import load_bank
+from probe.bank.load import load_backbone, network_digest
+from probe.bank.spec import BackboneSpec
+from probe.bank.weights.find import weights_digest
+from probe.bundled import BN_IMAGES
+from probe.discriminators.checks import Watch, check_heads, check_images, warn_if_positive
+from probe.discriminators.member import (
+    P_INTERVAL,
+    SMOOTHED,
+    Batch,
+    Critic,
+    Step,
+    VisionNetwork,
+    frozen,
+    make_adam,
+    vision_network,
+)
+from probe.discriminators.options import DiscriminatorOptions
+from probe.errors import BackboneUnavailable, ProbeError, UsageError
+from probe.images.open import open_images
+from probe.probing.leaderboard import Leaderboard, read_leaderboards
+from probe.probing.strategies import fixed
+from probe.processes import Processes
+
+if TYPE_CHECKING:
+    from probe.probing.rank import Ranking
+
+Options = DiscriminatorOptions | Mapping[str, DiscriminatorOptions] | None
+VERSION = 1
+
+
+class Discriminators(nn.Module):
+    """An ensemble of discriminators, each a trainable head on a frozen backbone.
+
+    Parameters, gradients and `state_dict` are those of the heads. Backbones stay frozen, in eval
+    mode and in float32, whatever is called on this module, and follow the images to their device.
+    The caller's autocast applies. Random numbers depend only on the seed and on how many losses
+    were computed in training mode; under `torch.distributed` they are drawn for the global batch,
+    and each process needs the same number of images.
+
+    `module(reals, fakes)` is `discriminator_loss`. Under DistributedDataParallel compute that loss
+    through the wrapper, which averages the heads' gradients, and `generator_loss` through its
+    `.module`: it has no gradient for the heads.
+
+    Args:
+        options: of members added without their own.
+        num_classes: number of classes the heads are conditioned on, 0 for none.
+        gamma: weight of R1 at the features of the reals, added to the discriminator's loss in
+            every `options.r1_interval`-th call; 0 turns it off.
+        checkpoint: recompute backbones in the backward pass instead of keeping their activations.
+
+    Attributes:
+        statistics: losses, mean logits and p of the last calls, by the names that `probe train`
+            logs; scalars on the device, without a graph.
+        weights: backbone → weight of its loss; 1 unless set.
+    """
+
+    def __init__(
+        self,
+        options: DiscriminatorOptions | None = None,
+        *,
+        num_classes: int = 0,
+        gamma: float = 0.0,
+        checkpoint: bool = False,
+    ) -> None:
+        super().__init__()
+        self.options = options or DiscriminatorOptions()
+        self.num_classes, self.gamma, self.checkpoint = num_classes, gamma, checkpoint
+        self.networks = nn.ModuleList()
+        self.weights: dict[str, float] = {}
+        self.statistics: dict[str, torch.Tensor] = {}
+        self._critics: list[Critic] = []
+        self._digests: dict[str, str] = {}
+        self._watch = Watch()
+        self._calls = self._judged = self._images = 0
+
+    @classmethod
+    def from_names(
+        cls,
+        names: str | Sequence[str],
+        *,
+        bank: Path | str | None = None,
+        options: Options = None,
+        offline: bool = False,
+        **kwargs: Any,
+    ) -> "Discriminators":
+        """Return discriminators on backbones of a bank.
+
+        Args:
+            names: entries of the bank, "dinov2-vit-s14, clip-vit-b32" or a list.
+            bank: the bank file; default ./modelbank.yaml or else the packaged one.
+            options: of all, or by name.
+            offline: never download weights.
+            **kwargs: `num_classes`, `gamma`, `checkpoint`.
+
+        Raises:
+            UsageError: an unknown or repeated name, or the bank's evaluator.
+            BackboneUnavailable: weights are missing; says what gets them.
+        """
+        wanted = names.split(",") if isinstance(names, str) else names
+        return cls._of([name.strip() for name in wanted], bank, options, offline, kwargs)
+
+    @classmethod
+    def from_ranking(
+        cls,
+        ranking: "Ranking | Path | str",
+        k: int = 2,
+        *,
+        bank: Path | str | None = None,
+        options: Options = None,
+        offline: bool = False,
+        **kwargs: Any,
+    ) -> "Discriminators":
+        """Return discriminators on the k best backbones of a ranking, as K-fixed picks them.
+
+        Fewer than k if fewer tell reals from fakes beyond luck. Reals' targets are smoothed for
+        those whose probe had an accuracy above 0.9, unless the options say otherwise.
+
+        Args:
+            ranking: what `probe.rank` returned, or the folder it wrote.
+            k: how many.
+            bank: the bank file; default the one that was ranked.
+            options: of all, or by name.
+            offline: never download weights.
+            **kwargs: `num_classes`, `gamma`, `checkpoint`.
+
+        Raises:
+            UsageError: fewer than k backbones have a score, or none is above chance.
+            BackboneUnavailable: weights are missing, or are not those that were ranked.
+        """
+        if isinstance(ranking, str | Path):
+            board = read_leaderboards(Path(ranking))[0]
+        else:
+            board = ranking.leaderboard
+        names = fixed([board], k)
+        if not names:
+            raise UsageError(
+                "No backbone of this ranking tells reals from fakes beyond luck. Rank with more "
+                "images, or choose by name with Discriminators.from_names."
+            )
+        bank = board.config.get("bank") if bank is None else bank
+        return cls._of(names, bank, options, offline, kwargs, board)
+
+    @classmethod
+    def _of(
+        cls,
+        names: Sequence[str],
+        bank: Path | str | None,
+        options: Options,
+        offline: bool,
+        kwargs: Mapping[str, Any],
+        board: Leaderboard | None = None,
+    ) -> "Discriminators":
+        """Return discriminators by name, with what a leaderboard says of them."""
+        whole = load_bank(None if bank is None else Path(bank))
+        own = options if isinstance(options, Mapping) else {}
+        if strangers := sorted(set(own) - set(names)):
+            raise UsageError(f"options: {strangers[0]} is not among {', '.join(names)}.")
+        made = cls(None if isinstance(options, Mapping) else options, **kwargs)
+        rows = {} if board is None else {row.name: row for row in board.rows}
+        for name in names:
+            (spec,) = whole.select([name])
+            if board is not None:
+                _require_ranked(spec, board, offline)
+            made.add_entry(
+                spec,
+                options=own.get(name),
+                accuracy=rows[name].accuracy if name in rows else None,
+                offline=offline,
+            )
+        return made
+
+    @property
+    def backbones(self) -> dict[str, str]:
+        """The backbones in use and the digests of what decides their features, in order."""
+        return dict(self._digests)
+
+    def add_entry(
+        self,
+        spec: BackboneSpec,
+        *,
+        options: DiscriminatorOptions | None = None,
+        accuracy: float | None = None,
+        offline: bool = False,
+    ) -> nn.Module:
+        """Load a bank entry and add a discriminator on it; see `add`.
+
+        Raises:
+            UsageError: the entry is the bank's evaluator.
+            BackboneUnavailable: its weights are missing; says what gets them.
+        """
+        if spec.role == "evaluator":
+            raise UsageError(
+                f"{spec.name} is the bank's evaluator: its distances would flatter a generator "
+                "trained against it. Choose another backbone, or change its role in the bank."
+            )
+        bn_images = open_images(BN_IMAGES)
+        try:
+            backbone = load_backbone(spec, offline=offline, bn_images=bn_images)
+            digest = network_digest(spec, offline=offline, bn_images=bn_images)
+        except BackboneUnavailable as error:
+            raise BackboneUnavailable(f"{spec.name}: {error.reason}", error.remedy) from error
+        return self.add(backbone, digest=digest, options=options, accuracy=accuracy)
+
+    def add(
+        self,
+        backbone: Backbone,
+        *,
+        digest: str = "",
+        options: DiscriminatorOptions | None = None,
+        accuracy: float | None = None,
+    ) -> nn.Module:
+        """Add a discriminator; those in use do not change.
+
+        Args:
+            backbone: the frozen network, on any device.
+            digest: of what decides its features, for `load_state_dict` to compare.
+            options: its own; default those of the ensemble.
+            accuracy: of its probe, from 0 to 1, which decides whether targets are smoothed.
+
+        Returns:
+            Its head. Give the parameters to the optimizer: `optimizer.add_param_group`.
+
+        Raises:
+            UsageError: the backbone is in use already.
+        """
+        if backbone.name in self._digests:
+            raise UsageError(f"{backbone.name} is in use already; name each backbone once.")
+        chosen = options or self.options
+        weight = next(self.parameters(), torch.empty(0))
+        network = vision_network(chosen, backbone, c_dim=self.num_classes, device=weight.device)
+        network.checkpoint = self.checkpoint
+        backbone.to(memory_format=torch.channels_last)
+        target = SMOOTHED if chosen.is_smoothed(accuracy or 0.0) else 1.0
+        self.networks.append(network)
+        self._critics.append(Critic(backbone.name, network, chosen, target=target))
+        self._digests[backbone.name] = digest
+        self.weights[backbone.name] = 1.0
+        return network.head
+
+    def optimizer(self) -> torch.optim.Adam:
+        """Return the heads' optimizer as `probe train` makes it; any other will do as well."""
+        return make_adam(self, self.options.lr, self.options.r1_interval)
+
+    def forward(
+        self,
+        reals: torch.Tensor,
+        fakes: torch.Tensor,
+        real_labels: torch.Tensor | None = None,
+        fake_labels: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """Return `discriminator_loss`."""
+        return self.discriminator_loss(reals, fakes, real_labels, fake_labels)
+
+    def generator_loss(
+        self, fakes: torch.Tensor, labels: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """Return the generator's loss: the weighted sum over the members.
+
+        Args:
+            fakes: (N, 3, H, W) in [-1, 1], of any float dtype and of at least 8 pixels; images
+                that are not square are resized to squares. Gradients flow to them.
+            labels: classes, integers (N,) or one-hot (N, num_classes), if the heads have classes.
+
+        Returns:
+            A scalar; 0 without members.
+
+        Raises:
+            UsageError: the images or labels are not as described.
+            ProbeError: a member's loss is NaN or infinite; on a GPU raised up to 4 calls later.
+        """
+        batch = self._batch(fakes, labels, "fakes")
+        step = self._step(fakes.device)
+        losses = []
+        for critic in self._critics:
+            with frozen(critic.network):
+                loss = critic.generator_loss(batch, step)
+            losses.append(self._record(critic, f"Loss/G/{critic.label}", loss))
+        self._watch.settle()
+        return torch.stack(losses).sum() if losses else batch.images.float().sum() * 0
+
+    def discriminator_loss(
+        self,
+        reals: torch.Tensor,
+        fakes: torch.Tensor,
+        real_labels: torch.Tensor | None = None,
+        fake_labels: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """Return the heads' loss: the weighted sum over the members, with R1 if it is due.
+
+        In training mode ADA's p moves with what the heads say of the reals.
+
+        Args:
+            reals: images as in `generator_loss`; no gradient flows to them.
+            fakes: as many, likewise.
+            real_labels: as in `generator_loss`.
+            fake_labels: likewise.
+
+        Returns:
+            A scalar; 0 without members.
+
+        Raises:
+            UsageError, ProbeError: as in `generator_loss`.
+        """
+        real = self._batch(reals.detach() if _is_tensor(reals) else reals, real_labels, "reals")
+        fake = self._batch(fakes.detach() if _is_tensor(fakes) else fakes, fake_labels, "fakes")
+        if len(reals) != len(fakes):
+            raise UsageError(f"{len(reals)} reals and {len(fakes)} fakes: give as many of each.")
+        step = self._step(reals.device)
+        losses = []
+        for critic in self._critics:
+            judged = critic.discriminator_loss(real, fake, step)
+            losses.append(self._record(critic, f"Loss/D/{critic.label}", judged.loss))
+            if self.training:
+                self.statistics |= critic.observe(judged)
+            if self.gamma and self._judged % self.options.r1_interval == 0:
+                penalty = critic.feature_penalty(real, step)
+                factor = self.gamma / 2 * self.options.r1_interval
+                name = f"Loss/r1_penalty/{critic.label}"
+                losses.append(factor * self._record(critic, name, penalty))
+        if self.training:
+            self._adapt(len(reals), step.processes)
+        self._watch.settle()
+        if self.training and self._judged == 1:
+            warn_if_positive(reals)
+        if losses:
+            return torch.stack(losses).sum()
+        return torch.zeros((), device=reals.device, requires_grad=True)
+
+    def _batch(self, images: torch.Tensor, labels: torch.Tensor | None, what: str) -> Batch:
+        """Check images and labels, and make the images square."""
+        check_images(images, what)
+        check_heads(self, images)
+        self._watch.images(images, what)
+        for network in self._vision():
+            network.follow(images.device)
+        side = max(images.shape[2:])
+        if min(images.shape[2:]) != side:
+            images = F.interpolate(
+                images.float(), (side, side), mode="bilinear", antialias=True, align_corners=False
+            )
+        c = _one_hot(labels, len(images), self.num_classes, what)
+        if labels is not None:
+            self._watch.labels(labels, self.num_classes, what)
+        return Batch(images, c)
+
+    def _step(self, device: torch.device) -> Step:
+        """Return the settings of one call, whose random streams no other call has."""
+        processes = Processes()
+        if distributed.is_available() and distributed.is_initialized():
+            processes = Processes(distributed.get_rank(), distributed.get_world_size(), device)
+        step = Step(self._calls, None, processes)
+        self._calls += self.training
+        return step
+
+    def _record(self, critic: Critic, name: str, loss: torch.Tensor) -> torch.Tensor:
+        """Keep a member's loss for logs and checks; returns it with its weight."""
+        self.statistics[name] = loss.detach()
+        self._watch.loss(critic.name, loss)
+        return self.weights[critic.name] * loss.float()
+
+    def _adapt(self, count: int, processes: Processes) -> None:
+        """Move every p in each fourth call."""
+        self._judged += 1
+        self._images += count * processes.size
+        if self._judged % P_INTERVAL:
+            return
+        for critic in self._critics:
+            if critic.is_adaptive:
+                critic.adaptive.update(self._images, processes.sum)
+                self.statistics[f"Progress/augment/{critic.name}"] = torch.tensor(critic.adaptive.p)
+        self._images = 0
+
+    def _vision(self) -> Iterator[VisionNetwork]:
+        for network in self.networks:
+            assert isinstance(network, VisionNetwork)
+            yield network
+
+    # The rest of the state is JSON in a tensor of bytes, so that a state dict holds nothing but
+    # tensors: safetensors and `torch.load(weights_only=True)` take it.
+
+    def get_extra_state(self) -> torch.Tensor:
+        """Return names and digests of the backbones, targets, weights, every p and the counters."""
+        members = [
+            {
+                "name": critic.name,
+                "digest": self._digests[critic.name],
+                "norm": "spectral" if _is_spectral(critic.network) else "equalised",
+                "weight": self.weights[critic.name],
+                "target": critic.target,
+                "generator_target": critic.generator_target,
+                "adaptive": critic.adaptive.state_dict(),
+            }
+            for critic in self._critics
+        ]
+        record = {
+            "version": VERSION,
+            "num_classes": self.num_classes,
+            "counters": [self._calls, self._judged, self._images],
+            "members": members,
+        }
+        return torch.tensor(list(json.dumps(record).encode()), dtype=torch.uint8)
+
+    def set_extra_state(self, state: Any) -> None:
+        """Restore what `get_extra_state` returned; `load_state_dict` calls it first of all.
+
+        Raises:
+            ProbeError: the state is of other backbones, weights, heads or classes; names what
+                differs.
+        """
+        record = _read(state)
+        self._require_same(record)
+        self._calls, self._judged, self._images = record["counters"]
+        for critic, saved in zip(self._critics, record["members"], strict=True):
+            self.weights[critic.name] = saved["weight"]
+            critic.target, critic.generator_target = saved["target"], saved["generator_target"]
+            critic.adaptive.load_state_dict(saved["adaptive"])
+
+    def load_state_dict(
+        self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False
+    ) -> Any:
+        """Restore the heads and the rest of the state, always strictly.
+
+        Raises:
+            ProbeError: see `set_extra_state`.
+        """
+        self._require_same(_read(state_dict.get("_extra_state")))
+        try:
+            return super().load_state_dict(state_dict, strict=True, assign=assign)
+        except RuntimeError as error:
+            text = " ".join(str(error).split())
+            raise ProbeError(f"This state does not fit the heads: {text[:300]}") from error
+
+    def _require_same(self, record: Mapping[str, Any]) -> None:
+        theirs = [member["name"] for member in record["members"]]
+        ours = list(self._digests)
+        if theirs != ours:
+            raise ProbeError(
+                f"This state is of discriminators on {_list(theirs)}; these are on {_list(ours)}. "
+                f'Make them with Discriminators.from_names("{", ".join(theirs)}") first.'
+            )
+        if record["num_classes"] != self.num_classes:
+            raise ProbeError(
+                f"This state is of heads with {record['num_classes']} classes; these have "
+                f"{self.num_classes}. Make them with num_classes={record['num_classes']}."
+            )
+        for critic, saved in zip(self._critics, record["members"], strict=True):
+            if saved["digest"] != self._digests[critic.name]:
+                raise ProbeError(
+                    f"This state was trained on other weights, input or taps of {critic.name} than "
+                    "those loaded here. Use the bank and the weight file it was trained with."
+                )
+            if (saved["norm"] == "spectral") != _is_spectral(critic.network):
+                raise ProbeError(
+                    f'The state of {critic.name} is of a head with norm="{saved["norm"]}". Use '
+                    "DiscriminatorOptions with that norm."
+                )
+
+
+def _require_ranked(spec: BackboneSpec, board: Leaderboard, offline: bool) -> None:
+    """Refuse weights other than those that were ranked.
+
+    Raises:
+        BackboneUnavailable: they have changed since.
+    """
+    ranked = board.config.get("weights", {}).get(spec.name)
+    bn_images = open_images(BN_IMAGES)
+    if ranked not in (None, weights_digest(spec, offline=offline, bn_images=bn_images)):
+        raise BackboneUnavailable(
+            f"{spec.name}: its weights are not those that were ranked", "rank again"
+        )
+
+
+def _is_tensor(given: object) -> bool:
+    return isinstance(given, torch.Tensor)
+
+
+def _is_spectral(network: nn.Module) -> bool:
+    return any(name.endswith("parametrizations") for name, _ in network.named_modules())
+
+
+def _list(names: Iterable[str]) -> str:
+    return ", ".join(names) or "no backbone"
+
+
+def _read(state: Any) -> dict[str, Any]:
+    """Return the record in an extra state.
+
+    Raises:
+        ProbeError: it is not one of `Discriminators`, or of another version.
+    """
+    try:
+        record = json.loads(bytes(state.tolist()))
+        version = record["version"]
+    except (AttributeError, LookupError, TypeError, ValueError) as error:
+        raise ProbeError(
+            "This is not the state of probe.Discriminators: the part that names its backbones is "
+            "missing or damaged. Pass what their state_dict() returned."
+        ) from error
+    if version != VERSION:
+        raise ProbeError(f"This state has version {version}; version {VERSION} is expected.")
+    return record
+
+
+def _one_hot(
+    labels: torch.Tensor | None, count: int, classes: int, what: str
+) -> torch.Tensor | None:
+    """Return labels as one-hot rows (N, classes), None if the heads have no classes.
+
+    Raises:
+        UsageError: labels are missing, superfluous or of another form.
+    """
+    name = f"labels of {what}"
+    if not classes:
+        if labels is not None:
+            raise UsageError(f"{name}: these heads have no classes; make them with num_classes.")
+        return None
+    if labels is None:
+        raise UsageError(f"{name}: missing; these heads have {classes} classes.")
+    if labels.shape == (count, classes):
+        return labels.float()
+    if labels.shape != (count,) or labels.is_floating_point():
+        raise UsageError(
+            f"{name}: integers ({count},) or one-hot ({count}, {classes}) are expected, not "
+            f"{str(labels.dtype).removeprefix('torch.')} {tuple(labels.shape)}."
+        )
+    return (labels[:, None] == torch.arange(classes, device=labels.device)).float()
