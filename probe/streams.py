@@ -1,9 +1,12 @@
 """Random streams: one per named decision, each a pure function of the seed and the name."""
 
 import hashlib
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
+
+if TYPE_CHECKING:
+    import torch
 
 
 def stream_seed(seed: int, *names: object) -> int:
@@ -21,6 +24,8 @@ def numpy_stream(seed: int, *names: object) -> np.random.Generator:
     return np.random.default_rng(stream_seed(seed, *names))
 
 
-def torch_stream(seed: int, *names: object) -> torch.Generator:
+def torch_stream(seed: int, *names: object) -> "torch.Generator":
     """Return a CPU torch generator for one named random decision."""
+    import torch  # here, because processes that only fit probes do without
+
     return torch.Generator().manual_seed(stream_seed(seed, *names))

@@ -6,12 +6,11 @@ a folder, and training calls it in the middle of a run.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from importlib import metadata
 from typing import Any
 
 import numpy as np
 
-from probe.accel.memory import give_back_freed_memory, large_blocks_apart
+from probe.accel.memory import give_back_freed_memory
 from probe.bank.spec import BackboneSpec
 from probe.context import Context
 from probe.devices import choose_precision
@@ -21,28 +20,27 @@ from probe.features.looks import count_look_alikes
 from probe.features.pair import (
     PairFeatures,
     Wanted,
-    digest_keys,
     draw_orders,
     extract_pair,
     no_backbone,
     refuse,
 )
 from probe.features.space import library_versions
-from probe.features.store import FeatureSpace
-from probe.files import digest_bytes
+from probe.features.store import digest_keys
 from probe.images.audit import Finding, audit, jpeg_quality_for
 from probe.images.base import Broken, ImageSource
 from probe.images.decode import describe_broken
 from probe.images.jpeg import JpegMatched
 from probe.probing.config import LEAST_IMAGES, RankOptions
+from probe.probing.fits import Fit, fit_all
 from probe.probing.leaderboard import Leaderboard
-from probe.probing.protocol import PROTOCOLS, ProbeResult
+from probe.probing.protocol import PROTOCOLS, Plan, ProbeResult
 from probe.probing.standing import Setting, build_leaderboard
 from probe.probing.units import images_of, strata
+from probe.probing.workers import Workers
 from probe.streams import numpy_stream
 
 AUDIT_IMAGES = 2000
-SOLVER = 6  # raised whenever the probe's grid, tolerance, search or result changes
 
 
 @dataclass(frozen=True)
@@ -142,15 +140,16 @@ def rank(
         ],
         config={**(config or {}), **_record(options, pair, found, joint_with, ctx)},
     )
-    leaderboards, results = {}, {}
-    for protocol in options.protocols:
-        names = [spec.name for spec in specs if spec.name in found.spaces]
-        scored = {name: probes.score([name, *joined], protocol) for name in names}
-        null = probes.null(_best(specs, scored, protocol), protocol)
-        leaderboards[protocol] = build_leaderboard(
-            specs, scored, null, setting, protocol=protocol, options=options
+    names = [spec.name for spec in specs if spec.name in found.spaces]
+    with Workers() as workers:
+        results = probes.score(names, joined, options.protocols, workers)
+        nulls = probes.null({p: _best(specs, results[p], p) for p in results}, workers)
+    leaderboards = {
+        protocol: build_leaderboard(
+            specs, scored, nulls[protocol], setting, protocol=protocol, options=options
         )
-        results[protocol] = scored
+        for protocol, scored in results.items()
+    }
     return Ranking(
         leaderboards,
         results,
@@ -265,27 +264,58 @@ class _Probes:
     seed: int
     ctx: Context
 
-    def score(self, names: Sequence[str], protocol: str) -> ProbeResult:
-        """Return the result of reals against fakes, the features of several backbones joined."""
-        self.ctx.tell(ProbeStarted(names[0], protocol))
-        return self._fit(names, self.found.keys["real"], self.found.keys["fake"], self.groups,
-                         protocol)  # fmt: skip
+    def score(
+        self,
+        names: Sequence[str],
+        joined: Sequence[str],
+        protocols: Sequence[str],
+        workers: Workers,
+    ) -> dict[str, dict[str, ProbeResult]]:
+        """Return the results of reals against fakes, protocol → backbone → result.
 
-    def null(self, name: str, protocol: str) -> tuple[str, ProbeResult] | None:
-        """Return the result of reals against other reals, which must sit at chance.
+        Args:
+            names: the backbones.
+            joined: those whose features join each one's.
+            protocols: names.
+            workers: see `fit_all`.
+        """
+        keys = self.found.keys
+        wanted = [(protocol, name) for protocol in protocols for name in names]
+        fits = [
+            self._fit([name, *joined], keys["real"], keys["fake"], self.groups, protocol)
+            for protocol, name in wanted
+        ]
+        found: dict[str, dict[str, ProbeResult]] = {protocol: {} for protocol in protocols}
+        results = fit_all(fits, self.ctx.store, workers)
+        for protocol, name in wanted:
+            self.ctx.tell(ProbeStarted(name, protocol))
+            found[protocol][name] = next(results)
+        return found
 
-        None if there are too few reals.
+    def null(
+        self, names: Mapping[str, str], workers: Workers
+    ) -> dict[str, tuple[str, ProbeResult] | None]:
+        """Return the results of reals against other reals, which must sit at chance.
+
+        Args:
+            names: protocol → backbone.
+            workers: see `fit_all`.
+
+        Returns:
+            Protocol → backbone and result, or None if there are too few reals.
         """
         real, seed = self.found.keys["real"], self.seed
         unit, (units,) = strata(np.zeros(len(real)), self.groups[: len(real)])
         if len(units) < 2 * LEAST_IMAGES:
-            return None
+            return dict.fromkeys(names)
         order = numpy_stream(seed, "null").permutation(units)
         half = len(units) // 2
         halves = [images_of(part, unit) for part in (order[:half], order[half : 2 * half])]
         first, second = ([real[i] for i in half] for half in halves)
         groups = self.groups[np.concatenate(halves)]
-        return name, self._fit([name], first, second, groups, protocol)
+        fits = [self._fit([name], first, second, groups, p) for p, name in names.items()]
+        found = zip(names.values(), fit_all(fits, self.ctx.store, workers), strict=True)
+        return dict(zip(names, found, strict=True))
 
     def _fit(
         self,
@@ -294,37 +324,16 @@ class _Probes:
         fake: Sequence[str],
         groups: np.ndarray,
         protocol: str,
-    ) -> ProbeResult:
-        """Score two sets of images, given by content key."""
-        spaces = [self.found.spaces[name] for name in names]
-        record = {
-            "spaces": [space.key for space in spaces],
-            "real": digest_keys(real),
-            "fake": digest_keys(fake),
-            "groups": digest_bytes(groups.astype("<i8").tobytes()),
-            "protocol": asdict(PROTOCOLS[protocol]),
-            "solver": SOLVER,
-            "seed": self.seed,
-            "sklearn": metadata.version("scikit-learn"),
-        }
-        arrays = self.ctx.store.recall(record)
-        if arrays is not None:
-            return ProbeResult.from_arrays(arrays)
-        from probe.probing.fit import evaluate  # scikit-learn is slow to import
-
-        with large_blocks_apart():
-            x_real, x_fake = (_side_by_side(spaces, keys) for keys in (real, fake))
-            result = evaluate(
-                x_real, x_fake, protocol=PROTOCOLS[protocol], seed=self.seed, groups=groups
-            )
-        self.ctx.store.remember(record, result.to_arrays())
-        return result
-
-
-def _side_by_side(spaces: Sequence[FeatureSpace], keys: Sequence[str]) -> np.ndarray:
-    """Return the rows of all keys, the columns of one space after those of another."""
-    tables = [space.read(keys) for space in spaces]
-    return tables[0] if len(tables) == 1 else np.concatenate(tables, axis=1)
+    ) -> Fit:
+        """Return what scores two sets of images, given by content key."""
+        plan = Plan(
+            n_real=len(real),
+            n_fake=len(fake),
+            protocol=PROTOCOLS[protocol],
+            seed=self.seed,
+            groups=groups,
+        )
+        return Fit(tuple(self.found.spaces[name] for name in names), real, fake, plan)
 
 
 def _notes(
