@@ -2,9 +2,12 @@
 
 import hashlib
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
+
+if TYPE_CHECKING:
+    import torch
 
 
 def stream_seed(seed: int, *names: object) -> int:
@@ -17,8 +20,10 @@ def stream_seed(seed: int, *names: object) -> int:
     return int.from_bytes(hashlib.sha256(text).digest()[:8], "big") >> 1
 
 
-def stream_keys(seeds: Sequence[int], *names: object) -> torch.Tensor:
+def stream_keys(seeds: Sequence[int], *names: object) -> "torch.Tensor":
     """Return the stream seed of each (seed, names), int64 (N,) on the CPU."""
+    import torch
+
     return torch.tensor([stream_seed(seed, *names) for seed in seeds], dtype=torch.int64)
 
 
@@ -27,6 +32,8 @@ def numpy_stream(seed: int, *names: object) -> np.random.Generator:
     return np.random.default_rng(stream_seed(seed, *names))
 
 
-def torch_stream(seed: int, *names: object) -> torch.Generator:
+def torch_stream(seed: int, *names: object) -> "torch.Generator":
     """Return a CPU torch generator for one named random decision."""
+    import torch  # here, because processes that only fit probes do without
+
     return torch.Generator().manual_seed(stream_seed(seed, *names))

@@ -11,8 +11,9 @@ from probe.context import Context
 from probe.errors import ImagesError
 from probe.events import Note
 from probe.features.copies import Copies
-from probe.features.pair import KINDS, PairFeatures, digest_keys
+from probe.features.pair import KINDS, PairFeatures
 from probe.features.space import PIPELINE
+from probe.features.store import digest_keys
 from probe.images.base import ImageSource
 
 SIDE = 16  # pixels per side at which images are compared

@@ -16,7 +16,6 @@ from probe.events import ExtractionStarted
 from probe.features.extract import Extractor, Failure
 from probe.features.space import open_space
 from probe.features.store import FeatureSpace
-from probe.files import digest_bytes
 from probe.images.base import Broken, ImageSource
 from probe.images.decode import describe_broken
 from probe.streams import numpy_stream
@@ -59,11 +58,6 @@ class Wanted:
     counts: Mapping[str, int]
     least: int
     strict: bool = False
-
-
-def digest_keys(keys: Sequence[str]) -> str:
-    """Return the digest of a list of content keys, in order."""
-    return digest_bytes("\n".join(keys).encode())
 
 
 def draw_orders(real: Sized, fake: Sized, seed: int) -> dict[str, list[int]]:

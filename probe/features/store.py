@@ -35,6 +35,11 @@ class _Facts:
     sha256: str
 
 
+def digest_keys(keys: Sequence[str]) -> str:
+    """Return the digest of a list of content keys, in order."""
+    return digest_bytes("\n".join(keys).encode())
+
+
 def _row_key(key: str) -> bytes:
     """Return the 32 bytes that key an image's row."""
     return hashlib.sha256(key.encode()).digest()

@@ -21,14 +21,13 @@ from probe.features.copies import find_copies
 from probe.features.extract import Failure
 from probe.features.pair import (
     Wanted,
-    digest_keys,
     draw_orders,
     extract_pair,
     no_backbone,
     refuse,
 )
 from probe.features.space import library_versions
-from probe.features.store import FeatureSpace, FeatureStore
+from probe.features.store import FeatureSpace, FeatureStore, digest_keys
 from probe.images.base import Broken, ImageSource
 from probe.images.decode import describe_broken
 from probe.metrics import all_metrics

@@ -6,7 +6,9 @@ are remembered fits nothing.
 
 import os
 import warnings
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,7 +23,7 @@ from probe.probing.c_search import PIECE_BYTES, WeighedC, weigh_c
 from probe.probing.config import LEAST_IMAGES
 from probe.probing.influence import DIRECTIONS, Fitted, Held, influences, log_likelihood
 from probe.probing.probes import PROBES
-from probe.probing.protocol import ProbeResult, Protocol, splits
+from probe.probing.protocol import Plan, ProbeResult, Protocol
 from probe.probing.units import strata
 from probe.streams import numpy_stream
 
@@ -54,49 +56,82 @@ def evaluate(
         ProbeError: features of different widths, or not finite.
     """
     real, fake = _check(real, fake)
-    y = np.repeat([0, 1], [len(real), len(fake)])
-    groups = np.arange(len(y)) if groups is None else groups
-    pairs = splits(len(real), len(fake), protocol, seed, groups)
-    unit, _ = strata(y, groups)
-    signs = numpy_stream(seed, "pairs").choice([-1.0, 1.0], (unit.max() + 1, DIRECTIONS))[unit]
-
-    def score(number: int) -> _Split:
-        train, test = pairs[number]
-        # What is standardised is so in double precision: gathered in it, it is held once.
-        dtype = np.float64 if protocol.standardise else np.float32
-        fit_x, space = _prepare(_rows(real, fake, train, dtype), protocol)
-        rng = numpy_stream(seed, "folds", number)
-        c = weigh_c(fit_x, y[train], groups[train], protocol, rng)
-        fitted = Fitted(fit_x, y[train], c, _fit(fit_x, y[train], c, protocol))
-        held = _held(real, fake, test, space)
-        logits = held.apply(fitted.members.T)
-        return _Split(
-            c=c.mean,
-            logits=logits @ c.shares,
-            weights=space.raw(fitted.weights[:, None])[:, 0],
-            influences=influences(
-                fitted, held, logits, (signs[train], signs[test]), protocol.judges
-            ),
-        )
-
+    groups = np.arange(len(real) + len(fake)) if groups is None else groups
+    plan = Plan(n_real=len(real), n_fake=len(fake), protocol=protocol, seed=seed, groups=groups)
     large = real.nbytes + fake.nbytes >= THREADS_FROM_BYTES
     workers = min(MOST_WORKERS, os.cpu_count() or 1) if large else 1
-    # Products with one matrix row at a time gain nothing from BLAS threads, and where other
-    # programs run these threads wait for each other (60 times slower was measured). Warnings
-    # belong to the process: they are caught once, around all threads.
+    numbers = range(len(plan.pairs))
+    with _calm() as caught, ThreadPoolExecutor(workers) as pool:
+        done = list(pool.map(lambda number: _split(real, fake, plan, number), numbers))
+    return together(plan, done, _unconverged(caught))
+
+
+def evaluate_split(
+    real: np.ndarray, fake: np.ndarray, plan: Plan, number: int
+) -> tuple["Split", int]:
+    """Do one split of `evaluate`, which is what `together` of all of them gives.
+
+    Args:
+        real: float32 (N, d).
+        fake: float32 (M, d).
+        plan: see `Plan`.
+        number: of the split.
+
+    Returns:
+        What the split gives, and how many of its fits did not converge.
+
+    Raises:
+        ImagesError: fewer than 16 of a class.
+        ProbeError: features of different widths, or not finite.
+    """
+    real, fake = _check(real, fake)
+    with _calm() as caught:
+        split = _split(real, fake, plan, number)
+    return split, _unconverged(caught)
+
+
+@contextmanager
+def _calm() -> Iterator[list[warnings.WarningMessage]]:
+    """Run BLAS in one thread and collect warnings.
+
+    Products with one matrix row at a time gain nothing from BLAS threads, and where other programs
+    run these threads wait for each other (60 times slower was measured). Warnings belong to the
+    process: they are caught once, around all threads.
+    """
     with (
         threadpool_limits(1, user_api="blas"),
         warnings.catch_warnings(record=True) as caught,
-        ThreadPoolExecutor(workers) as pool,
     ):
         warnings.simplefilter("always")
-        done = list(pool.map(score, range(len(pairs))))
-    unconverged = sum(issubclass(w.category, ConvergenceWarning) for w in caught)
-    return _together(pairs, done, y, groups, unconverged)
+        yield caught
+
+
+def _unconverged(caught: Sequence[warnings.WarningMessage]) -> int:
+    return sum(issubclass(w.category, ConvergenceWarning) for w in caught)
+
+
+def _split(real: np.ndarray, fake: np.ndarray, plan: Plan, number: int) -> "Split":
+    """Fit and judge the probe of one split."""
+    (train, test), y, protocol = plan.pairs[number], plan.y, plan.protocol
+    # What is standardised is so in double precision: gathered in it, it is held once.
+    dtype = np.float64 if protocol.standardise else np.float32
+    fit_x, space = _prepare(_rows(real, fake, train, dtype), protocol)
+    rng = numpy_stream(plan.seed, "folds", number)
+    c = weigh_c(fit_x, y[train], plan.groups[train], protocol, rng)
+    fitted = Fitted(fit_x, y[train], c, _fit(fit_x, y[train], c, protocol))
+    held = _held(real, fake, test, space)
+    logits = held.apply(fitted.members.T)
+    signs = _signs(plan)
+    return Split(
+        c=c.mean,
+        logits=logits @ c.shares,
+        weights=space.raw(fitted.weights[:, None])[:, 0],
+        influences=influences(fitted, held, logits, (signs[train], signs[test]), protocol.judges),
+    )
 
 
 @dataclass(frozen=True)
-class _Split:
+class Split:
     """What one split gives.
 
     Attributes:
@@ -112,14 +147,22 @@ class _Split:
     influences: dict[str, tuple[np.ndarray, np.ndarray]]
 
 
-def _together(
-    pairs: list[tuple[np.ndarray, np.ndarray]],
-    done: list[_Split],
-    y: np.ndarray,
-    groups: np.ndarray,
-    unconverged: int,
-) -> ProbeResult:
-    """Return what all splits say together."""
+def _signs(plan: Plan) -> np.ndarray:
+    """Return the random directions in which pairs of images act, (n, `DIRECTIONS`)."""
+    unit, _ = strata(plan.y, plan.groups)
+    rng = numpy_stream(plan.seed, "pairs")
+    return rng.choice([-1.0, 1.0], (unit.max() + 1, DIRECTIONS))[unit]
+
+
+def together(plan: Plan, done: Sequence[Split], unconverged: int) -> ProbeResult:
+    """Return what all splits of a plan say together.
+
+    Args:
+        plan: see `Plan`.
+        done: one per split, in order.
+        unconverged: how many fits did not converge.
+    """
+    pairs, y = plan.pairs, plan.y
     logits = np.full((len(pairs), len(y)), np.nan)
     accuracies, aurocs = [], []
     total = {judge: np.zeros((len(y), 1 + DIRECTIONS)) for judge in done[0].influences}
@@ -142,13 +185,13 @@ def _together(
         image_logits=np.nansum(logits, axis=0) / known,
         image_counts=counts,
         influences={j: (v / counts.sum()).astype(np.float32) for j, v in total.items()},
-        groups=groups,
+        groups=plan.groups,
         c_values=tuple(split.c for split in done),
         weights=mean_weights[:-1],
         intercept=float(mean_weights[-1]),
         unconverged=unconverged,
-        n_real=int((y == 0).sum()),
-        n_fake=int((y == 1).sum()),
+        n_real=plan.n_real,
+        n_fake=plan.n_fake,
     )
 
 

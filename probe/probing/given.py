@@ -14,7 +14,8 @@ from probe.context import Context
 from probe.errors import UsageError, printable
 from probe.features.copies import Copies, group
 from probe.features.given import GivenFeatures
-from probe.features.pair import KINDS, digest_keys, draw_orders, refuse
+from probe.features.pair import KINDS, draw_orders, refuse
+from probe.features.store import digest_keys
 from probe.options import changed_flags
 from probe.probing.config import LEAST_IMAGES, RankOptions
 from probe.probing.rank import Probes, Ranking, few_note

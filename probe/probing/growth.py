@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from scipy.optimize import brentq
 from scipy.special import ndtr
@@ -71,4 +72,5 @@ def times_needed(gap: float, bar: float) -> float:
 
     if lacking(0.0) <= 0:
         return 1.0
-    return math.exp(brentq(lacking, 0.0, math.log(MOST_TIMES)))
+    root: Any = brentq(lacking, 0.0, math.log(MOST_TIMES))  # a float: typed as if with details
+    return math.exp(root)

@@ -8,6 +8,7 @@ its code runs it. `probe.probing.fit.evaluate` follows them.
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
 import numpy as np
@@ -191,3 +192,33 @@ def splits(
         if protocol.swap:
             pairs.append((second, first))
     return pairs
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What the probes of all backbones have in common.
+
+    Attributes:
+        n_real: number of reals.
+        n_fake: number of fakes.
+        protocol: `FAIR` or `PAPER`.
+        seed: of the splits and folds.
+        groups: int (n_real + n_fake,), reals first, the same for copies of one image, which no
+            split parts.
+    """
+
+    n_real: int
+    n_fake: int
+    protocol: Protocol
+    seed: int
+    groups: np.ndarray
+
+    @property
+    def y(self) -> np.ndarray:
+        """The class of each image, 0 for reals and 1 for fakes."""
+        return np.repeat([0, 1], [self.n_real, self.n_fake])
+
+    @cached_property
+    def pairs(self) -> list[tuple[np.ndarray, np.ndarray]]:
+        """Training and held-out indices of each fit, see `splits`."""
+        return splits(self.n_real, self.n_fake, self.protocol, self.seed, self.groups)

@@ -6,12 +6,11 @@ a folder, and training calls it in the middle of a run.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from importlib import metadata
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
-from probe.accel.memory import give_back_freed_memory, large_blocks_apart
+from probe.accel.memory import give_back_freed_memory
 from probe.bank.spec import BackboneSpec
 from probe.context import Context
 from probe.devices import choose_precision
@@ -22,29 +21,28 @@ from probe.features.pair import (
     KINDS,
     PairFeatures,
     Wanted,
-    digest_keys,
     draw_orders,
     extract_pair,
     no_backbone,
     refuse,
 )
 from probe.features.space import library_versions
-from probe.files import digest_bytes
+from probe.features.store import digest_keys
 from probe.images.audit import Finding, audit, jpeg_quality_for
 from probe.images.base import Broken, ImageSource
 from probe.images.decode import describe_broken
 from probe.images.jpeg import JpegMatched
 from probe.probing.config import LEAST_IMAGES, RankOptions
+from probe.probing.fits import Fit, Rows, fit_all
 from probe.probing.growth import SHARES, learning_curve
 from probe.probing.leaderboard import Leaderboard
-from probe.probing.protocol import PROTOCOLS, ProbeResult
-from probe.probing.protocol import Protocol as ProbeProtocol
+from probe.probing.protocol import PROTOCOLS, Plan, ProbeResult, Protocol
 from probe.probing.standing import Entry, Setting, build_leaderboard
 from probe.probing.units import images_of, strata
+from probe.probing.workers import Workers
 from probe.streams import numpy_stream
 
 AUDIT_IMAGES = 2000
-SOLVER = 6  # raised whenever the probe's grid, tolerance, search or result changes
 
 
 @dataclass(frozen=True)
@@ -243,19 +241,6 @@ def _best(specs: Sequence[Entry], scored: Mapping[str, ProbeResult], protocol: s
     return max(pretrained or scored, key=lambda name: getattr(scored[name], criterion))
 
 
-class Rows(Protocol):
-    """Features of one backbone, whose rows are read by key; `FeatureSpace` is one."""
-
-    @property
-    def key(self) -> str:
-        """A digest of all that determines a row besides its own key."""
-        ...
-
-    def read(self, keys: Sequence[str]) -> np.ndarray:
-        """Return the rows of keys, float32 (n, d)."""
-        ...
-
-
 @dataclass(frozen=True)
 class Probes:
     """Fits probes on the features of a ranking, or recalls their results.
@@ -292,59 +277,89 @@ class Probes:
         Returns:
             Protocol → leaderboard, and protocol → backbone → result.
         """
-        leaderboards, results = {}, {}
         names = [entry.name for entry in entries if entry.name in self.spaces]
-        for protocol in options.protocols:
-            scored = {name: self.score([name, *joined], protocol) for name in names}
-            null = self.null(_best(entries, scored, protocol), protocol)
-            board = build_leaderboard(
-                entries, scored, null, setting, protocol=protocol, options=options
-            )
-            fewer = self.fewer([row.name for row in board.ranked], protocol, joined)
-            leaderboards[protocol] = replace(board, curve=learning_curve(board, fewer))
-            results[protocol] = scored
+        leaderboards = {}
+        with Workers() as workers:
+            results = self.score(names, joined, options.protocols, workers)
+            nulls = self.null({p: _best(entries, results[p], p) for p in results}, workers)
+            for protocol, scored in results.items():
+                board = build_leaderboard(
+                    entries, scored, nulls[protocol], setting, protocol=protocol, options=options
+                )
+                ranked = [row.name for row in board.ranked]
+                fewer = self.fewer(ranked, joined, protocol, workers)
+                leaderboards[protocol] = replace(board, curve=learning_curve(board, fewer))
         return leaderboards, results
 
+    def score(
+        self,
+        names: Sequence[str],
+        joined: Sequence[str],
+        protocols: Sequence[str],
+        workers: Workers,
+    ) -> dict[str, dict[str, ProbeResult]]:
+        """Return the results of reals against fakes, protocol → backbone → result.
+
+        Args:
+            names: the backbones.
+            joined: those whose features join each one's.
+            protocols: names.
+            workers: see `fit_all`.
+        """
+        given = self.keys["real"], self.keys["fake"], self.groups
+        wanted = [(protocol, name) for protocol in protocols for name in names]
+        fits = [self._fit([name, *joined], *given, PROTOCOLS[p]) for p, name in wanted]
+        found: dict[str, dict[str, ProbeResult]] = {protocol: {} for protocol in protocols}
+        results = fit_all(fits, self.ctx.store, workers)
+        for protocol, name in wanted:
+            self.ctx.tell(ProbeStarted(name, protocol))
+            found[protocol][name] = next(results)
+        return found
+
+    def null(
+        self, names: Mapping[str, str], workers: Workers
+    ) -> dict[str, tuple[str, ProbeResult] | None]:
+        """Return the results of reals against other reals, which must sit at chance.
+
+        Args:
+            names: protocol → backbone.
+            workers: see `fit_all`.
+
+        Returns:
+            Protocol → backbone and result, or None if there are too few reals.
+        """
+        real, seed = self.keys["real"], self.seed
+        unit, (units,) = strata(np.zeros(len(real)), self.groups[: len(real)])
+        if len(units) < 2 * LEAST_IMAGES:
+            return dict.fromkeys(names)
+        order = numpy_stream(seed, "null").permutation(units)
+        half = len(units) // 2
+        halves = [images_of(part, unit) for part in (order[:half], order[half : 2 * half])]
+        first, second = ([real[i] for i in half] for half in halves)
+        groups = self.groups[np.concatenate(halves)]
+        fits = [self._fit([name], first, second, groups, PROTOCOLS[p]) for p, name in names.items()]
+        found = zip(names.values(), fit_all(fits, self.ctx.store, workers), strict=True)
+        return dict(zip(names, found, strict=True))
+
     def fewer(
-        self, names: Sequence[str], protocol: str, joined: Sequence[str]
+        self, names: Sequence[str], joined: Sequence[str], protocol: str, workers: Workers
     ) -> dict[int, dict[str, ProbeResult]]:
         """Return images of each class → backbone → its result on so many, the first in order.
 
         From one repeat, so that all of it takes a quarter of the time of the whole.
         """
-        (real, fake), found = (self.keys[kind] for kind in KINDS), {}
+        real, fake = (self.keys[kind] for kind in KINDS)
         once = replace(PROTOCOLS[protocol], repeats=1)
+        fits = {}
         for share in SHARES:
             count = min(len(real), len(fake)) // share
             parts = [self.groups[:count], self.groups[len(real) : len(real) + count]]
             if min(len(np.unique(part)) for part in parts) < LEAST_IMAGES:
                 continue
             given = real[:count], fake[:count], np.concatenate(parts)
-            found[count] = {name: self._fit([name, *joined], *given, once) for name in names}
-        return found
-
-    def score(self, names: Sequence[str], protocol: str) -> ProbeResult:
-        """Return the result of reals against fakes, the features of several backbones joined."""
-        self.ctx.tell(ProbeStarted(names[0], protocol))
-        return self._fit(
-            names, self.keys["real"], self.keys["fake"], self.groups, PROTOCOLS[protocol]
-        )
-
-    def null(self, name: str, protocol: str) -> tuple[str, ProbeResult] | None:
-        """Return the result of reals against other reals, which must sit at chance.
-
-        None if there are too few reals.
-        """
-        real, seed = self.keys["real"], self.seed
-        unit, (units,) = strata(np.zeros(len(real)), self.groups[: len(real)])
-        if len(units) < 2 * LEAST_IMAGES:
-            return None
-        order = numpy_stream(seed, "null").permutation(units)
-        half = len(units) // 2
-        halves = [images_of(part, unit) for part in (order[:half], order[half : 2 * half])]
-        first, second = ([real[i] for i in half] for half in halves)
-        groups = self.groups[np.concatenate(halves)]
-        return name, self._fit([name], first, second, groups, PROTOCOLS[protocol])
+            fits[count] = [self._fit([name, *joined], *given, once) for name in names]
+        results = fit_all([fit for some in fits.values() for fit in some], self.ctx.store, workers)
+        return {count: {name: next(results) for name in names} for count in fits}
 
     def _fit(
         self,
@@ -352,36 +367,13 @@ class Probes:
         real: Sequence[str],
         fake: Sequence[str],
         groups: np.ndarray,
-        protocol: ProbeProtocol,
-    ) -> ProbeResult:
-        """Score two sets of images, given by content key."""
-        spaces = [self.spaces[name] for name in names]
-        record = {
-            "spaces": [space.key for space in spaces],
-            "real": digest_keys(real),
-            "fake": digest_keys(fake),
-            "groups": digest_bytes(groups.astype("<i8").tobytes()),
-            "protocol": asdict(protocol),
-            "solver": SOLVER,
-            "seed": self.seed,
-            "sklearn": metadata.version("scikit-learn"),
-        }
-        arrays = self.ctx.store.recall(record)
-        if arrays is not None:
-            return ProbeResult.from_arrays(arrays)
-        from probe.probing.fit import evaluate  # scikit-learn is slow to import
-
-        with large_blocks_apart():
-            x_real, x_fake = (_side_by_side(spaces, keys) for keys in (real, fake))
-            result = evaluate(x_real, x_fake, protocol=protocol, seed=self.seed, groups=groups)
-        self.ctx.store.remember(record, result.to_arrays())
-        return result
-
-
-def _side_by_side(spaces: Sequence[Rows], keys: Sequence[str]) -> np.ndarray:
-    """Return the rows of all keys, the columns of one space after those of another."""
-    tables = [space.read(keys) for space in spaces]
-    return tables[0] if len(tables) == 1 else np.concatenate(tables, axis=1)
+        protocol: Protocol,
+    ) -> Fit:
+        """Return what scores two sets of images, given by content key."""
+        plan = Plan(
+            n_real=len(real), n_fake=len(fake), protocol=protocol, seed=self.seed, groups=groups
+        )
+        return Fit(tuple(self.spaces[name] for name in names), real, fake, plan)
 
 
 def few_note(count: int, source: str, options: RankOptions) -> str:
