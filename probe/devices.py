@@ -98,7 +98,8 @@ def choose_precision(name: str, device: torch.device) -> str:
     check_precision(name)
     if name == "tf32" and device.type != "cuda":
         raise UsageError(
-            "--precision: tf32 runs on CUDA GPUs alone, and this command on the CPU. Use fp32."
+            "The precision tf32 needs a CUDA GPU, and this command runs on the CPU. Use --device "
+            "cuda, or --precision fp32."
         )
     if name == "auto":
         return "bf16" if has_fast_bf16(device) else "fp32"

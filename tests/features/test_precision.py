@@ -31,10 +31,12 @@ def test_random_networks_run_in_float32_unless_told_otherwise(monkeypatch):
     assert precision_for(specs["candidate"], "auto", CPU) == "fp32"
 
 
-def test_tf32_is_refused_on_a_cpu_and_in_training():
+def test_tf32_is_refused_on_a_cpu_and_in_training(tmp_path):
     options = probe.RankOptions(num=16, precision="tf32")
-    with pytest.raises(probe.ProbeError, match="tf32 runs on CUDA GPUs alone"):
+    with pytest.raises(probe.ProbeError, match="tf32 needs a CUDA GPU"):
         probe.rank(DEMO_REALS, DEMO_REALS, options=options, device="cpu")
+    with pytest.raises(probe.ProbeError, match="training runs in fp32 or bf16"):
+        probe.train(DEMO_REALS, outdir=tmp_path / "runs", precision="tf32", device="cpu")
     assert precision_for(load_bank().specs[0], "tf32", torch.device("cuda", 0)) == "tf32"
 
 
