@@ -20,7 +20,7 @@ class Context:
     Attributes:
         store: holds features and results.
         device: device to compute on.
-        precision: "auto", "fp32" or "bf16".
+        precision: "auto", "fp32", "tf32" or "bf16".
         offline: never download weights.
         bn_images: unlabelled images from neither class; networks with random weights take their
             BatchNorm statistics from them.

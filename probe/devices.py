@@ -2,7 +2,10 @@
 
 import re
 import sys
-from contextlib import AbstractContextManager
+import threading
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any
 
 import psutil
 import torch
@@ -90,9 +93,14 @@ def choose_precision(name: str, device: torch.device) -> str:
     """Resolve "auto" to "bf16" if the hardware has it, else "fp32".
 
     Raises:
-        UsageError: unknown precision.
+        UsageError: unknown precision, or one that the device does not have.
     """
     check_precision(name)
+    if name == "tf32" and device.type != "cuda":
+        raise UsageError(
+            "The precision tf32 needs a CUDA GPU, and this command runs on the CPU. Use --device "
+            "cuda, or --precision fp32."
+        )
     if name == "auto":
         return "bf16" if has_fast_bf16(device) else "fp32"
     return name
@@ -100,7 +108,34 @@ def choose_precision(name: str, device: torch.device) -> str:
 
 def autocast(device: torch.device, precision: str) -> AbstractContextManager[object]:
     """Return the context in which a network runs in the given precision."""
+    if precision == "tf32":
+        return _in_tf32()
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bf16")
+
+
+_float32 = threading.RLock()  # what float32 means on a GPU belongs to the process
+
+
+@contextmanager
+def _in_tf32() -> Iterator[None]:
+    """Let GPUs round the inputs of float32 products to TF32's 10 bits in the body."""
+    kinds: tuple[Any, ...] = torch.backends.cudnn, torch.backends.cuda.matmul
+    with _float32:
+        before = [kind.allow_tf32 for kind in kinds]
+        try:
+            for kind in kinds:
+                kind.allow_tf32 = True
+            yield
+        finally:
+            for kind, allowed in zip(kinds, before, strict=True):
+                kind.allow_tf32 = allowed
+
+
+@contextmanager
+def full_float32() -> Iterator[None]:
+    """Keep other threads from switching to TF32 in the body: images are drawn in full float32."""
+    with _float32:
+        yield
 
 
 def free_bytes(gpu: torch.device) -> int:

@@ -65,7 +65,7 @@ SEEDS = Range(0, 2**31 - 1)
 SHARE = Range(0, 1)
 SIDE = Range(8, 4096)  # of images, in pixels
 MOST_IMAGES = 10_000_000
-PRECISIONS = ("auto", "fp32", "bf16")
+PRECISIONS = ("auto", "fp32", "tf32", "bf16")
 
 
 def option(default: Any, text: str, within: Range | None = None, *, flags: str = "") -> Any:

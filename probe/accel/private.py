@@ -4,10 +4,16 @@ They all exist in torch 2.6 to 2.14. tests/accel/test_private.py shows what a re
 """
 
 import functools
+from collections.abc import Callable
 
 import torch
 from torch import nn
 from torch.nn import functional
+
+try:
+    from torch.utils._python_dispatch import TorchDispatchMode
+except ImportError:
+    TorchDispatchMode = None
 
 
 def fused_relu(x: torch.Tensor, convolution: nn.Conv2d, most: float | None) -> torch.Tensor:
@@ -48,6 +54,35 @@ def has_bf16_convolutions() -> bool:
     """Return whether oneDNN has bf16 convolutions on this CPU; False if unknown."""
     ask = getattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", None)
     return torch.backends.mkldnn.enabled and ask is not None and ask()
+
+
+def multiply_adds(run: Callable[[], object]) -> int:
+    """Return how many multiply-adds a call takes, in this thread alone.
+
+    torch's own counter watches the modules of all threads, and passes over attention on a CPU.
+    """
+    from torch.utils.flop_counter import FlopCounterMode, flop_registry
+
+    if TorchDispatchMode is None:
+        with FlopCounterMode(display=False) as counter:
+            run()
+        return counter.get_total_flops() // 2
+    aten, total = torch.ops.aten, 0
+    attention = flop_registry[aten._scaled_dot_product_flash_attention]
+    of_cpu = getattr(aten, "_scaled_dot_product_flash_attention_for_cpu", None)
+    known = {**flop_registry, of_cpu: attention}
+
+    class Counter(TorchDispatchMode):
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            nonlocal total
+            result = func(*args, **(kwargs or {}))
+            count = known.get(func.overloadpacket)
+            total += 0 if count is None else count(*args, **(kwargs or {}), out_val=result)
+            return result
+
+    with Counter():
+        run()
+    return total // 2
 
 
 def changes(tensor: torch.Tensor) -> int:

@@ -26,7 +26,7 @@ def open_context(
 
     Args:
         device: "auto", "cpu", "cuda" or "cuda:N".
-        precision: "auto", "fp32" or "bf16".
+        precision: "auto", "fp32", "tf32" or "bf16".
         offline: never download weights.
         on_event: called with every event, in the first process only.
         shared: whether processes started by torchrun split the work.

@@ -7,16 +7,17 @@ unit, so a killed run keeps what it finished.
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import torch
-from torch.utils.flop_counter import FlopCounterMode
 
+from probe.accel.layout import layout
 from probe.accel.memory import give_back_freed_memory, in_batches
+from probe.accel.private import multiply_adds
 from probe.bank.base import Backbone
 from probe.context import Context
 from probe.devices import autocast, free_bytes, pin, send
@@ -83,11 +84,12 @@ class BackbonePool:
     def __init__(self, load: Callable[[str], Backbone], device: torch.device) -> None:
         self._load, self._device = load, device
         self._kept: dict[str, Backbone] = {}
+        self._coming: tuple[str, Future[Backbone]] | None = None
 
-    def get(self, name: str) -> Backbone:
-        """Return the backbone on the device, in channels_last."""
+    def get(self, name: str, precision: str = "bf16") -> Backbone:
+        """Return the backbone on the device, in the layout for a precision."""
         if name not in self._kept:
-            backbone = self._load(name).to(self._device).to(memory_format=torch.channels_last)
+            backbone = self._expected(name) or self._bring(name, precision)
             size = 4 * backbone.parameter_count
             most = POOL_BYTES
             if self._device.type == "cuda":
@@ -96,6 +98,32 @@ class BackbonePool:
                 del self._kept[next(iter(self._kept))]
             self._kept[name] = backbone
         return self._kept[name]
+
+    def expect(self, name: str, precision: str) -> None:
+        """Begin to load a backbone that is wanted next, while a GPU runs the present one.
+
+        On a CPU the present one needs all cores.
+        """
+        if self._device.type != "cuda" or name in self._kept or self._coming is not None:
+            return
+        with suppress(RuntimeError):  # no thread to be had: it is loaded when it is wanted
+            background = ThreadPoolExecutor(1)
+            self._coming = name, background.submit(self._bring, name, precision)
+            background.shutdown(wait=False)
+
+    def _expected(self, name: str) -> Backbone | None:
+        """Return the backbone if it is the one that was expected."""
+        if self._coming is None:
+            return None
+        (coming, loading), self._coming = self._coming, None
+        if coming == name:
+            return loading.result()
+        wait([loading])  # one at a time: random weights take the process's random numbers
+        return None
+
+    def _bring(self, name: str, precision: str) -> Backbone:
+        backbone = self._load(name).to(self._device)
+        return backbone.to(memory_format=layout(self._device, precision))
 
     def drop(self, name: str) -> None:
         """Forget a backbone."""
@@ -113,23 +141,37 @@ def pooled_features(
     device: torch.device,
     precision: str,
     batch: int | None = None,
+    fill: bool = False,
 ) -> np.ndarray:
     """Run uint8 images (N, 3, R, R) through a backbone; returns float32 (N, d).
 
-    The batch defaults to the device's (`usual_batch`); if memory runs out it is halved.
+    Args:
+        backbone: on the device.
+        images: on the CPU or the device.
+        device: where to compute.
+        precision: "fp32", "tf32" or "bf16".
+        batch: how many images at a time; by default the device's `usual_batch`. If memory runs out
+            it is halved.
+        fill: whether a last, smaller batch gets black images up to the size of the others: a GPU
+            chooses and loads kernels anew for every size.
 
     Raises:
         MemoryError: if not even one image fits.
     """
     rows = []
+    batch = batch or usual_batch(device, backbone.input.size)
 
     def run(part: slice) -> None:
-        x = backbone.prepare(send(images[part], device).float() / 255)
-        x = x.contiguous(memory_format=torch.channels_last)
+        pixels = send(images[part], device)
+        count, size = len(pixels), part.stop - part.start
+        if fill and count < size:
+            pixels = torch.cat([pixels, pixels.new_zeros(size - count, *pixels.shape[1:])])
+        x = backbone.prepare(pixels.float() / 255)
+        x = x.contiguous(memory_format=layout(device, precision))
         with autocast(device, precision):
-            rows.append(backbone.pool(x))
+            rows.append(backbone.pool(x)[:count])
 
-    in_batches(len(images), batch or usual_batch(device, backbone.input.size), run)
+    in_batches(len(images), batch, run)
     return torch.cat(rows).float().cpu().numpy()
 
 
@@ -144,13 +186,12 @@ def usual_batch(device: torch.device, side: int) -> int:
 def measure(backbone: Backbone, device: torch.device) -> dict[str, Any]:
     """Return a backbone's dim, parameters and multiply-adds per image."""
     size = backbone.input.size
-    counter = FlopCounterMode(display=False)
-    with torch.enable_grad(), counter:  # without gradients, fused calls would not be counted
-        backbone.pool(torch.zeros(1, 3, size, size, device=device))
+    with torch.enable_grad():  # without gradients, fused calls would not be counted
+        flops = multiply_adds(lambda: backbone.pool(torch.zeros(1, 3, size, size, device=device)))
     return {
         "dim": backbone.dim,
         "params": backbone.parameter_count,
-        "flops": counter.get_total_flops() // 2,
+        "flops": flops,
     }
 
 
@@ -176,7 +217,8 @@ class Extractor:
         resolution: int,
     ) -> None:
         self.spaces = dict(spaces)
-        self.pool = BackbonePool(load, ctx.device)
+        self._build, self._costs = load, dict[str, dict[str, Any]]()
+        self.pool = BackbonePool(self._load, ctx.device)
         self.ctx, self.resolution = ctx, resolution
 
     def extract(
@@ -212,8 +254,10 @@ class Extractor:
                     f"{source.name}: {first.name}: {first.reason}. Move it away, or leave out "
                     "--strict."
                 )
-            for name in list(self.spaces):
-                self._store(name, unit, extraction)
+            names = list(self.spaces)
+            for i, name in enumerate(names):
+                later = (other for other in names[i + 1 :] if self._todo(other, unit))
+                self._store(name, unit, extraction, following=next(later, None))
             for index, key in zip(unit.indices, unit.keys, strict=True):
                 if index not in unit.broken:
                     extraction.indices.append(index)
@@ -224,7 +268,8 @@ class Extractor:
         for name, space in self.spaces.items():
             if not space.facts():  # missing or damaged, although no row was missing
                 with suppress(BackboneUnavailable):
-                    space.write_facts(measure(self.pool.get(name), self.ctx.device))
+                    backbone = self.pool.get(name, space.record["precision"])
+                    space.write_facts(measure(backbone, self.ctx.device))
         return extraction
 
     def share_out(self, source: ImageSource, order: Sequence[int]) -> None:
@@ -279,16 +324,38 @@ class Extractor:
                         ahead = background.submit(prepare, following)
                     yield unit
 
-    def _store(self, name: str, unit: _Unit, extraction: Extraction) -> None:
-        """Compute and store the rows of a unit that one backbone lacks."""
-        space, started = self.spaces[name], time.monotonic()
-        todo = [i for i in space.missing(unit.keys) if i in unit.decoded]
+    def _todo(self, name: str, unit: _Unit) -> list[int]:
+        """Return the positions in a unit of the images that one backbone lacks."""
+        return [i for i in self.spaces[name].missing(unit.keys) if i in unit.decoded]
+
+    def _load(self, name: str) -> Backbone:
+        """Build a backbone on the CPU, and measure there what it costs.
+
+        A GPU would choose and load kernels for a single image, which nothing else uses.
+        """
+        backbone = self._build(name)
+        if not self.spaces[name].facts():
+            self._costs[name] = measure(backbone, torch.device("cpu"))
+        return backbone
+
+    def _store(
+        self, name: str, unit: _Unit, extraction: Extraction, *, following: str | None
+    ) -> None:
+        """Compute and store the rows of a unit that one backbone lacks.
+
+        Args:
+            name: of the backbone.
+            unit: the images.
+            extraction: is told of a failure.
+            following: the backbone that is wanted next.
+        """
+        started, todo = time.monotonic(), self._todo(name, unit)
         if todo:
             assert unit.images is not None
             rows = [unit.decoded[i] for i in todo]
             images = unit.images if rows == list(range(len(unit.images))) else unit.images[rows]
             try:
-                self._run(name, [unit.keys[i] for i in todo], images)
+                self._run(name, [unit.keys[i] for i in todo], images, following)
             except CacheError:  # affects every backbone
                 raise
             except BackboneUnavailable as error:
@@ -313,15 +380,20 @@ class Extractor:
         self.pool.drop(name)
         self.ctx.tell(BackboneFailed(name, failure.reason))
 
-    def _run(self, name: str, keys: list[str], images: torch.Tensor) -> None:
+    def _run(self, name: str, keys: list[str], images: torch.Tensor, following: str | None) -> None:
         """Compute and store one backbone's rows for one unit."""
-        backbone, space = self.pool.get(name), self.spaces[name]
-        device, precision = self.ctx.device, space.record["precision"]
+        space, device = self.spaces[name], self.ctx.device
+        precision = space.record["precision"]
+        backbone = self.pool.get(name, precision)
+        if following is not None:
+            self.pool.expect(following, self.spaces[following].record["precision"])
         known = space.facts()
-        facts = known or measure(backbone, device)
+        facts = known or self._costs.get(name) or measure(backbone, device)
 
         def run(some: torch.Tensor) -> np.ndarray:
-            return pooled_features(backbone, some, device=device, precision=precision)
+            return pooled_features(
+                backbone, some, device=device, precision=precision, fill=device.type == "cuda"
+            )
 
         started = time.monotonic()
         features = run(images)

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from probe.devices import full_float32
 from probe.errors import UsageError
 from probe.files import digest_bytes
 from probe.generators.sampler import image_seed
@@ -84,7 +85,8 @@ def call(function: SampleFunction, name: str, n: int, seed: int) -> torch.Tensor
         UsageError: if it returns anything but uint8 (n, 3, H, W). Errors that the function raises
             pass through.
     """
-    images = function(n, seed)
+    with full_float32():
+        images = function(n, seed)
     is_array = isinstance(images, np.ndarray | torch.Tensor)
     if (
         not is_array

@@ -8,7 +8,7 @@ import torch
 from torch.nn import functional as F
 
 from probe.accel.memory import in_batches
-from probe.devices import send
+from probe.devices import full_float32, send
 from probe.errors import CheckpointError, UsageError
 from probe.files import digest_json
 from probe.generators.base import Generator, to_uint8
@@ -223,6 +223,7 @@ class GeneratorSource:
         mode = "L" if self._generator.img_channels == 1 else "RGB"
         return [Header(None, (side, side), mode) for _ in indices]
 
+    @full_float32()
     @torch.inference_mode()
     def load(self, indices: Sequence[int], resolution: int) -> Batch:
         """Generate uint8 (N, 3, resolution, resolution).

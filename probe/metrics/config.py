@@ -28,7 +28,9 @@ class MeasureOptions:
     resolution: int | None = option(
         None, "Side in pixels to resize both sets to; by default that of the fakes.", SIDE
     )
-    precision: str = option("auto", "auto (bf16 if the hardware supports it), fp32 or bf16.")
+    precision: str = option(
+        "auto", "auto (bf16 if the hardware supports it), fp32, tf32 (GPUs only) or bf16."
+    )
     fid: bool = option(False, "Add canonical FID: TensorFlow's Inception of 2015, in float32.")
     strict: bool = option(False, "Fail on the first broken image instead of skipping it.")
 

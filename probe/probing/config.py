@@ -37,7 +37,9 @@ class RankOptions:
     resolution: int | None = option(
         None, "Side in pixels to resize both sets to; by default that of the fakes.", SIDE
     )
-    precision: str = option("auto", "auto (bf16 if the hardware supports it), fp32 or bf16.")
+    precision: str = option(
+        "auto", "auto (bf16 if the hardware supports it), fp32, tf32 (GPUs only) or bf16."
+    )
     match_jpeg: bool = option(
         False, "Compress both sets as JPEG the same way, so that encoding gives nothing away."
     )

@@ -109,7 +109,8 @@ class Workers:
                     yield future.result()
             except BaseException:
                 pool.shutdown(wait=False, cancel_futures=True)
-                self.end()  # so that no thread waits for a long call
+                if not all(future.done() for future in found):
+                    self.end()  # so that no thread waits for a long call
                 raise
 
     def _run(self, call: Callable[[], Any]) -> Any:

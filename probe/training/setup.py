@@ -10,6 +10,7 @@ import probe
 from probe.accel.memory import explain_lack
 from probe.context import Context
 from probe.devices import choose_precision
+from probe.errors import UsageError
 from probe.events import Note, RunPlanned
 from probe.files import digest_json, write_json
 from probe.images.base import ImageSource
@@ -56,6 +57,8 @@ def set_up(
     Raises:
         ProbeError: the images, weights, options or directory do not allow the run.
     """
+    if ctx.precision == "tf32":
+        raise UsageError("--precision: training runs in fp32 or bf16, not in tf32.")
     ctx = ctx.in_precision(choose_precision(ctx.precision, ctx.device))
     reals = open_reals(
         source,

@@ -6,6 +6,7 @@ import inspect
 import sys
 import zipfile
 from pathlib import Path
+from threading import Thread
 from types import SimpleNamespace
 
 import pytest
@@ -96,6 +97,32 @@ def test_a_cpu_that_does_not_say_runs_plain_convolutions(monkeypatch):
     assert not private.has_bf16_convolutions()
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
         assert not fuse._in_bf16(torch.zeros(1))
+
+
+class Attention(nn.Module):
+    """Attention of one head over 5 tokens of 8 channels, and a product with as many."""
+
+    def forward(self, x):
+        return nn.functional.scaled_dot_product_attention(x, x, x) @ x.new_ones(8, 8)
+
+
+@pytest.mark.parametrize("grad", [False, True])
+def test_attention_is_among_the_multiply_adds(grad):
+    x = torch.randn(1, 1, 5, 8, requires_grad=grad)
+    with torch.set_grad_enabled(grad):
+        assert private.multiply_adds(lambda: Attention()(x)) == 2 * 5 * 5 * 8 + 5 * 8 * 8
+
+
+def test_other_threads_do_not_count(monkeypatch):
+    def run():
+        elsewhere = Thread(target=lambda: torch.ones(9, 9) @ torch.ones(9, 9))
+        elsewhere.start()
+        elsewhere.join()
+        return torch.ones(2, 3) @ torch.ones(3, 4)
+
+    assert private.multiply_adds(run) == 2 * 3 * 4
+    monkeypatch.setattr(private, "TorchDispatchMode", None)
+    assert private.multiply_adds(run) == 2 * 3 * 4
 
 
 def test_the_public_batch_norms_are_all_there_are():

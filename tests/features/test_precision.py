@@ -1,6 +1,7 @@
 """The precision that backbones run in by default leaves a leaderboard as it is."""
 
 import io
+import threading
 from importlib import metadata
 
 import pytest
@@ -8,9 +9,10 @@ import torch
 from PIL import Image
 
 import probe
+from probe.accel.layout import layout
 from probe.bank.file import load_bank
 from probe.bundled import DEMO_REALS
-from probe.devices import has_fast_bf16
+from probe.devices import autocast, full_float32, has_fast_bf16
 from probe.features.space import precision_for
 from probe.images.open import open_images
 
@@ -27,6 +29,43 @@ def test_random_networks_run_in_float32_unless_told_otherwise(monkeypatch):
     assert precision_for(specs["candidate"], "fp32", CPU) == "fp32"
     monkeypatch.setattr("probe.devices.has_fast_bf16", lambda device: False)
     assert precision_for(specs["candidate"], "auto", CPU) == "fp32"
+
+
+def test_tf32_is_refused_on_a_cpu_and_in_training(tmp_path):
+    options = probe.RankOptions(num=16, precision="tf32")
+    with pytest.raises(probe.ProbeError, match="tf32 needs a CUDA GPU"):
+        probe.rank(DEMO_REALS, DEMO_REALS, options=options, device="cpu")
+    with pytest.raises(probe.ProbeError, match="training runs in fp32 or bf16"):
+        probe.train(DEMO_REALS, outdir=tmp_path / "runs", precision="tf32", device="cpu")
+    assert precision_for(load_bank().specs[0], "tf32", torch.device("cuda", 0)) == "tf32"
+
+
+def test_tf32_is_on_in_its_context_alone_and_keeps_images_waiting():
+    kinds = torch.backends.cudnn, torch.backends.cuda.matmul
+    before = [kind.allow_tf32 for kind in kinds]
+    drawn = threading.Event()
+
+    def draw():
+        with full_float32():
+            seen.extend(kind.allow_tf32 for kind in kinds)
+            drawn.set()
+
+    seen: list[bool] = []
+    with autocast(torch.device("cuda", 0), "tf32"):
+        assert all(kind.allow_tf32 for kind in kinds)
+        drawing = threading.Thread(target=draw)
+        drawing.start()
+        assert not drawn.wait(0.2)
+    drawing.join(10)
+    assert seen == before == [kind.allow_tf32 for kind in kinds]
+
+
+def test_float32_on_a_gpu_has_the_default_layout(monkeypatch):
+    gpu = torch.device("cuda", 0)
+    assert layout(gpu, "fp32") == torch.contiguous_format
+    assert layout(gpu, "tf32") == layout(gpu, "bf16") == layout(CPU, "fp32") == torch.channels_last
+    monkeypatch.setenv("PROBE_ACCEL", "0")
+    assert layout(gpu, "fp32") == torch.channels_last
 
 
 def packaged() -> list[str]:

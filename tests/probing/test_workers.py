@@ -30,6 +30,15 @@ def test_results_come_in_the_order_of_the_calls():
     assert not children()
 
 
+def test_processes_are_kept_for_the_next_calls():
+    with Workers() as workers:
+        for i in range(3):
+            results = workers.run([partial(pow, i, 2), partial(pow, i, 3)], 2)
+            assert (next(results), next(results)) == (i**2, i**3)  # not asked for more
+            del results
+        assert len(workers) <= 2
+
+
 def test_nothing_is_started_without_a_call():
     with Workers():
         assert not children()
