@@ -126,15 +126,11 @@ def _angle(draw: Draw) -> torch.Tensor:
 
 def _affine(*rows: tuple[torch.Tensor | float, ...]) -> torch.Tensor:
     """Stack rows, entries (N,) or numbers, into affine matrices (N, n + 1, n + 1)."""
-    drawn = [e for row in rows for e in row if isinstance(e, torch.Tensor)]
-    fixed = [[0.0 if isinstance(e, torch.Tensor) else e for e in row] for row in rows]
-    last = [*[0.0] * len(rows), 1.0]
-    matrix = torch.tensor([*fixed, last], dtype=drawn[0].dtype).repeat(len(drawn[0]), 1, 1)
-    for i, row in enumerate(rows):
-        for j, entry in enumerate(row):
-            if isinstance(entry, torch.Tensor):
-                matrix[:, i, j] = entry
-    return matrix
+    entries = [entry for row in (*rows, (*[0.0] * len(rows), 1.0)) for entry in row]
+    drawn = next(entry for entry in entries if isinstance(entry, torch.Tensor))
+    fixed = {value: torch.full_like(drawn, value) for value in (0.0, 1.0)}
+    columns = [e if isinstance(e, torch.Tensor) else fixed[e] for e in entries]
+    return torch.stack(columns, dim=1).unflatten(1, (len(rows) + 1, len(rows) + 1))
 
 
 def translation(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
@@ -337,5 +333,6 @@ def recolour(images: torch.Tensor, matrices: torch.Tensor) -> torch.Tensor:
     if images.shape[1] == 1:
         weights = weights.sum(dim=2, keepdim=True).mean(dim=1, keepdim=True)
         bias = bias.mean(dim=1, keepdim=True)
-    weights, bias = send(weights, images), send(bias, images)
+    channels = images.shape[1]
+    weights, bias = send(torch.cat([weights, bias], dim=2), images).split([channels, 1], dim=2)
     return torch.baddbmm(bias, weights, images.flatten(2)).reshape(images.shape)

@@ -46,10 +46,11 @@ class _Spread(torch.autograd.Function):
         ctx: Any, values: torch.Tensor, grid: torch.Tensor, shape: torch.Size
     ) -> torch.Tensor:
         ctx.save_for_backward(grid)
-        with torch.enable_grad():
-            images = values.new_zeros(shape, requires_grad=True)
-            read = _read(images, grid)
-        (spread,) = torch.autograd.grad(read, images, values)
+        shaped = values.new_zeros(1).expand(shape)  # of the images only the shape matters
+        bilinear, reflection, align_corners = 0, 2, False  # as in `_read`
+        spread, _ = torch.ops.aten.grid_sampler_2d_backward(
+            values, shaped, grid, bilinear, reflection, align_corners, (True, False)
+        )
         return spread
 
     @staticmethod

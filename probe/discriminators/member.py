@@ -131,7 +131,8 @@ class Critic:
     Args:
         name: "D" for the GAN's own discriminator, else the backbone's name.
         network: its trainable part; maps images (N, 3, R, R) in [-1, 1] and classes to levels of
-            logits, the final one (N,) last.
+            logits, the final one (N,) last. Unless it is a `VisionNetwork`, it also takes
+            `batches`: how many batches of equal size the images are.
         options: loss, augmentation, seed.
         target: target probability of "real" for reals: 1, or 0.8 if smoothed.
 
@@ -377,13 +378,15 @@ def discriminator_step(
 def _logits_of_both(
     network: nn.Module, reals: Batch, fakes: Batch
 ) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
-    """Return the logits of reals and fakes; a backbone runs on both at once, without gradients."""
-    if not isinstance(network, VisionNetwork):
-        return network(*reals), network(*fakes)
-    with torch.no_grad():
-        maps, pooled = network.features(torch.cat([reals.images, fakes.images]))
+    """Return the logits of reals and fakes from one pass; a backbone runs without gradients."""
+    images, n = torch.cat([reals.images, fakes.images]), len(reals.images)
     c = None if reals.c is None or fakes.c is None else torch.cat([reals.c, fakes.c])
-    both, n = network.head(maps, pooled, c), len(reals.images)
+    if isinstance(network, VisionNetwork):
+        with torch.no_grad():
+            maps, pooled = network.features(images)
+        both = network.head(maps, pooled, c)
+    else:
+        both = network(images, c, batches=2)
     return [x[:n] for x in both], [x[n:] for x in both]
 
 

@@ -100,17 +100,20 @@ def _room_for(image: ImageFile) -> Iterator[None]:
         BrokenImageError: if it would exceed the limit for all threads together.
     """
     scales = SCALES if image.format in ("JPEG", "MPO") else SCALES[:1]
-    costs = {scale: _cost(image, scale) for scale in scales}
-    scale = next((scale for scale in scales if costs[scale] <= DECODED.most), None)
+    scale, cost = 1, 0
+    for scale in scales:
+        cost = _cost(image, scale)
+        if cost <= DECODED.most:
+            break
     width, height = image.size
-    if scale is None:
+    if cost > DECODED.most:
         raise BrokenImageError(
-            f"{width} x {height} pixels would take {costs[scales[-1]] / 2**30:.1f} GiB to decode, "
+            f"{width} x {height} pixels would take {cost / 2**30:.1f} GiB to decode, "
             f"{DECODED.most / 2**30:g} GiB is allowed; save it smaller"
         )
     if scale > 1:
         image.draft(None, (width // scale, height // scale))
-    with DECODED.take(costs[scale]):
+    with DECODED.take(cost):
         yield
 
 

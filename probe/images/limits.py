@@ -8,7 +8,8 @@ from contextlib import contextmanager
 from typing import TypeVar
 
 TOO_LARGE = "too large for this machine's memory"
-THREADS = min(8, os.cpu_count() or 1)
+# A 256 px image takes 0.6 ms (JPEG) to 2.6 ms (PNG), all but 0.2 ms of it without Python's lock.
+THREADS = min(16, os.cpu_count() or 1)
 
 T = TypeVar("T")
 R = TypeVar("R")

@@ -52,25 +52,27 @@ class Block(nn.Module):
         return skip + self.conv1(self.conv0(x), gain=math.sqrt(0.5))
 
 
-def minibatch_std(x: torch.Tensor, group_size: int) -> torch.Tensor:
+def minibatch_std(x: torch.Tensor, group_size: int, batches: int = 1) -> torch.Tensor:
     """Append one channel with the spread of the features within groups of samples.
 
-    Karras et al. 2018, section 3. The batch is divided into groups of `min(group_size, N)`.
+    Karras et al. 2018, section 3. A batch of N is divided into groups of `min(group_size, N)`.
 
     Args:
-        x: (N, C, H, W), N divisible by the group size.
+        x: (batches · N, C, H, W), one batch after the other, N divisible by the group size.
         group_size: samples per group.
+        batches: number of batches; no group has samples of two.
 
     Returns:
-        (N, C + 1, H, W).
+        (batches · N, C + 1, H, W).
     """
     n, c, h, w = x.shape
-    group = min(group_size, n)
-    grouped = x.float().reshape(group, -1, c, h, w)
+    group = min(group_size, n // batches)
+    grouped = x.float().reshape(batches, group, -1, c, h, w)
     # Written out because `var` along the first axis takes ten times as long on a CPU.
-    variance = (grouped - grouped.mean(dim=0)).square().mean(dim=0)
-    std = (variance + 1e-8).sqrt().mean(dim=(1, 2, 3))
-    return torch.cat([x, std.repeat(group).to(x.dtype)[:, None, None, None].expand(n, 1, h, w)], 1)
+    variance = (grouped - grouped.mean(dim=1, keepdim=True)).square().mean(dim=1)
+    std = (variance + 1e-8).sqrt().mean(dim=(2, 3, 4))
+    spread = std.repeat(1, group).to(x.dtype).reshape(n, 1, 1, 1)
+    return torch.cat([x, spread.expand(n, 1, h, w)], 1)
 
 
 class Epilogue(nn.Module):
@@ -83,9 +85,9 @@ class Epilogue(nn.Module):
         self.fc = FullyConnected(channels * 16, channels, activation="lrelu")
         self.out = FullyConnected(channels, cmap_dim or 1)
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
+    def forward(self, x: torch.Tensor, batches: int = 1) -> torch.Tensor:
         """Map (N, C, 4, 4) to (N, cmap_dim or 1)."""
-        x = self.conv(minibatch_std(x, self.group_size))
+        x = self.conv(minibatch_std(x, self.group_size, batches))
         return self.out(self.fc(x.flatten(1)))
 
 
@@ -151,12 +153,20 @@ class Discriminator(nn.Module):
             self.mapping = Mapping(0, c_dim, cmap_dim, track_average=False)
         self.b4 = Epilogue(channels[4], cmap_dim, mbstd_group_size)
 
-    def forward(self, images: torch.Tensor, c: torch.Tensor | None = None) -> torch.Tensor:
-        """Map images (N, C, R, R) in [-1, 1] and classes (N, c_dim) to logits (N,), float32."""
+    def forward(
+        self, images: torch.Tensor, c: torch.Tensor | None = None, *, batches: int = 1
+    ) -> torch.Tensor:
+        """Map images (N, C, R, R) in [-1, 1] and classes (N, c_dim) to logits (N,), float32.
+
+        Args:
+            images: one batch after the other if there are several.
+            c: one-hot, or None.
+            batches: number of batches of equal size; see `minibatch_std`.
+        """
         x = images
         for r in self.resolutions:
             x = getattr(self, f"b{r}")(x)
-        x = self.b4(x).float()
+        x = self.b4(x, batches).float()
         if self.c_dim:
             cmap = self.mapping(None, c).float()
             x = (x * cmap).sum(dim=1, keepdim=True) / math.sqrt(cmap.shape[1])

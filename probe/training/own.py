@@ -16,9 +16,11 @@ class OwnNetwork(nn.Module):
         super().__init__()
         self.discriminator = discriminator
 
-    def forward(self, images: torch.Tensor, c: torch.Tensor | None) -> list[torch.Tensor]:
-        """Map images (N, 3, R, R) to one level of logits (N,)."""
-        return [self.discriminator(images, c)]
+    def forward(
+        self, images: torch.Tensor, c: torch.Tensor | None, *, batches: int = 1
+    ) -> list[torch.Tensor]:
+        """Map images (N, 3, R, R), which may be several batches, to one level of logits (N,)."""
+        return [self.discriminator(images, c, batches=batches)]
 
 
 def head_options(config: ResolvedConfig) -> DiscriminatorOptions:

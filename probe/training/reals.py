@@ -21,6 +21,7 @@ from probe.streams import numpy_stream
 
 MEMORY = 1 * 2**30  # bytes of decoded images to keep
 PART = 256
+AHEAD = 2  # batches that are decoded while one is in use, each by a worker of its own
 
 
 @dataclass(frozen=True)
@@ -135,7 +136,7 @@ class RealStream:
     """Batches of an endless stream; each batch depends only on (seed, images seen).
 
     Every pass over the data has its own order. With `mirror`, each image is flipped with
-    probability 1/2. The next batch is decoded while the current one is in use.
+    probability 1/2. The next batches are decoded while the current one is in use.
 
     Args:
         reals: the images.
@@ -158,8 +159,8 @@ class RealStream:
     ) -> None:
         self.reals, self.batch, self.mirror, self.seed = reals, batch, mirror, seed
         self.processes, self.device = processes, device
-        self._background = ThreadPoolExecutor(1)
-        self._ahead: tuple[int, Future[tuple[torch.Tensor, torch.Tensor | None]]] | None = None
+        self._workers = ThreadPoolExecutor(AHEAD)
+        self._ahead: dict[int, Future[tuple[torch.Tensor, torch.Tensor | None]]] = {}
 
     def at(self, start: int) -> Batch:
         """Return this process's share of the batch that starts at image `start` of the stream.
@@ -167,12 +168,11 @@ class RealStream:
         Raises:
             ProbeError: an image that decoded when the run began no longer does.
         """
-        if self._ahead is not None and self._ahead[0] == start:
-            images, labels = self._ahead[1].result()
-        else:
-            images, labels = self._decode(start)
-        following = start + self.batch
-        self._ahead = (following, self._background.submit(self._decode, following))
+        starts = [start + i * self.batch for i in range(AHEAD + 1)]
+        self._ahead = {
+            s: self._ahead.get(s) or self._workers.submit(self._decode, s) for s in starts
+        }
+        images, labels = self._ahead.pop(start).result()
         images = send(images, self.device).float() / 127.5 - 1
         images = images.contiguous(memory_format=torch.channels_last)
         return Batch(images, None if labels is None else send(labels, self.device))

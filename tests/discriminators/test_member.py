@@ -269,6 +269,18 @@ def test_minibatch_std_sees_a_collapsed_batch():
     torch.testing.assert_close(channel[:2, 0, 0], expected, atol=1e-4, rtol=1e-4)
 
 
+@pytest.mark.parametrize(("count", "c_dim"), [(8, 0), (2, 3)])  # 2 are fewer than a group
+def test_batches_in_one_pass_do_not_see_each_other(count, c_dim):
+    torch.manual_seed(0)
+    network = Discriminator(c_dim, 16, 3, channel_base=128, channel_max=8)
+    reals, fakes = torch.randn(count, 3, 16, 16), 3 * torch.randn(count, 3, 16, 16)
+    c = torch.eye(3)[torch.arange(count) % 3] if c_dim else None
+    both = network(torch.cat([reals, fakes]), None if c is None else torch.cat([c, c]), batches=2)
+    torch.testing.assert_close(both, torch.cat([network(reals, c), network(fakes, c)]))
+    as_one = network(torch.cat([reals, fakes]), None if c is None else torch.cat([c, c]))
+    assert (both - as_one).abs().max() > 1e-3
+
+
 @pytest.mark.parametrize("c_dim", [0, 3])
 def test_discriminator_shape_and_gradient(c_dim):
     network = Discriminator(c_dim, 32, 3, channel_base=128, channel_max=8)

@@ -15,7 +15,7 @@ from probe.processes import Processes
 from probe.streams import stream_keys
 from probe.training.config import TrainConfig
 from probe.training.presets import make_plan
-from probe.training.reals import RealStream, load_pixels, open_reals
+from probe.training.reals import AHEAD, RealStream, load_pixels, open_reals
 from probe.training.step import Samples
 
 CPU = torch.device("cpu")
@@ -78,6 +78,26 @@ def test_the_stream_can_be_entered_anywhere(folder):
     expected = [whole.at(start)[0] for start in range(0, 60, 4)]
     assert torch.equal(late.at(40)[0], expected[10])
     assert torch.equal(late.at(44)[0], expected[11])
+
+
+def test_a_few_batches_are_decoded_ahead_and_each_once(folder, monkeypatch):
+    import probe.training.reals as module
+
+    asked, load = [], module.load_pixels
+
+    def noting(reals, indices):
+        asked.append(indices)
+        return load(reals, indices)
+
+    monkeypatch.setattr(module, "load_pixels", noting)
+    found = stream(opened(folder))
+    for start in range(0, 40, 4):
+        found.at(start)
+    found.at(1000)  # what was ahead is forgotten
+    found._workers.shutdown()
+    expected = [*range(0, 40 + 4 * AHEAD, 4), *range(1000, 1004 + 4 * AHEAD, 4)]
+    assert sorted(asked) == sorted(found.order(range(s, s + 4)) for s in expected)
+    assert len(found._ahead) == AHEAD
 
 
 def test_processes_share_a_batch(folder):
