@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import distributed, nn
+from torch import nn
 from torch.nn import functional as F
 
 from probe.bank.base import Backbone
@@ -32,7 +32,8 @@ from probe.errors import BackboneUnavailable, ProbeError, UsageError
 from probe.images.open import open_images
 from probe.probing.leaderboard import Leaderboard, read_leaderboards
 from probe.probing.strategies import fixed
-from probe.processes import Processes
+from probe.processes import Processes, joined_processes
+from probe.registry import lookup
 
 if TYPE_CHECKING:
     from probe.probing.rank import Ranking
@@ -245,6 +246,15 @@ class Discriminators(nn.Module):
         self.weights[backbone.name] = 1.0
         return network.head
 
+    def head(self, name: str) -> nn.Module:
+        """Return the head on a backbone, whose parameters an optimizer needs.
+
+        Raises:
+            UsageError: it is not in use.
+        """
+        heads = {network.backbone.name: network.head for network in self._vision()}
+        return lookup(heads, name, "backbone")
+
     def optimizer(self) -> torch.optim.Adam:
         """Return the heads' optimizer as `probe train` makes it; any other will do as well."""
         return make_adam(self, self.options.lr, self.options.r1_interval)
@@ -381,10 +391,7 @@ class Discriminators(nn.Module):
 
     def _step(self, device: torch.device) -> Step:
         """Return the settings of one call, whose random streams no other call has."""
-        processes = Processes()
-        if distributed.is_available() and distributed.is_initialized():
-            processes = Processes(distributed.get_rank(), distributed.get_world_size(), device)
-        step = Step(self._calls, None, processes)
+        step = Step(self._calls, None, joined_processes(device))
         self._calls += self.training
         return step
 
