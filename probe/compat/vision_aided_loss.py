@@ -31,14 +31,15 @@ NAMES = {
 }
 GONE = ("face_seg", "face_normals")
 OUTPUTS = ("conv", "conv_multi_level", "vector")
-# Whether a loss's heads have several levels follows from the backbone, so the prefix is ignored.
-LOSSES: dict[str, dict[str, str]] = {
-    f"{prefix}{name}": options
+# Name → loss and smoothing of ours. Whether a head has several levels follows from the backbone, so
+# the prefix is ignored.
+LOSSES = {
+    f"{prefix}{name}": ours
     for prefix in ("", "multilevel_")
-    for name, options in {
-        "sigmoid": {"loss": "sigmoid", "smooth": "never"},
-        "sigmoid_s": {"loss": "sigmoid", "smooth": "always"},
-        "hinge": {"loss": "hinge", "smooth": "never"},
+    for name, ours in {
+        "sigmoid": ("sigmoid", "never"),
+        "sigmoid_s": ("sigmoid", "always"),
+        "hinge": ("hinge", "never"),
     }.items()
 }
 Names = str | Sequence[str]
@@ -113,7 +114,7 @@ class Discriminator(nn.Module):
     @property
     def decoder(self) -> nn.ModuleList:
         """The heads, one per backbone."""
-        return nn.ModuleList(network.head for network in self.critics.networks)
+        return nn.ModuleList(network.head for network in self.critics.vision())
 
     def forward(
         self,
@@ -164,7 +165,7 @@ class Backbones(nn.Module):
 
     def forward(self, images: torch.Tensor) -> list[Any]:
         """Return each backbone's maps and pooled vector, for images (N, 3, H, W) in [-1, 1]."""
-        return [network.features(images) for network in self._critics[0].networks]
+        return [network.features(images) for network in self._critics[0].vision()]
 
 
 def _term(critic: Critic, *, for_real: bool, for_G: bool) -> Any:
@@ -209,10 +210,10 @@ def _options(loss: str, diffaug: bool) -> DiscriminatorOptions:
     Raises:
         UsageError: no such loss.
     """
+    ours, smooth = lookup(LOSSES, loss, "loss_type") if loss else ("sigmoid", "never")
+    augmentation = "diffaugment" if diffaug else "none"
     return DiscriminatorOptions(
-        norm="spectral",
-        augmentation="diffaugment" if diffaug else "none",
-        **lookup(LOSSES, loss, "loss_type") if loss else {},
+        loss=ours, smooth=smooth, norm="spectral", augmentation=augmentation
     )
 
 

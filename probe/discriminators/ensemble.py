@@ -252,7 +252,7 @@ class Discriminators(nn.Module):
         Raises:
             UsageError: it is not in use.
         """
-        heads = {network.backbone.name: network.head for network in self._vision()}
+        heads = {network.backbone.name: network.head for network in self.vision()}
         return lookup(heads, name, "backbone")
 
     def optimizer(self) -> torch.optim.Adam:
@@ -377,7 +377,7 @@ class Discriminators(nn.Module):
         check_images(images, what)
         check_heads(self, images)
         self._watch.images(images, what)
-        for network in self._vision():
+        for network in self.vision():
             network.follow(images.device)
         side = max(images.shape[2:])
         if min(images.shape[2:]) != side:
@@ -413,7 +413,8 @@ class Discriminators(nn.Module):
                 self.statistics[f"Progress/augment/{critic.name}"] = torch.tensor(critic.adaptive.p)
         self._images = 0
 
-    def _vision(self) -> Iterator[VisionNetwork]:
+    def vision(self) -> Iterator[VisionNetwork]:
+        """Yield the heads with their backbones, in order."""
         for network in self.networks:
             assert isinstance(network, VisionNetwork)
             yield network

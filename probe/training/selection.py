@@ -99,23 +99,23 @@ class Chooser:
             return Selection(self.strategy, in_use, (), f"{most} in use, as many as wanted.")
         if all(name in used for name in self.names):
             return Selection(self.strategy, in_use, (), "No backbone of the bank is left.")
-        board, joint, made = rank_unused(False), None, None
-        if strategy.joint and used:
-            joint = rank_unused(True)
+        together, made = bool(strategy.joint and used), None
+        board = rank_unused(False)
+        joint = rank_unused(True) if together else None
         if board is not None:
             decisive = board if joint is None else joint
             names = strategy.choose([decisive], self.k, used)
             own = {row.name: row.accuracy for row in board.rows if row.accuracy is not None}
             made = [(name, own[name]) for name in names]
         added = tuple(Choice(*choice) for choice in self.processes.broadcast(made))
-        return Selection(self.strategy, in_use, added, _why(added, joint), board, joint)
+        return Selection(self.strategy, in_use, added, _why(added, together), board, joint)
 
 
-def _why(added: Sequence[Choice], joint: Leaderboard | None) -> str:
+def _why(added: Sequence[Choice], together: bool) -> str:
     if not added:
         return "No unused backbone tells reals from fakes beyond luck."
     told = ", ".join(f"{choice.name} (accuracy {choice.accuracy:.2f})" for choice in added)
-    if joint is not None:
+    if together:
         return f"Joined with those in use, best of the unused: {told}."
     return f"Best of the unused at telling reals from fakes: {told}."
 
