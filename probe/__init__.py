@@ -21,6 +21,7 @@ if TYPE_CHECKING:  # for editors and type checkers, which cannot follow `__getat
     from probe.api.rank import rank_features as rank_features
     from probe.api.report import report as report
     from probe.api.score import score as score
+    from probe.api.selector import Selector as Selector
     from probe.api.train import train as train
     from probe.bank.file import load_bank as load_bank
     from probe.discriminators.ensemble import Discriminators as Discriminators
@@ -52,6 +53,7 @@ _PUBLIC = {
     "Ranking": "probe.probing.rank",
     "SampleOptions": "probe.generators.config",
     "Scores": "probe.scoring.score",
+    "Selector": "probe.api.selector",
     "TrainConfig": "probe.training.config",
     "doctor": "probe.api.doctor",
     "export": "probe.api.export",

@@ -90,6 +90,13 @@ class Processes:
             distributed.barrier()
 
 
+def joined_processes(device: torch.device) -> Processes:
+    """Return the processes that this one has joined already; a single one if it has not."""
+    if not (distributed.is_available() and distributed.is_initialized()):
+        return Processes()
+    return Processes(distributed.get_rank(), distributed.get_world_size(), device)
+
+
 @contextmanager
 def join_processes(device: torch.device) -> Iterator[Processes]:
     """Join the processes that torchrun started, or yield a single process without it.
@@ -97,6 +104,9 @@ def join_processes(device: torch.device) -> Iterator[Processes]:
     A GPU process must first call `torch.cuda.set_device` for its own GPU (see `local_device`). The
     timeout is a day, because the first process may rank for a long time while the others wait.
     """
+    if (joined := joined_processes(device)).size > 1:  # by the caller's own program
+        yield joined
+        return
     size = int(os.environ.get("WORLD_SIZE", "1"))
     if size == 1:
         yield Processes()

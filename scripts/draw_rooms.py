@@ -20,6 +20,7 @@ PAGE, PICTURE = ROOT / "docs" / "architecture.md", ROOT / "docs" / "pictures" / 
 BEGIN, END = "<!-- rooms: scripts/draw_rooms.py -->", "<!-- end of rooms -->"
 BASE = "base"  # the modules that are files of their own, drawn as one
 GIVES = {  # what a room hands to those above it
+    "compat": "calls of other packages",
     "cli": "tables, exit codes",
     "api": "the verbs",
     "reports": "pages, tables, files",

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import distributed, nn
+from torch import nn
 from torch.nn import functional as F
 
 from probe.bank.base import Backbone
@@ -32,7 +32,8 @@ from probe.errors import BackboneUnavailable, ProbeError, UsageError
 from probe.images.open import open_images
 from probe.probing.leaderboard import Leaderboard, read_leaderboards
 from probe.probing.strategies import fixed
-from probe.processes import Processes
+from probe.processes import Processes, joined_processes
+from probe.registry import lookup
 
 if TYPE_CHECKING:
     from probe.probing.rank import Ranking
@@ -81,7 +82,7 @@ class Discriminators(nn.Module):
         self.networks = nn.ModuleList()
         self.weights: dict[str, float] = {}
         self.statistics: dict[str, torch.Tensor] = {}
-        self._critics: list[Critic] = []
+        self.critics: list[Critic] = []  # the losses and augmentations that go with `networks`
         self._digests: dict[str, str] = {}
         self._watch = Watch()
         self._calls = self._judged = self._images = 0
@@ -206,12 +207,7 @@ class Discriminators(nn.Module):
                 f"{spec.name} is the bank's evaluator: its distances would flatter a generator "
                 "trained against it. Choose another backbone, or change its role in the bank."
             )
-        bn_images = open_images(BN_IMAGES)
-        try:
-            backbone = load_backbone(spec, offline=offline, bn_images=bn_images)
-            digest = network_digest(spec, offline=offline, bn_images=bn_images)
-        except BackboneUnavailable as error:
-            raise BackboneUnavailable(f"{spec.name}: {error.reason}", error.remedy) from error
+        backbone, digest = load_frozen(spec, offline=offline)
         return self.add(backbone, digest=digest, options=options, accuracy=accuracy)
 
     def add(
@@ -245,10 +241,19 @@ class Discriminators(nn.Module):
         backbone.to(memory_format=torch.channels_last)
         target = SMOOTHED if chosen.is_smoothed(accuracy or 0.0) else 1.0
         self.networks.append(network)
-        self._critics.append(Critic(backbone.name, network, chosen, target=target))
+        self.critics.append(Critic(backbone.name, network, chosen, target=target))
         self._digests[backbone.name] = digest
         self.weights[backbone.name] = 1.0
         return network.head
+
+    def head(self, name: str) -> nn.Module:
+        """Return the head on a backbone, whose parameters an optimizer needs.
+
+        Raises:
+            UsageError: it is not in use.
+        """
+        heads = {network.backbone.name: network.head for network in self.vision()}
+        return lookup(heads, name, "backbone")
 
     def optimizer(self) -> torch.optim.Adam:
         """Return the heads' optimizer as `probe train` makes it; any other will do as well."""
@@ -284,7 +289,7 @@ class Discriminators(nn.Module):
         batch = self._batch(fakes, labels, "fakes")
         step = self._step(fakes.device)
         losses = []
-        for critic in self._critics:
+        for critic in self.critics:
             with frozen(critic.network):
                 loss = critic.generator_loss(batch, step)
             losses.append(self._record(critic, f"Loss/G/{critic.label}", loss))
@@ -320,7 +325,7 @@ class Discriminators(nn.Module):
             raise UsageError(f"{len(reals)} reals and {len(fakes)} fakes: give as many of each.")
         step = self._step(reals.device)
         losses = []
-        for critic in self._critics:
+        for critic in self.critics:
             judged = critic.discriminator_loss(real, fake, step)
             losses.append(self._record(critic, f"Loss/D/{critic.label}", judged.loss))
             if self.training:
@@ -339,12 +344,40 @@ class Discriminators(nn.Module):
             return torch.stack(losses).sum()
         return torch.zeros((), device=reals.device, requires_grad=True)
 
+    def logits(
+        self, images: torch.Tensor, labels: torch.Tensor | None = None, *, purpose: str = "logits"
+    ) -> dict[str, list[torch.Tensor]]:
+        """Return what each member says of images, augmented as in training.
+
+        Gradients flow to the images and the heads.
+
+        Args:
+            images: as in `generator_loss`.
+            labels: likewise.
+            purpose: "reals" and "fakes" name the images in messages; part of the random stream.
+
+        Returns:
+            Backbone → levels of logits, (N, h, w) each and (N,) last; positive for "real".
+
+        Raises:
+            UsageError: as in `generator_loss`.
+        """
+        batch = self._batch(images, labels, purpose)
+        step = self._step(images.device)
+        found = {}
+        for critic in self.critics:
+            found[critic.name] = critic.network(
+                critic.augment(batch.images, purpose, step), batch.c
+            )
+        self._watch.settle()
+        return found
+
     def _batch(self, images: torch.Tensor, labels: torch.Tensor | None, what: str) -> Batch:
         """Check images and labels, and make the images square."""
         check_images(images, what)
         check_heads(self, images)
         self._watch.images(images, what)
-        for network in self._vision():
+        for network in self.vision():
             network.follow(images.device)
         side = max(images.shape[2:])
         if min(images.shape[2:]) != side:
@@ -358,10 +391,7 @@ class Discriminators(nn.Module):
 
     def _step(self, device: torch.device) -> Step:
         """Return the settings of one call, whose random streams no other call has."""
-        processes = Processes()
-        if distributed.is_available() and distributed.is_initialized():
-            processes = Processes(distributed.get_rank(), distributed.get_world_size(), device)
-        step = Step(self._calls, None, processes)
+        step = Step(self._calls, None, joined_processes(device))
         self._calls += self.training
         return step
 
@@ -377,13 +407,14 @@ class Discriminators(nn.Module):
         self._images += count * processes.size
         if self._judged % P_INTERVAL:
             return
-        for critic in self._critics:
+        for critic in self.critics:
             if critic.is_adaptive:
                 critic.adaptive.update(self._images, processes.sum)
                 self.statistics[f"Progress/augment/{critic.name}"] = torch.tensor(critic.adaptive.p)
         self._images = 0
 
-    def _vision(self) -> Iterator[VisionNetwork]:
+    def vision(self) -> Iterator[VisionNetwork]:
+        """Yield the heads with their backbones, in order."""
         for network in self.networks:
             assert isinstance(network, VisionNetwork)
             yield network
@@ -403,7 +434,7 @@ class Discriminators(nn.Module):
                 "generator_target": critic.generator_target,
                 "adaptive": critic.adaptive.state_dict(),
             }
-            for critic in self._critics
+            for critic in self.critics
         ]
         record = {
             "version": VERSION,
@@ -423,7 +454,7 @@ class Discriminators(nn.Module):
         record = _read(state)
         self._require_same(record)
         self._calls, self._judged, self._images = record["counters"]
-        for critic, saved in zip(self._critics, record["members"], strict=True):
+        for critic, saved in zip(self.critics, record["members"], strict=True):
             self.weights[critic.name] = saved["weight"]
             critic.target, critic.generator_target = saved["target"], saved["generator_target"]
             critic.adaptive.load_state_dict(saved["adaptive"])
@@ -456,7 +487,7 @@ class Discriminators(nn.Module):
                 f"This state is of heads with {record['num_classes']} classes; these have "
                 f"{self.num_classes}. Make them with num_classes={record['num_classes']}."
             )
-        for critic, saved in zip(self._critics, record["members"], strict=True):
+        for critic, saved in zip(self.critics, record["members"], strict=True):
             if saved["digest"] != self._digests[critic.name]:
                 raise ProbeError(
                     f"This state was trained on other weights, input or taps of {critic.name} than "
@@ -467,6 +498,20 @@ class Discriminators(nn.Module):
                     f'The state of {critic.name} is of a head with norm="{saved["norm"]}". Use '
                     "DiscriminatorOptions with that norm."
                 )
+
+
+def load_frozen(spec: BackboneSpec, *, offline: bool) -> tuple[Backbone, str]:
+    """Return an entry's backbone, and the digest of what decides its features.
+
+    Raises:
+        BackboneUnavailable: its weights are missing; names the entry and what gets them.
+    """
+    bn_images = open_images(BN_IMAGES)
+    try:
+        backbone = load_backbone(spec, offline=offline, bn_images=bn_images)
+        return backbone, network_digest(spec, offline=offline, bn_images=bn_images)
+    except BackboneUnavailable as error:
+        raise BackboneUnavailable(f"{spec.name}: {error.reason}", error.remedy) from error
 
 
 def _require_ranked(spec: BackboneSpec, board: Leaderboard, offline: bool) -> None:

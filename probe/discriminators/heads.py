@@ -40,6 +40,13 @@ def _normalise_spectrally(head: nn.Module) -> None:
             spectral_norm(layer)
 
 
+def set_activation(head: nn.Module, kind: str) -> None:
+    """Use another non-linearity in the hidden layers: "lrelu" or "relu"."""
+    for layer in head.modules():
+        if isinstance(layer, ConvLayer | FullyConnected) and layer.activation != "linear":
+            layer.activation = kind
+
+
 class LogitHead(nn.Module):
     """The final logit of a vector, with class projection (Miyato and Koyama 2018).
 

@@ -1,8 +1,9 @@
 """Choosing discriminators during a run: rank as `probe rank` does, then apply the strategy."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from probe.context import Context
 from probe.events import Note
@@ -13,6 +14,7 @@ from probe.probing.config import RankOptions
 from probe.probing.leaderboard import Leaderboard
 from probe.probing.rank import rank
 from probe.probing.strategies import STRATEGIES
+from probe.processes import Processes
 from probe.run_files import selection_file
 from probe.training.run import Run
 
@@ -28,6 +30,95 @@ class Choice:
 
     name: str
     accuracy: float
+
+
+@dataclass(frozen=True)
+class Selection:
+    """What a strategy decided.
+
+    Attributes:
+        strategy: its name.
+        in_use: the backbones in use before.
+        added: those that join.
+        why: a sentence.
+        leaderboard: of the unused backbones; None if nothing was ranked, and except on the first
+            process.
+        joint: of joint probes with those in use, if the strategy looks at them; else None.
+    """
+
+    strategy: str
+    in_use: tuple[str, ...]
+    added: tuple[Choice, ...]
+    why: str
+    leaderboard: Leaderboard | None = None
+    joint: Leaderboard | None = None
+
+    def record(self) -> dict[str, Any]:
+        """Return plain values, ready for JSON."""
+        return {
+            "strategy": self.strategy,
+            "in_use": list(self.in_use),
+            "added": [choice.name for choice in self.added],
+            "why": self.why,
+            "leaderboard": None if self.leaderboard is None else self.leaderboard.to_dict(),
+            "joint": None if self.joint is None else self.joint.to_dict(),
+        }
+
+
+@dataclass(frozen=True)
+class Chooser:
+    """Applies a strategy to rankings of the backbones that are not in use.
+
+    Attributes:
+        strategy: a name in `STRATEGIES`.
+        k: how many backbones in all.
+        names: the bank's candidates.
+        processes: all of them decide alike.
+    """
+
+    strategy: str
+    k: int
+    names: Sequence[str]
+    processes: Processes
+
+    def choose(
+        self, used: Sequence[str], rank_unused: Callable[[bool], Leaderboard | None]
+    ) -> Selection:
+        """Rank if the strategy wants more backbones, and return what it decides.
+
+        Args:
+            used: names of the backbones in use.
+            rank_unused: ranks the others; with True each jointly with those in use. Returns None
+                except on the first process.
+
+        Raises:
+            UsageError: fewer than k backbones can be used, at the first stage.
+        """
+        strategy, in_use = STRATEGIES[self.strategy], tuple(used)
+        most = strategy.in_use(self.k)[-1]
+        if len(used) >= most:
+            return Selection(self.strategy, in_use, (), f"{most} in use, as many as wanted.")
+        if all(name in used for name in self.names):
+            return Selection(self.strategy, in_use, (), "No backbone of the bank is left.")
+        together, made = bool(strategy.joint and used), None
+        board = rank_unused(False)
+        joint = rank_unused(True) if together else None
+        if board is not None:
+            decisive = board if joint is None else joint
+            names = strategy.choose([decisive], self.k, used)
+            own = {row.name: row.accuracy for row in board.rows if row.accuracy is not None}
+            made = [(name, own[name]) for name in names]
+        added = tuple(Choice(*choice) for choice in self.processes.broadcast(made))
+        return Selection(self.strategy, in_use, added, _why(added, together), board, joint)
+
+
+def _why(added: Sequence[Choice], together: bool) -> str:
+    if not added:
+        return "No unused backbone tells reals from fakes beyond luck."
+    told = ", ".join(f"{choice.name} (accuracy {choice.accuracy:.2f})" for choice in added)
+    if together:
+        return f"Joined with those in use, best of the unused: {told}."
+    return f"Best of the unused at telling reals from fakes: {told}."
 
 
 def rank_snapshot(
@@ -91,33 +182,18 @@ def select(
     Raises:
         UsageError: fewer than k backbones can be used, at the first stage.
     """
-    config, strategy = run.plan.config, STRATEGIES[run.plan.config.strategy]
-    if len(used) >= strategy.in_use(config.k)[-1]:
-        return []
-    if all(spec.name in used for spec in run.candidates.specs):
-        return []
-    board = rank_snapshot(run, checkpoint, used, run.ctx)
-    joint = None
-    if strategy.joint and used:
-        joint = rank_snapshot(run, checkpoint, used, run.ctx, together=True)
-    choices = None
-    if board is not None:
-        decisive = board if joint is None else joint
-        names = strategy.choose([decisive], config.k, used)
+    config, names = run.plan.config, [spec.name for spec in run.candidates.specs]
+    chooser = Chooser(config.strategy, config.k, names, run.ctx.processes)
+    selection = chooser.choose(
+        used,
+        lambda together: rank_snapshot(run, checkpoint, used, run.ctx, together=together),
+    )
+    decisive = selection.joint or selection.leaderboard
+    if selection.leaderboard is not None and decisive is not None:
         for verdict in decisive.verdicts:
             run.ctx.tell(Note(verdict.sentence))
-        own = {row.name: row.accuracy for row in board.rows if row.accuracy is not None}
-        choices = [(name, own[name]) for name in names]
         write_json(
             run.folder / selection_file(stage),
-            {
-                "stage": stage,
-                "strategy": config.strategy,
-                "snapshot": snapshot.name,
-                "in_use": list(used),
-                "added": list(names),
-                "leaderboard": board.to_dict(),
-                "joint": None if joint is None else joint.to_dict(),
-            },
+            {"stage": stage, "snapshot": snapshot.name, **selection.record()},
         )
-    return [Choice(*choice) for choice in run.ctx.processes.broadcast(choices)]
+    return list(selection.added)
