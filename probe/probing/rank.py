@@ -15,7 +15,7 @@ from probe.accel.memory import give_back_freed_memory, large_blocks_apart
 from probe.bank.spec import BackboneSpec
 from probe.context import Context
 from probe.devices import choose_precision
-from probe.events import ProbeStarted
+from probe.events import Note, ProbeStarted
 from probe.features.copies import Copies, find_copies
 from probe.features.looks import count_look_alikes
 from probe.features.pair import (
@@ -39,7 +39,9 @@ from probe.probing.growth import SHARES, learning_curve
 from probe.probing.leaderboard import Leaderboard
 from probe.probing.protocol import PROTOCOLS, ProbeResult
 from probe.probing.protocol import Protocol as ProbeProtocol
+from probe.probing.rounds import Race, beaten_by, race
 from probe.probing.standing import Entry, Setting, build_leaderboard
+from probe.probing.uncertainty import LEVEL
 from probe.probing.units import images_of, strata
 from probe.streams import numpy_stream
 
@@ -109,19 +111,12 @@ def rank(
     """
     resolution = options.resolution or fake.resolution
     pair = _prepare(real, fake, options)
-    found = extract_pair(
-        pair.real,
-        pair.fake,
-        list({spec.name: spec for spec in (*specs, *joint_with)}.values()),
-        Wanted(
-            orders=pair.orders,
-            counts={"real": pair.count, "fake": pair.count},
-            least=LEAST_IMAGES,
-            strict=options.strict,
-        ),
-        ctx,
-        resolution=resolution,
-    )
+    able, raced = specs, None
+    if options.until_sure:
+        raced = _race(pair, specs, options, ctx, resolution)
+        pair = replace(pair, count=raced.images)
+        able = [spec for spec in specs if spec.name in raced.left]
+    found = _extract(pair, (*able, *joint_with), options, ctx, resolution)
     if found is None:
         return None
     give_back_freed_memory()
@@ -130,7 +125,10 @@ def rank(
     copies = _copies(pair, found, options, ctx)
     joined = [spec.name for spec in joint_with if spec.name in found.spaces]
     setting = Setting(
-        failures={name: asdict(failure) for name, failure in found.failures.items()},
+        failures={
+            **{name: asdict(failure) for name, failure in found.failures.items()},
+            **(raced.failures if raced else {}),
+        },
         facts={
             name: {**space.facts(), "precision": space.record["precision"]}
             for name, space in found.spaces.items()
@@ -142,6 +140,7 @@ def rank(
             *_notes(options, pair, found, joined),
         ],
         config={**(config or {}), **_record(options, pair, found, joint_with, ctx)},
+        level=raced.level if raced else LEVEL,
     )
     probes = Probes(found.spaces, found.keys, copies.groups, options.seed, ctx)
     leaderboards, results = probes.leaderboards(specs, setting, options, joined)
@@ -154,6 +153,52 @@ def rank(
         spaces={name: space.record for name, space in found.spaces.items()},
         indices=found.indices,
     )
+
+
+def _extract(
+    pair: "_Pair",
+    specs: Sequence[BackboneSpec],
+    options: RankOptions,
+    ctx: Context,
+    resolution: int,
+) -> PairFeatures | None:
+    """Ensure that the images of a pair have features in every backbone that can run here."""
+    return extract_pair(
+        pair.real,
+        pair.fake,
+        list({spec.name: spec for spec in specs}.values()),
+        Wanted(
+            orders=pair.orders,
+            counts={"real": pair.count, "fake": pair.count},
+            least=LEAST_IMAGES,
+            strict=options.strict,
+        ),
+        ctx,
+        resolution=resolution,
+    )
+
+
+def _race(
+    pair: "_Pair",
+    specs: Sequence[BackboneSpec],
+    options: RankOptions,
+    ctx: Context,
+    resolution: int,
+) -> Race:
+    """Run the rounds of `until_sure` before the last; what they extract and fit is remembered."""
+    by_name = {spec.name: spec for spec in specs}
+
+    def compare(names: Sequence[str], count: int, level: float) -> dict[str, str | None]:
+        some = replace(pair, count=count)
+        found = _extract(some, [by_name[name] for name in names], options, ctx, resolution)
+        told = None
+        if found is not None:
+            groups = _copies(some, found, options, ctx).groups if found.spaces else np.empty(0)
+            probes = Probes(found.spaces, found.keys, groups, options.seed, ctx)
+            told = probes.compare(list(found.spaces), options, level)
+        return ctx.processes.broadcast(told)
+
+    return race(specs, pair.count, compare)
 
 
 @dataclass(frozen=True)
@@ -305,6 +350,18 @@ class Probes:
             results[protocol] = scored
         return leaderboards, results
 
+    def compare(
+        self, names: Sequence[str], options: RankOptions, level: float
+    ) -> dict[str, str | None]:
+        """Return name → who is clearly better by the leading protocol, None if nobody is."""
+        protocol = options.protocols[0]
+        results = {name: self.score([name], protocol) for name in names}
+        told = beaten_by(results, protocol, options.seed, level)
+        left = sum(better is None for better in told.values())
+        count = len(self.keys["real"])
+        self.ctx.tell(Note(f"{count} images of each class: {left} of {len(told)} go on."))
+        return told
+
     def fewer(
         self, names: Sequence[str], protocol: str, joined: Sequence[str]
     ) -> dict[int, dict[str, ProbeResult]]:
@@ -396,7 +453,7 @@ def _notes(
 ) -> list[str]:
     """Return what a reader of the leaderboard must know, as sentences."""
     notes, count, sources = [], len(found.keys["real"]), (pair.real, pair.fake)
-    if count < options.num:
+    if count < options.num and not (options.until_sure and count < min(map(len, sources))):
         notes.append(few_note(count, min(sources, key=len).name, options))
     notes += [note for source in sources for note in source.notes]
     if found.broken:
