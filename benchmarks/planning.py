@@ -118,20 +118,27 @@ def main() -> None:
     args = parser.parse_args()
     count = args.draws or (2 if args.quick else 60)
     worlds = WORLDS[:1] if args.quick else WORLDS
+    found: dict[World, list[Planned | None]] = {}
     with ProcessPoolExecutor(args.jobs) as pool:
-        found = {w: list(pool.map(partial(planned, w), range(count))) for w in worlds}
+        for world in worlds:
+            found[world] = list(pool.map(partial(planned, world), range(count)))
+            recorded(found, count).finish(args.out, quick=args.quick)  # the whole takes long
+
+
+def recorded(found: dict[World, list[Planned | None]], draws: int) -> Record:
+    """Return the record of the worlds so far."""
     record = Record("planning", "Do as many images as are named tell the first two apart?")
-    record.settings = {"draws": count, "most images": MOST, "power": POWER}
+    record.settings = {"draws": draws, "most images": MOST, "power": POWER}
     record.table(
-        f"{count} rankings of each world, and a fresh draw for each whose first two shared a rank",
+        f"{draws} rankings of each world, and a fresh draw for each whose first two shared a rank",
         ["world", "shared", "named, 10 %", "median", "90 %", "told", "told, plain"],
         [row(*item) for item in found.items()],
     )
-    told = [p.told for plans in found.values() for p in plans if p is not None]
-    drawn = [answer for answer in told if answer is not None]
+    plans = [plan for world in found.values() for plan in world if plan is not None]
+    drawn = [plan.told for plan in plans if plan.told is not None]
     record.check("told by as many as were named, all worlds", float(np.mean(drawn or [1])),
                  at_least=POWER)  # fmt: skip
-    record.finish(args.out, quick=args.quick)
+    return record
 
 
 if __name__ == "__main__":

@@ -85,23 +85,32 @@ def main() -> None:
     args = parser.parse_args()
     count = args.banks or (1 if args.quick else 100)
     kinds = dict(list(BANKS.items())[: 1 if args.quick else None])
+    banks: dict[str, list[Found]] = {}
+    with ProcessPoolExecutor(args.jobs) as pool:
+        for name, shifts in kinds.items():
+            banks[name] = list(pool.map(partial(found, shifts), range(count)))
+            recorded(banks, count).finish(args.out, quick=args.quick)  # the whole takes long
+
+
+def recorded(banks: dict[str, list[Found]], count: int) -> Record:
+    """Return the record of the kinds of bank so far."""
     record = Record("rounds", "What do rounds save, and do they find the same?")
     record.settings = {"banks": count, "images": IMAGES}
     rows: list[list[object]] = []
-    with ProcessPoolExecutor(args.jobs) as pool:
-        for name, shifts in kinds.items():
-            banks = list(pool.map(partial(found, shifts), range(count)))
-            means = [float(np.mean([getattr(b, k) for b in banks])) for k in ("same", "kept")]
-            shares = [bank.share for bank in banks]
-            rows.append([name, *means, float(np.mean(shares)), max(shares)])
-            record.check(f"same first rank, {name}", means[0], at_least=0.95)
-            record.check(f"backbone-images, {name}", float(np.mean(shares)), at_most=0.5)
+    for name, ranked in banks.items():
+        same, kept, share = (
+            float(np.mean([getattr(bank, key) for bank in ranked]))
+            for key in ("same", "kept", "share")
+        )
+        rows.append([name, same, kept, share, max(bank.share for bank in ranked)])
+        record.check(f"same first rank, {name}", same, at_least=0.95)
+        record.check(f"backbone-images, {name}", share, at_most=0.5)
     record.table(
         f"{count} banks of eight, {IMAGES} images of each class",
         ["the best two, and", "same first rank", "holds both", "backbone-images", "at most"],
         rows,
     )
-    record.finish(args.out, quick=args.quick)
+    return record
 
 
 if __name__ == "__main__":
