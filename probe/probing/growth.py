@@ -55,7 +55,7 @@ def times_needed(gap: float, bar: float) -> float:
 
     Standard errors shrink with the root of the number of images. The chance is a mean over what the
     true gap may be, normal around the measured one (the assurance of O'Hagan and others, 2005): a
-    plan that takes the measured gap for the true one fails far more often.
+    plan that takes the measured gap for the true one fails more often than it says.
 
     Args:
         gap: the measured gap, in standard errors.
