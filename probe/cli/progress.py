@@ -110,7 +110,9 @@ class Progress(Bars):
         self.done, self.busy = {}, {}
         self._say(f"{self.images} {self.kind} images, {len(event.backbones)} backbones")
         for name in event.backbones:
-            self._task(name, event.total)
+            task = self._task(name, event.total)
+            if event.kind == "real":  # again, in a later round
+                self.bars.reset(task, total=event.total)
 
     def _count(self, event: FeaturesStored) -> None:
         name = event.backbone

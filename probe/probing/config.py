@@ -48,6 +48,11 @@ class RankOptions:
         "Treat images that look alike as copies and keep them on one side of each split; reads or "
         "draws all images once more.",
     )
+    until_sure: bool = option(
+        False,
+        "Use 250 images of each class, then twice as many again and again: backbones that are "
+        "clearly not the best drop out, until one is left or all --num images are used.",
+    )
     strict: bool = option(False, "Fail on the first broken image instead of skipping it.")
 
     def __post_init__(self) -> None:

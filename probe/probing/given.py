@@ -18,11 +18,14 @@ from probe.features.pair import KINDS, draw_orders, refuse
 from probe.features.store import digest_keys
 from probe.options import changed_flags
 from probe.probing.config import LEAST_IMAGES, RankOptions
-from probe.probing.rank import Probes, Ranking, few_note
+from probe.probing.rank import Ranking, few_note
+from probe.probing.results import Probes
+from probe.probing.rounds import race
 from probe.probing.standing import Setting
+from probe.probing.uncertainty import LEVEL
 
 SETS = ("real features", "fake features")
-OF_FEATURES = ("protocol", "num", "k", "seed")  # options that need no images
+OF_FEATURES = ("protocol", "num", "k", "seed", "until_sure")  # options that need no images
 
 
 @dataclass(frozen=True)
@@ -77,11 +80,74 @@ def rank_given(
     Raises:
         ImagesError: too few rows, or too few that are in their class alone.
     """
+    counts = next(iter(given.values())).counts
+    most = min(options.num, *counts)
+    fewest = SETS[counts[1] < counts[0]]
+    if most < LEAST_IMAGES:
+        refuse(fewest, most, LEAST_IMAGES)
+    entries = [Named(name) for name in given]
+    count, able, raced = most, given, None
+    if options.until_sure:
+
+        def compare(names: Sequence[str], count: int, level: float) -> dict[str, str | None]:
+            probes = _draw(given, count, options).probes(given, options, ctx)
+            return probes.compare(names, options, level)
+
+        raced = race(entries, most, compare)
+        count, able = raced.images, {name: given[name] for name in raced.left}
+    drawn = _draw(given, count, options)
+    notes = [f"Warning: {remark}" for remark in drawn.copies.remarks()]
+    if count == most < options.num:
+        notes.append(few_note(most, fewest, options))
+    setting = Setting(
+        failures=raced.failures if raced else {},
+        facts={name: {"dim": features.table.shape[1]} for name, features in given.items()},
+        resolution=None,
+        audit=[],
+        notes=notes,
+        config={**config, **_record(given, drawn.keys, options)},
+        level=raced.level if raced else LEVEL,
+    )
+    leaderboards, results = drawn.probes(able, options, ctx).leaderboards(entries, setting, options)
+    return Ranking(
+        leaderboards,
+        results,
+        list(drawn.copies.names),
+        [],
+        keys=[*drawn.keys["real"], *drawn.keys["fake"]],
+        spaces={},
+        indices=drawn.indices,
+    )
+
+
+@dataclass(frozen=True)
+class _Drawn:
+    """The rows in use.
+
+    Attributes:
+        indices: "real" and "fake" → positions in the arrays, in order of use.
+        keys: likewise → positions in the tables, as text.
+        copies: which rows are the same.
+    """
+
+    indices: dict[str, list[int]]
+    keys: dict[str, list[str]]
+    copies: Copies
+
+    def probes(
+        self, given: Mapping[str, GivenFeatures], options: RankOptions, ctx: Context
+    ) -> Probes:
+        """Return the probes on these rows."""
+        return Probes(given, self.keys, self.copies.groups, options.seed, ctx)
+
+
+def _draw(given: Mapping[str, GivenFeatures], count: int, options: RankOptions) -> _Drawn:
+    """Return as many reals and fakes; fewer of them are the first of more.
+
+    Raises:
+        ImagesError: too few are in their class alone.
+    """
     n_real, n_fake = next(iter(given.values())).counts
-    count = min(options.num, n_real, n_fake)
-    fewest = SETS[n_fake < n_real]
-    if count < LEAST_IMAGES:
-        refuse(fewest, count, LEAST_IMAGES)
     orders = draw_orders(range(n_real), range(n_fake), options.seed)
     indices = {kind: orders[kind][:count] for kind in KINDS}
     rows = [*indices["real"], *(n_real + i for i in indices["fake"])]
@@ -92,28 +158,7 @@ def rank_given(
     )
     copies.require(LEAST_IMAGES, SETS, apart=True)
     keys = {"real": [str(row) for row in rows[:count]], "fake": [str(row) for row in rows[count:]]}
-    notes = [f"Warning: {remark}" for remark in copies.remarks()]
-    if count < options.num:
-        notes.append(few_note(count, fewest, options))
-    setting = Setting(
-        failures={},
-        facts={name: {"dim": features.table.shape[1]} for name, features in given.items()},
-        resolution=None,
-        audit=[],
-        notes=notes,
-        config={**config, **_record(given, keys, options)},
-    )
-    probes = Probes(given, keys, copies.groups, options.seed, ctx)
-    leaderboards, results = probes.leaderboards([Named(name) for name in given], setting, options)
-    return Ranking(
-        leaderboards,
-        results,
-        list(copies.names),
-        [],
-        keys=[*keys["real"], *keys["fake"]],
-        spaces={},
-        indices=indices,
-    )
+    return _Drawn(indices, keys, copies)
 
 
 def _row_digest(given: Mapping[str, GivenFeatures], row: int) -> bytes:

@@ -27,7 +27,8 @@ class Row:
     Attributes:
         name: the bank entry's name; the null row's says whose features it uses.
         role: "candidate", "evaluator", "control" (random weights) or "null".
-        status: "ok", "unavailable" (weights or code are not here) or "failed" (broke).
+        status: "ok", "unavailable" (weights or code are not here), "failed" (broke) or "dropped"
+            (clearly not the best on the images of an early round).
         reason: why it is not "ok".
         remedy: the command that helps.
         rank: one more than the number of backbones that are better beyond luck, all pairs counted;
@@ -184,7 +185,7 @@ class Leaderboard:
     @property
     def exit_code(self) -> int:
         """0 when every row stands, 3 when some are unavailable or failed."""
-        return 0 if all(row.status == "ok" for row in self.rows) else 3
+        return 0 if all(row.status in ("ok", "dropped") for row in self.rows) else 3
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values, ready for JSON."""

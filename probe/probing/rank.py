@@ -14,11 +14,9 @@ from probe.accel.memory import give_back_freed_memory
 from probe.bank.spec import BackboneSpec
 from probe.context import Context
 from probe.devices import choose_precision
-from probe.events import ProbeStarted
 from probe.features.copies import Copies, find_copies
 from probe.features.looks import count_look_alikes
 from probe.features.pair import (
-    KINDS,
     PairFeatures,
     Wanted,
     draw_orders,
@@ -33,14 +31,12 @@ from probe.images.base import Broken, ImageSource
 from probe.images.decode import describe_broken
 from probe.images.jpeg import JpegMatched
 from probe.probing.config import LEAST_IMAGES, RankOptions
-from probe.probing.fits import Fit, Rows, fit_all
-from probe.probing.growth import SHARES, learning_curve
 from probe.probing.leaderboard import Leaderboard
-from probe.probing.protocol import PROTOCOLS, Plan, ProbeResult, Protocol
-from probe.probing.standing import Entry, Setting, build_leaderboard
-from probe.probing.units import images_of, strata
-from probe.probing.workers import Workers
-from probe.streams import numpy_stream
+from probe.probing.protocol import ProbeResult
+from probe.probing.results import Probes
+from probe.probing.rounds import Race, race
+from probe.probing.standing import Setting
+from probe.probing.uncertainty import LEVEL
 
 AUDIT_IMAGES = 2000
 
@@ -107,19 +103,12 @@ def rank(
     """
     resolution = options.resolution or fake.resolution
     pair = _prepare(real, fake, options)
-    found = extract_pair(
-        pair.real,
-        pair.fake,
-        list({spec.name: spec for spec in (*specs, *joint_with)}.values()),
-        Wanted(
-            orders=pair.orders,
-            counts={"real": pair.count, "fake": pair.count},
-            least=LEAST_IMAGES,
-            strict=options.strict,
-        ),
-        ctx,
-        resolution=resolution,
-    )
+    able, raced = specs, None
+    if options.until_sure:
+        raced = _race(pair, specs, options, ctx, resolution)
+        pair = replace(pair, count=raced.images)
+        able = [spec for spec in specs if spec.name in raced.left]
+    found = _extract(pair, (*able, *joint_with), options, ctx, resolution)
     if found is None:
         return None
     give_back_freed_memory()
@@ -128,7 +117,10 @@ def rank(
     copies = _copies(pair, found, options, ctx)
     joined = [spec.name for spec in joint_with if spec.name in found.spaces]
     setting = Setting(
-        failures={name: asdict(failure) for name, failure in found.failures.items()},
+        failures={
+            **{name: asdict(failure) for name, failure in found.failures.items()},
+            **(raced.failures if raced else {}),
+        },
         facts={
             name: {**space.facts(), "precision": space.record["precision"]}
             for name, space in found.spaces.items()
@@ -140,6 +132,7 @@ def rank(
             *_notes(options, pair, found, joined),
         ],
         config={**(config or {}), **_record(options, pair, found, joint_with, ctx)},
+        level=raced.level if raced else LEVEL,
     )
     probes = Probes(found.spaces, found.keys, copies.groups, options.seed, ctx)
     leaderboards, results = probes.leaderboards(specs, setting, options, joined)
@@ -152,6 +145,52 @@ def rank(
         spaces={name: space.record for name, space in found.spaces.items()},
         indices=found.indices,
     )
+
+
+def _extract(
+    pair: "_Pair",
+    specs: Sequence[BackboneSpec],
+    options: RankOptions,
+    ctx: Context,
+    resolution: int,
+) -> PairFeatures | None:
+    """Ensure that the images of a pair have features in every backbone that can run here."""
+    return extract_pair(
+        pair.real,
+        pair.fake,
+        list({spec.name: spec for spec in specs}.values()),
+        Wanted(
+            orders=pair.orders,
+            counts={"real": pair.count, "fake": pair.count},
+            least=LEAST_IMAGES,
+            strict=options.strict,
+        ),
+        ctx,
+        resolution=resolution,
+    )
+
+
+def _race(
+    pair: "_Pair",
+    specs: Sequence[BackboneSpec],
+    options: RankOptions,
+    ctx: Context,
+    resolution: int,
+) -> Race:
+    """Run the rounds of `until_sure` before the last; what they extract and fit is remembered."""
+    by_name = {spec.name: spec for spec in specs}
+
+    def compare(names: Sequence[str], count: int, level: float) -> dict[str, str | None]:
+        some = replace(pair, count=count)
+        found = _extract(some, [by_name[name] for name in names], options, ctx, resolution)
+        told = None
+        if found is not None:
+            groups = _copies(some, found, options, ctx).groups if found.spaces else np.empty(0)
+            probes = Probes(found.spaces, found.keys, groups, options.seed, ctx)
+            told = probes.compare(list(found.spaces), options, level)
+        return ctx.processes.broadcast(told)
+
+    return race(specs, pair.count, compare)
 
 
 @dataclass(frozen=True)
@@ -230,152 +269,6 @@ def _record(
     }
 
 
-def _best(specs: Sequence[Entry], scored: Mapping[str, ProbeResult], protocol: str) -> str:
-    """Return the backbone in whose features reals are told from other reals: the best pretrained.
-
-    The best of all if none is pretrained.
-    """
-    roles = {spec.name: spec.role for spec in specs}
-    criterion = PROTOCOLS[protocol].criterion
-    pretrained = [name for name in scored if roles[name] != "control"]
-    return max(pretrained or scored, key=lambda name: getattr(scored[name], criterion))
-
-
-@dataclass(frozen=True)
-class Probes:
-    """Fits probes on the features of a ranking, or recalls their results.
-
-    Attributes:
-        spaces: backbone name → its features.
-        keys: "real" and "fake" → the keys of their rows.
-        groups: int (n,), reals first, the same for copies of one image.
-        seed: of splits and folds.
-        ctx: its store remembers results.
-    """
-
-    spaces: Mapping[str, Rows]
-    keys: Mapping[str, list[str]]
-    groups: np.ndarray
-    seed: int
-    ctx: Context
-
-    def leaderboards(
-        self,
-        entries: Sequence[Entry],
-        setting: Setting,
-        options: RankOptions,
-        joined: Sequence[str] = (),
-    ) -> tuple[dict[str, Leaderboard], dict[str, dict[str, ProbeResult]]]:
-        """Score the entries that have features, and rank them by every protocol.
-
-        Args:
-            entries: all that were asked for.
-            setting: see `Setting`.
-            options: give the protocols and k.
-            joined: names of backbones whose features join those of each entry.
-
-        Returns:
-            Protocol → leaderboard, and protocol → backbone → result.
-        """
-        names = [entry.name for entry in entries if entry.name in self.spaces]
-        leaderboards = {}
-        with Workers() as workers:
-            results = self.score(names, joined, options.protocols, workers)
-            nulls = self.null({p: _best(entries, results[p], p) for p in results}, workers)
-            for protocol, scored in results.items():
-                board = build_leaderboard(
-                    entries, scored, nulls[protocol], setting, protocol=protocol, options=options
-                )
-                ranked = [row.name for row in board.ranked]
-                fewer = self.fewer(ranked, joined, protocol, workers)
-                leaderboards[protocol] = replace(board, curve=learning_curve(board, fewer))
-        return leaderboards, results
-
-    def score(
-        self,
-        names: Sequence[str],
-        joined: Sequence[str],
-        protocols: Sequence[str],
-        workers: Workers,
-    ) -> dict[str, dict[str, ProbeResult]]:
-        """Return the results of reals against fakes, protocol → backbone → result.
-
-        Args:
-            names: the backbones.
-            joined: those whose features join each one's.
-            protocols: names.
-            workers: see `fit_all`.
-        """
-        given = self.keys["real"], self.keys["fake"], self.groups
-        wanted = [(protocol, name) for protocol in protocols for name in names]
-        fits = [self._fit([name, *joined], *given, PROTOCOLS[p]) for p, name in wanted]
-        found: dict[str, dict[str, ProbeResult]] = {protocol: {} for protocol in protocols}
-        results = fit_all(fits, self.ctx.store, workers)
-        for protocol, name in wanted:
-            self.ctx.tell(ProbeStarted(name, protocol))
-            found[protocol][name] = next(results)
-        return found
-
-    def null(
-        self, names: Mapping[str, str], workers: Workers
-    ) -> dict[str, tuple[str, ProbeResult] | None]:
-        """Return the results of reals against other reals, which must sit at chance.
-
-        Args:
-            names: protocol → backbone.
-            workers: see `fit_all`.
-
-        Returns:
-            Protocol → backbone and result, or None if there are too few reals.
-        """
-        real, seed = self.keys["real"], self.seed
-        unit, (units,) = strata(np.zeros(len(real)), self.groups[: len(real)])
-        if len(units) < 2 * LEAST_IMAGES:
-            return dict.fromkeys(names)
-        order = numpy_stream(seed, "null").permutation(units)
-        half = len(units) // 2
-        halves = [images_of(part, unit) for part in (order[:half], order[half : 2 * half])]
-        first, second = ([real[i] for i in half] for half in halves)
-        groups = self.groups[np.concatenate(halves)]
-        fits = [self._fit([name], first, second, groups, PROTOCOLS[p]) for p, name in names.items()]
-        found = zip(names.values(), fit_all(fits, self.ctx.store, workers), strict=True)
-        return dict(zip(names, found, strict=True))
-
-    def fewer(
-        self, names: Sequence[str], joined: Sequence[str], protocol: str, workers: Workers
-    ) -> dict[int, dict[str, ProbeResult]]:
-        """Return images of each class → backbone → its result on so many, the first in order.
-
-        From one repeat, so that all of it takes a quarter of the time of the whole.
-        """
-        real, fake = (self.keys[kind] for kind in KINDS)
-        once = replace(PROTOCOLS[protocol], repeats=1)
-        fits = {}
-        for share in SHARES:
-            count = min(len(real), len(fake)) // share
-            parts = [self.groups[:count], self.groups[len(real) : len(real) + count]]
-            if min(len(np.unique(part)) for part in parts) < LEAST_IMAGES:
-                continue
-            given = real[:count], fake[:count], np.concatenate(parts)
-            fits[count] = [self._fit([name, *joined], *given, once) for name in names]
-        results = fit_all([fit for some in fits.values() for fit in some], self.ctx.store, workers)
-        return {count: {name: next(results) for name in names} for count in fits}
-
-    def _fit(
-        self,
-        names: Sequence[str],
-        real: Sequence[str],
-        fake: Sequence[str],
-        groups: np.ndarray,
-        protocol: Protocol,
-    ) -> Fit:
-        """Return what scores two sets of images, given by content key."""
-        plan = Plan(
-            n_real=len(real), n_fake=len(fake), protocol=protocol, seed=self.seed, groups=groups
-        )
-        return Fit(tuple(self.spaces[name] for name in names), real, fake, plan)
-
-
 def few_note(count: int, source: str, options: RankOptions) -> str:
     """Return the sentence that a source has fewer images than were asked for."""
     return (
@@ -388,7 +281,7 @@ def _notes(
 ) -> list[str]:
     """Return what a reader of the leaderboard must know, as sentences."""
     notes, count, sources = [], len(found.keys["real"]), (pair.real, pair.fake)
-    if count < options.num:
+    if count < options.num and not (options.until_sure and count < min(map(len, sources))):
         notes.append(few_note(count, min(sources, key=len).name, options))
     notes += [note for source in sources for note in source.notes]
     if found.broken:

@@ -11,7 +11,7 @@ from probe.probing.config import RankOptions
 from probe.probing.leaderboard import Leaderboard, Row
 from probe.probing.protocol import CHANCE, PROTOCOLS, ProbeResult
 from probe.probing.strategies import worthy
-from probe.probing.uncertainty import Spread, ranks, spread
+from probe.probing.uncertainty import LEVEL, Spread, ranks, spread
 from probe.probing.verdicts import verdicts
 
 
@@ -55,6 +55,7 @@ class Setting:
         audit: see `Leaderboard`.
         notes: sentences to which those about the results are added.
         config: see `Leaderboard`.
+        level: at which ranks hold together.
     """
 
     failures: Mapping[str, Mapping[str, Any]]
@@ -63,6 +64,7 @@ class Setting:
     audit: list[dict[str, Any]]
     notes: list[str]
     config: dict[str, Any]
+    level: float = LEVEL
 
 
 def build_leaderboard(
@@ -91,7 +93,7 @@ def build_leaderboard(
     if not results:
         raise ProbeError("No backbone has a score, so there is nothing to rank.")
     scored = [s for s in specs if s.name in results]
-    rows, judged = build_rows(scored, results, facts=setting.facts, protocol=protocol, seed=seed)
+    rows, judged = build_rows(scored, results, setting, protocol=protocol, seed=seed)
     board = Leaderboard(
         protocol=protocol,
         seed=seed,
@@ -145,8 +147,8 @@ def _described(spec: Entry) -> dict[str, Any]:
 def build_rows(
     specs: Sequence[Entry],
     results: Mapping[str, ProbeResult],
+    setting: Setting,
     *,
-    facts: Mapping[str, Mapping[str, Any]],
     protocol: str,
     seed: int,
 ) -> tuple[list[Row], Spread]:
@@ -158,7 +160,7 @@ def build_rows(
     Args:
         specs: the entries that have a result; at least one.
         results: name → probe result, all of the same images and splits.
-        facts: name → dim, params, flops, images_per_second, precision.
+        setting: its facts and its level count.
         protocol: a name of `PROTOCOLS`.
         seed: of the draws.
 
@@ -173,14 +175,14 @@ def build_rows(
             accuracy=results[s.name].accuracy,
             auroc=results[s.name].auroc,
             **_described(s),
-            **facts.get(s.name, {}),
+            **setting.facts.get(s.name, {}),
         )
         for s in specs
     ]
     rows.sort(key=lambda row: _order(row, protocol))
     ordered = [results[row.name] for row in rows]
     criterion = PROTOCOLS[protocol].criterion
-    scores, judged = spread(ordered, "score", seed), spread(ordered, criterion, seed)
+    scores, judged = (spread(ordered, j, seed, setting.level) for j in ("score", criterion))
     pretrained = [i for i, row in enumerate(rows) if row.role != "control"]
     first = pretrained[0] if pretrained else 0
     contenders = np.isin(np.arange(len(rows)), pretrained)

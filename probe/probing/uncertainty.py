@@ -33,12 +33,14 @@ class Spread:
         pairs: float64 (units · directions, B): what of it acts in pairs; its mean square over
             directions, summed over units, is twice the variance of the pairs.
         seed: of draws.
+        level: at which claims of who is better hold together; intervals are of 95 %.
     """
 
     values: np.ndarray
     effects: np.ndarray
     pairs: np.ndarray
     seed: int
+    level: float = LEVEL
 
     @cached_property
     def covariance(self) -> np.ndarray:
@@ -114,7 +116,7 @@ class Spread:
         return (top / top.sum(axis=1, keepdims=True)).mean(axis=0)
 
     def better(self, members: Sequence[int]) -> np.ndarray:
-        """Return who is better than whom, with at most 5 % chance of any false claim among all.
+        """Return who is better than whom, all of it true with the chance `level`, 95 % by default.
 
         All pairs are compared with the largest of their differences in draws from their joint
         distribution, and those that are left once more (step-down, Romano and Wolf 2005).
@@ -133,7 +135,7 @@ class Spread:
         drawn = np.abs(np.stack([draws for _, draws in tests.values()]))
         left = np.ones(len(tests), dtype=bool)
         while left.any():
-            bar = np.quantile(drawn[left].max(axis=0), LEVEL)
+            bar = np.quantile(drawn[left].max(axis=0), self.level)
             told = left & (size > bar)
             if not told.any():
                 break
@@ -160,7 +162,7 @@ class Spread:
             return float("inf")
         drawn = np.abs(np.stack([draws for _, draws in tests.values()]))
         error, freedom = self.error(self.contrast(i, other))
-        bar = np.quantile(drawn.max(axis=0), LEVEL)
+        bar = np.quantile(drawn.max(axis=0), self.level)
         return -float(stdtrit(freedom, ndtr(-bar))) * error
 
     def _tests(self, members: Sequence[int]) -> dict[tuple[int, int], tuple[float, np.ndarray]]:
@@ -185,13 +187,14 @@ class Spread:
         return float(np.copysign(size, gap)), drawn / max(deviation, 1e-12)
 
 
-def spread(results: Sequence[ProbeResult], judge: str, seed: int) -> Spread:
+def spread(results: Sequence[ProbeResult], judge: str, seed: int, level: float = LEVEL) -> Spread:
     """Return how backbones vary together.
 
     Args:
         results: of the same images and splits.
         judge: "score" or "accuracy", which the results' protocol judges by.
         seed: of the draws.
+        level: see `Spread`.
     """
     first = results[0]
     y = np.arange(first.n_real + first.n_fake) >= first.n_real
@@ -207,7 +210,7 @@ def spread(results: Sequence[ProbeResult], judge: str, seed: int) -> Spread:
     effects = np.stack([column[:, 0] for column in columns], axis=1)
     pairs = np.stack([column[:, 1:].ravel() for column in columns], axis=1)
     values = np.array([getattr(result, judge) for result in results])
-    return Spread(values, effects, pairs / max(1, columns[0].shape[1] - 1) ** 0.5, seed)
+    return Spread(values, effects, pairs / max(1, columns[0].shape[1] - 1) ** 0.5, seed, level)
 
 
 def ranks(better: np.ndarray) -> list[int]:

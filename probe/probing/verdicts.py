@@ -113,9 +113,9 @@ def _no_winner(board: Leaderboard, results: Mapping[str, ProbeResult]) -> Verdic
 def _saturated(board: Leaderboard) -> Verdict:
     return Verdict(
         "saturated",
-        "Saturated: every backbone tells the two sets apart almost without error, and an order "
-        "among them is one of margins. To see which tells more, rank fakes that are closer to the "
-        "reals, or fewer images (--num).",
+        "Saturated: every backbone tells the two sets apart almost without error. What order is "
+        "left is one of margins, and narrower features have wider ones whatever they see. To see "
+        "which tells more, rank fakes that are closer to the reals, or fewer images (--num).",
     )
 
 

@@ -7,10 +7,12 @@ from probe.probing import c_search
 from probe.probing.agreement import _stacked as stacked
 from probe.probing.fit import evaluate
 from probe.probing.protocol import CHANCE, FAIR, PAPER, splits
-from probe.probing.standing import build_rows
+from probe.probing.standing import Setting, build_rows
 from probe.probing.uncertainty import spread
 from probe.probing.units import firsts, images_of, strata
 from probe.streams import numpy_stream
+
+SETTING = Setting(failures={}, facts={}, resolution=None, audit=[], notes=[], config={})
 
 
 def draw(n, d, gap=0.0, seed=0):
@@ -183,7 +185,7 @@ def test_many_copies_of_few_images_are_no_evidence():
     for known in (groups, np.arange(400)):
         arrays = {**result.to_arrays(), **lucky, **counts, "groups": known}
         one = type(result).from_arrays(arrays)
-        rows, _ = build_rows([Entry("a")], {"a": one}, facts={}, protocol="paper", seed=0)
+        rows, _ = build_rows([Entry("a")], {"a": one}, SETTING, protocol="paper", seed=0)
         above.append(rows[0].above_chance)
     assert above == [False, True]
 
