@@ -20,9 +20,9 @@ from probe.generators.files import rosinality
 from probe.generators.networks.layers import (
     FullyConnected,
     Mapping,
-    activate,
     activation_gain,
     filter2d,
+    finish,
     noise_maps,
     normal,
     truncate,
@@ -41,7 +41,7 @@ def modulated_conv2d(
     demodulate: bool = True,
     up_filter: torch.Tensor | None = None,
     gain: float = 1,
-) -> torch.Tensor:
+) -> tuple[torch.Tensor, torch.Tensor | None]:
     """Convolve each sample with its own style-scaled weight.
 
     Args:
@@ -54,10 +54,11 @@ def modulated_conv2d(
         gain: multiplies the result.
 
     Returns:
-        (N, O, H, W), or (N, O, 2H, 2W) when up-sampling, in the dtype of the convolution.
+        (N, O, H, W), or (N, O, 2H, 2W) when up-sampling, in the dtype of the convolution; and what
+        its channels are still to be multiplied by, float32 (N, O), or None.
     """
     k = weight.shape[-1]
-    x = x * styles.to(x.dtype)[:, :, None, None]
+    x = finish(x, None, "linear", scale=styles)
     if up_filter is None:
         x = convolve(x, weight, k // 2)
     else:
@@ -73,9 +74,9 @@ def modulated_conv2d(
             gain=4,
         )
     if not demodulate:
-        return x if gain == 1 else x * gain
+        return (x if gain == 1 else x * gain), None
     norm = styles.float().square() @ weight.float().square().sum(dim=(2, 3)).T
-    return x * ((norm + 1e-8).rsqrt() * gain).to(x.dtype)[:, :, None, None]
+    return x, (norm + 1e-8).rsqrt() * gain
 
 
 class SynthesisLayer(nn.Module):
@@ -120,12 +121,12 @@ class SynthesisLayer(nn.Module):
         """Map x (N, I, h, h) with w (N, w_dim) to (N, O, R, R)."""
         scale = activation_gain(self.activation) * gain
         up_filter = self.resample_filter if self.up else None
-        x = modulated_conv2d(x, self.weight, self.affine(w), up_filter=up_filter, gain=scale)
+        x, norms = modulated_conv2d(x, self.weight, self.affine(w), up_filter=up_filter, gain=scale)
+        noise = None
         if self.use_noise and noise_mode != "none":
-            strength = self.noise_strength * scale
-            x += (self._noise(x, noise_mode, noise_keys) * strength).to(x)
-        x += (self.bias * scale).to(x.dtype)[:, None, None]
-        return activate(x, self.activation, self.conv_clamp and self.conv_clamp * gain)
+            noise = self._noise(x, noise_mode, noise_keys) * (self.noise_strength * scale)
+        clamp = self.conv_clamp and self.conv_clamp * gain
+        return finish(x, self.bias * scale, self.activation, clamp, scale=norms, noise=noise)
 
     def _noise(self, x: torch.Tensor, mode: str, keys: torch.Tensor | None) -> torch.Tensor:
         if mode == "const":
@@ -148,9 +149,9 @@ class ToRGB(nn.Module):
 
     def forward(self, x: torch.Tensor, w: torch.Tensor) -> torch.Tensor:
         """Map x (N, I, R, R) with w (N, w_dim) to (N, img_channels, R, R)."""
-        x = modulated_conv2d(x, self.weight, self.affine(w) * self.weight_gain, demodulate=False)
-        x = x + self.bias.to(x.dtype)[:, None, None]
-        return activate(x, "linear", self.conv_clamp)
+        styles = self.affine(w) * self.weight_gain
+        x, _ = modulated_conv2d(x, self.weight, styles, demodulate=False)
+        return finish(x, self.bias, "linear", self.conv_clamp)
 
 
 class Skip(nn.Module):
