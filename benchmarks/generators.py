@@ -138,12 +138,18 @@ def grouped(x: torch.Tensor, weight: torch.Tensor, styles: torch.Tensor) -> torc
     return x.view(n, -1, h, w)
 
 
+def modulated(x: torch.Tensor, weight: torch.Tensor, styles: torch.Tensor, **how: Any) -> Any:
+    """Run probe's form, and the scaling of channels that its layers do in one go with the rest."""
+    x, norms = stylegan2.modulated_conv2d(x, weight, styles, **how)
+    return x if norms is None else x * norms[:, :, None, None]
+
+
 def modulated_forms(c: int, side: int) -> Forms:
     """A modulated 3x3 convolution of four samples."""
     x, weight, styles = torch.randn(4, c, side, side), torch.randn(c, c, 3, 3), torch.randn(4, c)
     fast_x, fast_weight = nhwc(x), nhwc(weight)
     return {
-        "factored": lambda: stylegan2.modulated_conv2d(fast_x, fast_weight, styles),
+        "factored": lambda: modulated(fast_x, fast_weight, styles),
         "grouped": lambda: grouped(x, weight, styles),
     }
 
@@ -176,9 +182,7 @@ def doubling_forms(c: int, side: int) -> Forms:
     f, ones = filter2d(TAPS), torch.ones(1, c)
     ready = nhwc(compose(weight, f))
     return {
-        "transposed, then 4x4": lambda: stylegan2.modulated_conv2d(
-            x, weight, ones, demodulate=False, up_filter=f
-        ),
+        "transposed, then 4x4": lambda: modulated(x, weight, ones, demodulate=False, up_filter=f),
         "transposed, then 4 + 4": lambda: separable(x, weight),
         "one of 6x6 in phases": lambda: composed(x, nhwc(compose(weight, f))),
         "the same, composed before": lambda: composed(x, ready),

@@ -75,7 +75,7 @@ def grouped_modulated_conv2d(
     demodulate: bool = True,
     up_filter: torch.Tensor | None = None,
     gain: float = 1,
-) -> torch.Tensor:
+) -> tuple[torch.Tensor, None]:
     """Convolve every sample with a weight of its own: the definition, as a grouped convolution."""
     n, _, h, w = x.shape
     out, inner, k, _ = weight.shape
@@ -86,14 +86,14 @@ def grouped_modulated_conv2d(
     x = x.reshape(1, n * inner, h, w)
     if up_filter is None:
         x = F.conv2d(x, own.reshape(n * out, inner, k, k), padding=k // 2, groups=n)
-        return x.reshape(n, out, h, w)
+        return x.reshape(n, out, h, w), None
     own = own.transpose(1, 2).reshape(n * inner, out, k, k)
     x = F.conv_transpose2d(x, own, stride=2, groups=n)
     taps = up_filter.shape[-1]
     before = (taps + 1) // 2 + k // 2 - (k - 1)
     after = (taps - 2) // 2 + k // 2 - (k - 1) + 1
     x = low_pass(x, up_filter, before=before, after=after, gain=4)
-    return x.reshape(n, out, 2 * h, 2 * w)
+    return x.reshape(n, out, 2 * h, 2 * w), None
 
 
 def load_network(spec: BackboneSpec) -> nn.Module:

@@ -12,7 +12,9 @@ PyTorch if acceleration is off.
 | `resize` | the resize in training as matrix products | 34 ms to 11 ms for 16 images, 64 to 224 px, forward and backward |
 | `winograd` | wide 3x3 convolutions on a CPU by minimal filtering | half the time at 512 channels |
 | `low_pass` | layout and gradients of StyleGAN's low-pass | 11.6 ms to 2.6 ms for 32x64x256x256 in bf16 on an H100; a path-length step there from 11 times a plain one to about its time |
-| `layout` | the memory layout on each device | unmeasured in float32 on a GPU |
+| `kernels` | says when Triton's kernels run and how they cut up feature maps | |
+| `low_pass_kernel` | zeros, low-pass and decimation in one Triton kernel, in either layout | unmeasured |
+| `finish_kernels` | scale, noise, bias, activation and clamp after a convolution in one Triton kernel, and both derivatives | unmeasured |
 | `memory` | keeps freed memory in the process | a training step through MobileNetV2 from 0.90 s to 0.37 s |
 
 CPU figures are for one core of an EPYC unless the file says otherwise. Imports no torch.

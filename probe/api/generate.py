@@ -52,7 +52,7 @@ def generate(
         raise UsageError("Nothing to write: give --outdir DIR, --grid FILE.png, or both.")
     sample = sample or SampleOptions()
     say_what_runs(str(gen), sample, on_event)
-    draw = open_by_seed(str(gen), sample=sample, device=choose_device(device))
+    draw = open_by_seed(str(gen), sample=sample, device=choose_device(device), on_event=on_event)
     written, tiles = 0, []
     with ImageWriter(None if outdir is None else Path(outdir)) as writer:
         for start in range(0, len(seeds), GENERATE_BATCH):

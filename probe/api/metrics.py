@@ -63,7 +63,7 @@ def measure(
     with open_context(
         device, precision=options.precision, offline=offline, on_event=on_event
     ) as ctx:
-        drawing = Drawing(count, options.seed, sample, ctx.device)
+        drawing = Drawing(count, options.seed, sample, ctx.device, options.precision)
         return measure_sources(
             reals,
             open_fakes_given(gen, reals, drawing, on_event),

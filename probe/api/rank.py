@@ -73,7 +73,7 @@ def rank(
     with open_context(
         device, precision=options.precision, offline=offline, on_event=on_event, shared=True
     ) as ctx:
-        drawing = Drawing(count, options.seed, sample, ctx.device)
+        drawing = Drawing(count, options.seed, sample, ctx.device, options.precision)
         fakes = open_fakes_given(gen, reals, drawing, on_event)
         ranking = rank_sources(
             reals,

@@ -6,8 +6,9 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from probe.accel.kernels import has_kernels
 from probe.accel.low_pass import low_pass
-from probe.generators.networks.layers import activate, activation_gain, filter2d
+from probe.generators.networks.layers import activation_gain, filter2d, finish
 
 TAPS = (1, 3, 3, 1)
 
@@ -43,15 +44,15 @@ class ConvLayer(nn.Module):
         weight = self.weight * (self.weight_gain * scale)
         bias = None if self.bias is None else self.bias * scale
         pad = self.kernel // 2
+        # torch adds a bias on a GPU in a pass of its own.
+        bias, late = (None, bias) if has_kernels(x) else (bias, None)
         if not self.down:
             x = F.conv2d(x, weight, bias, padding=pad)
         elif self.kernel == 1:
-            # Decimating before the 1x1 convolution cuts its work to a quarter. The low-pass still
-            # runs at full rate: on CPUs, the gradient of a strided depthwise convolution measured
-            # seven times slower.
-            x = low_pass(x, self.resample_filter, before=1, after=1)[:, :, ::2, ::2]
+            # Decimating before the 1x1 convolution cuts its work to a quarter.
+            x = low_pass(x, self.resample_filter, before=1, after=1, down=2)
             x = F.conv2d(x, weight, bias)
         else:
             x = low_pass(x, self.resample_filter, before=1 + pad, after=1 + pad)
             x = F.conv2d(x, weight, bias, stride=2)
-        return activate(x, self.activation, self.conv_clamp and self.conv_clamp * gain)
+        return finish(x, late, self.activation, self.conv_clamp and self.conv_clamp * gain)

@@ -15,12 +15,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from probe.accel.layout import layout
 from probe.accel.memory import give_back_freed_memory, in_batches
 from probe.accel.private import multiply_adds
 from probe.bank.base import Backbone
 from probe.context import Context
-from probe.devices import autocast, free_bytes, pin, send
+from probe.devices import autocast, fast_layout, free_bytes, pin, send
 from probe.errors import BackboneBroken, BackboneUnavailable, BrokenImageError, CacheError
 from probe.events import BackboneFailed, FeaturesStored
 from probe.features.steady import require_steady
@@ -123,7 +122,7 @@ class BackbonePool:
 
     def _bring(self, name: str, precision: str) -> Backbone:
         backbone = self._load(name).to(self._device)
-        return backbone.to(memory_format=layout(self._device, precision))
+        return backbone.to(memory_format=fast_layout(self._device, precision))
 
     def drop(self, name: str) -> None:
         """Forget a backbone."""
@@ -167,7 +166,7 @@ def pooled_features(
         if fill and count < size:
             pixels = torch.cat([pixels, pixels.new_zeros(size - count, *pixels.shape[1:])])
         x = backbone.prepare(pixels.float() / 255)
-        x = x.contiguous(memory_format=layout(device, precision))
+        x = x.contiguous(memory_format=fast_layout(device, precision))
         with autocast(device, precision):
             rows.append(backbone.pool(x)[:count])
 

@@ -51,9 +51,11 @@ class Drawing:
         seed: of the run.
         sample: see `SampleOptions`.
         device: the device that runs a checkpoint.
+        precision: "fp32" keeps a checkpoint from using half precision.
     """
 
     count: int
     seed: int
     sample: SampleOptions
     device: "torch.device"
+    precision: str = "auto"

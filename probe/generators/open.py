@@ -6,7 +6,9 @@ from pathlib import Path
 
 import torch
 
+from probe.devices import fast_layout
 from probe.errors import CheckpointError, UsageError
+from probe.events import Note, OnEvent, ignore
 from probe.generators.callables import (
     CallableSource,
     SampleFunction,
@@ -24,6 +26,7 @@ from probe.generators.files.run_folder import (
     refuse_checkpoints,
 )
 from probe.generators.files.torch_file import zip_kind
+from probe.generators.half import choose_half, half_notes
 from probe.generators.sampler import GeneratorSource, check_class, draw_images
 from probe.images.archive import DAMAGED
 from probe.images.base import ImageSource
@@ -66,8 +69,9 @@ def open_fakes(gen: str, real: ImageSource, drawing: Drawing) -> ImageSource:
         _no_sampling(gen, "holds finished images", sample)
         return open_images(path)
     checkpoint = load_generator(path, run_code=sample.run_code, z_dim=sample.z_dim)
+    choose_half(checkpoint.generator.to(drawing.device), sample, drawing.device, drawing.precision)
     is_drawn = checkpoint.generator.c_dim > 0 and sample.class_index is None
-    return GeneratorSource(
+    source = GeneratorSource(
         checkpoint,
         name=gen,
         count=drawing.count,
@@ -76,15 +80,20 @@ def open_fakes(gen: str, real: ImageSource, drawing: Drawing) -> ImageSource:
         labels=_labels(real, checkpoint.generator.c_dim, gen) if is_drawn else None,
         device=drawing.device,
     )
+    source.notes = half_notes(checkpoint.generator, gen)
+    return source
 
 
-def open_by_seed(gen: str, *, sample: SampleOptions, device: torch.device) -> Draw:
+def open_by_seed(
+    gen: str, *, sample: SampleOptions, device: torch.device, on_event: OnEvent = ignore
+) -> Draw:
     """Open a generator to draw from by seed, so that each image depends only on its own seed.
 
     Args:
         gen: a path, or `module:function`.
         sample: truncation, noise and class; without a class each seed draws its own.
         device: the device that runs a checkpoint.
+        on_event: called with a note if it runs in half precision.
 
     Returns:
         A function from seeds to uint8 (N, 3, R, R), and their classes if the generator has any.
@@ -97,8 +106,13 @@ def open_by_seed(gen: str, *, sample: SampleOptions, device: torch.device) -> Dr
         _no_sampling(gen, "is a function of your own", sample)
         return _call_each(import_function(gen), gen)
     checkpoint = load_generator(gen, run_code=sample.run_code, z_dim=sample.z_dim)
-    generator = checkpoint.generator.to(device).to(memory_format=torch.channels_last)
+    generator = checkpoint.generator.to(device)
     check_class(generator, sample.class_index, gen)
+    choose_half(generator, sample, device)
+    notes = half_notes(generator, gen)
+    for note in notes:
+        on_event(Note(note))
+    generator.to(memory_format=fast_layout(device, "fp16" if notes else "fp32"))
 
     def classes_of(seeds: Sequence[int]) -> list[int] | None:
         if not generator.c_dim:

@@ -8,7 +8,7 @@ import torch
 from torch.nn import functional as F
 
 from probe.accel.memory import in_batches
-from probe.devices import full_float32, send
+from probe.devices import fast_layout, full_float32, send
 from probe.errors import CheckpointError, UsageError
 from probe.files import digest_json
 from probe.generators.base import Generator, to_uint8
@@ -145,8 +145,15 @@ class GeneratorSource:
         self.checkpoint, self.name, self.count = checkpoint, name, count
         self.seed, self.psi, self.noise = seed, sample.trunc, sample.noise
         self.device = device or torch.device("cpu")
-        self._generator = checkpoint.generator.to(self.device).to(memory_format=torch.channels_last)
+        self._half = getattr(checkpoint.generator, "half_precision", False)
+        self._generator = checkpoint.generator.to(self.device).to(
+            memory_format=fast_layout(self.device, "fp16" if self._half else "fp32")
+        )
         self.labels = self._draw_labels(labels, sample.class_index)
+
+    def _precision(self) -> dict[str, str]:
+        """Return the precision that images are drawn in, unless it is float32 alone."""
+        return {"precision": "fp16"} if self._half else {}
 
     def _draw_labels(
         self, labels: Sequence[int] | None, class_index: int | None
@@ -194,6 +201,7 @@ class GeneratorSource:
             "seed": self.seed,
             "truncation": self.psi,
             "noise": self.noise,
+            **self._precision(),
         }
 
     def keys(self, indices: Sequence[int]) -> list[str]:
@@ -207,6 +215,7 @@ class GeneratorSource:
                     "noise": [self.noise, VERSION] if self.noise == "random" else self.noise,
                     "class": None if self.labels is None else self.labels[i],
                     "device": self.device.type,
+                    **self._precision(),
                 }
             )
             for i in indices

@@ -1,5 +1,6 @@
 """Snapshot quality: distances in features that no discriminator has been trained on."""
 
+import copy
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -46,7 +47,11 @@ class Distances:
 
 
 def sample_source(generator: Generator, reals: Reals, *, count: int, seed: int) -> GeneratorSource:
-    """Return samples of a network in training as an image source."""
+    """Return samples of a copy of a network in training as an image source.
+
+    Drawing may take another memory layout than training.
+    """
+    generator = copy.deepcopy(generator)
     checkpoint = Checkpoint(
         generator=generator, architecture="stylegan2", digest="", init=generator.init_kwargs
     )

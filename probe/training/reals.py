@@ -145,6 +145,7 @@ class RealStream:
         seed: of the run.
         processes: the processes that split every batch.
         device: device for the returned images.
+        layout: their memory layout.
     """
 
     def __init__(
@@ -156,7 +157,9 @@ class RealStream:
         seed: int,
         processes: Processes,
         device: torch.device,
+        layout: torch.memory_format = torch.channels_last,
     ) -> None:
+        self.layout = layout
         self.reals, self.batch, self.mirror, self.seed = reals, batch, mirror, seed
         self.processes, self.device = processes, device
         self._workers = ThreadPoolExecutor(AHEAD)
@@ -174,7 +177,7 @@ class RealStream:
         }
         images, labels = self._ahead.pop(start).result()
         images = send(images, self.device).float() / 127.5 - 1
-        images = images.contiguous(memory_format=torch.channels_last)
+        images = images.contiguous(memory_format=self.layout)
         return Batch(images, None if labels is None else send(labels, self.device))
 
     def _decode(self, start: int) -> tuple[torch.Tensor, torch.Tensor | None]:

@@ -2,6 +2,7 @@
 
 import torch
 
+from probe.devices import fast_layout
 from probe.training.clock import Clock
 from probe.training.reals import RealStream
 from probe.training.run import Run
@@ -14,6 +15,7 @@ def open_stream(run: Run) -> RealStream:
     return RealStream(
         run.reals, batch=config.batch, mirror=config.mirror, seed=config.seed,
         processes=run.ctx.processes, device=run.ctx.device,
+        layout=fast_layout(run.ctx.device, run.ctx.precision),
     )  # fmt: skip
 
 

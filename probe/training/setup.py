@@ -9,7 +9,7 @@ from typing import Any
 import probe
 from probe.accel.memory import explain_lack
 from probe.context import Context
-from probe.devices import choose_precision
+from probe.devices import choose_precision, fast_layout
 from probe.errors import UsageError
 from probe.events import Note, RunPlanned
 from probe.files import digest_json, write_json
@@ -115,8 +115,9 @@ def set_up(
             ctx=ctx,
         )
         with explain_lack(_too_large(run)):
+            layout = fast_layout(ctx.device, ctx.precision)
             networks = make_networks(plan.config, reals.resolution, reals.c_dim, inherited)
-            yield run, TrainState(plan.config, networks, ctx.device, record["digest"])
+            yield run, TrainState(plan.config, networks, ctx.device, record["digest"], layout)
 
 
 def _remarks(source: ImageSource, reals: Reals) -> Iterator[str]:

@@ -94,12 +94,17 @@ class TrainState:
     """
 
     def __init__(
-        self, config: ResolvedConfig, networks: Networks, device: torch.device, digest: str
+        self,
+        config: ResolvedConfig,
+        networks: Networks,
+        device: torch.device,
+        digest: str,
+        layout: torch.memory_format = torch.channels_last,
     ) -> None:
         generator, discriminator = networks.generator, networks.discriminator
         average = copy.deepcopy(generator if networks.average is None else networks.average)
         for network in (generator, average, discriminator):
-            network.to(device).to(memory_format=torch.channels_last)
+            network.to(device).to(memory_format=layout)
         self.generator = generator.requires_grad_(True)
         self.average = average.eval().requires_grad_(False)
         self.generator_optimizer = make_adam(self.generator, config.lr, config.pl_interval)

@@ -9,7 +9,6 @@ import torch
 from PIL import Image
 
 import probe
-from probe.accel.layout import layout
 from probe.bank.file import load_bank
 from probe.bundled import DEMO_REALS
 from probe.devices import autocast, full_float32, has_fast_bf16
@@ -58,14 +57,6 @@ def test_tf32_is_on_in_its_context_alone_and_keeps_images_waiting():
         assert not drawn.wait(0.2)
     drawing.join(10)
     assert seen == before == [kind.allow_tf32 for kind in kinds]
-
-
-def test_float32_on_a_gpu_has_the_default_layout(monkeypatch):
-    gpu = torch.device("cuda", 0)
-    assert layout(gpu, "fp32") == torch.contiguous_format
-    assert layout(gpu, "tf32") == layout(gpu, "bf16") == layout(CPU, "fp32") == torch.channels_last
-    monkeypatch.setenv("PROBE_ACCEL", "0")
-    assert layout(gpu, "fp32") == torch.channels_last
 
 
 def packaged() -> list[str]:

@@ -156,7 +156,7 @@ THEIR_ATTRIBUTES = {
     },
     "SynthesisLayer": lambda m: {"padding": 1, "act_gain": np.sqrt(2)},
 }  # fmt: skip
-OURS_ALONE = {"init_kwargs", "resolutions", "activation_gain"}
+OURS_ALONE = {"init_kwargs", "resolutions", "activation_gain", "in_half", "halved"}
 
 
 def attributes(module) -> dict:

@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from probe.probing import fit
+from probe.probing import protocol as protocol_module
 from probe.probing.agreement import greedy_picks
 from probe.probing.fit import evaluate
 from probe.probing.protocol import CHANCE, FAIR, PAPER, splits
@@ -45,7 +45,7 @@ def test_influence_is_what_leaving_an_image_out_does(protocol, d, monkeypatch):
         place = np.empty(2 * n, int)
         place[kept] = np.arange(2 * n - 1)
         pairs = [tuple(place[half[half != out]] for half in pair) for pair in known]
-        monkeypatch.setattr(fit, "splits", lambda *_, pairs=pairs: pairs)
+        monkeypatch.setattr(protocol_module, "splits", lambda *_, pairs=pairs: pairs)
         less = evaluate(x[kept[kept < n]], x[kept[kept >= n]], protocol=protocol, seed=0)
         exact.append(less.score - whole.score)
         found.append(whole.influences["score"][out, 0])

@@ -12,14 +12,16 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from probe.accel.kernels import has_kernels
 from probe.accel.low_pass import low_pass
 from probe.errors import UsageError
 from probe.generators.noise import normal_noise
 
-ACTIVATIONS: dict[str, tuple[Callable[[torch.Tensor], torch.Tensor], float]] = {
-    "linear": (lambda x: x, 1.0),
-    "lrelu": (lambda x: F.leaky_relu_(x, 0.2), math.sqrt(2)),
-    "relu": (F.relu_, math.sqrt(2)),
+# In place, the slope for negative numbers, and the gain that preserves the variance.
+ACTIVATIONS: dict[str, tuple[Callable[[torch.Tensor], torch.Tensor], float, float]] = {
+    "linear": (lambda x: x, 1.0, 1.0),
+    "lrelu": (lambda x: F.leaky_relu_(x, 0.2), 0.2, math.sqrt(2)),
+    "relu": (F.relu_, 0.0, math.sqrt(2)),
 }
 
 
@@ -61,13 +63,8 @@ def filter2d(taps: Sequence[float]) -> torch.Tensor:
 
 def upsample(x: torch.Tensor, f: torch.Tensor) -> torch.Tensor:
     """Double the size: insert zeros, then low-pass with gain 4; (N, C, H, W) → (N, C, 2H, 2W)."""
-    n, c, h, w = x.shape
-    zeros = x.new_zeros(n, c, h, 2, w, 2)
-    zeros[:, :, :, 0, :, 0] = x
     taps = f.shape[-1]
-    return low_pass(
-        zeros.reshape(n, c, 2 * h, 2 * w), f, before=(taps + 1) // 2, after=(taps - 2) // 2, gain=4
-    )
+    return low_pass(x, f, before=(taps + 1) // 2, after=(taps - 2) // 2, gain=4, up=2)
 
 
 def activation_gain(kind: str) -> float:
@@ -76,13 +73,46 @@ def activation_gain(kind: str) -> float:
     All the non-linearities are homogeneous, so the gain that preserves the variance can be applied
     beforehand, to weights and biases, which are smaller than the activations.
     """
-    return ACTIVATIONS[kind][1]
+    return ACTIVATIONS[kind][2]
 
 
 def activate(x: torch.Tensor, kind: str, clamp: float | None = None) -> torch.Tensor:
     """Apply a non-linearity in place to x, which already has its gain, then clamp to ±clamp."""
     x = ACTIVATIONS[kind][0](x)
     return x if clamp is None else x.clamp(-clamp, clamp)
+
+
+def finish(
+    x: torch.Tensor,
+    bias: torch.Tensor | None,
+    kind: str,
+    clamp: float | None = None,
+    *,
+    scale: torch.Tensor | None = None,
+    noise: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """Return act(x·scale + noise + bias), clamped; everything already has the activation's gain.
+
+    Args:
+        x: (N, C, H, W), the result of a convolution; may be overwritten.
+        bias: (C,), or None.
+        kind: of the non-linearity.
+        clamp: limit of the result, or None.
+        scale: (N, C), or None.
+        noise: (N, 1, H, W) or (H, W), or None.
+    """
+    if has_kernels(x):
+        from probe.accel import finish_kernels
+
+        limits = ACTIVATIONS[kind][1], math.inf if clamp is None else clamp
+        return finish_kernels.finish(x, scale, noise, bias, limits)
+    if scale is not None:
+        x = x * scale.to(x.dtype)[:, :, None, None]
+    if noise is not None:
+        x += noise.to(x)
+    if bias is not None:
+        x += bias.to(x.dtype)[:, None, None]
+    return activate(x, kind, clamp)
 
 
 def second_moment_normalise(x: torch.Tensor) -> torch.Tensor:

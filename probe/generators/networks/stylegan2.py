@@ -7,6 +7,7 @@ per-sample-weight definition and needs no grouped convolution.
 
 import math
 from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -20,9 +21,9 @@ from probe.generators.files import rosinality
 from probe.generators.networks.layers import (
     FullyConnected,
     Mapping,
-    activate,
     activation_gain,
     filter2d,
+    finish,
     noise_maps,
     normal,
     truncate,
@@ -41,7 +42,7 @@ def modulated_conv2d(
     demodulate: bool = True,
     up_filter: torch.Tensor | None = None,
     gain: float = 1,
-) -> torch.Tensor:
+) -> tuple[torch.Tensor, torch.Tensor | None]:
     """Convolve each sample with its own style-scaled weight.
 
     Args:
@@ -54,10 +55,13 @@ def modulated_conv2d(
         gain: multiplies the result.
 
     Returns:
-        (N, O, H, W), or (N, O, 2H, 2W) when up-sampling, in the dtype of the convolution.
+        (N, O, H, W), or (N, O, 2H, 2W) when up-sampling, in the dtype of the convolution; and what
+        its channels are still to be multiplied by, float32 (N, O), or None.
     """
     k = weight.shape[-1]
-    x = x * styles.to(x.dtype)[:, :, None, None]
+    if demodulate and _in_float16(x.device):
+        styles, weight = _within_range(styles, weight)
+    x = finish(x, None, "linear", scale=styles)
     if up_filter is None:
         x = convolve(x, weight, k // 2)
     else:
@@ -73,9 +77,27 @@ def modulated_conv2d(
             gain=4,
         )
     if not demodulate:
-        return x if gain == 1 else x * gain
-    norm = styles.float().square() @ weight.float().square().sum(dim=(2, 3)).T
-    return x * ((norm + 1e-8).rsqrt() * gain).to(x.dtype)[:, :, None, None]
+        return (x if gain == 1 else x * gain), None
+    with torch.autocast(x.device.type, enabled=False):
+        norm = styles.float().square() @ weight.float().square().sum(dim=(2, 3)).T
+    return x, (norm + 1e-8).rsqrt() * gain
+
+
+def _in_float16(device: torch.device) -> bool:
+    """Return whether convolutions on a device are cast to float16."""
+    kind = device.type
+    return torch.is_autocast_enabled(kind) and torch.get_autocast_dtype(kind) == torch.float16
+
+
+def _within_range(styles: torch.Tensor, weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Scale styles and weights by their largest values, which demodulation undoes.
+
+    Keeps products in float16's range (Karras et al. 2020b, appendix D.1).
+    """
+    fan_in = weight[0].numel()
+    largest = weight.abs().amax(dim=(1, 2, 3), keepdim=True).clamp_min(1e-12)
+    strongest = styles.abs().amax(dim=1, keepdim=True).clamp_min(1e-12)
+    return styles / strongest, weight / (largest * math.sqrt(fan_in))
 
 
 class SynthesisLayer(nn.Module):
@@ -120,12 +142,12 @@ class SynthesisLayer(nn.Module):
         """Map x (N, I, h, h) with w (N, w_dim) to (N, O, R, R)."""
         scale = activation_gain(self.activation) * gain
         up_filter = self.resample_filter if self.up else None
-        x = modulated_conv2d(x, self.weight, self.affine(w), up_filter=up_filter, gain=scale)
+        x, norms = modulated_conv2d(x, self.weight, self.affine(w), up_filter=up_filter, gain=scale)
+        noise = None
         if self.use_noise and noise_mode != "none":
-            strength = self.noise_strength * scale
-            x += (self._noise(x, noise_mode, noise_keys) * strength).to(x)
-        x += (self.bias * scale).to(x.dtype)[:, None, None]
-        return activate(x, self.activation, self.conv_clamp and self.conv_clamp * gain)
+            noise = self._noise(x, noise_mode, noise_keys) * (self.noise_strength * scale)
+        clamp = self.conv_clamp and self.conv_clamp * gain
+        return finish(x, self.bias * scale, self.activation, clamp, scale=norms, noise=noise)
 
     def _noise(self, x: torch.Tensor, mode: str, keys: torch.Tensor | None) -> torch.Tensor:
         if mode == "const":
@@ -148,9 +170,9 @@ class ToRGB(nn.Module):
 
     def forward(self, x: torch.Tensor, w: torch.Tensor) -> torch.Tensor:
         """Map x (N, I, R, R) with w (N, w_dim) to (N, img_channels, R, R)."""
-        x = modulated_conv2d(x, self.weight, self.affine(w) * self.weight_gain, demodulate=False)
-        x = x + self.bias.to(x.dtype)[:, None, None]
-        return activate(x, "linear", self.conv_clamp)
+        styles = self.affine(w) * self.weight_gain
+        x, _ = modulated_conv2d(x, self.weight, styles, demodulate=False)
+        return finish(x, self.bias, "linear", self.conv_clamp)
 
 
 class Skip(nn.Module):
@@ -244,8 +266,13 @@ class SynthesisBlock(nn.Module):
 class Synthesis(nn.Module):
     """Intermediate latents to images: blocks b4, b8, … b{resolution}.
 
-    `num_fp16_res`, `use_fp16`, `fp16_channels_last` and `fused_modconv_default` control speed and
-    half precision in the original programs and change no weight; they are accepted and ignored.
+    The last `num_fp16_res` blocks may run in float16, as they did in training: see `in_half`.
+    `use_fp16`, `fp16_channels_last` and `fused_modconv_default` control the original programs and
+    change no weight; they are accepted and ignored.
+
+    Attributes:
+        in_half: whether those blocks run in float16.
+        halved: their resolutions; none without `conv_clamp`, which keeps values in range.
     """
 
     def __init__(
@@ -280,6 +307,9 @@ class Synthesis(nn.Module):
             raise UsageError(f"channel_base is {channel_base}: a layer would have no channels.")
         self.resolutions = [2**i for i in range(2, int(math.log2(img_resolution)) + 1)]
         self.num_ws = 2 * len(self.resolutions)
+        self.in_half = False
+        count = 0 if conv_clamp is None else min(num_fp16_res, len(self.resolutions))
+        self.halved = self.resolutions[len(self.resolutions) - count :]
         in_channels = 0
         for resolution in self.resolutions:
             channels = min(channel_base // resolution, channel_max)
@@ -312,7 +342,9 @@ class Synthesis(nn.Module):
         for resolution in self.resolutions:
             block = getattr(self, f"b{resolution}")
             block_ws = ws[:, start : start + block.num_conv + 1]
-            x, img = block(x, img, block_ws, noise_mode=noise_mode, noise_keys=noise_keys)
+            halved = self.in_half and resolution in self.halved
+            with torch.autocast(ws.device.type, torch.float16) if halved else nullcontext():
+                x, img = block(x, img, block_ws, noise_mode=noise_mode, noise_keys=noise_keys)
             start += block.num_conv
         assert img is not None  # the last block always makes one
         return img
@@ -352,6 +384,20 @@ class Generator(nn.Module):
         self.synthesis = Synthesis(w_dim, img_resolution, img_channels, **synthesis)
         self.num_ws = self.synthesis.num_ws
         self.mapping = Mapping(z_dim, c_dim, w_dim, **(mapping_kwargs or {}))
+
+    @property
+    def can_halve(self) -> bool:
+        """Whether any blocks may run in float16."""
+        return bool(self.synthesis.halved)
+
+    @property
+    def half_precision(self) -> bool:
+        """Whether those blocks do; see `Synthesis`."""
+        return self.synthesis.in_half
+
+    @half_precision.setter
+    def half_precision(self, half: bool) -> None:
+        self.synthesis.in_half = half
 
     def forward(
         self,
