@@ -63,7 +63,7 @@ def load_backbone(
     random = spec.weights.random
     path = None if random is not None else verified_weights(spec, offline=offline)[0]
     try:
-        fed = input_spec(spec)
+        expected = input_spec(spec)
         if random is None:
             with bounded_size():
                 network = build(spec, path)
@@ -73,7 +73,7 @@ def load_backbone(
                 network = build(spec, None)
             network.eval()
             if bn_images is not None:
-                set_statistics(network, bn_pixels(bn_images), fed)
+                set_statistics(network, bn_pixels(bn_images), expected)
         if path is not None:
             _require_finite(network, path)
         backbone = wrap(spec, network)
@@ -87,7 +87,7 @@ def load_backbone(
     if random is not None and bn_images is None and has_batchnorm(network):
         backbone.network = WithoutStatistics(network, spec.name)
     else:
-        accel.speed_up(network, fed.size)
+        accel.speed_up(network, expected.size)
     return backbone.to(device)
 
 
@@ -129,8 +129,8 @@ def wrap(spec: BackboneSpec, network: FeatureNetwork) -> Backbone:
             taps.
     """
     network.eval()
-    fed = input_spec(spec)
-    x = torch.zeros(1, 3, fed.size, fed.size)
+    expected = input_spec(spec)
+    x = torch.zeros(1, 3, expected.size, expected.size)
     maps, pooled = network.levels(x)
     shapes = [tuple(m.shape) for m in (pooled, *maps)]
     if pooled.ndim != 2 or any(len(shape) != 4 for shape in shapes[1:]):
@@ -142,7 +142,7 @@ def wrap(spec: BackboneSpec, network: FeatureNetwork) -> Backbone:
     return Backbone(
         spec.name,
         network,
-        fed,
+        expected,
         dim=shapes[0][1],
         map_shapes=[(c, h, w) for _, c, h, w in shapes[1:]],
     )

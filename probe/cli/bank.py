@@ -64,8 +64,8 @@ def show(
     from probe.errors import BackboneUnavailable
 
     for spec in load_bank(bank).select([name]):
-        fed = input_spec(spec)  # resolves values the entry leaves to timm
-        record = asdict(spec) | {"input": fed.size, "mean": fed.mean, "std": fed.std}
+        expected = input_spec(spec)  # resolves values the entry leaves to timm
+        record = asdict(spec) | {"input": expected.size, "mean": expected.mean, "std": expected.std}
         record["weights"] = {k: v for k, v in record["weights"].items() if v is not None}
         if spec.role != "control":
             try:

@@ -100,9 +100,9 @@ class VisionNetwork(nn.Module):
 
         Pixels are not clamped, because a clamp blocks gradients.
         """
-        fed = self.backbone.input
-        x = resize_unclamped(images.float() / 2 + 0.5, fed.size, fed.resize)
-        x = normalise(x, fed).contiguous(memory_format=torch.channels_last)
+        expected = self.backbone.input
+        x = resize_unclamped(images.float() / 2 + 0.5, expected.size, expected.resize)
+        x = normalise(x, expected).contiguous(memory_format=torch.channels_last)
         if self.checkpoint and x.requires_grad:
             return checkpoint(self._levels, x, use_reentrant=False)
         return self._levels(x)
