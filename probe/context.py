@@ -3,7 +3,7 @@
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from probe.events import Event, OnEvent, ignore
+from probe.events import OnEvent, ignore
 
 if TYPE_CHECKING:
     import torch
@@ -35,10 +35,6 @@ class Context:
     bn_images: "ImageSource"
     processes: "Processes"
     on_event: OnEvent = ignore
-
-    def tell(self, event: Event) -> None:
-        """Send an event to the caller."""
-        self.on_event(event)
 
     def in_precision(self, precision: str) -> "Context":
         """Return this context with another precision."""

@@ -364,7 +364,7 @@ class Extractor:
                 reason = f"{type(error).__name__}: {error}".split("\n")[0]
                 self._fail(name, Failure("failed", reason), extraction)
                 return
-        self.ctx.tell(
+        self.ctx.on_event(
             FeaturesStored(
                 backbone=name,
                 done=len(unit.indices) - len(unit.broken),
@@ -377,7 +377,7 @@ class Extractor:
         extraction.failures[name] = failure
         del self.spaces[name]
         self.pool.drop(name)
-        self.ctx.tell(BackboneFailed(name, failure.reason))
+        self.ctx.on_event(BackboneFailed(name, failure.reason))
 
     def _run(self, name: str, keys: list[str], images: torch.Tensor, following: str | None) -> None:
         """Compute and store one backbone's rows for one unit."""

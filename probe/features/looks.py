@@ -122,7 +122,7 @@ def count_look_alikes(
     record = {"looks": [SIDE, NEAR], "pipeline": PIPELINE, "images": digest_keys(keys)}
     arrays = ctx.store.recall(record)
     if arrays is None:
-        ctx.tell(Note(f"Comparing {len(keys)} images by their looks."))
+        ctx.on_event(Note(f"Comparing {len(keys)} images by their looks."))
         images = []
         for kind, source in zip(KINDS, sources, strict=True):
             decoded, kept, _ = thumbnails(source, found.indices[kind])

@@ -121,7 +121,7 @@ def extract_pair(
     equal, counts = wanted.counts["real"] == wanted.counts["fake"], dict(wanted.counts)
     extractions = {}
     for kind, source in sources.items():
-        ctx.tell(
+        ctx.on_event(
             ExtractionStarted(
                 kind, counts[kind], total=sum(counts.values()), backbones=tuple(extractor.spaces)
             )

@@ -108,7 +108,7 @@ def measure(
         if spec.name in failures:
             rows.append(Distances(**described, **asdict(failures[spec.name])))
             continue
-        ctx.tell(MetricsStarted(spec.name))
+        ctx.on_event(MetricsStarted(spec.name))
         rows.append(
             Distances(
                 **described,

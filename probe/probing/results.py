@@ -91,7 +91,7 @@ class Probes:
         told = beaten_by(results, protocol, options.seed, level)
         left = sum(better is None for better in told.values())
         count = len(self.keys["real"])
-        self.ctx.tell(Note(f"{count} images of each class: {left} of {len(told)} go on."))
+        self.ctx.on_event(Note(f"{count} images of each class: {left} of {len(told)} go on."))
         return told
 
     def score(
@@ -115,7 +115,7 @@ class Probes:
         found: dict[str, dict[str, ProbeResult]] = {protocol: {} for protocol in protocols}
         results = fit_all(fits, self.ctx.store, workers)
         for protocol, name in wanted:
-            self.ctx.tell(ProbeStarted(name, protocol))
+            self.ctx.on_event(ProbeStarted(name, protocol))
             found[protocol][name] = next(results)
         return found
 

@@ -202,7 +202,7 @@ def score(
         resolution=run.resolution,
     )
     count = len(source)
-    ctx.tell(ExtractionStarted("given", count, total=count, backbones=tuple(spaces)))
+    ctx.on_event(ExtractionStarted("given", count, total=count, backbones=tuple(spaces)))
     found = extractor.extract(source, range(count), count)
     refused |= found.failures
     if not found.indices:

@@ -135,7 +135,7 @@ def _train_tick(run: Run, state: TrainState, tools: _Tools, ends: Sequence[int])
             reals = tools.stream.at(state.images)
         for name, value in train_step(state, reals, tools.session).items():
             stats.setdefault(name, []).append(value)
-        run.ctx.tell(StepDone(state.images, total=ends[-1]))
+        run.ctx.on_event(StepDone(state.images, total=ends[-1]))
     state.tick = state.images // tick_images  # one batch can span several ticks
     record = summarise(stats)
     _stop_if_broken(run, state, record)
@@ -171,7 +171,7 @@ def _begin_stage(run: Run, state: TrainState) -> None:
         state.generator_optimizer.state.clear()
     state.stage += 1
     state.stale = (0, float("inf"))
-    run.ctx.tell(
+    run.ctx.on_event(
         StageStarted(
             stage=state.stage,
             kimg=state.images / 1000,
@@ -188,7 +188,7 @@ def _end_stage_early(run: Run, state: TrainState, end: int) -> None:
     state.shift += max(0, end - state.images)
     state.stale = (0, float("inf"))
     text = f"Stage {state.stage} ends early: {run.plan.config.patience} snapshots were no better."
-    run.ctx.tell(Note(text))
+    run.ctx.on_event(Note(text))
 
 
 def _end_tick(
@@ -213,7 +213,7 @@ def _end_tick(
             suffix = "" if member.name == "D" else f"/{member.name}"
             values[f"Progress/augment{suffix}"] = member.adaptive.p
             if member.adaptive.leaking and state.tick % config.snap == 0:
-                run.ctx.tell(
+                run.ctx.on_event(
                     Note(
                         f"p of {member.name} is {member.adaptive.p:.2f}: above 0.8, "
                         "augmentations begin to leak into the images. More data, a lower --target "
@@ -229,7 +229,7 @@ def _end_tick(
         tools.records.stats(state.images, record)
     means = {name: value["mean"] for name, value in record.items()}
     total = run.plan.stage_ends[-1] - state.shift
-    run.ctx.tell(TickDone(tuple(state.names), state.best, total=total, statistics=means))
+    run.ctx.on_event(TickDone(tuple(state.names), state.best, total=total, statistics=means))
 
 
 def _stop_if_broken(run: Run, state: TrainState, record: dict[str, dict[str, float]]) -> None:
@@ -273,7 +273,7 @@ def _take_snapshot(run: Run, state: TrainState, tools: _Tools) -> None:
             scores = {r.name: r.score for r in board.rows if r.score is not None and r.rank}
             tools.records.probes(state.images, path.name, scores)
     seconds = time.monotonic() - started
-    run.ctx.tell(SnapshotSaved(str(path), state.images / 1000, seconds, results=found))
+    run.ctx.on_event(SnapshotSaved(str(path), state.images / 1000, seconds, results=found))
 
 
 def _measure(run: Run, state: TrainState, tools: _Tools, path: Path) -> dict[str, float]:

@@ -49,7 +49,7 @@ def resume(run: Run, state: TrainState) -> bool:
         if found.damaged is not None:
             kept = set_damaged_aside(run.folder)
             text = f"{found.damaged}; it is kept as {kept.name}. Going on from the state before it,"
-            run.ctx.tell(Note(f"{text} at kimg {state.images / 1000:g}."))
+            run.ctx.on_event(Note(f"{text} at kimg {state.images / 1000:g}."))
         write_json(run.folder / OPTIONS_FILE, run.options)
         _restore_best(run, state)
     state.best = run.ctx.processes.broadcast(state.best)
@@ -99,7 +99,7 @@ def _restore_best(run: Run, state: TrainState) -> None:
         return
     state.best = None
     text = f"The best snapshot, at kimg {kimg:g}, is gone or damaged; the next one takes its place."
-    run.ctx.tell(Note(text))
+    run.ctx.on_event(Note(text))
 
 
 def _kimg(path: Path) -> float | None:

@@ -191,7 +191,7 @@ def select(
     decisive = selection.joint or selection.leaderboard
     if selection.leaderboard is not None and decisive is not None:
         for verdict in decisive.verdicts:
-            run.ctx.tell(Note(verdict.sentence))
+            run.ctx.on_event(Note(verdict.sentence))
         write_json(
             run.folder / selection_file(stage),
             {"stage": stage, "snapshot": snapshot.name, **selection.record()},

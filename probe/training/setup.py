@@ -102,9 +102,9 @@ def set_up(
     }
     metadata = {"options": asdict(plan.config), "images_digest": identity["images"]}
     with _run_directory(source, outdir, record, resume, ctx.processes) as folder:
-        ctx.tell(RunPlanned(str(folder), plan, tuple(notes), record))
+        ctx.on_event(RunPlanned(str(folder), plan, tuple(notes), record))
         for text in _remarks(source, reals):
-            ctx.tell(Note(text))
+            ctx.on_event(Note(text))
         run = Run(
             reals=reals,
             plan=plan,
