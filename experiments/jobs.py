@@ -72,8 +72,9 @@ def run_all(
         while waiting or running:
             if limit is not None:
                 if limit.over:
-                    for name in running:
-                        say(f"{name}: stopped, the time is up")
+                    for name in (*running, *waiting):
+                        what = "stopped" if name in running else "not started"
+                        say(f"{name}: {what}, the time is up")
                     return failed
                 late = [name for name in waiting if not limit.allows(name)]
                 waiting = [name for name in waiting if name not in late]
