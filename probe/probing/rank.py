@@ -272,7 +272,7 @@ def _record(
 def few_note(count: int, source: str, options: RankOptions) -> str:
     """Return the sentence that a source has fewer images than were asked for."""
     return (
-        f"{count} images of each class were used: {source} has no more ({options.num} asked for)."
+        f"{count} images of each class were used, not {options.num}: there are no more in {source}."
     )
 
 

@@ -81,7 +81,7 @@ def test_unequal_numbers_become_equal_by_the_seed():
     features = drawn(count=(90, 60))
     ranking = probe.rank_features(features)
     assert (ranking.leaderboard.n_real, ranking.leaderboard.n_fake) == (60, 60)
-    assert any("fake features has no more" in note for note in ranking.leaderboard.notes)
+    assert any("there are no more in fake features" in note for note in ranking.leaderboard.notes)
     assert ranking.captions[0] == f"real {ranking.indices['real'][0]}"
     other = probe.rank_features(features, options=probe.RankOptions(seed=1))
     assert sorted(other.indices["real"]) != sorted(ranking.indices["real"])

@@ -68,7 +68,7 @@ def test_a_clear_winner_ends_a_ranking_early():
     ]  # fmt: skip
     assert (board.n_real, board.n_fake, board.exit_code) == (250, 250, 0)
     assert board.rows[0].rank == 1 and not board.rows[0].tied
-    assert not any("has no more" in note for note in board.notes)
+    assert not any("there are no more" in note for note in board.notes)
     alone = probe.rank_features(
         {"b0": drawn((3.0, 1.0, 0.0), 1200)["b0"]}, options=probe.RankOptions(num=250)
     )
@@ -118,7 +118,7 @@ def test_images_of_later_rounds_are_taken_from_the_survivors_alone(
     assert reasons.pop("edges") == "worse than colour on 30 images of each class"
     assert reasons.keys() == {"random"}
     assert board.winner.name == "colour" and board.n_real == 30
-    assert not any("has no more" in note for note in board.notes)
+    assert not any("there are no more" in note for note in board.notes)
     kept = {
         len(list(path.glob("*.safetensors"))) for path in (tmp_path / "cache/features").iterdir()
     }
