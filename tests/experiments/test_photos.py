@@ -315,13 +315,15 @@ def test_the_page_says_what_the_results_say_and_what_is_missing():
         assert not line.startswith("|") or line.endswith("|")
 
 
-def test_the_page_in_the_docs_is_that_of_the_results(tmp_path):
-    results, page = HERE / "results" / "photos.json", HERE.parent / "docs" / "photos.md"
+@pytest.mark.parametrize("name", ["photos", "photos32"])
+def test_the_page_in_the_docs_is_that_of_the_results(tmp_path, name):
+    results, page = HERE / "results" / f"{name}.json", HERE.parent / "docs" / f"{name}.md"
     if not results.exists():
         assert not page.exists()
         pytest.skip("there are no results on photographs yet")
-    (tmp_path / "photos").mkdir()
+    (tmp_path / name).mkdir()
     for path in page.with_suffix("").iterdir():
-        (tmp_path / "photos" / path.name).touch()
-    study.render_page(json.loads(results.read_text()), tmp_path / "photos.md", config=PHOTOS)
-    assert (tmp_path / "photos.md").read_text() == page.read_text()
+        (tmp_path / name / path.name).touch()
+    again = tmp_path / f"{name}.md"
+    study.render_page(json.loads(results.read_text()), again, config=HERE / f"{name}.yaml")
+    assert again.read_text() == page.read_text()
