@@ -22,7 +22,7 @@ from probe.generators.files.torch_file import opened
 
 PACKAGE = Path(private.__file__).parents[1]
 PUBLIC = {"_replace", "_exit"}  # of named tuples and os, in spite of their names
-GUARDED = {"_compat_pickle"}  # imported in a `try`, in one place
+GUARDED = {"_compat_pickle", "_attn"}  # looked for in one place, which does without or says so
 
 
 class Net(nn.Module):

@@ -36,7 +36,13 @@ def test_the_shipped_bank_is_valid_and_complete():
     assert roles.count("evaluator") == 1 and roles.count("control") >= 4
     here = [s for s in bank.specs if s.weights.kind == "package"]
     assert len(here) >= 4 and all(s.sha256 for s in here)
-    assert {s.source for s in bank.specs} == {"timm", "open_clip", "torchvision"}
+    assert {s.source for s in bank.specs} == {
+        "timm",
+        "open_clip",
+        "torchvision",
+        "swin",
+        "antialiased",
+    }
     assert all(s.license and s.task and s.data for s in bank.specs)
 
 

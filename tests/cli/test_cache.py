@@ -39,7 +39,7 @@ def test_ls_lists_every_space_with_its_images(cli, filled):
     on_disk = sum(p.stat().st_size for p in cache_root().rglob("*") if p.is_file())
     assert sum(p["bytes"] for p in listed["parts"]) == on_disk
     table = cli("cache", "ls")
-    assert "torchscript colour at 32 px" in table.out and "4 probe results" in table.out
+    assert "torchscript colour at 32 px" in table.out and "6 probe results" in table.out
 
 
 def test_an_empty_cache_is_no_error(cli):

@@ -7,18 +7,22 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import suppress
 from functools import partial
 
+import psutil
 import pytest
 
 from probe.probing.workers import Workers
 
 
 def children():
-    """Return the processes that this one has started and not yet waited for."""
-    import psutil
-
-    return psutil.Process().children()
+    """Return the workers that this process has started and not yet waited for."""
+    found = []
+    for process in psutil.Process().children():
+        with suppress(psutil.NoSuchProcess, psutil.ZombieProcess):
+            found += [process] if "probing.workers" in " ".join(process.cmdline()) else []
+    return found
 
 
 def test_results_come_in_the_order_of_the_calls():
