@@ -3,6 +3,7 @@
 import functools
 import importlib.util
 import os
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import torch
@@ -26,18 +27,46 @@ def _compiles(device: torch.device) -> bool:
     """Return whether Triton is here, compiles, which takes a C compiler, and computes correctly."""
     if importlib.util.find_spec("triton") is None:
         return False
-    x = torch.linspace(-1, 1, 2 * 32, device=device).view(1, 2, 4, 8)
     try:
-        from probe.accel.finish_kernels import finish
-        from probe.accel.low_pass_kernel import Resample
-
-        found = finish(x, None, None, x[0, :, 0, 0], (0.5, 0.75))
-        summed = Resample.apply(x, torch.ones(2, 2, device=device), (3, 7), (1, 1), 0)
+        with torch.inference_mode(False), torch.enable_grad():
+            return is_right(device)
     except Exception:  # a compiler fails in many ways, and plain PyTorch does the same work
         return False
-    plain = functional.leaky_relu(x + x[:, :, :1, :1], 0.5).clamp(-0.75, 0.75)
-    means = functional.avg_pool2d(x, 2, 1)
-    return torch.allclose(found, plain) and torch.allclose(summed, 4 * means, atol=1e-5)
+
+
+def is_right(device: torch.device) -> bool:
+    """Return whether the kernels give PyTorch's values, first and second derivatives."""
+    from probe.accel.finish_kernels import finish
+    from probe.accel.low_pass_kernel import Resample
+
+    def given() -> tuple[torch.Tensor, ...]:
+        x = torch.linspace(-1, 1, 64, device=device).view(1, 2, 4, 8)
+        scale, bias = (torch.tensor(v, device=device) for v in ([[0.7, 1.3]], [0.1, -0.2]))
+        return tuple(tensor.requires_grad_() for tensor in (x, scale, bias))
+
+    def plain(x: torch.Tensor, scale: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
+        x = x * scale[:, :, None, None] + bias[:, None, None]
+        return functional.leaky_relu(functional.avg_pool2d(x, 2, 1), 0.5).clamp(-0.75, 0.75)
+
+    def ours(x: torch.Tensor, scale: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
+        kernel = torch.full((2, 2), 0.25, device=device)
+        low = Resample.apply(x, kernel, (3, 7), (1, 1), 0)
+        return finish(low, scale, None, bias, (0.5, 0.75))
+
+    found = [torch.cat([part.flatten() for part in _derivatives(f, given())])
+             for f in (ours, plain)]  # fmt: skip
+    return torch.allclose(*found, rtol=1e-4, atol=1e-5)
+
+
+def _derivatives(
+    f: Callable[..., torch.Tensor], given: tuple[torch.Tensor, ...]
+) -> Iterator[torch.Tensor]:
+    """Yield a function's value, its gradients, and those of the squares of its gradients."""
+    y = f(*given)
+    yield y.detach()
+    first = torch.autograd.grad(y.square().sum(), given, create_graph=True)
+    yield from (gradient.detach() for gradient in first)
+    yield from torch.autograd.grad(torch.stack([g.square().sum() for g in first]).sum(), given)
 
 
 class Tiles(NamedTuple):

@@ -60,8 +60,20 @@ def test_the_switch_turns_them_off(monkeypatch):
 
 
 def test_a_kernel_that_cannot_be_compiled_or_is_wrong_is_not_used(monkeypatch):
+    class WrongGradient(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, x):
+            return x.clone()
+
+        @staticmethod
+        def backward(ctx, *gradients):
+            return gradients[0] * 1.1
+
+    def wrong_derivative(*arguments):
+        return WrongGradient.apply(finish(*arguments))
+
     try:
-        for broken in (lambda *a: 1 / 0, lambda x, *a: x + 1):
+        for broken in (lambda *a: 1 / 0, lambda x, *a: x + 1, wrong_derivative):
             monkeypatch.setattr("probe.accel.finish_kernels.finish", broken)
             kernels._compiles.cache_clear()
             assert not kernels._compiles(torch.device("cpu"))
