@@ -20,14 +20,14 @@ from probe.discriminators.options import DiscriminatorOptions
 from probe.errors import UsageError
 from probe.registry import either, lookup
 
-# The package's names → entries of the bank with the same weights, or the nearest in role.
+# The package's names → entries of the bank with the same weights.
 NAMES = {
     "clip": "clip-vit-b32",
     "dino": "dino-vit-b16",
-    "vgg": "vgg16",
-    "swin": "swin-t",
-    "det_coco": "maskrcnn-resnet50",
-    "seg_ade": "deeplabv3-resnet50",
+    "vgg": "vgg16-antialiased",
+    "swin": "swin-t-moby",
+    "det_coco": "swin-t-cascade",
+    "seg_ade": "swin-t-upernet",
 }
 GONE = ("face_seg", "face_normals")
 OUTPUTS = ("conv", "conv_multi_level", "vector")

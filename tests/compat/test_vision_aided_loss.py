@@ -30,7 +30,7 @@ ENTRY = """
 ENTRIES = [
     ("clip-vit-b32", "test_vit", "[0, 1]", 160),
     ("dino-vit-b16", "test_vit2", "[0, 1]", 64),
-    ("vgg16", "test_resnet", "[4]", 64),
+    ("vgg16-antialiased", "test_resnet", "[4]", 64),
     ("mine", "test_resnet", "[4]", 32),
 ]
 
