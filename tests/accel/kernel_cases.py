@@ -25,7 +25,9 @@ assert os.environ.get("TRITON_INTERPRET") == "1", "test_kernels.py runs this"
 
 LAYOUTS = [torch.contiguous_format, torch.channels_last]
 SKEWED = torch.outer(torch.tensor([1.0, 2.0, 4.0, 3.0]), torch.tensor([2.0, 1.0, 0.0, 5.0])) / 80
-ROUNDING = {torch.float32: 2e-5, torch.bfloat16: 2e-2, torch.float16: 2e-3}
+# The second derivative below multiplies six values, each of which the interpreter cuts off to
+# bfloat16, by up to 2^-7.
+ROUNDING = {torch.float32: 2e-5, torch.bfloat16: 6 / 128, torch.float16: 2e-3}
 
 
 def close(found, expected, dtype=torch.float32):
@@ -183,6 +185,7 @@ def test_what_follows_a_convolution_and_both_derivatives(layout, limits, form):
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_half_precision_is_rounded_at_the_end_alone(dtype):
+    torch.manual_seed(0)
     x, scale, noise, bias = (
         torch.randn(2, 8, 6, 6).to(dtype), torch.randn(2, 8), torch.randn(6, 6), torch.randn(8)
     )  # fmt: skip
