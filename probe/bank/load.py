@@ -12,6 +12,7 @@ from probe.bank.batchnorm import WithoutStatistics, bn_pixels, has_batchnorm, se
 from probe.bank.size import bounded_size
 from probe.bank.sources import SOURCES
 from probe.bank.spec import BackboneSpec
+from probe.bank.tracing import own_traces
 from probe.bank.weights.find import verified_weights, weights_digest
 from probe.errors import BackboneUnavailable, ProbeError, first_line
 from probe.files import digest_json
@@ -65,10 +66,10 @@ def load_backbone(
     try:
         expected = input_spec(spec)
         if random is None:
-            with bounded_size():
+            with bounded_size(), own_traces():
                 network = build(spec, path)
         else:
-            with torch.random.fork_rng(devices=[]), bounded_size():
+            with torch.random.fork_rng(devices=[]), bounded_size(), own_traces():
                 torch.manual_seed(stream_seed(random, spec.source, spec.model))
                 network = build(spec, None)
             network.eval()

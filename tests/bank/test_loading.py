@@ -2,6 +2,8 @@
 
 import dataclasses
 import pickle
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import get_args
 
@@ -191,3 +193,30 @@ def test_a_network_that_outgrows_the_memory_is_not_built(monkeypatch, source, mo
     with pytest.raises(BackboneUnavailable, match=r"more than 0\.005 billion parameters"):
         load_backbone(spec, offline=True)
     load_backbone(entry(weights=Weights(random=0), role="control"), offline=True)  # the others do
+
+
+def test_a_network_is_loaded_while_another_thread_runs_one():
+    spec = entry(
+        source="torchvision",
+        model="resnet18",
+        weights=Weights(random=0),
+        taps=("layer4",),
+        role="control",
+    )
+    other, loaded = torch.nn.Sequential(torch.nn.Linear(4, 4)), threading.Event()
+
+    def run():
+        calls = 0
+        while not loaded.is_set():
+            other(torch.ones(1, 4))
+            calls += 1
+        return calls
+
+    with ThreadPoolExecutor(1) as background:
+        calls = background.submit(run)
+        try:
+            for _ in range(3):
+                load_backbone(spec, offline=True)
+        finally:
+            loaded.set()
+        assert calls.result() > 0
