@@ -15,6 +15,8 @@ from torchvision.models import vgg16
 
 import probe
 from probe import RankOptions
+from probe.accel import replay
+from probe.accel.replay import Replays
 from probe.bank.file import load_bank
 from probe.bank.load import load_backbone
 from probe.bundled import DEMO_GENERATOR, DEMO_REALS
@@ -24,6 +26,7 @@ from probe.discriminators.draws import Draw
 from probe.discriminators.member import P_INTERVAL, Batch, Step, vision_member
 from probe.features import extract
 from probe.features.extract import BackbonePool, pooled_features, usual_batch
+from probe.generators.config import SampleOptions
 from probe.generators.sampler import draw_images
 from probe.images.open import open_images
 from probe.processes import Processes
@@ -148,7 +151,7 @@ def test_out_of_memory_halves_the_batch():
 
 
 def test_images_are_those_of_the_cpu_and_waited_for_once():
-    options = {"psi": 0.7, "noise": "random", "name": "g"}
+    options = {"sample": SampleOptions(trunc=0.7), "name": "g"}
 
     def draw(device, count=100):
         network = tiny_generator().to(device, memory_format=torch.channels_last)
@@ -215,7 +218,36 @@ def trainer(**options):
             reals = stream.at(state.images)
         return train_step(state, reals, chosen)
 
+    step.replays = chosen.replays
     return step, state, clock
+
+
+def recorded(replays):
+    """Return which passes were tried, and which of them are replayed."""
+    found = replays._recordings
+    return len(found), sum(recording is not None for recording in found.values())
+
+
+def test_a_step_from_recordings_is_the_step(monkeypatch):
+    losses = []
+    for on_gpu in (replay._on_gpu, lambda tensor: False):
+        monkeypatch.setattr(replay, "_on_gpu", on_gpu)
+        step, state, _ = trainer(aug="none", aug_heads="none")
+        losses.append([{n: v.item() for n, v in step().items()} for _ in range(8)])
+        assert state.is_finite()
+        made = recorded(step.replays)
+        assert made == ((6, 6) if len(losses) == 1 else (0, 0))
+    for ours, theirs in zip(*losses, strict=True):
+        assert ours == pytest.approx(theirs, rel=0.05, abs=0.02)
+
+
+@torch.inference_mode()
+def test_images_from_recordings_are_the_images():
+    network, replays = tiny_generator().to(GPU), Replays()
+    options = {"sample": SampleOptions(), "device": GPU, "name": "g"}
+    exact = draw_images(network, range(200), **options)
+    assert torch.equal(draw_images(network, range(200), **options, replays=replays), exact)
+    assert recorded(replays) == (1, 1)
 
 
 @pytest.mark.parametrize("augmentation", ["ada", "diffaugment"])

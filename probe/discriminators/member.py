@@ -18,6 +18,7 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from probe import accel
+from probe.accel.replay import Pass, Replays
 from probe.bank.base import Backbone, normalise, resize_unclamped
 from probe.devices import autocast
 from probe.discriminators import AUGMENTATIONS, LOSSES
@@ -55,12 +56,20 @@ class Step:
         precision: of the networks, "fp32" or "bf16"; None keeps the caller's autocast.
         processes: the processes that split each batch.
         span: context manager that times a named part of the step.
+        replays: runs passes of networks, from recordings if it has them.
     """
 
     seen: int = 0
     precision: str | None = "fp32"
     processes: Processes = field(default_factory=Processes)
     span: Callable[[str], AbstractContextManager[None]] = lambda name: nullcontext()
+    replays: Replays | None = None
+
+    def run(self, work: Pass, network: nn.Module, *given: torch.Tensor | None) -> Any:
+        """Return `work(network, *given)`; see `Replays`."""
+        return (
+            work(network, *given) if self.replays is None else self.replays(work, network, *given)
+        )
 
     def autocast(self, device: torch.device) -> AbstractContextManager[object]:
         """Return the context in which networks run."""
@@ -188,7 +197,7 @@ class Critic:
         with step.span("augment"):
             images = self.augment(fakes.images, "generator", step)
         with step.span(self.name), step.autocast(images.device):
-            levels = self.network(images, fakes.c)
+            levels = step.run(_logits, self.network, images, fakes.c)
             return self.loss.generator(levels, self.generator_target)
 
     def discriminator_loss(self, reals: Batch, fakes: Batch, step: Step) -> Judgement:
@@ -197,7 +206,9 @@ class Critic:
             reals = reals._replace(images=self.augment(reals.images, "real", step))
             fakes = fakes._replace(images=self.augment(fakes.images, "fake", step))
         with step.span(self.name), step.autocast(reals.images.device):
-            on_reals, on_fakes = _logits_of_both(self.network, reals, fakes)
+            both = step.run(_logits_of_both, self.network, *_joined(reals, fakes))
+            n = len(reals.images)
+            on_reals, on_fakes = [x[:n] for x in both], [x[n:] for x in both]
             loss = self.loss.discriminator(on_reals, on_fakes, self.target)
         return Judgement(loss, on_reals, on_fakes)
 
@@ -375,19 +386,24 @@ def discriminator_step(
     return member.observe(judged)
 
 
-def _logits_of_both(
-    network: nn.Module, reals: Batch, fakes: Batch
-) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
-    """Return the logits of reals and fakes from one pass; a backbone runs without gradients."""
-    images, n = torch.cat([reals.images, fakes.images]), len(reals.images)
+def _logits(network: nn.Module, images: torch.Tensor, c: torch.Tensor | None) -> Any:
+    """Return the logits of images; gradients flow to them."""
+    return network(images, c)
+
+
+def _joined(reals: Batch, fakes: Batch) -> Batch:
+    """Return reals and fakes as one batch."""
     c = None if reals.c is None or fakes.c is None else torch.cat([reals.c, fakes.c])
-    if isinstance(network, VisionNetwork):
-        with torch.no_grad():
-            maps, pooled = network.features(images)
-        both = network.head(maps, pooled, c)
-    else:
-        both = network(images, c, batches=2)
-    return [x[:n] for x in both], [x[n:] for x in both]
+    return Batch(torch.cat([reals.images, fakes.images]), c)
+
+
+def _logits_of_both(network: nn.Module, images: torch.Tensor, c: torch.Tensor | None) -> Any:
+    """Return the logits of reals and fakes from one pass; a backbone runs without gradients."""
+    if not isinstance(network, VisionNetwork):
+        return network(images, c, batches=2)
+    with torch.no_grad():
+        maps, pooled = network.features(images)
+    return network.head(maps, pooled, c)
 
 
 def take_step(optimizer: torch.optim.Optimizer, processes: Processes) -> None:

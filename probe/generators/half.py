@@ -40,8 +40,7 @@ def choose_half(
                 generator,
                 SEEDS,
                 classes,
-                psi=sample.trunc,
-                noise=sample.noise,
+                sample=sample,
                 device=device,
                 name="the generator",
             )

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import torch
 
+from probe.accel.replay import Replays
 from probe.devices import fast_layout
 from probe.errors import CheckpointError, UsageError
 from probe.events import Note, OnEvent, ignore
@@ -113,6 +114,7 @@ def open_by_seed(
     for note in notes:
         on_event(Note(note))
     generator.to(memory_format=fast_layout(device, "fp16" if notes else "fp32"))
+    replays = Replays()
 
     def classes_of(seeds: Sequence[int]) -> list[int] | None:
         if not generator.c_dim:
@@ -128,10 +130,10 @@ def open_by_seed(
             generator,
             seeds,
             classes,
-            psi=sample.trunc,
-            noise=sample.noise,
+            sample=sample,
             device=device,
             name=gen,
+            replays=replays,
         )
         return images, classes
 

@@ -1,6 +1,6 @@
 """A generator as an `ImageSource`, with one seed per image."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -8,6 +8,7 @@ import torch
 from torch.nn import functional as F
 
 from probe.accel.memory import in_batches
+from probe.accel.replay import Replays
 from probe.devices import fast_layout, full_float32, send
 from probe.errors import CheckpointError, UsageError
 from probe.files import digest_json
@@ -34,10 +35,10 @@ def draw_images(
     seeds: Sequence[int],
     classes: Sequence[int] | None = None,
     *,
-    psi: float,
-    noise: str,
+    sample: SampleOptions,
     device: torch.device,
     name: str,
+    replays: Replays | None = None,
 ) -> torch.Tensor:
     """Return the images of some seeds, each depending on its own seed alone.
 
@@ -48,10 +49,10 @@ def draw_images(
         generator: on `device`.
         seeds: N of them.
         classes: one per seed for a conditional generator, else None.
-        psi: truncation.
-        noise: "random", "const" or "none".
+        sample: truncation and noise.
         device: the device to compute on.
         name: of the generator, for messages.
+        replays: recordings of earlier calls.
 
     Returns:
         uint8 (N, 3, R, R) on the CPU.
@@ -64,21 +65,23 @@ def draw_images(
     on_gpu = device.type == "cuda"
     drawn = torch.empty(len(seeds), 3, side, side, dtype=torch.uint8, pin_memory=on_gpu)
     finite = torch.empty(len(seeds), dtype=torch.bool, device=device)
+    run = replays if replays is not None and getattr(generator, "replayable", False) else _directly
 
     def draw(part: slice) -> None:
         z = [np.random.RandomState(s).randn(1, generator.z_dim) for s in seeds[part]]
         c = None
         if classes is not None:
             c = send(F.one_hot(torch.tensor(classes[part]), generator.c_dim).float(), device)
-        images = generator(
+        images, finite[part] = run(
+            _pixels,
+            generator,
             send(torch.from_numpy(np.concatenate(z)).float(), device),
             c,
-            truncation_psi=psi,
-            noise_mode=noise,
-            noise_keys=send(stream_keys(seeds[part], "noise"), device),
+            send(stream_keys(seeds[part], "noise"), device),
+            psi=sample.trunc,
+            noise=sample.noise,
         )
-        finite[part] = images.isfinite().flatten(1).all(dim=1)
-        drawn[part].copy_(to_uint8(images), non_blocking=on_gpu)
+        drawn[part].copy_(images, non_blocking=on_gpu)
 
     try:
         in_batches(len(seeds), batch, draw)
@@ -90,6 +93,24 @@ def draw_images(
         bad = seeds[int((~finite).nonzero()[0])]
         raise CheckpointError(f"{name}: seed {bad} gives NaN or infinite pixels.")
     return drawn
+
+
+def _directly(work: Callable[..., Any], *given: Any, **settings: Any) -> Any:
+    return work(*given, **settings)
+
+
+def _pixels(
+    generator: Generator,
+    z: torch.Tensor,
+    c: torch.Tensor | None,
+    keys: torch.Tensor,
+    *,
+    psi: float,
+    noise: str,
+) -> list[torch.Tensor]:
+    """Return images, uint8 (N, 3, R, R), and which of them are finite, bool (N,)."""
+    images = generator(z, c, truncation_psi=psi, noise_mode=noise, noise_keys=keys)
+    return [to_uint8(images), images.isfinite().flatten(1).all(dim=1)]
 
 
 def check_class(generator: Generator, class_index: int | None, name: str) -> None:
@@ -143,7 +164,7 @@ class GeneratorSource:
     ) -> None:
         sample = sample or SampleOptions()
         self.checkpoint, self.name, self.count = checkpoint, name, count
-        self.seed, self.psi, self.noise = seed, sample.trunc, sample.noise
+        self.seed, self.sample, self._replays = seed, sample, Replays()
         self.device = device or torch.device("cpu")
         self._half = getattr(checkpoint.generator, "half_precision", False)
         self._generator = checkpoint.generator.to(self.device).to(
@@ -199,20 +220,21 @@ class GeneratorSource:
             "sha256": self.checkpoint.digest,
             "architecture": self.checkpoint.architecture,
             "seed": self.seed,
-            "truncation": self.psi,
-            "noise": self.noise,
+            "truncation": self.sample.trunc,
+            "noise": self.sample.noise,
             **self._precision(),
         }
 
     def keys(self, indices: Sequence[int]) -> list[str]:
         """Return the digest of everything that determines each image."""
+        noise = self.sample.noise
         return [
             digest_json(
                 {
                     "generator": self.checkpoint.digest,
                     "seed": image_seed(self.seed, i),
-                    "truncation": self.psi,
-                    "noise": [self.noise, VERSION] if self.noise == "random" else self.noise,
+                    "truncation": self.sample.trunc,
+                    "noise": [noise, VERSION] if noise == "random" else noise,
                     "class": None if self.labels is None else self.labels[i],
                     "device": self.device.type,
                     **self._precision(),
@@ -244,9 +266,9 @@ class GeneratorSource:
             self._generator,
             [image_seed(self.seed, i) for i in indices],
             None if self.labels is None else [self.labels[i] for i in indices],
-            psi=self.psi,
-            noise=self.noise,
+            sample=self.sample,
             device=self.device,
             name=self.name,
+            replays=self._replays,
         )
         return Batch(squares(images, resolution), list(indices), {})

@@ -4,10 +4,12 @@ Every random number in a step is a function of (seed, purpose, sample index or i
 run resumes exactly and does not depend on how many processes share a batch.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
+from torch import nn
 
+from probe.accel.replay import Replays
 from probe.context import Context
 from probe.devices import autocast, send
 from probe.discriminators.losses import path_length_penalty, path_lengths, r1_penalty
@@ -41,16 +43,18 @@ class Session:
         ctx: its precision is "fp32" or "bf16".
         clock: times the parts of a step.
         labels: classes of all training images, int64, or None.
+        replays: runs passes of networks.
     """
 
     config: ResolvedConfig
     ctx: Context
     clock: Clock
     labels: torch.Tensor | None = None
+    replays: Replays = field(default_factory=Replays)
 
     def step(self, seen: int) -> Step:
         """Return the settings that all parts of one step share."""
-        return Step(seen, self.ctx.precision, self.ctx.processes, self.clock.span)
+        return Step(seen, self.ctx.precision, self.ctx.processes, self.clock.span, self.replays)
 
 
 class Samples:
@@ -141,7 +145,7 @@ def train_step(state: TrainState, reals: Batch, session: Session) -> dict[str, t
 
     with clock.span("G"), torch.no_grad(), autocast(ctx.device, ctx.precision):
         drawn = samples("discriminator", config.batch)
-        images = state.generator.synthesis(drawn.styles(state.generator), noise_keys=drawn.noise)
+        images = _fakes(state.generator, drawn, step)
     for member in state.members:
         stats |= discriminator_step(member, reals, Batch(images, drawn.c), step)
     if number % config.r1_interval == 0:
@@ -164,11 +168,20 @@ def train_step(state: TrainState, reals: Batch, session: Session) -> dict[str, t
     return stats
 
 
+def _fakes(generator: Generator, drawn: Samples, step: Step) -> torch.Tensor:
+    """Return the generator's images; the next call may overwrite them."""
+    return step.run(_synthesise, generator.synthesis, drawn.styles(generator), drawn.noise)
+
+
+def _synthesise(synthesis: nn.Module, ws: torch.Tensor, keys: torch.Tensor) -> torch.Tensor:
+    return synthesis(ws, noise_keys=keys)
+
+
 def _generator_step(state: TrainState, drawn: Samples, step: Step) -> dict[str, torch.Tensor]:
     """Update the generator so that every discriminator calls its images real."""
     generator = state.generator
     with step.span("G"), step.autocast(drawn.device):
-        fakes = generator.synthesis(drawn.styles(generator), noise_keys=drawn.noise)
+        fakes = _fakes(generator, drawn, step)
     gradient, losses = generator_gradient(state.members, Batch(fakes, drawn.c), step)
     with step.span("G"):
         state.generator_optimizer.zero_grad(set_to_none=True)

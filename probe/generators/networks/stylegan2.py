@@ -355,7 +355,12 @@ class Generator(nn.Module):
 
     Synthesis arguments come in `synthesis_kwargs`, as in StyleGAN2-ADA's files, or next to the
     others, as in files from StyleGAN3's and Projected GAN's trainers.
+
+    Attributes:
+        replayable: whether the same kernels run for every batch of a size.
     """
+
+    replayable = True
 
     def __init__(
         self,
