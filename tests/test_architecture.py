@@ -23,7 +23,7 @@ ALLOWED: dict[str, set[str]] = {
     "devices": {"errors", "options"},
     "processes": {"errors"},
     "stored": {"errors", "files"},
-    "accel": {"errors"},
+    "accel": {"devices", "errors"},
     "images": BASE,
     "bank": BASE | {"images"},  # BatchNorm images are an ImageSource
     "generators": BASE | {"images"},

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from probe.accel import enabled
+from probe.devices import free_bytes
 
 Given = torch.Tensor | None
 Pass = Callable[..., torch.Tensor | list[torch.Tensor]]
@@ -24,7 +25,7 @@ class Replays:
 
     A recording belongs to one pass of one network with one kind of arguments. Its results are
     overwritten by its next call, and it has first derivatives only. A pass that cannot be recorded,
-    for lack of memory or because it waits for the GPU, runs as it is.
+    because memory is short or it waits for the GPU, runs as it is.
     """
 
     def __init__(self) -> None:
@@ -48,13 +49,22 @@ class Replays:
         key = run, network, *settings.items(), *_circumstances(network, given)
         self._calls[key] = self._calls.get(key, 0) + 1
         if self._calls[key] > EAGER_CALLS and key not in self._recordings:
-            self._recordings[key] = _record(work, network, given)
+            roomy = _has_room(tensors[0].device)
+            self._recordings[key] = _record(work, network, given) if roomy else None
         recording = self._recordings.get(key)
         return work(*given) if recording is None else recording(*given)
 
 
 def _on_gpu(tensor: torch.Tensor) -> bool:
     return tensor.is_cuda
+
+
+def _has_room(gpu: torch.device) -> bool:
+    """Return whether recordings, which keep what they compute, leave the rest its memory.
+
+    All passes of a step together take less than twice the peak of doing them one by one.
+    """
+    return free_bytes(gpu) > 2 * torch.cuda.max_memory_allocated(gpu)
 
 
 def _circumstances(network: nn.Module, given: Sequence[Given]) -> list[Hashable]:
@@ -117,8 +127,8 @@ class _Recording:
         )
         with casts, torch.cuda.graph(self.forward, **options):
             results = self.work(*self.given)
-        self.is_list = not isinstance(results, torch.Tensor)
-        self.results = list(results) if self.is_list else [results]
+        self.is_list = isinstance(results, list)
+        self.results = _as_list(results)
         judged = [r for r in self.results if r.requires_grad]
         self.upstream = [torch.zeros_like(r) for r in judged]
         self.gradients: list[Given] = []
@@ -181,11 +191,15 @@ def _no_casts(kind: str) -> torch.autocast:
     return torch.autocast(kind, enabled=False)
 
 
+def _as_list(results: torch.Tensor | list[torch.Tensor]) -> list[torch.Tensor]:
+    return results if isinstance(results, list) else [results]
+
+
 def _values(
-    results: torch.Tensor | Sequence[torch.Tensor], wanted: Sequence[torch.Tensor]
+    results: torch.Tensor | list[torch.Tensor], wanted: Sequence[torch.Tensor]
 ) -> list[torch.Tensor]:
     """Return copies of results, and all gradients of their squares in one row."""
-    results = [results] if isinstance(results, torch.Tensor) else list(results)
+    results = _as_list(results)
     found = [r.detach().clone() for r in results]
     judged = [r for r in results if r.requires_grad]
     if judged and wanted:

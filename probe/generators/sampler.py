@@ -65,7 +65,9 @@ def draw_images(
     on_gpu = device.type == "cuda"
     drawn = torch.empty(len(seeds), 3, side, side, dtype=torch.uint8, pin_memory=on_gpu)
     finite = torch.empty(len(seeds), dtype=torch.bool, device=device)
-    run = replays if replays is not None and getattr(generator, "replayable", False) else _directly
+    run: Any = _directly
+    if replays is not None and getattr(generator, "replayable", False):
+        run = replays
 
     def draw(part: slice) -> None:
         z = [np.random.RandomState(s).randn(1, generator.z_dim) for s in seeds[part]]

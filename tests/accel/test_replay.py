@@ -61,6 +61,7 @@ def tapes(monkeypatch):
         return made[-1]
 
     monkeypatch.setattr(replay, "_on_gpu", lambda tensor: True)
+    monkeypatch.setattr(replay, "_has_room", lambda gpu: True)
     monkeypatch.setattr(torch.cuda, "CUDAGraph", new)
     monkeypatch.setattr(torch.cuda, "graph", lambda tape, **_: tape)
     monkeypatch.setattr(torch.cuda, "graph_pool_handle", lambda: None)
@@ -131,6 +132,15 @@ def test_a_recording_that_is_wrong_is_not_used(tapes):
     x = torch.zeros(2, 4)
     found = [replays(counts, network, x)[0, 0].item() for _ in range(6)]
     assert len(set(found)) == 6
+
+
+def test_nothing_is_recorded_if_memory_is_short(tapes, monkeypatch):
+    monkeypatch.setattr(replay, "_has_room", lambda gpu: False)
+    network, replays = torch.nn.Linear(4, 3), Replays()
+    for _ in range(5):
+        x = torch.randn(2, 4)
+        assert torch.equal(replays(scaled, network, x), network(x))
+    assert not tapes
 
 
 def test_nothing_is_recorded_without_acceleration(tapes, monkeypatch):
