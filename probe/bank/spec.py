@@ -5,7 +5,7 @@ import re
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field, FiniteFloat
 from pydantic_core import PydanticKnownError
 
 from probe.bank.places import Address, File, Package, Repository, Version, is_inside, mistaken_place
@@ -23,6 +23,7 @@ LARGEST_ARG = 10_000
 UNKNOWN = "unknown, see the model card"  # a licence, data or task that no library gives
 NAME = r"[A-Za-z0-9][A-Za-z0-9._#-]{0,99}"
 PRESET = r"[a-z][a-z0-9-]{0,31}"
+Fingerprint = Annotated[tuple[FiniteFloat, ...], Field(min_length=8, max_length=8)]
 LONGEST_PATTERN, MOST_RENAMES = 200, 100
 Pattern = Annotated[str, Field(max_length=LONGEST_PATTERN)]
 Words = Annotated[str, AfterValidator(lambda text: " ".join(text.split()))]  # on one line
@@ -163,6 +164,7 @@ class BackboneSpec:
         args: plain values for the architecture's constructor.
         weights: their location.
         sha256: of the weight file, checked before use.
+        fingerprint: what the network makes of two pictures; see `probe.bank.fingerprint`.
         keys: key map from the file to the network: a name in `probe.bank.weights.keys.KEY_MAPS`, or
             renames applied in order. The result must be exactly the network's tensors.
         input: side of the square input in pixels.
@@ -170,7 +172,8 @@ class BackboneSpec:
         resize: how images reach the input size; antialiased, except "tf1-bilinear", which only
             canonical FID needs.
         pool: the pooled feature: "head" (the network's own, before its classifier), "average"
-            (global average of the last map) or "token" (class token).
+            (global average of the last map), "token" (class token) or "taps" (global averages of
+            the taps, side by side).
         taps: the maps for training, shallow to deep: block indices for timm and open_clip, module
             names for torchvision. Defaults to the last map.
         tap_norm: whether to apply the network's final norm to tapped maps.
@@ -200,9 +203,10 @@ class BackboneSpec:
     role: Role = "candidate"
     args: dict[str, Any] = dataclasses.field(default_factory=dict)
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None
+    fingerprint: Fingerprint | None = None
     keys: KeyMap | Annotated[tuple[Rename, ...], Field(max_length=MOST_RENAMES)] = ()
     resize: Literal["bicubic", "bilinear", "area", "tf1-bilinear"] = "bicubic"
-    pool: Literal["head", "average", "token"] = "head"
+    pool: Literal["head", "average", "token", "taps"] = "head"
     taps: tuple[int | str, ...] = ()
     tap_norm: bool = False
     presets: tuple[Annotated[str, Field(pattern=f"^{PRESET}$")], ...] = ()

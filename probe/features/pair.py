@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence, Sized
 from dataclasses import dataclass
 from typing import NoReturn
 
-from probe.bank.load import load_backbone
+from probe.bank.layers import networks
 from probe.bank.spec import BackboneSpec
 from probe.context import Context
 from probe.errors import BackboneUnavailable, ImagesError
@@ -107,12 +107,8 @@ def extract_pair(
             failures[name] = Failure("unavailable", error.reason, error.remedy)
     if not spaces:
         return PairFeatures({}, failures, {}, {}, [])
-    extractor = Extractor(
-        spaces,
-        lambda name: load_backbone(by_name[name], offline=ctx.offline, bn_images=ctx.bn_images),
-        ctx,
-        resolution=resolution,
-    )
+    together = networks(spec for name, spec in by_name.items() if name in spaces)
+    extractor = Extractor(spaces, together, ctx, resolution=resolution)
     sources = dict(zip(KINDS, (real, fake), strict=True))
     for kind, source in sources.items():
         extractor.share_out(source, wanted.orders[kind][: wanted.counts[kind]])
