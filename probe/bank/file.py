@@ -12,11 +12,12 @@ from pydantic import TypeAdapter, ValidationError
 from probe.bank.document import parse, read
 from probe.bank.errors import Mistake, explain, line_of, refuse, repeats
 from probe.bank.layers import AT, at_layer
-from probe.bank.lock import pinned, read_lock
+from probe.bank.lock import lock_path, pinned, read_lock
 from probe.bank.places import MISTAKEN
 from probe.bank.presets import SIGN, preset
 from probe.bank.spec import BackboneSpec, Misplaced, Rename, Weights
 from probe.errors import BankError
+from probe.files import cache_folder
 from probe.registry import lookup
 
 FILE_NAME = "modelbank.yaml"
@@ -124,8 +125,21 @@ def load_bank(path: Path | None = None) -> Bank:
     specs, found = _validate(path, read(path))
     if found:
         refuse(path, found)
-    locked = read_lock(path)
-    return Bank(path, tuple(pinned(_anchor(spec, path), locked) for spec in specs))
+    lock = lock_of(path)
+    locked = read_lock(lock)
+    return Bank(path, tuple(pinned(_anchor(spec, path), lock, locked) for spec in specs))
+
+
+def lock_of(path: Path) -> Path:
+    """Return a bank's lock file: beside it, or in the cache folder for the packaged bank.
+
+    Raises:
+        BankError: if the bank has the lock file's name.
+        CacheError: if no cache folder can be named.
+    """
+    if path.resolve() == packaged_bank():
+        return cache_folder() / "modelbank.lock"
+    return lock_path(path)
 
 
 def read_specs(path: Path, data: bytes) -> tuple[BackboneSpec, ...]:

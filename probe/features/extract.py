@@ -19,6 +19,7 @@ import torch
 from probe.accel.memory import give_back_freed_memory, in_batches
 from probe.accel.private import multiply_adds
 from probe.bank.base import Backbone
+from probe.bank.fingerprint import fingerprint
 from probe.bank.layers import Network
 from probe.bank.load import load_backbone
 from probe.context import Context
@@ -29,6 +30,7 @@ from probe.features.steady import require_steady
 from probe.features.store import FeatureSpace
 from probe.images.base import Broken, ImageSource
 
+FINGERPRINT = "fingerprint"  # among a backbone's measurements
 UNIT_BYTES = 128 * 2**20  # of decoded pixels; two units are in memory at once
 UNIT_MOST = 512
 # On a CPU, small batches fit the caches and reuse memory across layers: 16 images at a time were up
@@ -349,6 +351,8 @@ class Extractor:
         backbone = load_backbone(spec, offline=ctx.offline, bn_images=ctx.bn_images)
         if any(not self.spaces[name].facts() for name in self._able(network)):
             self._costs[network] = measure(backbone, torch.device("cpu"))
+            if spec.pool != "taps" and spec.weights.random is None:
+                self._costs[network][FINGERPRINT] = fingerprint(backbone)
         return backbone
 
     def _parts(self, network: str, backbone: Backbone) -> dict[str, slice]:
