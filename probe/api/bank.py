@@ -107,18 +107,15 @@ def describe_entry(spec: BackboneSpec) -> dict[str, Any]:
         return _plain({**record, "network": f"cannot be built: {error}"})
     network = backbone.network
     layers = network.network.layers if isinstance(network, WithoutStatistics) else network.layers
-    head = Head(backbone.map_shapes, backbone.dim)
+    size = sum(p.numel() for p in Head(backbone.map_shapes, backbone.dim).parameters())
     return _plain(
         {
             **record,
-            "layers": layers,
+            "layers": ", ".join(layers),
             "features": backbone.dim,
             "parameters": backbone.parameter_count,
-            "maps": [list(shape) for shape in backbone.map_shapes],
-            "head": {
-                "kind": head_kind(backbone.map_shapes),
-                "parameters": sum(p.numel() for p in head.parameters()),
-            },
+            "maps": ", ".join("x".join(map(str, shape)) for shape in backbone.map_shapes),
+            "head": f"{head_kind(backbone.map_shapes)}, {size} parameters",
         }
     )
 
@@ -134,5 +131,7 @@ def _untrained(spec: BackboneSpec) -> BackboneSpec:
 def _plain(record: dict[str, Any]) -> dict[str, Any]:
     """Return a record without what is unset, its tuples as lists."""
     return {
-        k: list(v) if isinstance(v, tuple) else v for k, v in record.items() if v not in (None, ())
+        k: list(v) if isinstance(v, tuple) else v
+        for k, v in record.items()
+        if v not in (None, (), "")
     }

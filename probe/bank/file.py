@@ -16,7 +16,7 @@ from probe.bank.lock import lock_path, pinned, read_lock
 from probe.bank.places import MISTAKEN
 from probe.bank.presets import SIGN, preset
 from probe.bank.spec import BackboneSpec, Misplaced, Rename, Weights
-from probe.errors import BankError
+from probe.errors import BankError, UsageError, shown
 from probe.files import cache_folder
 from probe.registry import lookup
 
@@ -59,6 +59,8 @@ class Bank:
         layered: set[str] = set()  # entries of the last "@LAYER"
         for name in (part.strip() for given in names for part in given.split(",")):
             base, at, layer = name[1:].rpartition(AT)
+            if at and not layer:
+                raise UsageError(f"--backbones: {shown(name)} names no layer after its {AT}.")
             if at:
                 layered = fitting = self._fitting(name[0] + base)
             elif layered and not self._has(name):

@@ -65,6 +65,13 @@ class Network:
     spec: BackboneSpec
     members: tuple[str, ...]
 
+    def apart(self) -> dict[str, "Network"]:
+        """Return name → a network for each backbone alone."""
+        return {
+            name: Network(replace(self.spec, name=name, taps=(tap,)), (name,))
+            for name, tap in zip(self.members, self.spec.taps, strict=True)
+        }
+
 
 def networks(specs: Iterable[BackboneSpec]) -> dict[str, Network]:
     """Return name → the networks that together give all backbones."""

@@ -221,7 +221,7 @@ class Extractor:
         *,
         resolution: int,
     ) -> None:
-        self.spaces, self.networks = dict(spaces), networks
+        self.spaces, self.networks = dict(spaces), dict(networks)
         self._costs = dict[str, dict[str, Any]]()
         self.pool = BackbonePool(self._load, ctx.device)
         self.ctx, self.resolution = ctx, resolution
@@ -393,6 +393,12 @@ class Extractor:
             except CacheError:  # affects every backbone
                 raise
             except BackboneUnavailable as error:
+                if len(self._able(name)) > 1:  # one layer may be wrong, and the others right
+                    alone = self.networks.pop(name).apart()
+                    self.networks |= alone
+                    for layer in alone:
+                        self._store(layer, unit, extraction, following=None)
+                    return
                 self._fail(name, Failure(error.status, error.reason, error.remedy), extraction)
                 return
             except Exception as error:  # one broken backbone costs a row, not the run

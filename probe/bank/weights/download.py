@@ -296,7 +296,8 @@ def _download(url: str, partial: Path, *, checked: bool) -> int | None:
         headers["If-Range"] = same  # everything is sent again if the file has changed
     try:
         request = urllib.request.Request(url, headers=headers)
-        answer = urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS)
+        # Not urlopen, which keeps the proxies of its first call.
+        answer = urllib.request.build_opener().open(request, timeout=TIMEOUT_SECONDS)
     except urllib.error.HTTPError as error:
         # Nothing is left to download, or the file has changed.
         if error.code == http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE and have:
