@@ -120,6 +120,7 @@ SOURCES: dict[str, Source] = {
     "antialiased": Source(
         builder="probe.bank.sources.antialiased:build", has_token=False, layers="number"
     ),
+    "unet": Source(builder="probe.bank.sources.unet:build", has_token=False, layers="number"),
     "torchscript": Source(
         builder="probe.bank.sources.torchscript:build", has_token=False, whole_file=True
     ),
