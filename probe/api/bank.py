@@ -10,6 +10,7 @@ from probe.bank.base import Backbone
 from probe.bank.batchnorm import WithoutStatistics
 from probe.bank.file import Bank, load_bank, lock_of
 from probe.bank.fingerprint import changed, fingerprint
+from probe.bank.layers import split
 from probe.bank.load import input_spec, load_backbone
 from probe.bank.lock import Lockable, recorded, write_lock
 from probe.bank.sources import SOURCES
@@ -44,8 +45,10 @@ def compare(spec: BackboneSpec, backbone: Backbone) -> str | None:
     """Compare a loaded entry with its fingerprint, or record it in the lock file if it has none.
 
     Returns:
-        A clause that says how it has changed, or None.
+        A clause that says how it has changed, or None; always None for a layer, which has none.
     """
+    if split(spec.name)[1]:
+        return None
     numbers = fingerprint(backbone)
     if spec.fingerprint is not None:
         return changed(spec.fingerprint, numbers)
@@ -102,7 +105,8 @@ def describe_entry(spec: BackboneSpec) -> dict[str, Any]:
         except BackboneUnavailable as error:
             record["missing"] = str(error)
     try:
-        backbone = load_backbone(_untrained(spec), offline=True)
+        known = replace(spec, input=expected.size, mean=expected.mean, std=expected.std)
+        backbone = load_backbone(_untrained(known), offline=True)
     except BackboneUnavailable as error:
         return _plain({**record, "network": f"cannot be built: {error}"})
     network = backbone.network

@@ -101,13 +101,15 @@ def write_lock(path: Path, spec: BackboneSpec, **known: Any) -> None:
     """
     entries, name = read_lock(path), split(spec.name)[0]
     before = entries.get(name, {})
-    if before.get("place") != _place(spec) or known.get("sha256", "") not in (
-        "",
-        before.get("sha256"),
-    ):
+    if before.get("place") != _place(spec):
+        before = {}
+    digest = known.get("sha256", before.get("sha256"))
+    if digest != before.get("sha256") and before:
+        if spec.sha256 is None:  # another process was first, with other bytes: they are refused
+            return
         before = {}
     entry = {**before, "place": _place(spec), **known}
-    if "sha256" not in entry or entry == before:
+    if digest is None or entry == before:
         return
     entries[name] = entry
     write_json(path, {"version": VERSION, "entries": dict(sorted(entries.items()))})

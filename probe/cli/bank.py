@@ -76,7 +76,8 @@ def show(
 def check(
     bank: BankPath = None,
     backbones: Annotated[
-        str | None, typer.Option(help="Names, patterns, presets: 'dino*,@small'.")
+        str | None,
+        typer.Option(help="Names, patterns, presets, layers: 'dino*,@small,swin-t@2,3'."),
     ] = None,
 ) -> None:
     """Load every entry that has its weights, and report problems with the others."""

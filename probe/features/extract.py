@@ -20,7 +20,7 @@ from probe.accel.memory import give_back_freed_memory, in_batches
 from probe.accel.private import multiply_adds
 from probe.bank.base import Backbone
 from probe.bank.fingerprint import fingerprint
-from probe.bank.layers import Network
+from probe.bank.layers import AT, Network
 from probe.bank.load import load_backbone
 from probe.context import Context
 from probe.devices import autocast, fast_layout, free_bytes, pin, send
@@ -351,7 +351,7 @@ class Extractor:
         backbone = load_backbone(spec, offline=ctx.offline, bn_images=ctx.bn_images)
         if any(not self.spaces[name].facts() for name in self._able(network)):
             self._costs[network] = measure(backbone, torch.device("cpu"))
-            if spec.pool != "taps" and spec.weights.random is None:
+            if AT not in network and spec.weights.random is None:
                 self._costs[network][FINGERPRINT] = fingerprint(backbone)
         return backbone
 
