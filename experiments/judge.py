@@ -11,6 +11,7 @@ from sklearn.neighbors import NearestNeighbors
 
 from probe.api.context import open_context
 from probe.bank.file import load_bank
+from probe.bank.layers import networks
 from probe.bank.load import load_backbone
 from probe.bank.spec import BackboneSpec
 from probe.devices import choose_device, choose_precision
@@ -160,7 +161,7 @@ def _real_features(
         space = open_space(spec, ctx, resolution=resolution)
     extractor = Extractor(
         {spec.name: space},
-        lambda name: load_backbone(spec, offline=True),
+        networks([spec]),
         ctx,
         resolution=resolution,
     )

@@ -30,7 +30,7 @@ def cache_root() -> Path:
     Raises:
         CacheError: it is a file, or lies below one.
     """
-    root = _cache_root()
+    root = cache_folder()
     with in_cache():
         there = next(place for place in (root, *root.absolute().parents) if place.exists())
         if not there.is_dir():
@@ -38,7 +38,12 @@ def cache_root() -> Path:
     return root
 
 
-def _cache_root() -> Path:
+def cache_folder() -> Path:
+    """Return the cache folder, whether or not it can be used; see `cache_root`.
+
+    Raises:
+        CacheError: PROBE_CACHE_DIR names a user who does not exist.
+    """
     chosen = os.environ.get("PROBE_CACHE_DIR")
     try:
         return Path(chosen or platformdirs.user_cache_dir("probe")).expanduser()
@@ -68,7 +73,7 @@ def _cache_error(error: OSError) -> CacheError:
     if error.errno in FULL:
         what = "Free some space, or set PROBE_CACHE_DIR to another folder; then repeat the command."
     why = error.strerror or str(error)
-    return CacheError(f"The cache {_cache_root()} cannot be used: {why}. {what}")
+    return CacheError(f"The cache {cache_folder()} cannot be used: {why}. {what}")
 
 
 def digest_bytes(data: bytes) -> str:
@@ -116,7 +121,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
         temporary.chmod(mode)  # safetensors replaces the file by one that only its owner can read
         temporary.replace(path)
     except OSError as error:
-        if path.is_relative_to(_cache_root()):
+        if path.is_relative_to(cache_folder()):
             raise _cache_error(error) from error
         raise ProbeError(
             f"Cannot write {path}: {error.strerror or error}. Free some space or choose "

@@ -25,7 +25,8 @@ ALLOWED: dict[str, set[str]] = {
     "stored": {"errors", "files"},
     "accel": {"devices", "errors"},
     "images": BASE,
-    "bank": BASE | {"images"},  # BatchNorm images are an ImageSource
+    # BatchNorm images are an ImageSource; fingerprints are of bundled pictures
+    "bank": BASE | {"images", "bundled"},
     "generators": BASE | {"images"},
     "features": BASE | {"images", "bank"},
     "probing": BASE | {"images", "bank", "features"},

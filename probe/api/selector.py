@@ -8,6 +8,7 @@ from typing import Any
 from probe.api.context import open_context
 from probe.api.inputs import Images, open_given
 from probe.bank.file import load_bank
+from probe.bank.layers import unused
 from probe.context import Context
 from probe.devices import choose_precision
 from probe.discriminators.ensemble import Discriminators
@@ -119,7 +120,7 @@ class Selector:
         ranking = rank(
             self.reals,
             fakes,
-            [spec for spec in specs if spec.name not in used],
+            unused(list(specs), used),
             replace(self.options, precision=ctx.precision),
             ctx,
             joint_with=[spec for spec in specs if together and spec.name in used],

@@ -10,6 +10,7 @@ from probe.bank.base import Backbone
 from probe.bank.document import read
 from probe.bank.errors import WANTED
 from probe.bank.file import read_specs
+from probe.bank.licences import named
 from probe.bank.load import load_backbone
 from probe.bank.sources import SOURCES
 from probe.bank.spec import NAME, UNKNOWN, BackboneSpec, Weights
@@ -69,7 +70,7 @@ def describe(
         "name": name or plain,
         "task": task or (trained[0] if trained else known["task"]),
         "data": data or ", ".join(guessed) or UNKNOWN,
-        "license": license or known["license"] or UNKNOWN,
+        "license": named(license or known["license"] or UNKNOWN),
         "source": source,
     }
     spec = BackboneSpec(**known)

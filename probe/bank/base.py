@@ -93,7 +93,13 @@ def _statistics(
 
 
 class FeatureNetwork(nn.Module, ABC):
-    """A source's network: a frozen module in eval mode with two forward passes."""
+    """A source's network: a frozen module in eval mode with two forward passes.
+
+    Attributes:
+        layers: what may be tapped, shallow to deep, as in NAME@LAYER; empty if nothing may.
+    """
+
+    layers: Sequence[str] = ()
 
     @abstractmethod
     def pool(self, x: torch.Tensor) -> torch.Tensor:
@@ -105,6 +111,32 @@ class FeatureNetwork(nn.Module, ABC):
 
         A single pass. Any float dtype.
         """
+
+
+def averages(maps: Sequence[torch.Tensor]) -> torch.Tensor:
+    """Return the global averages of maps (N, C, H, W), side by side: (N, sum of C)."""
+    return torch.cat([m.mean(dim=(2, 3)) for m in maps], dim=1)
+
+
+def numbered_layers(count: int, taps: Sequence[int | str], name: str) -> list[str]:
+    """Return the names of numbered layers, "1" and on, if all taps are among them.
+
+    Args:
+        count: how many there are.
+        taps: indices, from 0.
+        name: of the network, for the error.
+
+    Raises:
+        BackboneUnavailable: if a tap is not.
+    """
+    for tap in taps:
+        if not isinstance(tap, int) or not 0 <= tap < count:
+            layer = tap + 1 if isinstance(tap, int) else f"'{tap}'"
+            raise BackboneUnavailable(
+                f"{name} has no layer {layer}, it has layers 1 to {count}",
+                "choose one of them; taps of an entry count from 0",
+            )
+    return [str(i + 1) for i in range(count)]
 
 
 class Backbone(nn.Module):

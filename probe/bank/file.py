@@ -11,11 +11,13 @@ from pydantic import TypeAdapter, ValidationError
 
 from probe.bank.document import parse, read
 from probe.bank.errors import Mistake, explain, line_of, refuse, repeats
-from probe.bank.lock import pinned, read_lock
+from probe.bank.layers import AT, at_layer
+from probe.bank.lock import lock_path, pinned, read_lock
 from probe.bank.places import MISTAKEN
 from probe.bank.presets import SIGN, preset
 from probe.bank.spec import BackboneSpec, Misplaced, Rename, Weights
-from probe.errors import BankError
+from probe.errors import BankError, UsageError, shown
+from probe.files import cache_folder
 from probe.registry import lookup
 
 FILE_NAME = "modelbank.yaml"
@@ -40,22 +42,55 @@ class Bank:
         return next((spec for spec in self.specs if spec.role == "evaluator"), None)
 
     def select(self, names: Sequence[str] | None = None) -> tuple[BackboneSpec, ...]:
-        """Return the entries of some names, shell patterns or @presets, in bank order; None: all.
+        """Return the backbones of some names, in bank order.
+
+        Args:
+            names: names, shell patterns and @presets, of which each may end in "@LAYER"; what
+                follows that and is no name of the bank is another layer of the same. None: all
+                entries.
 
         Raises:
-            UsageError: if a name, pattern or preset matches nothing; suggests the nearest.
+            UsageError: if a name, pattern or preset matches nothing (suggests the nearest), or a
+                layer is impossible.
         """
         if names is None:
             return self.specs
+        chosen: dict[str, dict[str, None]] = {}  # entry → its layers, "" for the whole
+        layered: set[str] = set()  # entries of the last "@LAYER"
+        for name in (part.strip() for given in names for part in given.split(",")):
+            base, at, layer = name[1:].rpartition(AT)
+            if at and not layer:
+                raise UsageError(f"--backbones: {shown(name)} names no layer after its {AT}.")
+            if at:
+                layered = fitting = self._fitting(name[0] + base)
+            elif layered and not self._has(name):
+                fitting, layer = layered, name
+            else:
+                layered, fitting, layer = set(), self._fitting(name), ""
+            for entry in fitting:
+                chosen.setdefault(entry, {})[layer] = None
+        return tuple(
+            at_layer(spec, layer) if layer else spec
+            for spec in self.specs
+            for layer in chosen.get(spec.name, ())
+        )
+
+    def find(self, name: str) -> BackboneSpec | None:
+        """Return the backbone of a name, an entry's or NAME@LAYER; None if there is none."""
+        if name.partition(AT)[0] not in {spec.name for spec in self.specs}:
+            return None
+        return self.select([name])[0]
+
+    def _has(self, name: str) -> bool:
+        """Return whether a name is a preset, or fits an entry."""
+        return name.startswith(SIGN) or bool(fnmatch.filter((s.name for s in self.specs), name))
+
+    def _fitting(self, name: str) -> set[str]:
+        """Return the entries that a name, pattern or preset fits."""
+        if name.startswith(SIGN):
+            return preset(self.specs, name.removeprefix(SIGN))
         table = {spec.name: spec for spec in self.specs}
-        chosen: set[str] = set()
-        for name in names:
-            if name.startswith(SIGN):
-                chosen |= preset(self.specs, name.removeprefix(SIGN))
-                continue
-            fitting = fnmatch.filter(table, name) or [lookup(table, name, "backbone").name]
-            chosen.update(fitting)
-        return tuple(spec for spec in self.specs if spec.name in chosen)
+        return set(fnmatch.filter(table, name) or [lookup(table, name, "backbone").name])
 
 
 def find_bank() -> Path:
@@ -92,8 +127,21 @@ def load_bank(path: Path | None = None) -> Bank:
     specs, found = _validate(path, read(path))
     if found:
         refuse(path, found)
-    locked = read_lock(path)
-    return Bank(path, tuple(pinned(_anchor(spec, path), locked) for spec in specs))
+    lock = lock_of(path)
+    locked = read_lock(lock)
+    return Bank(path, tuple(pinned(_anchor(spec, path), lock, locked) for spec in specs))
+
+
+def lock_of(path: Path) -> Path:
+    """Return a bank's lock file: beside it, or in the cache folder for the packaged bank.
+
+    Raises:
+        BankError: if the bank has the lock file's name.
+        CacheError: if no cache folder can be named.
+    """
+    if path.resolve() == packaged_bank():
+        return cache_folder() / "modelbank.lock"
+    return lock_path(path)
 
 
 def read_specs(path: Path, data: bytes) -> tuple[BackboneSpec, ...]:

@@ -1,16 +1,16 @@
 """Presets: sets of backbones that are chosen by name, as in `--backbones @small,clip-vit-b32`.
 
-An entry lists the presets it belongs to; two follow from what an entry says. No torch here.
+An entry lists the presets it belongs to; two follow from what an entry says, and each licence is a
+preset by its name in small letters: @mit, @cc-by-nc-4.0. No torch here.
 """
 
 from collections.abc import Callable, Mapping, Sequence
 
+from probe.bank.licences import FREE
 from probe.bank.spec import BackboneSpec
 from probe.errors import UsageError
 from probe.registry import lookup
 
-# SPDX names of licences that allow commercial use without further terms.
-FREE = {"Apache-2.0", "BSD-2-Clause", "BSD-3-Clause", "CC0-1.0", "ISC", "MIT", "Unlicense"}
 SIGN = "@"
 
 DERIVED: Mapping[str, Callable[[BackboneSpec], bool]] = {
@@ -32,7 +32,7 @@ def preset(specs: Sequence[BackboneSpec], name: str) -> set[str]:
     pretrained = [spec for spec in specs if spec.role != "control"]
     members = {name: {s.name for s in pretrained if holds(s)} for name, holds in DERIVED.items()}
     for spec in pretrained:
-        for listed in spec.presets:
+        for listed in (*spec.presets, spec.license.lower()):
             members.setdefault(listed, set()).add(spec.name)
     found = lookup(members, name, "preset")
     if not found:

@@ -4,10 +4,12 @@ import dataclasses
 import re
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
+from urllib.parse import urlparse
 
-from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field, FiniteFloat
 from pydantic_core import PydanticKnownError
 
+from probe.bank.licences import named
 from probe.bank.places import Address, File, Package, Repository, Version, is_inside, mistaken_place
 from probe.bank.sources import SOURCES
 from probe.registry import either, lookup
@@ -23,8 +25,10 @@ LARGEST_ARG = 10_000
 UNKNOWN = "unknown, see the model card"  # a licence, data or task that no library gives
 NAME = r"[A-Za-z0-9][A-Za-z0-9._#-]{0,99}"
 PRESET = r"[a-z][a-z0-9-]{0,31}"
+Fingerprint = Annotated[tuple[FiniteFloat, ...], Field(min_length=8, max_length=8)]
 LONGEST_PATTERN, MOST_RENAMES = 200, 100
 Pattern = Annotated[str, Field(max_length=LONGEST_PATTERN)]
+Licence = Annotated[str, AfterValidator(lambda text: named(" ".join(text.split())))]
 Words = Annotated[str, AfterValidator(lambda text: " ".join(text.split()))]  # on one line
 
 # Constructor arguments through which a bank could reach files, addresses or code. Weights come only
@@ -51,6 +55,7 @@ class Weights:
     Attributes:
         hub: Hugging Face repository "org/name"; `file` is then the file in it.
         url: http or https address of a file, kept in torch's hub cache.
+        mirrors: other addresses of the same file, tried in order if that fails.
         package: an installed distribution that contains the weights; `file` is then its file.
         version: of the package, for the command that installs it.
         file: path of the weights, relative to the bank file unless in a hub or package.
@@ -61,6 +66,7 @@ class Weights:
 
     hub: Repository | None = None
     url: Address | None = None
+    mirrors: Annotated[tuple[Address, ...], Field(max_length=9)] = ()
     package: Package | None = None
     version: Version | None = None
     file: File | None = None
@@ -81,12 +87,23 @@ class Weights:
             raise ValueError(f"'file' does not go with '{places[0]}'")
         if places[0] == "package" and self.file is None:
             raise ValueError("a package needs the 'file' in it")
+        if self.mirrors and self.url is None:
+            raise ValueError("'mirrors' goes with 'url'")
         if self.version is not None and self.package is None:
             raise ValueError("'version' goes with 'package'")
         if self.file is not None and places[0] != "file" and not is_inside(self.file):
             raise mistaken_place(
                 f"'file' must stay inside the {places[0]}: no '..', no leading '/'"
             )
+
+    @property
+    def digits(self) -> str:
+        """The first digits of the SHA-256 in the name of an address's file, or "".
+
+        PyTorch's addresses end in them: resnet50-0676ba61.pth.
+        """
+        found = re.search(r"-([0-9a-f]{8,64})\.\w+$", urlparse(self.url or "").path)
+        return found[1] if found else ""
 
     @property
     def kind(self) -> str:
@@ -163,6 +180,7 @@ class BackboneSpec:
         args: plain values for the architecture's constructor.
         weights: their location.
         sha256: of the weight file, checked before use.
+        fingerprint: what the network makes of two pictures; see `probe.bank.fingerprint`.
         keys: key map from the file to the network: a name in `probe.bank.weights.keys.KEY_MAPS`, or
             renames applied in order. The result must be exactly the network's tensors.
         input: side of the square input in pixels.
@@ -170,12 +188,14 @@ class BackboneSpec:
         resize: how images reach the input size; antialiased, except "tf1-bilinear", which only
             canonical FID needs.
         pool: the pooled feature: "head" (the network's own, before its classifier), "average"
-            (global average of the last map) or "token" (class token).
+            (global average of the last map), "token" (class token) or "taps" (global averages of
+            the taps, side by side).
         taps: the maps for training, shallow to deep: block indices for timm and open_clip, module
             names for torchvision. Defaults to the last map.
         tap_norm: whether to apply the network's final norm to tapped maps.
         task, data: what the weights were trained for, and on.
-        license: of the weights.
+        license: of the weights; its spelling is made that of SPDX, see `probe.bank.licences`.
+        paper: to cite, with its authors, year and address.
         role: "candidate" can be chosen; "evaluator" only judges; "control" has random weights,
             and BatchNorm statistics from unlabelled images, without which it is refused.
         presets: the presets it belongs to, chosen as @NAME (see `probe.bank.presets`).
@@ -193,16 +213,18 @@ class BackboneSpec:
     weights: Weights
     task: Words
     data: Words
-    license: Words
+    license: Licence
     input: Annotated[int, Field(ge=16, le=2048)] | None = None
     mean: tuple[Share, Share, Share] | None = None
     std: tuple[Scale, Scale, Scale] | None = None
+    paper: Words | None = None
     role: Role = "candidate"
     args: dict[str, Any] = dataclasses.field(default_factory=dict)
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None
+    fingerprint: Fingerprint | None = None
     keys: KeyMap | Annotated[tuple[Rename, ...], Field(max_length=MOST_RENAMES)] = ()
     resize: Literal["bicubic", "bilinear", "area", "tf1-bilinear"] = "bicubic"
-    pool: Literal["head", "average", "token"] = "head"
+    pool: Literal["head", "average", "token", "taps"] = "head"
     taps: tuple[int | str, ...] = ()
     tap_norm: bool = False
     presets: tuple[Annotated[str, Field(pattern=f"^{PRESET}$")], ...] = ()

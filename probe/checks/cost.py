@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 import torch
 
 from probe.accel.memory import is_out_of_memory
+from probe.bank.layers import one_each
 from probe.bank.load import load_backbone
 from probe.bank.spec import BackboneSpec
 from probe.checks.findings import Finding, some
@@ -60,7 +61,8 @@ def choose_settings(candidates: Candidates, *, strategy: str, resolution: int) -
         resolution: side in pixels.
     """
     judges = [] if candidates.evaluator is None else [candidates.evaluator]
-    able = len(candidates.specs) - len(unavailable(candidates.specs))
+    absent = unavailable(candidates.specs)
+    able = len(one_each(spec.name for spec in candidates.specs if spec.name not in absent))
     return TrainConfig(
         strategy=strategy if able else "none",
         k=min(TrainConfig().k, max(1, able)),

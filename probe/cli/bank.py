@@ -19,18 +19,25 @@ BankPath = Annotated[
 
 
 @app.command("list")
-def list_entries(bank: BankPath = None) -> None:
-    """List all entries and whether their weights are installed."""
+def list_entries(
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(help="Names, patterns, presets, licences: @commercial, @mit; default all."),
+    ] = None,
+    bank: BankPath = None,
+) -> None:
+    """List entries and whether their weights are installed."""
     from probe.bank.file import load_bank
     from probe.bank.spec import Misplaced
     from probe.reports.text import columns_of, text_table
 
     found = load_bank(bank)
-    rows = [(s.name, _weights(s), s.role, s.task, s.data, s.license) for s in found.specs]
+    specs = found.select(names or None)
+    rows = [(s.name, _weights(s), s.role, s.task, s.data, s.license) for s in specs]
     headings = ("backbone", "weights", "role", "task", "pretraining data", "weights licence")
     show_view(text_table(columns_of(headings, rows)))
     say(f"{len(rows)} entries of {found.path}", err=True)
-    for spec in found.specs:
+    for spec in specs:
         if isinstance(spec.weights, Misplaced):
             say(spec.weights.mistake, err=True)
 
@@ -51,36 +58,26 @@ def _weights(spec: "BackboneSpec") -> str:
 
 @app.command()
 def show(
-    name: Annotated[str, typer.Argument(help="Name of an entry.")], bank: BankPath = None
+    name: Annotated[str, typer.Argument(help="Name of an entry, or NAME@LAYER.")],
+    bank: BankPath = None,
 ) -> None:
-    """Show one entry in full, as YAML."""
-    from dataclasses import asdict
-
+    """Show one entry in full, as YAML: its paper, data, licence and address, taps and head."""
     import yaml
 
+    from probe.api.bank import describe_entry
     from probe.bank.file import load_bank
-    from probe.bank.load import input_spec
-    from probe.bank.weights.find import find_weights
-    from probe.errors import BackboneUnavailable
 
     for spec in load_bank(bank).select([name]):
-        expected = input_spec(spec)  # resolves values the entry leaves to timm
-        record = asdict(spec) | {"input": expected.size, "mean": expected.mean, "std": expected.std}
-        record["weights"] = {k: v for k, v in record["weights"].items() if v is not None}
-        if spec.role != "control":
-            try:
-                record["found"] = str(find_weights(spec, offline=True))
-            except BackboneUnavailable as error:
-                record["missing"] = str(error)
-        plain = {k: list(v) if isinstance(v, tuple) else v for k, v in record.items()}
-        say(yaml.safe_dump([plain], sort_keys=False, allow_unicode=True).rstrip())
+        record = describe_entry(spec)
+        say(yaml.safe_dump([record], sort_keys=False, allow_unicode=True, width=76).rstrip())
 
 
 @app.command()
 def check(
     bank: BankPath = None,
     backbones: Annotated[
-        str | None, typer.Option(help="Names, patterns, presets: 'dino*,@small'.")
+        str | None,
+        typer.Option(help="Names, patterns, presets, layers: 'dino*,@small,swin-t@2,3'."),
     ] = None,
 ) -> None:
     """Load every entry that has its weights, and report problems with the others."""
@@ -104,22 +101,25 @@ def fetch(
 ) -> None:
     """Download weights into the hub's own cache, for later use offline.
 
-    Interrupted downloads resume. Each file's checksum is recorded in the lock file next to the
-    bank and verified on every later load.
+    Interrupted downloads resume. Each file's checksum and each network's fingerprint are recorded
+    in the lock file next to the bank, for the packaged bank in the cache folder, and verified on
+    every later load.
     """
     from dataclasses import replace
 
-    from probe.bank.file import load_bank, packaged_bank
-    from probe.bank.lock import lock_path, write_lock
+    from probe.api.bank import record_weights
+    from probe.bank.file import load_bank, lock_of
+    from probe.bank.layers import split
     from probe.bank.weights.find import verified_weights
     from probe.errors import BackboneUnavailable
     from probe.reports.text import columns_of, text_table
 
     found = load_bank(bank)
+    wanted = {split(spec.name)[0] for spec in found.select(names or None)}
     rows: list[tuple[str, str, str, str]] = []
-    locked = []
-    for spec in found.select(names or None):
-        if spec.role == "control":
+    failed = 0
+    for spec in found.specs:
+        if spec.role == "control" or spec.name not in wanted:
             continue
         before = _weights(spec)
         try:
@@ -128,24 +128,18 @@ def fetch(
             # The remedy for a missing download is this same command.
             again = error.remedy.startswith("probe bank fetch")
             rows.append((spec.name, "failed", "", error.reason if again else str(error)))
+            failed += 1
             continue
         size = path.stat().st_size
-        locked.append((spec, digest, size))
         came = "was here" if before == "here" else "fetched"
         rows.append((spec.name, came, f"{size / 1e6:.1f} MB", str(path)))
-        say(f"{spec.name}: {came}", err=True)
+        told = "" if spec.weights.kind == "file" else record_weights(found, spec, digest, size)
+        say(f"{spec.name}: {came}{'; ' if told else ''}{told}", err=True)
     columns = columns_of(("backbone", "", "size", "file, or why not"), rows)
     show_view(text_table([replace(c, importance=0) for c in columns]))
-    if found.path.resolve() == packaged_bank():
-        say(
-            f"No lock file is kept for the packaged bank; copy {found.path} to ./modelbank.yaml "
-            "for one.",
-            err=True,
-        )
-    elif locked:
-        write_lock(found.path, locked)
-        say(f"Checksums: {lock_path(found.path)}", err=True)
-    raise typer.Exit(3 if len(locked) < len(rows) else 0)
+    if failed < len(rows):
+        say(f"Checksums: {lock_of(found.path)}", err=True)
+    raise typer.Exit(3 if failed else 0)
 
 
 @app.command()

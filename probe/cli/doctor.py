@@ -31,7 +31,7 @@ def doctor(
     ] = None,
     backbones: Annotated[
         str | None,
-        typer.Option(help="Names, patterns, presets: 'dino*,@small'."),
+        typer.Option(help="Names, patterns, presets, layers: 'dino*,@small,swin-t@2,3'."),
     ] = None,
     strategy: Annotated[
         str,

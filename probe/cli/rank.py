@@ -57,7 +57,7 @@ def rank(
     ] = None,
     backbones: Annotated[
         str | None,
-        typer.Option(help="Names, patterns, presets: 'dino*,@small'."),
+        typer.Option(help="Names, patterns, presets, layers: 'dino*,@small,swin-t@2,3'."),
     ] = None,
     out: Annotated[
         Path | None, typer.Option("--out", "--outdir", help="Folder to write all results to.")

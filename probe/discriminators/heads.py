@@ -173,6 +173,11 @@ HEADS: dict[str, HeadKind] = {
 }
 
 
+def head_kind(map_shapes: Shapes) -> str:
+    """Return the name of the kind of head for maps of these shapes."""
+    return next(name for name, kind in reversed(HEADS.items()) if kind.fits(map_shapes))
+
+
 class Head(nn.Module):
     """The head chosen by a backbone's declared shapes.
 
@@ -192,8 +197,7 @@ class Head(nn.Module):
         norm: str = "equalised",
     ) -> None:
         super().__init__()
-        kind = next(kind for kind in reversed(HEADS.values()) if kind.fits(map_shapes))
-        self.network = kind.build(map_shapes, dim, c_dim)
+        self.network = HEADS[head_kind(map_shapes)].build(map_shapes, dim, c_dim)
         if norm == "spectral":
             _normalise_spectrally(self)
 

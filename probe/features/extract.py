@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import suppress
 from dataclasses import dataclass, field
+from itertools import accumulate
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,9 @@ import torch
 from probe.accel.memory import give_back_freed_memory, in_batches
 from probe.accel.private import multiply_adds
 from probe.bank.base import Backbone
+from probe.bank.fingerprint import fingerprint
+from probe.bank.layers import AT, Network
+from probe.bank.load import load_backbone
 from probe.context import Context
 from probe.devices import autocast, fast_layout, free_bytes, pin, send
 from probe.errors import BackboneBroken, BackboneUnavailable, BrokenImageError, CacheError
@@ -26,6 +30,7 @@ from probe.features.steady import require_steady
 from probe.features.store import FeatureSpace
 from probe.images.base import Broken, ImageSource
 
+FINGERPRINT = "fingerprint"  # among a backbone's measurements
 UNIT_BYTES = 128 * 2**20  # of decoded pixels; two units are in memory at once
 UNIT_MOST = 512
 # On a CPU, small batches fit the caches and reuse memory across layers: 16 images at a time were up
@@ -199,7 +204,8 @@ class Extractor:
 
     Args:
         spaces: backbone name → the feature space that stores its rows and sets its precision.
-        load: builds a backbone by name, on the CPU.
+        networks: network → the backbones whose features it gives, see `probe.bank.layers`; those of
+            one network have one precision.
         ctx: where to compute.
         resolution: common side of all images in pixels, before a backbone's own resize.
 
@@ -210,13 +216,13 @@ class Extractor:
     def __init__(
         self,
         spaces: Mapping[str, FeatureSpace],
-        load: Callable[[str], Backbone],
+        networks: Mapping[str, Network],
         ctx: Context,
         *,
         resolution: int,
     ) -> None:
-        self.spaces = dict(spaces)
-        self._build, self._costs = load, dict[str, dict[str, Any]]()
+        self.spaces, self.networks = dict(spaces), dict(networks)
+        self._costs = dict[str, dict[str, Any]]()
         self.pool = BackbonePool(self._load, ctx.device)
         self.ctx, self.resolution = ctx, resolution
 
@@ -253,7 +259,7 @@ class Extractor:
                     f"{source.name}: {first.name}: {first.reason}. Move it away, or leave out "
                     "--strict."
                 )
-            names = list(self.spaces)
+            names = [name for name in self.networks if self._able(name)]
             for i, name in enumerate(names):
                 later = (other for other in names[i + 1 :] if self._todo(other, unit))
                 self._store(name, unit, extraction, following=next(later, None))
@@ -264,11 +270,12 @@ class Extractor:
             extraction.broken.extend(unit.broken.values())
             if not self.spaces:
                 break
-        for name, space in self.spaces.items():
-            if not space.facts():  # missing or damaged, although no row was missing
+        for name in self.networks:
+            # Missing or damaged, although no row was missing.
+            if any(not self.spaces[member].facts() for member in self._able(name)):
                 with suppress(BackboneUnavailable):
-                    backbone = self.pool.get(name, space.record["precision"])
-                    space.write_facts(measure(backbone, self.ctx.device))
+                    backbone = self.pool.get(name, self._precision(name))
+                    self._write_facts(name, backbone, measure(backbone, self.ctx.device))
         return extraction
 
     def share_out(self, source: ImageSource, order: Sequence[int]) -> None:
@@ -323,30 +330,58 @@ class Extractor:
                         ahead = background.submit(prepare, following)
                     yield unit
 
-    def _todo(self, name: str, unit: _Unit) -> list[int]:
-        """Return the positions in a unit of the images that one backbone lacks."""
-        return [i for i in self.spaces[name].missing(unit.keys) if i in unit.decoded]
+    def _able(self, network: str) -> list[str]:
+        """Return the backbones of a network that have not failed: all or none."""
+        return [name for name in self.networks[network].members if name in self.spaces]
 
-    def _load(self, name: str) -> Backbone:
-        """Build a backbone on the CPU, and measure there what it costs.
+    def _precision(self, network: str) -> str:
+        return self.spaces[self._able(network)[0]].record["precision"]
+
+    def _todo(self, network: str, unit: _Unit) -> list[int]:
+        """Return the positions in a unit of the images that a backbone of a network lacks."""
+        lacking = {i for name in self._able(network) for i in self.spaces[name].missing(unit.keys)}
+        return sorted(lacking & unit.decoded.keys())
+
+    def _load(self, network: str) -> Backbone:
+        """Build a network on the CPU, and measure there what it costs.
 
         A GPU would choose and load kernels for a single image, which nothing else uses.
         """
-        backbone = self._build(name)
-        if not self.spaces[name].facts():
-            self._costs[name] = measure(backbone, torch.device("cpu"))
+        ctx, spec = self.ctx, self.networks[network].spec
+        backbone = load_backbone(spec, offline=ctx.offline, bn_images=ctx.bn_images)
+        if any(not self.spaces[name].facts() for name in self._able(network)):
+            self._costs[network] = measure(backbone, torch.device("cpu"))
+            if AT not in network and spec.weights.random is None:
+                self._costs[network][FINGERPRINT] = fingerprint(backbone)
         return backbone
+
+    def _parts(self, network: str, backbone: Backbone) -> dict[str, slice]:
+        """Return backbone → its columns in the feature of its network."""
+        names = self._able(network)
+        if len(names) == 1:
+            return {names[0]: slice(None)}
+        ends = list(accumulate(channels for channels, _, _ in backbone.map_shapes))
+        return {
+            name: slice(start, end)
+            for name, start, end in zip(names, [0, *ends], ends, strict=False)
+        }
+
+    def _write_facts(self, network: str, backbone: Backbone, facts: Mapping[str, Any]) -> None:
+        """Store what a pass costs with each backbone that it gives."""
+        for name, part in self._parts(network, backbone).items():
+            dim = len(range(backbone.dim)[part])
+            self.spaces[name].write_facts({**facts, "dim": dim})
 
     def _store(
         self, name: str, unit: _Unit, extraction: Extraction, *, following: str | None
     ) -> None:
-        """Compute and store the rows of a unit that one backbone lacks.
+        """Compute and store the rows of a unit that the backbones of a network lack.
 
         Args:
-            name: of the backbone.
+            name: of the network.
             unit: the images.
             extraction: is told of a failure.
-            following: the backbone that is wanted next.
+            following: the network that is wanted next.
         """
         started, todo = time.monotonic(), self._todo(name, unit)
         if todo:
@@ -358,36 +393,43 @@ class Extractor:
             except CacheError:  # affects every backbone
                 raise
             except BackboneUnavailable as error:
+                if len(self._able(name)) > 1:  # one layer may be wrong, and the others right
+                    alone = self.networks.pop(name).apart()
+                    self.networks |= alone
+                    for layer in alone:
+                        self._store(layer, unit, extraction, following=None)
+                    return
                 self._fail(name, Failure(error.status, error.reason, error.remedy), extraction)
                 return
             except Exception as error:  # one broken backbone costs a row, not the run
                 reason = f"{type(error).__name__}: {error}".split("\n")[0]
                 self._fail(name, Failure("failed", reason), extraction)
                 return
-        self.ctx.on_event(
-            FeaturesStored(
-                backbone=name,
-                done=len(unit.indices) - len(unit.broken),
-                computed=len(todo),
-                seconds=time.monotonic() - started,
+        for backbone in self._able(name):
+            self.ctx.on_event(
+                FeaturesStored(
+                    backbone=backbone,
+                    done=len(unit.indices) - len(unit.broken),
+                    computed=len(todo),
+                    seconds=time.monotonic() - started,
+                )
             )
-        )
 
-    def _fail(self, name: str, failure: Failure, extraction: Extraction) -> None:
-        extraction.failures[name] = failure
-        del self.spaces[name]
-        self.pool.drop(name)
-        self.ctx.on_event(BackboneFailed(name, failure.reason))
+    def _fail(self, network: str, failure: Failure, extraction: Extraction) -> None:
+        self.pool.drop(network)
+        for name in self._able(network):
+            extraction.failures[name] = failure
+            del self.spaces[name]
+            self.ctx.on_event(BackboneFailed(name, failure.reason))
 
     def _run(self, name: str, keys: list[str], images: torch.Tensor, following: str | None) -> None:
-        """Compute and store one backbone's rows for one unit."""
-        space, device = self.spaces[name], self.ctx.device
-        precision = space.record["precision"]
+        """Compute and store the rows of a network's backbones for one unit."""
+        names, device, precision = self._able(name), self.ctx.device, self._precision(name)
         backbone = self.pool.get(name, precision)
         if following is not None:
-            self.pool.expect(following, self.spaces[following].record["precision"])
-        known = space.facts()
-        facts = known or self._costs.get(name) or measure(backbone, device)
+            self.pool.expect(following, self._precision(following))
+        known = [facts for member in names if (facts := self.spaces[member].facts())]
+        facts = dict(known[0]) if known else self._costs.get(name) or measure(backbone, device)
 
         def run(some: torch.Tensor) -> np.ndarray:
             return pooled_features(
@@ -400,9 +442,11 @@ class Extractor:
         if not np.isfinite(features).all():
             remedy = "run it with --precision fp32" if precision != "fp32" else ""
             raise BackboneBroken(f"its features are NaN or infinite in {precision}", remedy)
-        if not known:  # these are the first rows to be stored
+        if len(known) < len(names):  # these are the first rows to be stored
             require_steady(run, images, features, precision)
-        space.write(keys, features)
+        for member, part in self._parts(name, backbone).items():
+            if rows := self.spaces[member].missing(keys):
+                self.spaces[member].write([keys[i] for i in rows], features[rows, part])
         # The first unit includes warm-up, so the fastest unit gives the machine's speed.
         facts["images_per_second"] = max(speed, facts.get("images_per_second", 0.0))
-        space.write_facts(facts)
+        self._write_facts(name, backbone, facts)

@@ -5,15 +5,17 @@ what the other has computed.
 """
 
 from collections.abc import Mapping, Sequence, Sized
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NoReturn
 
-from probe.bank.load import load_backbone
+from probe.bank.fingerprint import changed
+from probe.bank.layers import networks
+from probe.bank.lock import first_use_notes, recorded
 from probe.bank.spec import BackboneSpec
 from probe.context import Context
 from probe.errors import BackboneUnavailable, ImagesError
 from probe.events import ExtractionStarted
-from probe.features.extract import Extractor, Failure
+from probe.features.extract import FINGERPRINT, Extractor, Failure
 from probe.features.space import open_space
 from probe.features.store import FeatureSpace
 from probe.images.base import Broken, ImageSource
@@ -34,6 +36,7 @@ class PairFeatures:
         indices: kind → the images in use, in order.
         keys: kind → their content keys.
         broken: the skipped images.
+        remarks: sentences on weights that were not known before and networks that have changed.
     """
 
     spaces: dict[str, FeatureSpace]
@@ -41,6 +44,7 @@ class PairFeatures:
     indices: dict[str, list[int]]
     keys: dict[str, list[str]]
     broken: list[Broken]
+    remarks: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,12 +111,8 @@ def extract_pair(
             failures[name] = Failure("unavailable", error.reason, error.remedy)
     if not spaces:
         return PairFeatures({}, failures, {}, {}, [])
-    extractor = Extractor(
-        spaces,
-        lambda name: load_backbone(by_name[name], offline=ctx.offline, bn_images=ctx.bn_images),
-        ctx,
-        resolution=resolution,
-    )
+    together = networks(spec for name, spec in by_name.items() if name in spaces)
+    extractor = Extractor(spaces, together, ctx, resolution=resolution)
     sources = dict(zip(KINDS, (real, fake), strict=True))
     for kind, source in sources.items():
         extractor.share_out(source, wanted.orders[kind][: wanted.counts[kind]])
@@ -142,7 +142,22 @@ def extract_pair(
         indices={kind: found.indices[: counts[kind]] for kind, found in extractions.items()},
         keys={kind: found.keys[: counts[kind]] for kind, found in extractions.items()},
         broken=[b for found in extractions.values() for b in found.broken],
+        remarks=_remarks({name: by_name[name] for name in extractor.spaces}, extractor.spaces),
     )
+
+
+def _remarks(specs: Mapping[str, BackboneSpec], spaces: Mapping[str, FeatureSpace]) -> list[str]:
+    """Record what the lock file does not know yet, and return what a reader should know."""
+    remarks = first_use_notes(specs)
+    for name, spec in specs.items():
+        numbers = spaces[name].facts().get(FINGERPRINT)
+        if numbers is None:
+            continue
+        if spec.fingerprint is None:
+            recorded(spec, fingerprint=list(numbers))
+        elif difference := changed(spec.fingerprint, numbers):
+            remarks.append(f"Warning: {name}: {difference}.")
+    return remarks
 
 
 def refuse(source: str, usable: int, least: int, broken: Sequence[Broken] = ()) -> NoReturn:

@@ -85,12 +85,13 @@ def measure(
         except BackboneUnavailable as error:
             failures[inception.name] = Failure("unavailable", error.reason, how_to_get(inception))
         specs = [*specs, inception]
-    spaces, measured = {}, None
+    spaces, measured, remarks = {}, None, []
     for some, within in passes:
         found = extract_pair(real, fake, some, wanted, within, resolution=resolution)
         assert found is not None  # since there is one process
         failures |= found.failures
         spaces |= found.spaces
+        remarks += found.remarks
         if measured is not None and found.spaces and found.keys != measured.keys:
             raise ImagesError(
                 f"{real.name} or {fake.name} changed while it was read. Repeat the command when "
@@ -129,6 +130,7 @@ def measure(
             *real.notes,
             *fake.notes,
             *(f"Warning: {remark}" for remark in copies.remarks()),
+            *remarks,
             *_notes(rows, n_real, n_fake, measured.broken),
         ],
         config={

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
+from probe.bank.layers import depth, split
 from probe.bank.spec import RecordedRole
 from probe.errors import ProbeError
 from probe.probing.protocol import CHANCE, PROTOCOLS
@@ -79,6 +80,16 @@ class Row:
     license: str | None = None
     picked: bool = False
     above_chance: bool | None = None
+
+    @property
+    def network(self) -> str:
+        """The network's name, which layers of one network share."""
+        return split(self.name)[0]
+
+    @property
+    def layer(self) -> str:
+        """The layer of the network, "" for a whole backbone."""
+        return split(self.name)[1]
 
     @property
     def told_apart(self) -> bool:
@@ -175,6 +186,19 @@ class Leaderboard:
     def ranked(self) -> tuple[Row, ...]:
         """The pretrained backbones that have a score, best first."""
         return tuple(row for row in self.rows if row.rank is not None)
+
+    @property
+    def layers(self) -> dict[str, tuple[Row, ...]]:
+        """Network → the rows of its layers with a score, shallow to deep, if there are several."""
+        found: dict[str, list[Row]] = {}
+        for row in self.rows:
+            if row.layer and row.score is not None and row.role != "null":
+                found.setdefault(row.network, []).append(row)
+        return {
+            name: tuple(sorted(rows, key=lambda row: depth(row.layer)))
+            for name, rows in found.items()
+            if len(rows) > 1
+        }
 
     @property
     def winner(self) -> Row | None:

@@ -15,6 +15,7 @@ from probe.bank.spec import BackboneSpec
 from probe.context import Context
 from probe.devices import choose_precision
 from probe.features.copies import Copies, find_copies
+from probe.features.extract import FINGERPRINT
 from probe.features.looks import count_look_alikes
 from probe.features.pair import (
     PairFeatures,
@@ -122,13 +123,17 @@ def rank(
             **(raced.failures if raced else {}),
         },
         facts={
-            name: {**space.facts(), "precision": space.record["precision"]}
+            name: {
+                **{k: v for k, v in space.facts().items() if k != FINGERPRINT},
+                "precision": space.record["precision"],
+            }
             for name, space in found.spaces.items()
         },
         resolution=resolution,
         audit=[asdict(finding) for finding in pair.findings],
         notes=[
             *(f"Warning: {remark}" for remark in copies.remarks()),
+            *found.remarks,
             *_notes(options, pair, found, joined),
         ],
         config={**(config or {}), **_record(options, pair, found, joint_with, ctx)},

@@ -228,6 +228,7 @@ def _reading(board: Leaderboard, judged: Spread, results: Mapping[str, ProbeResu
         better = judged.better(range(len(board.rows)))
         for i in telling:
             notes += _control_reading(board, better, i)
+    notes += [_layers_reading(name, rows) for name, rows in board.layers.items()]
     unconverged = [name for name, result in results.items() if result.unconverged]
     if unconverged:
         notes.append(
@@ -235,6 +236,16 @@ def _reading(board: Leaderboard, judged: Spread, results: Mapping[str, ProbeResu
             "a little off."
         )
     return notes
+
+
+def _layers_reading(network: str, layers: Sequence[Row]) -> str:
+    """Return a sentence on which layer of a network tells best."""
+    ordered = sorted(layers, key=lambda row: (row.rank or 0, -(row.score or 0)))
+    told = ", ".join(
+        row.layer if row.rank is None else f"{row.layer} (rank {row.rank}{'=' * row.tied})"
+        for row in ordered
+    )
+    return f"Layers of {network}, best first: {told}."
 
 
 def _control_reading(board: Leaderboard, better: np.ndarray, i: int) -> list[str]:

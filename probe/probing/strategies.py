@@ -9,6 +9,7 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from probe.bank.layers import one_each
 from probe.errors import UsageError
 
 if TYPE_CHECKING:
@@ -34,8 +35,11 @@ class Strategy:
 
 
 def choosable(board: "Leaderboard", used: Collection[str] = ()) -> tuple[str, ...]:
-    """Return the discriminators with a score that are not in use, best first."""
-    return tuple(r.name for r in board.ranked if r.role == "candidate" and r.name not in used)
+    """Return the discriminators with a score that are not in use, best first.
+
+    Of a network's layers the best one, and none if one is in use.
+    """
+    return tuple(one_each((r.name for r in board.ranked if r.role == "candidate"), used))
 
 
 def worthy(board: "Leaderboard", used: Collection[str] = ()) -> tuple[str, ...]:

@@ -17,6 +17,7 @@ from probe.files import to_json
 from probe.probing.agreement import agreement, greedy_picks
 from probe.probing.leaderboard import Leaderboard, Learned, Row, read_leaderboards
 from probe.probing.protocol import ProbeResult
+from probe.reports.depth import depth_figures
 from probe.reports.evidence import Evidence, load_evidence, telling
 from probe.reports.page import COLOURS, Figure, render, whiskers
 from probe.reports.svg import Dots, Layer, Line, Mark, histogram, plot
@@ -73,7 +74,7 @@ def rank_page(folder: Path) -> str:
         title=f"{_name(board, 'real')} against {_name(board, 'fake')}",
         answer=_answer(board),
         boards=[(b, whiskers(b)) for b in boards],
-        curve=_curve_figure(board),
+        curves=[f for f in (_curve_figure(board), *depth_figures(board)) if f is not None],
         picks=picks,
         greedy=greedy_picks(results, able, len(picks)) if picks else [],
         names=order,

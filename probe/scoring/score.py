@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from probe.bank.file import Bank
-from probe.bank.load import load_backbone
+from probe.bank.layers import networks
 from probe.context import Context
 from probe.errors import BackboneUnavailable, ImagesError
 from probe.events import ExtractionStarted
@@ -189,18 +189,13 @@ def score(
     """
     if run.jpeg_quality is not None:
         source = JpegMatched(source, run.jpeg_quality)
-    specs = {spec.name: spec for spec in bank.specs}
     opened = {name: _open(run, name, bank, ctx) for name in names}
     spaces = {name: space for name, space in opened.items() if isinstance(space, FeatureSpace)}
     refused = {name: failure for name, failure in opened.items() if isinstance(failure, Failure)}
     if not spaces:
         no_backbone(refused, "No backbone of the ranking can be used")
-    extractor = Extractor(
-        spaces,
-        lambda name: load_backbone(specs[name], offline=ctx.offline, bn_images=ctx.bn_images),
-        ctx,
-        resolution=run.resolution,
-    )
+    together = networks(spec for name in spaces if (spec := bank.find(name)) is not None)
+    extractor = Extractor(spaces, together, ctx, resolution=run.resolution)
     count = len(source)
     ctx.on_event(ExtractionStarted("given", count, total=count, backbones=tuple(spaces)))
     found = extractor.extract(source, range(count), count)
@@ -236,7 +231,7 @@ def score(
 
 def _open(run: FittedProbes, name: str, bank: Bank, ctx: Context) -> FeatureSpace | Failure:
     """Return the feature space of one of the ranking's probes, or why it cannot be used."""
-    spec = next((spec for spec in bank.specs if spec.name == name), None)
+    spec = bank.find(name)
     if spec is None:
         return Failure(
             "unavailable", f"{bank.path} has no such entry", "name the ranking's bank (--bank)"

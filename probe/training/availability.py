@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
+from probe.bank.layers import one_each
 from probe.bank.spec import BackboneSpec
 from probe.bank.weights.find import find_weights
 from probe.devices import peak_gib
@@ -34,7 +35,7 @@ def require_backbones(config: TrainConfig, candidates: Candidates, *, offline: b
     notes = []
     problems = missing(candidates.specs, offline=offline)
     if config.strategy != "none":
-        able = [spec.name for spec in candidates.specs if spec.name not in problems]
+        able = one_each(spec.name for spec in candidates.specs if spec.name not in problems)
         if len(able) < config.k:
             names = f" ({', '.join(able)})" if able else ""
             reasons = "".join(f"\n  {name}: {why}" for name, why in problems.items())

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from probe.bank.load import load_backbone
+from probe.bank.layers import networks
 from probe.bank.spec import BackboneSpec
 from probe.context import Context
 from probe.devices import autocast, send
@@ -82,7 +82,7 @@ class Evaluator:
         space = open_space(spec, ctx, resolution=reals.resolution)
         extractor = Extractor(
             {spec.name: space},
-            lambda name: load_backbone(spec, offline=ctx.offline, bn_images=ctx.bn_images),
+            networks([spec]),
             ctx.quiet(),
             resolution=reals.resolution,
         )

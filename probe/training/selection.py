@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from probe.bank.layers import one_each, unused
 from probe.context import Context
 from probe.events import Note
 from probe.files import write_json
@@ -98,7 +99,7 @@ class Chooser:
         most = strategy.in_use(self.k)[-1]
         if len(used) >= most:
             return Selection(self.strategy, in_use, (), f"{most} in use, as many as wanted.")
-        if all(name in used for name in self.names):
+        if not one_each(self.names, used):
             return Selection(self.strategy, in_use, (), "No backbone of the bank is left.")
         together, made = bool(strategy.joint and used), None
         board = rank_unused(False)
@@ -156,7 +157,7 @@ def rank_snapshot(
     ranking = rank(
         reals.training,
         fakes,
-        [spec for spec in specs if spec.name not in used],
+        unused(specs, used),
         options,
         ctx,
         joint_with=[spec for spec in specs if together and spec.name in used],

@@ -16,7 +16,7 @@ import pytest
 import torch
 
 from probe.bank.file import packaged_bank, read_specs
-from probe.bank.lock import read_lock
+from probe.bank.lock import lock_path, read_lock
 from probe.errors import UNREADABLE, BankError
 
 SECONDS = 120  # of one attempt, on a machine that is busy with others; far less is the rule
@@ -364,7 +364,7 @@ def test_random_changes_of_lock_files(rounds, tally, tmp_path):
             letters[rng.randrange(len(letters))] = rng.choice('{}[]":,0a\\\x1béΩ-1e.')
         bank.with_suffix(".lock").write_text("".join(letters), "utf-8")
         with contextlib.suppress(BankError):
-            read_lock(bank)
+            read_lock(lock_path(bank))
             tally("lock files with random changes: read")
             continue
         tally("lock files with random changes: refused")

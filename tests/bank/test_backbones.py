@@ -14,6 +14,7 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from probe.bank.file import load_bank
+from probe.bank.fingerprint import changed, fingerprint
 from probe.bank.load import load_backbone, wrap
 from probe.bank.sources import SOURCES
 from probe.bank.spec import BackboneSpec, Rename, Weights
@@ -21,6 +22,7 @@ from probe.bank.weights.file import read_state
 from probe.bank.weights.find import find_weights, weights_digest
 from probe.bank.weights.keys import map_keys
 from probe.bundled import BN_IMAGES
+from probe.discriminators.heads import Head
 from probe.errors import BackboneUnavailable
 from probe.images.open import open_images
 
@@ -37,7 +39,7 @@ def spec(**changes) -> BackboneSpec:
 
 
 def test_the_whole_bank_is_built_below():
-    assert len(SPECS) == 32
+    assert len(SPECS) == 36
 
 
 @functools.lru_cache(maxsize=1)
@@ -49,7 +51,22 @@ def untrained(source: str, model: str, args: str, entry: str) -> torch.nn.Module
         return SOURCES[source].build(found, None)
 
 
-@pytest.mark.parametrize("entry", SPECS, ids=lambda s: s.name)
+LARGE = {"aimv2-vit-l14": 309, "metaclip2-vit-h14": 631}  # millions of parameters
+
+
+@pytest.mark.parametrize("entry", [s for s in SPECS if s.name in LARGE], ids=lambda s: s.name)
+def test_the_large_ones_have_their_shapes_and_heads(entry):
+    with torch.device("meta"):  # shapes alone, without memory and time
+        backbone = wrap(entry, SOURCES[entry.source].build(entry, None))
+        x = torch.rand(2, 3, entry.input, entry.input)
+        maps, pooled = backbone.levels(x)
+        logits = Head(backbone.map_shapes, backbone.dim)(maps, pooled)
+    assert round(backbone.parameter_count / 1e6) == LARGE[entry.name]
+    assert [tuple(m.shape[1:]) for m in maps] == list(backbone.map_shapes)
+    assert len(logits) == len(entry.taps) + 1 and logits[-1].shape == (2,)
+
+
+@pytest.mark.parametrize("entry", [s for s in SPECS if s.name not in LARGE], ids=lambda s: s.name)
 def test_contract(entry):
     first = entry.name.split("#")[0] + ("#0" if "#" in entry.name else "")
     network = untrained(entry.source, entry.model, str(entry.args), first)
@@ -67,6 +84,7 @@ def test_contract(entry):
         torch.testing.assert_close(beside, pooled, rtol=1e-3, atol=1e-4)
     assert tuple(tuple(m.shape[1:]) for m in maps) == backbone.map_shapes
     assert all(m.ndim == 4 for m in maps) and len(maps) == max(1, len(entry.taps))
+    assert Head(backbone.map_shapes, backbone.dim)(maps, pooled)[-1].shape == (1,)
     assert not any(p.requires_grad for p in backbone.parameters())
     assert not backbone.train().training
     assert not any(m.training for m in backbone.modules())
@@ -89,8 +107,11 @@ def test_real_mobilenet_sees_a_palace():
 
 
 @pytest.mark.parametrize("name", [s.name for s in SPECS if s.weights.kind == "package"])
-def test_packaged_weights_load_and_tell_images_apart(name):
-    backbone = load_backbone(packaged(name), offline=True)
+def test_packaged_weights_are_what_they_were_and_tell_images_apart(name):
+    entry = packaged(name)
+    backbone = load_backbone(entry, offline=True)
+    assert entry.fingerprint is not None
+    assert changed(entry.fingerprint, fingerprint(backbone)) is None
     features = torch.cat([backbone(image) for image in photos()])
     assert features.isfinite().all() and (features[0] - features[1]).abs().max() > 0.1
 

@@ -7,6 +7,7 @@ from typing import ClassVar
 
 import pytest
 
+from probe.bank.lock import pinned, read_lock, write_lock
 from probe.bank.spec import BackboneSpec, Weights
 from probe.bank.weights import download
 from probe.bank.weights.download import fetch
@@ -28,17 +29,25 @@ class Handler(http.server.BaseHTTPRequestHandler):
     """Serves BODY whole; under /cut/ the half of what is asked for, under /deaf/ never a range."""
 
     asked: ClassVar[list[str | None]] = []
+    paths: ClassVar[list[str]] = []
+    tags: ClassVar[dict[str, str]] = {}  # "now" → the ETag it gives
 
     def do_GET(self):
+        self.paths.append(self.path)
         wanted = self.headers.get("Range")
         self.asked.append(wanted)
         start = int(wanted.removeprefix("bytes=").rstrip("-")) if wanted else 0
         if "deaf" in self.path:
             start = 0
         body = BODY[start:]
+        condition, tag = self.headers.get("If-Range"), self.tags.get("now")
+        if condition and condition != tag:
+            body, start = BODY, 0
         code = 404 if "gone" in self.path else 416 if start >= len(BODY) else 206 if start else 200
         self.send_response(code)
         self.send_header("Content-Length", str(len(body)))
+        if tag:
+            self.send_header("ETag", tag)
         self.end_headers()
         if code < 400:
             self.wfile.write(body[: len(body) // 2] if "cut" in self.path else body)
@@ -51,6 +60,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
 def server(monkeypatch):
     monkeypatch.setattr(download, "_unreachable", {})
     monkeypatch.setenv("no_proxy", "127.0.0.1")
+    Handler.tags.clear()
+    Handler.asked.clear()
+    Handler.paths.clear()
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as found:
         threading.Thread(target=found.serve_forever, args=(0.01,), daemon=True).start()
         yield f"http://127.0.0.1:{found.server_address[1]}"
@@ -157,3 +169,76 @@ def test_another_file_than_the_bank_names_says_both_digests(tmp_path):
     assert verified_weights(spec, offline=True)[1] == DIGEST
     file.write_bytes(BODY + b"!")
     assert verified_weights(spec, offline=True)[1] != DIGEST
+
+
+@pytest.mark.parametrize("tag", ["", '"one"'])
+def test_without_a_checksum_only_parts_of_one_version_are_joined(server, tmp_path, tag):
+    """A server that names no version, or another one, sends everything again."""
+    spec, half = entry(Weights(url=f"{server}/cut/net.pth")), len(BODY) // 2
+    partial = tmp_path / "torch" / "hub" / "checkpoints" / ".net.pth.partial"
+    Handler.tags["now"] = tag
+    sizes = []
+    for now in (tag, tag and '"two"', tag and '"two"'):
+        Handler.tags["now"] = now
+        with pytest.raises(BackboneUnavailable, match="cut off"):
+            fetch(spec)
+        sizes.append(partial.stat().st_size)
+    assert BODY.startswith(partial.read_bytes())
+    if tag:  # the second version is begun anew and continued
+        assert Handler.asked == [None, f"bytes={half}-", f"bytes={half}-"]
+        assert sizes == [half, half, half + half // 2]
+    else:
+        assert Handler.asked == [None] * 3 and sizes == [half] * 3
+
+
+def test_a_part_of_unknown_origin_is_not_continued(server, tmp_path):
+    partial = tmp_path / "torch" / "hub" / "checkpoints" / ".net.pth.partial"
+    partial.parent.mkdir(parents=True)
+    partial.write_bytes(b"x" * 100)
+    assert fetch(entry(Weights(url=f"{server}/net.pth"))).read_bytes() == BODY
+    assert Handler.asked == [None]
+    assert [p.name for p in partial.parent.iterdir()] == ["net.pth"]
+
+
+def test_a_wrong_file_never_takes_its_place(server, tmp_path):
+    spec = entry(Weights(url=f"{server}/net.pth"), sha256="0" * 64)
+    with pytest.raises(BackboneUnavailable, match="not those that net.pth stands for"):
+        fetch(spec)
+    assert kept(tmp_path) == []
+
+
+def test_digits_in_the_name_are_checked_on_every_load(server, tmp_path):
+    spec = entry(Weights(url=f"{server}/net-{DIGEST[:8]}.pth"))
+    path, _ = verified_weights(spec, offline=False)
+    path.write_bytes(BODY + b" ")
+    with pytest.raises(BackboneUnavailable, match=f"expected begins with {DIGEST[:8]}"):
+        verified_weights(spec, offline=True)
+
+
+def test_mirrors_are_tried_in_order(server, tmp_path):
+    mirrors = (f"{server}/cut/net.pth", f"{server}/other/name.pth", f"{server}/never.pth")
+    spec = entry(Weights(url=f"{server}/gone/net.pth", mirrors=mirrors), sha256=DIGEST)
+    path = fetch(spec)
+    assert path.name == "net.pth" and path.read_bytes() == BODY
+    assert Handler.paths == ["/gone/net.pth", "/cut/net.pth", "/other/name.pth"]
+    path.unlink()
+    spec = entry(Weights(url=f"{server}/gone/net.pth", mirrors=("http://127.0.0.1:9/net.pth",)))
+    with pytest.raises(BackboneUnavailable, match=r"none of its addresses.*404.*cannot be reached"):
+        fetch(spec)
+
+
+def test_a_proxy_is_used(server, monkeypatch):
+    monkeypatch.setenv("http_proxy", server)
+    path = fetch(entry(Weights(url="http://weights.invalid/net.pth"), sha256=DIGEST))
+    assert path.read_bytes() == BODY and Handler.paths == ["http://weights.invalid/net.pth"]
+
+
+def test_mirrors_go_with_an_address_and_do_not_change_the_place(tmp_path):
+    with pytest.raises(ValueError, match="'mirrors' goes with 'url'"):
+        Weights(file="a.pth", mirrors=("http://a/b",))
+    plain, mirrored = (
+        entry(Weights(url="http://a/b.pth", mirrors=m)) for m in ((), ("http://c/b.pth",))
+    )
+    lock = tmp_path / "bank.lock"
+    write_lock(lock, plain, sha256=DIGEST, bytes=3)
+    assert pinned(mirrored, lock, read_lock(lock)).sha256 == DIGEST

@@ -1,12 +1,14 @@
 """The method's own networks: files under their published names, and arithmetic as published."""
 
 import dataclasses
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from timm.models.swin_transformer import SwinTransformerBlock
-from torchvision.models import vgg16
+from torchvision.models import resnet18, vgg16
 
 from probe.bank.file import load_bank
 from probe.bank.load import load_backbone
@@ -169,6 +171,80 @@ def blur_by_hand(x):
 def test_a_flat_picture_stays_flat():
     x = torch.full((1, 3, 9, 9), 0.7)
     torch.testing.assert_close(BlurPool(3)(x), torch.full((1, 3, 5, 5), 0.7))
+
+
+def documented(name, path):
+    """Return an entry of docs/choosing.md, with a file that completes it."""
+    page = (Path(__file__).parents[2] / "docs" / "choosing.md").read_text("utf-8")
+    (text,) = re.findall(rf"^- name: {name}$.*?(?=^- name|^```)", page, re.MULTILINE | re.DOTALL)
+    (path.parent / "faces.yaml").write_text(re.sub(r"file: [\w.-]+", f"file: {path.name}", text))
+    (entry,) = load_bank(path.parent / "faces.yaml").specs
+    return entry
+
+
+def randomise(network):
+    """Give a network's weights and statistics values that a wrong order would show."""
+    for tensor in (*network.parameters(), *network.buffers()):
+        if tensor.is_floating_point():
+            torch.nn.init.uniform_(tensor.data, 0.01, 0.1)
+    return network.eval()
+
+
+def test_a_file_of_the_face_parser_completes_its_entry(tmp_path):
+    torch.manual_seed(0)
+    theirs, content, before = [], {}, 3
+    stages = ("conv1", "conv2", "conv3", "conv4", "center")
+    for name, channels in zip(stages, (16, 32, 64, 128, 256)):
+        for part in ("conv1", "conv2"):
+            block = torch.nn.Sequential(
+                torch.nn.Conv2d(before, channels, 3, padding=1), torch.nn.BatchNorm2d(channels),
+                torch.nn.ReLU(),
+            )  # fmt: skip
+            theirs.append(randomise(block))
+            content |= {f"{name}.{part}.{k}": v for k, v in block.state_dict().items()}
+            before = channels
+    for width in (128, 64, 32, 16):  # the expanding half, which is left out
+        content[f"up_concat{width}.up.weight"] = torch.zeros(2 * width, width, 2, 2)
+    content |= {"final.weight": torch.zeros(19, 16, 1, 1), "final.bias": torch.zeros(19)}
+    torch.save(content, tmp_path / "parser.pth")
+    backbone = load_backbone(documented("face-parser", tmp_path / "parser.pth"), offline=True)
+    picture = torch.rand(2, 3, 256, 256)
+    x = backbone.prepare(picture)
+    torch.testing.assert_close(x, 2 * picture - 1)  # it was trained on [-1, 1]
+    with torch.no_grad():
+        expected = x
+        for i in range(0, 10, 2):
+            expected = theirs[i + 1](theirs[i](expected))
+            expected = torch.max_pool2d(expected, 2) if i < 8 else expected
+        maps, pooled = backbone.levels(x)
+    torch.testing.assert_close(pooled, expected.mean(dim=(2, 3)), rtol=1e-3, atol=1e-4)
+    averaged = torch.nn.functional.avg_pool2d(expected, 2)
+    torch.testing.assert_close(maps[0], averaged, rtol=1e-3, atol=1e-4)
+    assert backbone.map_shapes == ((256, 8, 8),)
+
+
+def test_a_file_of_face_normals_completes_its_entry(tmp_path):
+    torch.manual_seed(0)
+    theirs = randomise(resnet18(weights=None))
+    trunk = {k: v for k, v in theirs.state_dict().items() if not k.startswith("fc.")}
+    content = {f"encoder.{k}": v for k, v in trunk.items()}
+    content |= {f"encoder2.{k}": torch.zeros_like(v) for k, v in trunk.items()}
+    content["decoder.0.weight"] = torch.zeros(4)
+    torch.save({"state_dict": content}, tmp_path / "normals.pth")
+    backbone = load_backbone(documented("face-normals", tmp_path / "normals.pth"), offline=True)
+    picture = torch.rand(2, 3, 256, 256)
+    torch.testing.assert_close(backbone.prepare(picture), picture)  # it was trained on [0, 1]
+    theirs.avgpool, theirs.fc = torch.nn.AdaptiveAvgPool2d(1), torch.nn.Identity()
+    with torch.no_grad():
+        torch.testing.assert_close(backbone.pool(picture), theirs(picture), rtol=1e-3, atol=1e-4)
+    assert backbone.map_shapes == ((512, 8, 8),)
+
+
+def test_the_map_of_moby_is_that_after_its_norm():
+    network = SOURCES["swin"].build(BANK["swin-t-moby"], None).eval()
+    with torch.no_grad():
+        maps, pooled = network.levels(torch.rand(1, 3, 224, 224))
+    torch.testing.assert_close(maps[-1].mean(dim=(2, 3)), pooled, rtol=1e-3, atol=1e-4)
 
 
 def test_the_sources_say_what_they_cannot_build():

@@ -9,6 +9,7 @@ import pytest
 import timm
 import torch
 
+from probe.bank import licences, lock
 from probe.bank.file import load_bank, packaged_bank
 from probe.bank.spec import UNKNOWN
 from probe.bank.weights import download
@@ -93,11 +94,103 @@ def test_a_lock_holds_only_for_the_place_it_was_made_for(cli, served, tmp_path):
     assert result.code == 1 and "mine.lock" in result.err
 
 
+def test_a_first_use_without_a_checksum_says_so_and_locks_it(cli, served, tmp_path, reals, fakes):
+    """By whatever command; the fingerprint is recorded with it and compared ever after."""
+    _, address = served
+    bank, locked = tmp_path / "mine.yaml", tmp_path / "mine.lock"
+    bank.write_text(ENTRY.format(name="net", url=f"{address}/net.pth"))
+    rank = ("rank", "--real", reals, "--gen", fakes, "--bank", bank, "--quiet", "--num", "40")
+    first = cli(*rank)
+    assert first.code == 0, first.err
+    told = " ".join(first.out.split())
+    assert f"The checksum of net was not known before; it is now in {locked}" in told
+    known = json.loads(locked.read_text())["entries"]["net"]
+    assert len(known["sha256"]) == 64 and len(known["fingerprint"]) == 8
+    again = cli(*rank)
+    assert again.code == 0 and "checksum" not in again.out and "fingerprint" not in again.out
+    assert cli("bank", "check", "--bank", bank).out.startswith("net: ok, ")
+
+    # As if a library had changed since.
+    known["fingerprint"] = [1.01 * number for number in known["fingerprint"]]
+    locked.write_text(json.dumps({"version": 1, "entries": {"net": known}}))
+    for command in (rank, ("bank", "check", "--bank", bank),
+                    ("metrics", "--real", reals, "--gen", fakes, "--bank", bank, "--backbones",
+                     "net", "--quiet")):  # fmt: skip
+        result = cli(*command)
+        told = " ".join((result.out + result.err).split())
+        assert "not those of its recorded fingerprint (off by 0.0099" in told
+    assert json.loads(locked.read_text())["entries"]["net"] == known
+    locked.write_text(locked.read_text().replace("[", "[NaN, "))
+    result = cli("bank", "list", "--bank", bank)
+    assert result.code == 1 and "a fingerprint not 8 numbers" in result.err
+
+
+def test_a_library_that_changes_a_network_is_noticed(cli, served, tmp_path, monkeypatch):
+    from probe.bank.sources.timm import TimmNetwork
+
+    _, address = served
+    bank = tmp_path / "mine.yaml"
+    bank.write_text(ENTRY.format(name="net", url=f"{address}/net.pth"))
+    fetched = cli("bank", "fetch", "--bank", bank)
+    assert "net: fetched; its checksum was not known before" in fetched.err
+    assert "fingerprint" in (tmp_path / "mine.lock").read_text()
+    pool = TimmNetwork._pool
+    monkeypatch.setattr(TimmNetwork, "_pool", lambda self, x: pool(self, x).tanh())
+    result = cli("bank", "check", "--bank", bank)
+    assert result.code == 3 and "a library now computes the network" in result.out
+
+
+def test_a_lock_file_that_cannot_be_written_stops_nothing(cli, served, tmp_path):
+    _, address = served
+    bank = tmp_path / "mine.yaml"
+    bank.write_text(ENTRY.format(name="net", url=f"{address}/net.pth"))
+    (spec,) = load_bank(bank).specs
+    (tmp_path / "mine.lock").mkdir()  # as on a disk that is full or read-only
+    result = cli("bank", "list", "--bank", bank)
+    assert result.code == 1 and "mine.lock: cannot be read" in result.err
+    assert not lock.recorded(spec, sha256="0" * 64, bytes=1)
+    (tmp_path / "mine.lock").rmdir()
+    (note,) = lock.first_use_notes({"net": spec})
+    assert note.startswith("Warning: the checksum of net is not known")
+
+
+def test_show_prints_what_is_needed_to_cite_and_its_taps_and_head(cli):
+    import yaml
+
+    (shown,) = yaml.safe_load(cli("bank", "show", "swin-t-upernet").out)
+    assert "arXiv:2103.14030" in shown["paper"] and shown["license"] == "MIT"
+    assert shown["address"].endswith("upernet_swin_tiny_patch4_window7_512x512.pth")
+    assert shown["data"] == "ADE20K, from ImageNet-1k" and shown["layers"] == "1, 2, 3, 4"
+    assert (shown["features"], shown["maps"]) == (768, "768x8x8")
+    assert shown["head"].startswith("map, ")
+    (shown,) = yaml.safe_load(cli("bank", "show", "efficientnet-lite0@3").out)
+    assert shown["features"] == 40 and "fingerprint" not in shown and shown["found"]
+    (shown,) = yaml.safe_load(cli("bank", "show", "random-resnet18#0").out)
+    assert shown["features"] == 512 and "address" not in shown
+
+
+def test_every_entry_can_be_cited():
+    for spec in load_bank(packaged_bank()).specs:
+        if spec.role != "control":
+            assert spec.paper and "arXiv:" in spec.paper
+            assert spec.license in licences.NAMES.values()
+
+
+def test_licences_have_one_spelling_and_are_presets(cli, bank):
+    assert licences.named("apache 2.0") == licences.named("APACHE-2.0") == "Apache-2.0"
+    assert licences.named("ours") == "ours"
+    bank.write_text(bank.read_text().replace("license: none", "license: mit", 1))
+    listed = cli("bank", "list", "@mit", "--bank", bank)
+    assert listed.code == 0 and "colour" in listed.out and "edges" not in listed.out
+    assert "colour" in cli("bank", "list", "@commercial", "--bank", bank).out
+    assert cli("bank", "list", "@bsd-3-clause", "--bank", bank).code == 2
+
+
 def test_the_packaged_bank_is_never_written_to(cli, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     before = packaged_bank().read_bytes()
     result = cli("bank", "fetch", "efficientnet-lite*")
-    assert "No lock file is kept for the packaged bank" in result.err
+    assert f"Checksums: {tmp_path / 'cache' / 'modelbank.lock'}" in result.err
     assert cli("bank", "add", "timm:test_resnet.r160_in1k", "--bank", packaged_bank()).code == 2
     assert packaged_bank().read_bytes() == before
     assert not packaged_bank().with_suffix(".lock").exists()
@@ -111,7 +204,7 @@ def test_an_added_entry_is_right_and_everything_else_stays(cli, tmp_path, monkey
     assert bank.read_text() == packaged_bank().read_text() + "\n" + result.out
     entry = load_bank(bank).specs[-1]
     assert entry.name == "test_vit.r160_in1k" and entry.weights.hub == "timm/test_vit.r160_in1k"
-    licence = timm.get_pretrained_cfg("test_vit.r160_in1k").license or UNKNOWN  # by its release
+    licence = licences.named(timm.get_pretrained_cfg("test_vit.r160_in1k").license or UNKNOWN)
     assert (entry.input, entry.data, entry.license) == (160, "ImageNet-1k", licence)
     assert "64 features, last map 64x10x10" in result.out
     again = cli("bank", "add", "timm:test_vit.r160_in1k")

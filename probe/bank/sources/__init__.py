@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from probe.registry import Place, load
 
@@ -29,6 +29,8 @@ class Source:
         libraries: distributions that build its networks and compute their features.
         pools_taps: whether the pooled feature comes from the taps, which an entry must then name.
         has_token: whether its networks may have a class token to pool.
+        layers: what its taps are, numbers of blocks or stages or names of modules; None if its
+            entries have none.
         whole_file: whether the file includes the architecture, which rules out random weights,
             `keys` and `args`.
         known_input: entry → its `InputSpec`, if the library knows that of its hub weights.
@@ -39,6 +41,7 @@ class Source:
     libraries: tuple[str, ...] = ()
     pools_taps: bool = False
     has_token: bool = True
+    layers: Literal["number", "name"] | None = None
     whole_file: bool = False
     known_input: Place["Callable[[BackboneSpec], InputSpec]"] | None = None
     describe: Place[Callable[[str], dict[str, Any]]] | None = None
@@ -55,7 +58,8 @@ class Source:
         names = dict.fromkeys((*LIBRARIES, *self.libraries))
         return {
             "pool": spec.pool,
-            "taps": spec.taps if self.pools_taps else (),
+            "taps": spec.taps if self.pools_taps or spec.pool == "taps" else (),
+            **({"tap_norm": spec.tap_norm} if spec.pool == "taps" else {}),
             "versions": {name: metadata.version(name) for name in names},
         }
 
@@ -77,6 +81,8 @@ class Source:
             raise ValueError(f"{name} needs 'taps', the names of the modules to read")
         if not self.has_token and spec.pool == "token":
             raise ValueError(f"{name} has no class token: pool: head or average")
+        if spec.pool == "taps" and not (self.layers and spec.taps):
+            raise ValueError("'pool: taps' needs 'taps'" + ("" if self.layers else f", not {name}"))
         if self.whole_file and (kind == "random" or spec.keys or spec.args):
             raise ValueError(
                 f"the file of a {name} entry holds its weights and its architecture: no random "
@@ -90,20 +96,31 @@ SOURCES: dict[str, Source] = {
         libraries=("timm",),
         known_input="probe.bank.sources.timm:known_input",
         describe="probe.bank.sources.timm:describe",
+        layers="number",
     ),
     "open_clip": Source(
         builder="probe.bank.sources.open_clip:build",
         libraries=("open_clip_torch",),
         describe="probe.bank.sources.open_clip:describe",
+        layers="number",
     ),
     "torchvision": Source(
         builder="probe.bank.sources.torchvision:build",
         libraries=("torchvision",),
         pools_taps=True,
         has_token=False,
+        layers="name",
     ),
-    "swin": Source(builder="probe.bank.sources.swin:build", libraries=("timm",), has_token=False),
-    "antialiased": Source(builder="probe.bank.sources.antialiased:build", has_token=False),
+    "swin": Source(
+        builder="probe.bank.sources.swin:build",
+        libraries=("timm",),
+        has_token=False,
+        layers="number",
+    ),
+    "antialiased": Source(
+        builder="probe.bank.sources.antialiased:build", has_token=False, layers="number"
+    ),
+    "unet": Source(builder="probe.bank.sources.unet:build", has_token=False, layers="number"),
     "torchscript": Source(
         builder="probe.bank.sources.torchscript:build", has_token=False, whole_file=True
     ),

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from probe.bank.base import FeatureNetwork, no_such
+from probe.bank.base import FeatureNetwork, averages, no_such, numbered_layers
 from probe.bank.spec import BackboneSpec
 from probe.bank.weights.state import load_state
 
@@ -33,10 +33,16 @@ class BlurPool(nn.Module):
 
 
 class AntialiasedVGG(FeatureNetwork):
-    """The convolutional part; its modules are numbered as in the published files."""
+    """The convolutional part; its modules are numbered as in the published files.
 
-    def __init__(self) -> None:
+    Args:
+        taps: indices of the stages whose maps are returned, in order; by default the last.
+    """
+
+    def __init__(self, taps: Sequence[int | str] = ()) -> None:
         super().__init__()
+        self.layers = numbered_layers(len(WIDTHS), taps, "vgg16")
+        self.taps = tuple(taps) or (len(WIDTHS) - 1,)
         layers: list[nn.Module] = []
         before = 3
         for channels, count in WIDTHS:
@@ -47,13 +53,18 @@ class AntialiasedVGG(FeatureNetwork):
         self.features = nn.Sequential(*layers)
 
     def pool(self, x: torch.Tensor) -> torch.Tensor:
-        """(N, 3, S, S) → (N, 512), the map's global average."""
+        """(N, 3, S, S) → (N, 512), the global averages of the maps, of the last by default."""
         return self.levels(x)[1]
 
     def levels(self, x: torch.Tensor) -> tuple[Sequence[torch.Tensor], torch.Tensor]:
-        """(N, 3, S, S) → the map (N, 512, S/32, S/32) and its global average (N, 512)."""
-        x = self.features(x)
-        return [x], x.mean(dim=(2, 3))
+        """(N, 3, S, S) → the maps, by default (N, 512, S/32, S/32), and their global averages."""
+        stages = []
+        for module in self.features:
+            x = module(x)
+            if isinstance(module, BlurPool):
+                stages.append(x)
+        maps = [stages[int(tap)] for tap in self.taps]
+        return maps, averages(maps)
 
 
 def build(spec: BackboneSpec, path: Path | None) -> FeatureNetwork:
@@ -64,7 +75,7 @@ def build(spec: BackboneSpec, path: Path | None) -> FeatureNetwork:
     """
     if spec.model != "vgg16":
         raise no_such("the source antialiased has no model", spec.model, ["vgg16"])
-    network = AntialiasedVGG()
+    network = AntialiasedVGG(spec.taps)
     if path is not None:
         load_state(spec, path, network)
     return network

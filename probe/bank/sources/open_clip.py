@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from probe.bank.base import FeatureNetwork, no_such
+from probe.bank.base import FeatureNetwork, averages, no_such, numbered_layers
 from probe.bank.spec import BackboneSpec, Weights
 from probe.bank.weights.state import load_state
 
@@ -33,21 +33,28 @@ class OpenClipNetwork(FeatureNetwork):
     def __init__(self, visual: Any, spec: BackboneSpec) -> None:
         super().__init__()
         self.visual: Any = visual  # its class does not declare forward_intermediates
-        self.taps, self.tap_norm = spec.taps, spec.tap_norm
+        self.pooling, self.taps, self.tap_norm = spec.pool, spec.taps, spec.tap_norm
+        blocks = getattr(getattr(visual, "transformer", None), "resblocks", None)
+        if blocks is not None:
+            self.layers = numbered_layers(len(blocks), spec.taps, spec.model)
 
     def pool(self, x: torch.Tensor) -> torch.Tensor:
         """(N, 3, S, S) → (N, d), not unit-normalised."""
-        return self.visual(x)
+        return self.levels(x)[1] if self.pooling == "taps" else self.visual(x)
 
     def levels(self, x: torch.Tensor) -> tuple[Sequence[torch.Tensor], torch.Tensor]:
         """(N, 3, S, S) → maps (N, C, H, W), the last one unless taps are given, and (N, d)."""
+        only = self.pooling == "taps"
         found = self.visual.forward_intermediates(
             x,
             indices=list(self.taps) if self.taps else 1,
             normalize_intermediates=self.tap_norm,
             output_fmt="NCHW",
+            intermediates_only=only,
+            stop_early=only,
         )
-        return found["image_intermediates"], found["image_features"]
+        maps = found["image_intermediates"]
+        return maps, averages(maps) if only else found["image_features"]
 
 
 def build(spec: BackboneSpec, path: Path | None) -> FeatureNetwork:

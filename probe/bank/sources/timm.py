@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from probe.bank.base import FeatureNetwork, InputSpec, no_such
+from probe.bank.base import FeatureNetwork, InputSpec, averages, no_such, numbered_layers
 from probe.bank.spec import UNKNOWN, BackboneSpec, Weights
 from probe.bank.weights.file import read_state
 from probe.bank.weights.keys import map_keys
@@ -26,9 +26,12 @@ class TimmNetwork(FeatureNetwork):
         self.model: Any = model  # timm's models share methods, but no class declares them
         self.pooling, self.taps, self.tap_norm = spec.pool, spec.taps, spec.tap_norm
         self.prefix = getattr(model, "num_prefix_tokens", 0)
+        self.layers = numbered_layers(len(self.model.feature_info), spec.taps, spec.model)
 
     def pool(self, x: torch.Tensor) -> torch.Tensor:
         """(N, 3, S, S) → (N, d)."""
+        if self.pooling == "taps":
+            return averages(self._tapped(x, intermediates_only=True, stop_early=True))
         return self._pool(self.model.forward_features(x))
 
     def _pool(self, features: torch.Tensor) -> torch.Tensor:
@@ -44,13 +47,21 @@ class TimmNetwork(FeatureNetwork):
 
     def levels(self, x: torch.Tensor) -> tuple[Sequence[torch.Tensor], torch.Tensor]:
         """(N, 3, S, S) → maps (N, C, H, W), the last one unless taps are given, and (N, d)."""
-        features, maps = self.model.forward_intermediates(
+        if self.pooling == "taps":
+            maps = self._tapped(x, intermediates_only=True, stop_early=True)
+            return maps, averages(maps)
+        features, maps = self._tapped(x)
+        return maps, self._pool(features)
+
+    def _tapped(self, x: torch.Tensor, **how: bool) -> Any:
+        """Return what timm returns: features and maps, or the maps alone."""
+        return self.model.forward_intermediates(
             x,
             indices=list(self.taps) if self.taps else 1,
             norm=self.tap_norm,
             output_fmt="NCHW",
+            **how,
         )
-        return maps, self._pool(features)
 
 
 def known_input(spec: BackboneSpec) -> InputSpec:

