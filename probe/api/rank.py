@@ -9,7 +9,7 @@ import numpy as np
 import probe
 from probe.api.context import open_context
 from probe.api.inputs import Images, open_fakes_given, open_given
-from probe.bank.file import load_bank
+from probe.bank.file import few_controls, load_bank
 from probe.bundled import DEMO_BACKBONES, DEMO_GENERATOR, DEMO_REALS
 from probe.events import Note, OnEvent, ignore
 from probe.features.given import Features, read_given
@@ -68,6 +68,8 @@ def rank(
     sample = sample or SampleOptions()
     whole = load_bank(None if bank is None else Path(bank))
     specs = whole.select(backbones)
+    if backbones is None:
+        specs = few_controls(specs, options.controls)
     reals = open_given(real, "real")
     count = min(options.num, len(reals))
     with open_context(

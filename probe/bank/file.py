@@ -2,6 +2,7 @@
 
 import dataclasses
 import fnmatch
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -56,6 +57,19 @@ class Bank:
             fitting = fnmatch.filter(table, name) or [lookup(table, name, "backbone").name]
             chosen.update(fitting)
         return tuple(spec for spec in self.specs if spec.name in chosen)
+
+
+def few_controls(specs: Sequence[BackboneSpec], most: int) -> tuple[BackboneSpec, ...]:
+    """Return entries with at most so many controls of each architecture, the first ones."""
+    kept, seen = [], Counter[str]()
+    for spec in specs:
+        if spec.role == "control":
+            kind = f"{spec.source} {spec.model} {spec.args}"
+            seen[kind] += 1
+            if seen[kind] > most:
+                continue
+        kept.append(spec)
+    return tuple(kept)
 
 
 def find_bank() -> Path:

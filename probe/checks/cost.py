@@ -48,7 +48,8 @@ class Speed:
 
 def unavailable(specs: Sequence[BackboneSpec]) -> dict[str, str]:
     """Return name → reason for the entries whose weights are missing."""
-    return missing([s for s in specs if s.weights.random is None], offline=True)
+    absent = missing([s for s in specs if s.weights.random is None], offline=True)
+    return {name: str(error) for name, error in absent.items()}
 
 
 def choose_settings(candidates: Candidates, *, strategy: str, resolution: int) -> TrainConfig:

@@ -50,6 +50,21 @@ def _weights(spec: "BackboneSpec") -> str:
 
 
 @app.command()
+def init(
+    path: Annotated[Path, typer.Argument(help="File to write.")] = Path("modelbank.yaml"),
+) -> None:
+    """Copy the packaged bank here, to change it; ./modelbank.yaml takes precedence over it."""
+    from probe.bank.file import packaged_bank
+    from probe.errors import UsageError
+    from probe.files import copy_file
+
+    if path.exists():
+        raise UsageError(f"{path} exists and is not overwritten. Name another file.")
+    copy_file(packaged_bank(), path)
+    say(f"{path} is a copy of the packaged bank.", err=True)
+
+
+@app.command()
 def show(
     name: Annotated[str, typer.Argument(help="Name of an entry.")], bank: BankPath = None
 ) -> None:
@@ -138,8 +153,8 @@ def fetch(
     show_view(text_table([replace(c, importance=0) for c in columns]))
     if found.path.resolve() == packaged_bank():
         say(
-            f"No lock file is kept for the packaged bank; copy {found.path} to ./modelbank.yaml "
-            "for one.",
+            "No lock file is kept for the packaged bank; `probe bank init` makes a copy that has "
+            "one.",
             err=True,
         )
     elif locked:

@@ -41,7 +41,8 @@ class Failure:
     """Why a backbone has no features.
 
     Attributes:
-        status: "unavailable" (weights or code are missing) or "failed" (it broke while running).
+        status: "absent" (its weights are not on this machine), "unavailable" (weights or code
+            cannot be used) or "failed" (it broke while running).
         reason: a clause for the leaderboard.
         remedy: the command that helps, or "".
     """

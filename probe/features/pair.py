@@ -18,6 +18,7 @@ from probe.features.space import open_space
 from probe.features.store import FeatureSpace
 from probe.images.base import Broken, ImageSource
 from probe.images.decode import describe_broken
+from probe.missing import missing_summary
 from probe.streams import numpy_stream
 
 KINDS = ("real", "fake")
@@ -104,7 +105,7 @@ def extract_pair(
         try:
             spaces[name] = open_space(spec, ctx, resolution=resolution)
         except BackboneUnavailable as error:
-            failures[name] = Failure("unavailable", error.reason, error.remedy)
+            failures[name] = Failure(error.status, error.reason, error.remedy)
     if not spaces:
         return PairFeatures({}, failures, {}, {}, [])
     extractor = Extractor(
@@ -166,7 +167,5 @@ def no_backbone(
     Raises:
         BackboneUnavailable: always.
     """
-    reasons = "\n".join(
-        f"  {name}: {f.reason}{f'; {f.remedy}' if f.remedy else ''}" for name, f in failures.items()
-    )
+    reasons = "\n".join(f"  {line}" for line in missing_summary(failures))
     raise BackboneUnavailable(f"{what}:\n{reasons}")

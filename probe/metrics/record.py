@@ -24,7 +24,8 @@ class Distances:
     Attributes:
         name: the bank entry's name.
         role: "evaluator", "candidate" or "control" (random weights).
-        status: "ok", "unavailable" (weights or code are missing) or "failed" (it raised an error).
+        status: "ok", "absent" (its weights are not on this machine), "unavailable" (weights or
+            code cannot be used) or "failed" (it raised an error).
         reason: why it is not "ok".
         remedy: how to fix it.
         values: name → number of every metric, None if there is none; see `probe.metrics.METRICS`.

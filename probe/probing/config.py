@@ -53,6 +53,12 @@ class RankOptions:
         "Use 250 images of each class, then twice as many again and again: backbones that are "
         "clearly not the best drop out, until one is left or all --num images are used.",
     )
+    controls: int = option(
+        1,
+        "Random networks of each kind to rank for comparison with the whole bank; they come last, "
+        "and 0 leaves them out. Those that --backbones names are ranked in any case.",
+        Range(0, 100),
+    )
     strict: bool = option(False, "Fail on the first broken image instead of skipping it.")
 
     def __post_init__(self) -> None:

@@ -102,6 +102,7 @@ def rank(
         BackboneUnavailable: no backbone of the bank can run here.
     """
     resolution = options.resolution or fake.resolution
+    specs = sorted(specs, key=lambda spec: spec.role == "control")  # what decides comes first
     pair = _prepare(real, fake, options)
     able, raced = specs, None
     if options.until_sure:

@@ -8,6 +8,7 @@ from rich.console import Console, JustifyMethod
 
 from probe.errors import printable
 from probe.files import to_json
+from probe.missing import missing_rows
 from probe.probing.leaderboard import Leaderboard, Row
 from probe.registry import lookup
 from probe.reports.text import (
@@ -15,7 +16,6 @@ from probe.reports.text import (
     csv_table,
     line,
     markdown_row,
-    missing_rows,
     output_width,
     text_table,
 )
@@ -77,7 +77,7 @@ def _remarks(board: Leaderboard) -> list[str]:
     remarks += [f"Warning: {finding['message']}" for finding in board.audit]
     remarks += [verdict.sentence for verdict in board.verdicts]
     remarks += board.notes
-    remarks += missing_rows(board.rows)
+    remarks += missing_rows({row.name: row for row in board.rows}, board.asked)
     return remarks
 
 

@@ -4,8 +4,9 @@ from collections.abc import Callable, Mapping
 
 from probe.errors import printable
 from probe.files import to_json
+from probe.missing import missing_rows
 from probe.registry import lookup
-from probe.reports.text import columns_of, csv_table, missing_rows, text_table
+from probe.reports.text import columns_of, csv_table, text_table
 from probe.scoring.calibration import ErrorRate
 from probe.scoring.score import Scores, Verdicts
 
@@ -24,7 +25,7 @@ def _promise(verdicts: Verdicts) -> str:
 
 def remarks(scores: Scores) -> list[str]:
     """Return the sentences to show with the numbers."""
-    found = (scores.valid_for, *scores.notes, *missing_rows(scores.backbones))
+    found = (scores.valid_for, *scores.notes, *missing_rows({v.name: v for v in scores.backbones}))
     return [printable(text, lines=True) for text in found]
 
 

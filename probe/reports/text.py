@@ -83,26 +83,6 @@ def _is_number(text: str) -> bool:
     return True
 
 
-def missing_rows(rows: Iterable[Any]) -> list[str]:
-    """Return the reasons why rows have no numbers, one line per distinct reason.
-
-    Args:
-        rows: objects with name, status, reason and remedy; rows with status "ok" are skipped.
-    """
-    names: dict[tuple[str, str, str], list[str]] = {}
-    for row in rows:
-        if row.status != "ok":
-            remedy = f"; {row.remedy}" if row.remedy else ""
-            if remedy.endswith(f" {row.name}"):
-                remedy = f"{remedy.removesuffix(row.name)}NAME"
-            names.setdefault((row.status, row.reason, remedy), []).append(row.name)
-    return [
-        f"{status}: {', '.join(found)}: {reason}"
-        + (remedy if len(found) > 1 else remedy.replace("NAME", found[0]))
-        for (status, reason, remedy), found in names.items()
-    ]
-
-
 @dataclass(frozen=True)
 class Column:
     """A column of a text table.

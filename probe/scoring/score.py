@@ -40,8 +40,9 @@ class Verdicts:
 
     Attributes:
         name: the bank entry's.
-        status: "ok", "changed" (no longer the ranking's backbone), "unavailable" (its weights are
-            missing) or "failed" (it raised an error).
+        status: "ok", "changed" (no longer the ranking's backbone), "absent" (its weights are not
+            on this machine), "unavailable" (weights or code cannot be used) or "failed" (it raised
+            an error).
         reason: why it is not "ok".
         remedy: how to fix it.
         probabilities: float64 (N,) of being generated; None unless "ok", as all fields below.
@@ -246,7 +247,7 @@ def _open(run: FittedProbes, name: str, bank: Bank, ctx: Context) -> FeatureSpac
         precision = recorded.get("precision", "auto")
         space = open_space(spec, ctx.in_precision(precision), resolution=run.resolution)
     except BackboneUnavailable as error:
-        return Failure("unavailable", error.reason, error.remedy)
+        return Failure(error.status, error.reason, error.remedy)
     changed = _differences(recorded, space.record)
     if serious := [key for key in changed if key not in CIRCUMSTANCES]:
         what = "weights" if "weights" in serious else " and ".join(serious)

@@ -11,6 +11,7 @@ from probe.bank.weights.find import find_weights
 from probe.devices import peak_gib
 from probe.discriminators.member import discriminator_step, generator_gradient
 from probe.errors import BackboneUnavailable, UsageError
+from probe.missing import missing_summary
 from probe.processes import Processes
 from probe.training.candidates import Candidates
 from probe.training.clock import Clock
@@ -37,13 +38,13 @@ def require_backbones(config: TrainConfig, candidates: Candidates, *, offline: b
         able = [spec.name for spec in candidates.specs if spec.name not in problems]
         if len(able) < config.k:
             names = f" ({', '.join(able)})" if able else ""
-            reasons = "".join(f"\n  {name}: {why}" for name, why in problems.items())
+            reasons = "".join(f"\n  {line}" for line in missing_summary(problems))
             raise UsageError(
                 f"--k: {config.k} backbones are wanted and {len(able)} can be used{names}."
                 + (f" Missing:{reasons}" if reasons else " The bank has no more.")
             )
         if problems:
-            notes.append(f"Left out because their weights are missing: {', '.join(problems)}.")
+            notes += [f"Left out: {line}" for line in missing_summary(problems)]
     if not config.eval_num:
         return notes
     judge = candidates.evaluator
@@ -64,14 +65,14 @@ def require_backbones(config: TrainConfig, candidates: Candidates, *, offline: b
     return notes
 
 
-def missing(specs: Sequence[BackboneSpec], *, offline: bool) -> dict[str, str]:
-    """Return name → reason for the entries whose weights are not available."""
+def missing(specs: Sequence[BackboneSpec], *, offline: bool) -> dict[str, BackboneUnavailable]:
+    """Return name → why, for the entries whose weights are not available."""
     problems = {}
     for spec in specs:
         try:
             find_weights(spec, offline=offline)
         except BackboneUnavailable as error:
-            problems[spec.name] = str(error)
+            problems[spec.name] = error
     return problems
 
 
