@@ -5,17 +5,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from probe.cli.options import split_names
+from probe.cli.complete import entries
+from probe.cli.help import App
+from probe.cli.options import Backbones, BankPath, split_names
 from probe.cli.output import say, show_view
 
 if TYPE_CHECKING:
     from probe.bank.spec import BackboneSpec
 
-app = typer.Typer(help="List, check, fetch and extend the model bank.")
-
-BankPath = Annotated[
-    Path | None, typer.Option(help="Model bank; ./modelbank.yaml or the packaged one.")
-]
+app = App(help="List, check, fetch and extend the model bank.")
 
 
 @app.command("list")
@@ -66,7 +64,8 @@ def init(
 
 @app.command()
 def show(
-    name: Annotated[str, typer.Argument(help="Name of an entry.")], bank: BankPath = None
+    name: Annotated[str, typer.Argument(help="Name of an entry.", autocompletion=entries)],
+    bank: BankPath = None,
 ) -> None:
     """Show one entry in full, as YAML."""
     from dataclasses import asdict
@@ -94,9 +93,7 @@ def show(
 @app.command()
 def check(
     bank: BankPath = None,
-    backbones: Annotated[
-        str | None, typer.Option(help="Names, patterns, presets: 'dino*,@small'.")
-    ] = None,
+    backbones: Backbones = None,
 ) -> None:
     """Load every entry that has its weights, and report problems with the others."""
     from probe.api.bank import check_bank
@@ -113,7 +110,7 @@ def check(
 def fetch(
     names: Annotated[
         list[str] | None,
-        typer.Argument(help="Names, patterns, presets; all by default."),
+        typer.Argument(help="Names, patterns, presets; all by default.", autocompletion=entries),
     ] = None,
     bank: BankPath = None,
 ) -> None:

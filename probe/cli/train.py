@@ -9,7 +9,9 @@ import typer
 
 import probe
 from probe.accel.memory import keep_freed_memory
-from probe.cli.options import number, split_names, with_options
+from probe.cli.complete import backbones as complete_backbones
+from probe.cli.complete import words
+from probe.cli.options import Device, Quiet, number, split_names, with_options
 from probe.cli.output import say
 from probe.options import Range
 from probe.training.config import TrainConfig
@@ -27,19 +29,26 @@ def train(
     outdir: Annotated[Path, typer.Option(help="Folder to create run directories in.")] = Path(
         "runs"
     ),
-    bank: Annotated[
-        Path | None, typer.Option(help="Model bank; ./modelbank.yaml or the packaged one.")
-    ] = None,
-    backbones: Annotated[
-        str | None,
-        typer.Option(help="Backbones to choose from: names or patterns, comma-separated."),
-    ] = None,
     init: Annotated[
         Path | None, typer.Option(help="StyleGAN2 checkpoint or snapshot to start from.")
     ] = None,
     resume: Annotated[
         str | None,
         typer.Option(help="Run directory to resume, or latest; repeating the command works too."),
+    ] = None,
+    bank: Annotated[
+        Path | None,
+        typer.Option(
+            help="Model bank; ./modelbank.yaml or the packaged one.", rich_help_panel="Backbones"
+        ),
+    ] = None,
+    backbones: Annotated[
+        str | None,
+        typer.Option(
+            help="Those to choose from: names, patterns, presets, comma-separated.",
+            autocompletion=complete_backbones,
+            rich_help_panel="Backbones",
+        ),
     ] = None,
     gpus: Annotated[
         int,
@@ -56,12 +65,18 @@ def train(
             help="Check everything, print the plan and its cost, and stop.",
         ),
     ] = False,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
-    precision: Annotated[str, typer.Option(help="auto, fp32 or bf16.")] = "auto",
+    device: Device = "auto",
+    precision: Annotated[
+        str,
+        typer.Option(help="auto, fp32 or bf16.", autocompletion=words(("auto", "fp32", "bf16"))),
+    ] = "auto",
     offline: Annotated[
-        bool, typer.Option("--offline/--no-offline", help="Never download weights.")
+        bool,
+        typer.Option(
+            "--offline/--no-offline", help="Never download weights.", rich_help_panel="Backbones"
+        ),
     ] = False,
-    quiet: Annotated[bool, typer.Option("--quiet/--no-quiet", help="Hide progress.")] = False,
+    quiet: Quiet = False,
     config: TrainConfig,
 ) -> None:
     """Train a StyleGAN2 with discriminators chosen by probes."""

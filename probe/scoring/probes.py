@@ -18,7 +18,7 @@ from safetensors.numpy import load, save
 
 from probe.errors import ProbeError
 from probe.features.copies import group
-from probe.files import digest_bytes, digest_file, write_bytes, write_json
+from probe.files import digest_bytes, digest_file, near_path, write_bytes, write_json
 from probe.options import PRECISIONS
 from probe.probing.rank import Ranking
 from probe.probing.units import firsts
@@ -182,7 +182,10 @@ def load_probes(folder: Path) -> FittedProbes:
     path = folder / FITTED_FILE
     if not path.is_file():
         what = f"holds no {FITTED_FILE}" if folder.is_dir() else "is not a folder"
-        raise ProbeError(f"{folder} {what}. Make one: probe rank --real … --gen … --out {folder}")
+        near = "" if folder.exists() else near_path(folder)
+        raise ProbeError(
+            f"{folder} {what}.{near} Make one: probe rank --real … --gen … --out {folder}"
+        )
     again = f"Rank again with --out {folder}."
     try:
         record = read_record(path, dict[str, Any], again)
