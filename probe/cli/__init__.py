@@ -63,7 +63,7 @@ def make_app() -> typer.Typer:
             "help_option_names": ["-h", "--help"],
             # Typer parses options that are not given with pydantic, and importing it takes a
             # third of the time of `probe rank --help`.
-            "default_map": {"help": False},
+            "default_map": dict.fromkeys(("help", "install_completion", "show_completion"), False),
         },
     )
     app.callback(invoke_without_command=True)(start)

@@ -21,7 +21,7 @@ def demo(
 ) -> None:
     """Rank the packaged backbones on bundled images and a bundled generator, offline."""
     from probe.api import rank
-    from probe.cli.progress import Progress
+    from probe.reports.progress import Progress
     from probe.reports.rank_table import render
 
     with Progress(quiet=quiet) as progress:

@@ -25,7 +25,7 @@ FLAGS = 32  # characters
 class Command(TyperCommand):
     """A command whose help has one panel per group of options."""
 
-    def format_help(self, ctx: typer.Context, formatter: Any) -> None:
+    def format_help(self, ctx: Any, formatter: Any) -> None:
         """Print the help; the formatter is not used."""
         show_help(self, ctx)
 
@@ -33,7 +33,7 @@ class Command(TyperCommand):
 class Commands(TyperGroup):
     """A group of commands with such a help, whose last panel lists the commands."""
 
-    def format_help(self, ctx: typer.Context, formatter: Any) -> None:
+    def format_help(self, ctx: Any, formatter: Any) -> None:
         """Print the help; the formatter is not used."""
         show_help(self, ctx)
 
@@ -49,7 +49,7 @@ class App(typer.Typer):
         return super().command(*names, **{"cls": Command, **settings})
 
 
-def show_help(command: Any, ctx: typer.Context) -> None:
+def show_help(command: Any, ctx: Any) -> None:
     """Print the usage of a command, what it does, its options and its subcommands."""
     console = Console(highlight=False)
     console.width = min(console.width, WIDEST)
@@ -82,7 +82,7 @@ def _panels(parameters: Iterable[Any]) -> dict[str, list[Any]]:
     return panels
 
 
-def _row(parameter: Any, ctx: typer.Context) -> tuple[str, str]:
+def _row(parameter: Any, ctx: Any) -> tuple[str, str]:
     """Return how a parameter is typed, and what it does."""
     if getattr(parameter, "is_flag", False):
         is_on = parameter.secondary_opts and parameter.default

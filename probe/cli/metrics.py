@@ -47,8 +47,8 @@ def metrics(
 ) -> None:
     """Compute Fréchet and kernel distance, precision, recall, density and coverage."""
     from probe.api.metrics import measure
-    from probe.cli.progress import Progress
     from probe.reports.metrics_table import render
+    from probe.reports.progress import Progress
 
     names = split_names(backbones)
     with Progress(quiet=quiet) as progress:

@@ -65,7 +65,7 @@ def rank(
     sample: SampleOptions,
 ) -> None:
     """Rank backbones by how well they tell real images from generated ones."""
-    from probe.cli.progress import Progress
+    from probe.reports.progress import Progress
     from probe.reports.rank_table import render
 
     keep_freed_memory()

@@ -51,7 +51,7 @@ def score(
 
     Valid for that ranking's generator and its kind of reals alone.
     """
-    from probe.cli.progress import Progress
+    from probe.reports.progress import Progress
     from probe.reports.score_table import remarks, render
 
     names = split_names(backbones)

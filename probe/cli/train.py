@@ -1,6 +1,8 @@
 """`probe train`: train a generator on a folder of images, with discriminators chosen by probes."""
 
 import os
+import re
+import shlex
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -65,6 +67,15 @@ def train(
             help="Check everything, print the plan and its cost, and stop.",
         ),
     ] = False,
+    hours: Annotated[
+        float | None,
+        typer.Option(
+            help="Plan for so many hours on this machine: say how many kimg and stages fit and "
+            "what to expect, print the command, and stop.",
+            rich_help_panel="Schedule",
+            **number("--hours", Range(0, 100_000, is_open=True), whole=False),
+        ),
+    ] = None,
     device: Device = "auto",
     precision: Annotated[
         str,
@@ -84,18 +95,30 @@ def train(
         _start_processes(gpus, device)
     keep_freed_memory()
     from probe.api.train import plan_training
-    from probe.cli.train_progress import TrainLog
+    from probe.reports.train_progress import TrainLog
 
-    names = split_names(backbones)
+    names, dry_run = split_names(backbones), dry_run or hours is not None
     with TrainLog(quiet=quiet and not dry_run) as log:  # the plan is what a dry run is for
         common = {"config": config, "bank": bank, "backbones": names, "init": init,
                   "device": device, "precision": precision, "offline": offline}  # fmt: skip
         if dry_run:
-            log.show_estimate(plan_training(real, **common, on_event=log))
+            estimate = plan_training(real, **common, on_event=log)
+            log.show_estimate(estimate, hours, _again)
             return
         snapshot = probe.train(real, outdir=outdir, resume=resume, **common, on_event=log)
     if os.environ.get("RANK", "0") == "0":
         say(snapshot)
+
+
+def _again(kimg: float) -> str:
+    """Return this command, as a training of a length."""
+    kept, words = [], iter(sys.argv[1:])
+    for word in words:
+        if word in ("--hours", "--kimg", "--stage-kimg"):
+            next(words, None)
+        elif word not in ("-n", "--dry-run") and not re.match("--(hours|kimg|stage-kimg)=", word):
+            kept.append(word)
+    return shlex.join(["probe", *kept, "--kimg", f"{kimg:g}"])
 
 
 def _start_processes(count: int, device: str) -> None:

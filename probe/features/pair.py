@@ -115,18 +115,22 @@ def extract_pair(
         resolution=resolution,
     )
     sources = dict(zip(KINDS, (real, fake), strict=True))
-    for kind, source in sources.items():
-        extractor.share_out(source, wanted.orders[kind][: wanted.counts[kind]])
+    counts: dict[str, int] = dict(wanted.counts)
+
+    def begin(kind: str) -> None:
+        names, total = tuple(extractor.spaces), sum(counts.values())
+        ctx.on_event(ExtractionStarted(kind, counts[kind], total, names, extractor.speeds()))
+
+    if ctx.processes.size > 1:
+        for kind, source in sources.items():
+            begin(kind)
+            extractor.share_out(source, wanted.orders[kind][: wanted.counts[kind]])
     if not ctx.processes.is_first:
         return None
-    equal, counts = wanted.counts["real"] == wanted.counts["fake"], dict(wanted.counts)
+    equal = wanted.counts["real"] == wanted.counts["fake"]
     extractions = {}
     for kind, source in sources.items():
-        ctx.on_event(
-            ExtractionStarted(
-                kind, counts[kind], total=sum(counts.values()), backbones=tuple(extractor.spaces)
-            )
-        )
+        begin(kind)
         found = extractor.extract(source, wanted.orders[kind], counts[kind], strict=wanted.strict)
         extractions[kind] = found
         failures.update(found.failures)

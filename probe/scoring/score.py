@@ -203,7 +203,7 @@ def score(
         resolution=run.resolution,
     )
     count = len(source)
-    ctx.on_event(ExtractionStarted("given", count, total=count, backbones=tuple(spaces)))
+    ctx.on_event(ExtractionStarted("given", count, count, tuple(spaces), extractor.speeds()))
     found = extractor.extract(source, range(count), count)
     refused |= found.failures
     if not found.indices:
