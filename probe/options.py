@@ -5,7 +5,7 @@ The command line, the run's record and the documentation are derived from it.
 
 import functools
 import math
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import Field, dataclass, field, fields
 from numbers import Integral, Real
 from typing import Any
@@ -160,6 +160,13 @@ def check_precision(name: str) -> None:
     """
     if name not in PRECISIONS:
         raise UsageError(f"--precision: '{name}' is unknown. Use {either(PRECISIONS)}.")
+
+
+def split_names(names: Sequence[str] | str | None) -> list[str] | None:
+    """Return names or patterns as a list, given one or as text with commas; None for None or ""."""
+    if isinstance(names, str):
+        return [name.strip() for name in names.split(",")] if names else None
+    return None if names is None else list(names)
 
 
 def parse_numbers(flag: str, text: str, within: Range) -> list[float]:

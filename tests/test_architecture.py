@@ -8,7 +8,7 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "probe"
 BASE = {
     "errors", "registry", "files", "devices", "streams", "processes", "options", "run_files",
-    "stored", "events", "context", "accel", "missing", "figures",
+    "stored", "events", "context", "accel", "missing", "figures", "shown",
 }  # fmt: skip
 ALLOWED: dict[str, set[str]] = {
     "errors": set(),
@@ -20,6 +20,7 @@ ALLOWED: dict[str, set[str]] = {
     "options": {"errors", "registry"},
     "registry": {"errors"},
     "figures": set(),
+    "shown": {"registry"},
     "missing": {"errors"},
     "files": {"errors", "registry"},
     "devices": {"errors", "options"},

@@ -17,6 +17,7 @@ from probe.bank.places import MISTAKEN
 from probe.bank.presets import SIGN, preset
 from probe.bank.spec import BackboneSpec, Misplaced, Rename, Weights
 from probe.errors import BankError
+from probe.options import split_names
 from probe.registry import lookup
 
 FILE_NAME = "modelbank.yaml"
@@ -40,12 +41,15 @@ class Bank:
         """The entry that judges and is never chosen, None if there is none."""
         return next((spec for spec in self.specs if spec.role == "evaluator"), None)
 
-    def select(self, names: Sequence[str] | None = None) -> tuple[BackboneSpec, ...]:
+    def select(self, names: Sequence[str] | str | None = None) -> tuple[BackboneSpec, ...]:
         """Return the entries of some names, shell patterns or @presets, in bank order; None: all.
+
+        Names are a sequence, or text with commas.
 
         Raises:
             UsageError: if a name, pattern or preset matches nothing; suggests the nearest.
         """
+        names = split_names(names)
         if names is None:
             return self.specs
         table = {spec.name: spec for spec in self.specs}

@@ -7,7 +7,7 @@ import typer
 
 from probe.cli.complete import entries
 from probe.cli.help import App
-from probe.cli.options import Backbones, BankPath, split_names
+from probe.cli.options import Backbones, BankPath
 from probe.cli.output import say, show_view
 
 if TYPE_CHECKING:
@@ -98,9 +98,8 @@ def check(
     """Load every entry that has its weights, and report problems with the others."""
     from probe.api.bank import check_bank
 
-    names = split_names(backbones)
     failed = 0
-    for name, problem, dim in check_bank(bank, names):
+    for name, problem, dim in check_bank(bank, backbones):
         failed += problem is not None
         say(f"{name}: {problem}" if problem else f"{name}: ok, {dim} features")
     raise typer.Exit(3 if failed else 0)

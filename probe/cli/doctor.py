@@ -7,7 +7,7 @@ import typer
 
 import probe
 from probe.cli.complete import words
-from probe.cli.options import Backbones, BankPath, Device, number, split_names
+from probe.cli.options import Backbones, BankPath, Device, number
 from probe.cli.output import say, show_note, show_view
 from probe.events import Event, FindingMade
 from probe.options import SIDE
@@ -68,9 +68,8 @@ def doctor(
         if isinstance(event, FindingMade) and not as_json:
             show_view(text.finding(event.finding) + "\n")
 
-    names = split_names(backbones)
     found = probe.doctor(
-        real, gen=gen, run=run, bank=bank, backbones=names, strategy=strategy,
+        real, gen=gen, run=run, bank=bank, backbones=backbones, strategy=strategy,
         resolution=resolution, measure=measure, device=device, on_event=show,
     )  # fmt: skip
     if as_json:

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from probe.cli.complete import backbones as complete_backbones
-from probe.cli.options import BankPath, Device, Offline, Quiet, split_names, with_options
+from probe.cli.options import BankPath, Device, Offline, Quiet, with_options
 from probe.cli.output import show_view
 from probe.cli.rank import Format
 from probe.generators.config import SampleOptions
@@ -50,13 +50,12 @@ def metrics(
     from probe.reports.metrics_table import render
     from probe.reports.progress import Progress
 
-    names = split_names(backbones)
     with Progress(quiet=quiet) as progress:
         found = measure(
             real,
             gen,
             bank=bank,
-            backbones=names,
+            backbones=backbones,
             options=options,
             sample=sample,
             device=device,

@@ -49,11 +49,6 @@ Offline = Annotated[bool, typer.Option("--offline/--no-offline", help="Never dow
 Quiet = Annotated[bool, typer.Option("--quiet/--no-quiet", help="Hide progress.")]
 
 
-def split_names(text: str | None) -> list[str] | None:
-    """Return the names or patterns in a comma-separated list, None for None or ""."""
-    return [name.strip() for name in text.split(",")] if text else None
-
-
 def _parameter(field: Field[Any], panel: str) -> inspect.Parameter:
     """Return the Typer parameter of one dataclass field."""
     names = flags_of(field)

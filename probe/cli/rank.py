@@ -8,7 +8,7 @@ import typer
 
 import probe
 from probe.accel.memory import keep_freed_memory
-from probe.cli.options import Backbones, BankPath, Device, Offline, Quiet, split_names, with_options
+from probe.cli.options import Backbones, BankPath, Device, Offline, Quiet, with_options
 from probe.cli.output import show_view
 from probe.errors import UsageError, printable
 from probe.generators.config import SampleOptions
@@ -85,7 +85,7 @@ def rank(
                 real,
                 gen,
                 bank=bank,
-                backbones=split_names(backbones),
+                backbones=backbones,
                 options=options,
                 sample=sample,
                 out=out,

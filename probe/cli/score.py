@@ -8,7 +8,7 @@ import typer
 
 import probe
 from probe.cli.complete import backbones as complete_backbones
-from probe.cli.options import BankPath, Device, Offline, Quiet, number, split_names
+from probe.cli.options import BankPath, Device, Offline, Quiet, number
 from probe.cli.output import say, show_view
 from probe.options import SHARE
 
@@ -54,13 +54,12 @@ def score(
     from probe.reports.progress import Progress
     from probe.reports.score_table import remarks, render
 
-    names = split_names(backbones)
     with Progress(quiet=quiet) as progress:
         found = probe.score(
             images,
             run,
             bank=bank,
-            backbones=names,
+            backbones=backbones,
             threshold=threshold,
             device=device,
             offline=offline,

@@ -13,7 +13,7 @@ import probe
 from probe.accel.memory import keep_freed_memory
 from probe.cli.complete import backbones as complete_backbones
 from probe.cli.complete import words
-from probe.cli.options import Device, Quiet, number, split_names, with_options
+from probe.cli.options import Device, Quiet, number, with_options
 from probe.cli.output import say
 from probe.options import Range
 from probe.training.config import TrainConfig
@@ -97,9 +97,9 @@ def train(
     from probe.api.train import plan_training
     from probe.reports.train_progress import TrainLog
 
-    names, dry_run = split_names(backbones), dry_run or hours is not None
+    dry_run = dry_run or hours is not None
     with TrainLog(quiet=quiet and not dry_run) as log:  # the plan is what a dry run is for
-        common = {"config": config, "bank": bank, "backbones": names, "init": init,
+        common = {"config": config, "bank": bank, "backbones": backbones, "init": init,
                   "device": device, "precision": precision, "offline": offline}  # fmt: skip
         if dry_run:
             estimate = plan_training(real, **common, on_event=log)

@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 
 from probe.metrics import all_metrics
+from probe.shown import Shown
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -65,7 +66,7 @@ class Distances:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Measurement:
+class Measurement(Shown):
     """The distances of one set of generated images from one set of reals.
 
     Attributes:
@@ -77,6 +78,9 @@ class Measurement:
         config: options, digests of every input, versions.
         schema_version: of this record.
     """
+
+    as_text = "probe.reports.metrics_table:as_table"
+    as_html = "probe.reports.metrics_table:as_html"
 
     seed: int
     n_real: int

@@ -12,6 +12,7 @@ from probe.errors import BackboneAbsent, ProbeError
 from probe.probing.protocol import CHANCE, PROTOCOLS
 from probe.registry import lookup
 from probe.run_files import LEADERBOARD_FILE
+from probe.shown import Shown
 from probe.stored import Text, read_record
 
 if TYPE_CHECKING:
@@ -125,7 +126,7 @@ class Learned:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Leaderboard:
+class Leaderboard(Shown):
     """A ranking by one protocol.
 
     Attributes:
@@ -141,6 +142,9 @@ class Leaderboard:
         config: options, digests of every input, versions.
         schema_version: of this record.
     """
+
+    as_text = "probe.reports.rank_table:as_table"
+    as_html = "probe.reports.rank_table:as_html"
 
     protocol: str
     seed: int

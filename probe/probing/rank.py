@@ -37,12 +37,13 @@ from probe.probing.results import Probes
 from probe.probing.rounds import Race, race
 from probe.probing.standing import Setting
 from probe.probing.uncertainty import LEVEL
+from probe.shown import Shown
 
 AUDIT_IMAGES = 2000
 
 
 @dataclass(frozen=True)
-class Ranking:
+class Ranking(Shown):
     """All that a ranking found.
 
     Attributes:
@@ -54,6 +55,9 @@ class Ranking:
         spaces: backbone name → the record of its feature space; empty if features were given.
         indices: "real" and "fake" → which images of the source were scored, in the same order.
     """
+
+    as_text = "probe.reports.ranking_view:as_table"
+    as_html = "probe.reports.ranking_view:as_html"
 
     leaderboards: dict[str, Leaderboard]
     results: dict[str, dict[str, ProbeResult]]

@@ -63,6 +63,10 @@ class Bar:
         if self._shown is not None:
             self._shown.update({"text/plain": ""}, raw=True)
 
+    def __call__(self, event: Event) -> None:
+        """Show an event."""
+        raise NotImplementedError
+
     def move(self, share: float, text: str, left: float | None) -> None:
         """Show how far the job is.
 

@@ -9,6 +9,7 @@ import shutil
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from html import escape
 from typing import TYPE_CHECKING, Any
 
 from rich.cells import cell_len
@@ -143,6 +144,31 @@ def text_table(columns: Sequence[Column], styles: Sequence[str | None] = ()) -> 
         table.add_row(*map(cell, row), style=styles[i] if styles else None)
     console.print(table)
     return buffer.getvalue()
+
+
+def html_table(columns: Sequence[Column], title: str, remarks: Iterable[str]) -> str:
+    """Return a table with all columns as HTML, for a notebook.
+
+    Args:
+        columns: in the order shown.
+        title: above it.
+        remarks: below it, a line each.
+    """
+
+    def cells(tag: str, texts: Iterable[str]) -> str:
+        return "".join(
+            f"<{tag} style='text-align:{column.justify}'>{escape(printable(text))}</{tag}>"
+            for column, text in zip(columns, texts, strict=True)
+        )
+
+    rows = zip(*(column.cells for column in columns), strict=True)
+    body = "".join(f"<tr>{cells('td', row)}</tr>" for row in rows)
+    below = "".join(f"<br>{escape(printable(remark))}" for remark in remarks)
+    return (
+        f"<p>{escape(printable(title))}</p><table><thead><tr>"
+        f"{cells('th', (column.heading for column in columns))}</tr></thead>"
+        f"<tbody>{body}</tbody></table><p>{below.removeprefix('<br>')}</p>"
+    )
 
 
 def _fitting(columns: Sequence[Column], width: int) -> list[Column]:

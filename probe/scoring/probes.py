@@ -19,7 +19,7 @@ from safetensors.numpy import load, save
 from probe.errors import ProbeError
 from probe.features.copies import group
 from probe.files import digest_bytes, digest_file, near_path, write_bytes, write_json
-from probe.options import PRECISIONS
+from probe.options import PRECISIONS, split_names
 from probe.probing.rank import Ranking
 from probe.probing.units import firsts
 from probe.registry import lookup
@@ -258,16 +258,17 @@ def _called(identity: Mapping[str, Any]) -> str:
     return str(identity.get("path", identity.get("kind", "images")))
 
 
-def choose(probes: Mapping[str, FittedProbe], names: Sequence[str] | None) -> list[str]:
+def choose(probes: Mapping[str, FittedProbe], names: Sequence[str] | str | None) -> list[str]:
     """Return the names of the probes to use, in order; controls only if named, or if alone.
 
     Args:
         probes: of a ranking.
-        names: names or shell patterns, or None.
+        names: names or shell patterns, also as text with commas; or None.
 
     Raises:
         UsageError: a name or pattern matches none of them.
     """
+    names = split_names(names)
     if names is None:
         return [name for name, p in probes.items() if p.role != "control"] or list(probes)
     chosen = set()

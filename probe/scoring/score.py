@@ -25,6 +25,7 @@ from probe.images.decode import describe_broken
 from probe.images.jpeg import JpegMatched
 from probe.scoring.calibration import ErrorRate, error_rates
 from probe.scoring.probes import FittedProbe, FittedProbes, row_digest
+from probe.shown import Shown
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -64,7 +65,7 @@ class Verdicts:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Scores:
+class Scores(Shown):
     """The probability that each image was generated, by each backbone.
 
     Attributes:
@@ -79,6 +80,9 @@ class Scores:
         run: the ranking's folder.
         schema_version: of this record.
     """
+
+    as_text = "probe.reports.score_table:as_table"
+    as_html = "probe.reports.score_table:as_html"
 
     images: list[str]
     in_run: np.ndarray
