@@ -25,7 +25,8 @@ nitpicky = False
 def write_commands() -> None:
     """Write commands.md: what every command's --help says."""
     text = subprocess.run(
-        [sys.executable, "-m", "typer", "probe.cli", "utils", "docs", "--name", "probe"],
+        [sys.executable, "-m", "typer", "probe.cli", "utils", "docs", "--name", "probe",
+         "--title", "Commands"],
         check=True, capture_output=True, encoding="utf-8",
         env=os.environ | {"PYTHONIOENCODING": "utf-8"},
     ).stdout  # fmt: skip

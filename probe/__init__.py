@@ -24,6 +24,7 @@ if TYPE_CHECKING:  # for editors and type checkers, which cannot follow `__getat
     from probe.api.selector import Selector as Selector
     from probe.api.train import train as train
     from probe.bank.file import load_bank as load_bank
+    from probe.checks.watch import Run as Run
     from probe.discriminators.ensemble import Discriminators as Discriminators
     from probe.discriminators.options import DiscriminatorOptions as DiscriminatorOptions
     from probe.errors import ProbeError as ProbeError
@@ -51,6 +52,7 @@ _PUBLIC = {
     "ProbeError": "probe.errors",
     "RankOptions": "probe.probing.config",
     "Ranking": "probe.probing.rank",
+    "Run": "probe.checks.watch",
     "SampleOptions": "probe.generators.config",
     "Scores": "probe.scoring.score",
     "Selector": "probe.api.selector",

@@ -4,6 +4,7 @@ ProbeError                 exit code 1: one plain sentence, ready to show
 ├── UsageError             exit code 2: flags or values that do not exist or cannot be combined
 ├── BankError              the bank file is wrong; names file, line and key
 ├── BackboneUnavailable    a backbone cannot run here; has the reason and the remedy
+│   ├── BackboneAbsent     its weights can be had and are not on this machine
 │   └── BackboneBroken     it runs, but its output is unusable
 ├── ImagesError            a path holds no usable images, or too few
 ├── CacheError             the feature cache cannot be read or written; ends any job
@@ -99,6 +100,12 @@ class BackboneUnavailable(ProbeError):
         super().__init__(f"{reason}; {remedy}" if remedy else reason)
         self.reason = reason
         self.remedy = remedy
+
+
+class BackboneAbsent(BackboneUnavailable):
+    """A backbone's weights can be had, and are not on this machine."""
+
+    status = "absent"
 
 
 class BackboneBroken(BackboneUnavailable):

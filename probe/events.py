@@ -30,12 +30,29 @@ class ExtractionStarted(Event):
         images: number of images of this kind.
         total: number of images of all kinds.
         backbones: names.
+        speeds: backbone → images per second in earlier runs, if there were any.
     """
 
     kind: str
     images: int
     total: int
     backbones: tuple[str, ...]
+    speeds: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class BatchComputed(Event):
+    """A backbone has seen some images, by all processes together; their features come later.
+
+    Attributes:
+        backbone: its name.
+        images: how many.
+        seconds: time they took.
+    """
+
+    backbone: str
+    images: int
+    seconds: float
 
 
 @dataclass(frozen=True)
@@ -65,10 +82,17 @@ class BackboneFailed(Event):
 
 @dataclass(frozen=True)
 class ProbeStarted(Event):
-    """A backbone's probe is about to be fitted."""
+    """A backbone's probe is about to be fitted.
+
+    Attributes:
+        backbone: its name.
+        protocol: by which it is fitted.
+        share: how much of all fitting is done, from 0 to 1.
+    """
 
     backbone: str
     protocol: str
+    share: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -133,6 +157,13 @@ class TickDone(Event):
     best: tuple[float, float] | None
     total: int
     statistics: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class SnapshotStarted(Event):
+    """A snapshot is about to be written and evaluated."""
+
+    kimg: float
 
 
 @dataclass(frozen=True)

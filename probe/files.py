@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import hashlib
+import itertools
 import json
 import os
 import secrets
@@ -16,11 +17,13 @@ from typing import TYPE_CHECKING, Any
 import platformdirs
 
 from probe.errors import UNREADABLE, CacheError, ProbeError
+from probe.registry import nearest
 
 if TYPE_CHECKING:
     from filelock import BaseFileLock
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+MOST_COMPARED = 10_000  # names beside a missing file
 PARTIAL = ".partial"  # suffix of temporary files
 
 
@@ -96,6 +99,23 @@ def digest_json(value: Any) -> str:
     """Return the SHA-256 of a plain value in canonical JSON (sorted keys) as 64 hex digits."""
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
     return digest_bytes(text.encode())
+
+
+def near_path(path: Path) -> str:
+    """Return " Did you mean 'x'?" for the path beside a missing one that is most like it, or ""."""
+    try:
+        with os.scandir(path.parent) as found:
+            names = [entry.name for entry in itertools.islice(found, MOST_COMPARED)]
+    except OSError:
+        return ""
+    near = nearest(path.name, names)
+    return f" Did you mean '{path.parent / near[0]}'?" if near else ""
+
+
+def why_not(error: OSError, path: Path) -> str:
+    """Return a sentence on why a file cannot be read, which suggests the file that was meant."""
+    near = near_path(path) if isinstance(error, FileNotFoundError) else ""
+    return f"cannot be read ({error.strerror}).{near}"
 
 
 @contextlib.contextmanager

@@ -3,13 +3,15 @@
 The command line, the run's record and the documentation are derived from it.
 """
 
+import functools
 import math
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import Field, dataclass, field, fields
 from numbers import Integral, Real
 from typing import Any
 
 from probe.errors import UsageError, printable
-from probe.registry import either
+from probe.registry import either, suggest
 
 DIGITS = 40  # quoted digits of an integer; printing a huge one can take hours
 
@@ -68,16 +70,40 @@ MOST_IMAGES = 10_000_000
 PRECISIONS = ("auto", "fp32", "tf32", "bf16")
 
 
-def option(default: Any, text: str, within: Range | None = None, *, flags: str = "") -> Any:
+def option(
+    default: Any,
+    text: str,
+    within: Range | None = None,
+    *,
+    flags: str = "",
+    choices: Collection[str] = (),
+    panel: str = "",
+) -> Any:
     """Return a dataclass field.
 
     Args:
         default: default value.
-        text: one-line help.
+        text: one-line help; of a switch that is on by default, of what turning it off does.
         within: the numbers it accepts; every numeric option has a range.
         flags: its flags on the command line, if not `--field-name`; separate several by spaces.
+        choices: the words it accepts.
+        panel: title of its group in the help, if not that of all options beside it.
     """
-    return field(default=default, metadata={"help": text, "within": within, "flags": flags})
+    return field(
+        default=default,
+        metadata={
+            "help": text,
+            "within": within,
+            "flags": flags,
+            "choices": tuple(choices),
+            "panel": panel,
+        },
+    )
+
+
+def panelled(panel: str) -> Callable[..., Any]:
+    """Return `option` for the options of one group of the help."""
+    return functools.partial(option, panel=panel)
 
 
 def flags_of(option: Field[Any]) -> list[str]:
@@ -111,6 +137,21 @@ def changed_flags(options: Any) -> dict[str, str]:
     }
 
 
+def check_choices(options: Any) -> None:
+    """Check every word in an option dataclass against its choices; None means "not given".
+
+    Raises:
+        UsageError: names the flag and the choices, and suggests the nearest.
+    """
+    for option in fields(options):
+        value, choices = getattr(options, option.name), option.metadata["choices"]
+        if choices and value is not None and value not in choices:
+            raise UsageError(
+                f"{flags_of(option)[0]}: '{value}' is unknown."
+                f"{suggest(str(value), choices)} Use {either(choices)}."
+            )
+
+
 def check_precision(name: str) -> None:
     """Check the name of a precision; "auto" is one.
 
@@ -119,6 +160,13 @@ def check_precision(name: str) -> None:
     """
     if name not in PRECISIONS:
         raise UsageError(f"--precision: '{name}' is unknown. Use {either(PRECISIONS)}.")
+
+
+def split_names(names: Sequence[str] | str | None) -> list[str] | None:
+    """Return names or patterns as a list, given one or as text with commas; None for None or ""."""
+    if isinstance(names, str):
+        return [name.strip() for name in names.split(",")] if names else None
+    return None if names is None else list(names)
 
 
 def parse_numbers(flag: str, text: str, within: Range) -> list[float]:

@@ -12,11 +12,30 @@ from probe.errors import UsageError
 
 T = TypeVar("T")
 Place = T | str  # a thing, or "module:name"
+MOST_LISTED, NEAREST = 8, 3  # names in an error
 
 
-def suggest(name: str, known: list[str]) -> str:
+def nearest(name: str, known: Iterable[str], count: int = 1, cutoff: float = 0.6) -> list[str]:
+    """Return the known names that are most like a name, best first.
+
+    Args:
+        name: as typed.
+        known: all names.
+        count: of names, at most.
+        cutoff: likeness from 0 to 1 below which a name is left out, unless it begins as `name`.
+    """
+
+    def likeness(other: str) -> float:
+        begins = len(name) > 1 and other.lower().startswith(name.lower())
+        return begins + difflib.SequenceMatcher(None, name.lower(), other.lower()).ratio()
+
+    rated = sorted(((likeness(other), other) for other in known), key=lambda pair: -pair[0])
+    return [other for value, other in rated[:count] if value >= cutoff]
+
+
+def suggest(name: str, known: Iterable[str]) -> str:
     """Return " Did you mean 'x'?" for the nearest known name, or ""."""
-    near = difflib.get_close_matches(name, known, n=1)
+    near = nearest(name, known)
     return f" Did you mean '{near[0]}'?" if near else ""
 
 
@@ -30,13 +49,16 @@ def lookup(mapping: Mapping[str, T], name: str, kind: str) -> T:
     """Return `mapping[name]`.
 
     Raises:
-        UsageError: unknown name; suggests the nearest and lists at most twenty.
+        UsageError: unknown name; suggests the nearest, and lists all if they are few.
     """
     if name in mapping:
         return mapping[name]
     known = sorted(mapping)
-    shown = ", ".join(known[:20]) + (f", … ({len(known)} in all)" if len(known) > 20 else "")
-    raise UsageError(f"Unknown {kind} '{name}'.{suggest(name, known)} Known: {shown}.")
+    shown = f"Known: {', '.join(known)}."
+    if len(known) > MOST_LISTED:
+        near = nearest(name, known, NEAREST, cutoff=0)
+        shown = f"The nearest of {len(known)} are {', '.join(near)}."
+    raise UsageError(f"Unknown {kind} '{name}'.{suggest(name, known)} {shown}")
 
 
 def load(place: "Place[T]") -> T:

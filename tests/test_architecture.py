@@ -8,7 +8,7 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "probe"
 BASE = {
     "errors", "registry", "files", "devices", "streams", "processes", "options", "run_files",
-    "stored", "events", "context", "accel",
+    "stored", "events", "context", "accel", "missing", "figures", "shown",
 }  # fmt: skip
 ALLOWED: dict[str, set[str]] = {
     "errors": set(),
@@ -19,7 +19,10 @@ ALLOWED: dict[str, set[str]] = {
     "context": {"events"},
     "options": {"errors", "registry"},
     "registry": {"errors"},
-    "files": {"errors"},
+    "figures": set(),
+    "shown": {"registry"},
+    "missing": {"errors"},
+    "files": {"errors", "registry"},
     "devices": {"errors", "options"},
     "processes": {"errors"},
     "stored": {"errors", "files"},
@@ -46,7 +49,8 @@ ALLOWED["api"] = {*ALLOWED, "__init__"}
 ALLOWED["cli"] = {
     "__init__", "api", "accel", "errors", "events", "files", "options", "registry", "reports",
     "run_files", "bank", "devices", "processes", "features.contents", "generators.config",
-    "generators.files", "generators.seeds", "metrics.config", "probing.config", "scoring.probes",
+    "generators.files", "generators.seeds", "metrics.config", "probing.config",
+    "probing.strategies", "scoring.probes",
     "training.config",
 }  # fmt: skip
 

@@ -21,7 +21,7 @@ from probe.errors import BackboneUnavailable
 
 
 def check_bank(
-    bank: Path | None, backbones: Sequence[str] | None
+    bank: Path | None, backbones: Sequence[str] | str | None
 ) -> Iterator[tuple[str, str | None, int | None]]:
     """Load every entry of a bank, offline, and compare it with its fingerprint.
 

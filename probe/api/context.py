@@ -1,16 +1,40 @@
 """Open the context of a command from a caller's arguments."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 
 from probe.bundled import BN_IMAGES
 from probe.context import Context
 from probe.devices import choose_device
-from probe.events import OnEvent, ignore
+from probe.events import Event, OnEvent, ignore
 from probe.features.store import FeatureStore
 from probe.files import cache_root
 from probe.images.open import open_images
 from probe.processes import Processes, join_processes, local_device
+from probe.reports.progress import Bar, Progress
+
+
+@contextmanager
+def shown(
+    on_event: OnEvent, progress: bool, display: Callable[..., Bar] | None = None
+) -> Iterator[OnEvent]:
+    """Yield who is to be told of events: the caller and, if progress is shown, a display.
+
+    Args:
+        on_event: the caller's.
+        progress: whether to show it, on a terminal, in a notebook or as lines in a log.
+        display: makes the display; default that of rankings.
+    """
+    if not progress:
+        yield on_event
+        return
+    with (display or Progress)(quiet=False) as bar:
+
+        def tell(event: Event) -> None:
+            bar(event)
+            on_event(event)
+
+        yield tell
 
 
 @contextmanager

@@ -27,7 +27,7 @@ def doctor(
     gen: Images | SampleFunction | None = None,
     run: Path | str | None = None,
     bank: Path | str | None = None,
-    backbones: Sequence[str] | None = None,
+    backbones: Sequence[str] | str | None = None,
     strategy: str = "progressive",
     resolution: int | None = None,
     measure: bool = True,

@@ -9,6 +9,7 @@ import torch
 
 from probe.errors import ImagesError, UsageError
 from probe.events import Note, OnEvent
+from probe.files import near_path
 from probe.generators.callables import CallableSource, SampleFunction
 from probe.generators.config import Drawing, SampleOptions
 from probe.generators.open import open_fakes, what_runs
@@ -63,7 +64,8 @@ def open_files_given(images: Images | Sequence[Path | str]) -> ImageSource:
         return open_given(images, "images")
     paths = [Path(path) for path in images]
     if missing := [path for path in paths if not path.exists()]:
-        raise ImagesError(f"{missing[0]}: no such file or folder. Check the path.")
+        near = near_path(missing[0])
+        raise ImagesError(f"{missing[0]}: no such file or folder.{near} Check the path.")
     whole = [path for path in paths if path.is_dir() or (path.is_file() and is_zip(path))]
     if len(paths) == 1 and whole:
         return open_images(paths[0])

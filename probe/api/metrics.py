@@ -5,7 +5,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 import probe
-from probe.api.context import open_context
+from probe.api.context import open_context, shown
 from probe.api.inputs import Images, open_fakes_given, open_given
 from probe.bank.file import load_bank
 from probe.errors import UsageError
@@ -23,12 +23,13 @@ def measure(
     gen: Images | SampleFunction,
     *,
     bank: Path | str | None = None,
-    backbones: Sequence[str] | None = None,
+    backbones: Sequence[str] | str | None = None,
     options: MeasureOptions | None = None,
     sample: SampleOptions | None = None,
     device: str = "auto",
     offline: bool = False,
     on_event: OnEvent = ignore,
+    progress: bool = False,
 ) -> Measurement:
     """Measure how far generated images are from real ones, in any backbones of the bank.
 
@@ -42,6 +43,7 @@ def measure(
         device: "auto", "cpu", "cuda" or "cuda:N".
         offline: never download weights.
         on_event: called with progress events; see `probe.events`.
+        progress: show a bar with the time left, on a terminal, in a notebook or as lines in a log.
 
     Returns:
         Fréchet and kernel distance, precision, recall, density and coverage per backbone.
@@ -60,9 +62,12 @@ def measure(
     judge = () if found.evaluator is None else (found.evaluator,)
     reals = open_given(real, "real")
     count = options.num_gen or min(options.num, len(reals))
-    with open_context(
-        device, precision=options.precision, offline=offline, on_event=on_event
-    ) as ctx:
+    with (
+        shown(on_event, progress) as on_event,
+        open_context(
+            device, precision=options.precision, offline=offline, on_event=on_event
+        ) as ctx,
+    ):
         drawing = Drawing(count, options.seed, sample, ctx.device, options.precision)
         return measure_sources(
             reals,

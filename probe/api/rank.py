@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 
 import probe
-from probe.api.context import open_context
+from probe.api.context import open_context, shown
 from probe.api.inputs import Images, open_fakes_given, open_given
-from probe.bank.file import load_bank
+from probe.bank.file import few_controls, load_bank
 from probe.bundled import DEMO_BACKBONES, DEMO_GENERATOR, DEMO_REALS
 from probe.events import Note, OnEvent, ignore
 from probe.features.given import Features, read_given
@@ -17,6 +17,7 @@ from probe.features.store import FeatureStore
 from probe.generators.callables import SampleFunction
 from probe.generators.config import Drawing, SampleOptions
 from probe.images.base import ImageSource
+from probe.options import split_names
 from probe.probing.config import RankOptions
 from probe.probing.given import check_given, rank_given
 from probe.probing.rank import Ranking
@@ -32,13 +33,14 @@ def rank(
     gen: Images | SampleFunction,
     *,
     bank: Path | str | None = None,
-    backbones: Sequence[str] | None = None,
+    backbones: Sequence[str] | str | None = None,
     options: RankOptions | None = None,
     sample: SampleOptions | None = None,
     out: Path | str | None = None,
     device: str = "auto",
     offline: bool = False,
     on_event: OnEvent = ignore,
+    progress: bool = False,
 ) -> Ranking | None:
     """Rank the bank's backbones by how well they tell real images from generated ones.
 
@@ -48,7 +50,8 @@ def rank(
             `ImageSource`, uint8 (N, 3, H, W), or a function `(n, seed) → uint8 (n, 3, H, W)`, for
             example a diffusion pipeline; it should be deterministic in the seed.
         bank: the bank file; default ./modelbank.yaml or else the packaged one.
-        backbones: names, patterns or @presets of the entries to rank; default all.
+        backbones: names, patterns or @presets of the entries to rank, as a sequence or as text,
+            "mobilenetv2,dino*"; default all.
         options: protocol, numbers, seed, precision; see `RankOptions`.
         sample: truncation, noise and class of a checkpoint; see `SampleOptions`.
         out: a folder for leaderboard.json, leaderboard.csv, scores.csv, the probes and
@@ -56,6 +59,7 @@ def rank(
         device: "auto", "cpu", "cuda" or "cuda:N".
         offline: never download weights.
         on_event: called with progress events; see `probe.events`.
+        progress: show a bar with the time left, on a terminal, in a notebook or as lines in a log.
 
     Returns:
         Leaderboards, per-image results and the skipped images. Under torchrun all processes split
@@ -68,11 +72,16 @@ def rank(
     sample = sample or SampleOptions()
     whole = load_bank(None if bank is None else Path(bank))
     specs = whole.select(backbones)
+    if backbones is None:
+        specs = few_controls(specs, options.controls)
     reals = open_given(real, "real")
     count = min(options.num, len(reals))
-    with open_context(
-        device, precision=options.precision, offline=offline, on_event=on_event, shared=True
-    ) as ctx:
+    with (
+        shown(on_event, progress) as on_event,
+        open_context(
+            device, precision=options.precision, offline=offline, on_event=on_event, shared=True
+        ) as ctx,
+    ):
         drawing = Drawing(count, options.seed, sample, ctx.device, options.precision)
         fakes = open_fakes_given(gen, reals, drawing, on_event)
         ranking = rank_sources(
@@ -85,7 +94,7 @@ def rank(
                 "probe": probe.__version__,
                 "sample": asdict(sample),
                 "bank": None if bank is None else str(bank),
-                "backbones": None if backbones is None else list(backbones),
+                "backbones": split_names(backbones),
             },
         )
     if out is not None and ranking is not None:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from probe.api.context import open_context
+from probe.api.context import open_context, shown
 from probe.api.inputs import Images, open_files_given
 from probe.bank.file import load_bank
 from probe.errors import UsageError
@@ -19,11 +19,12 @@ def score(
     run: Path | str,
     *,
     bank: Path | str | None = None,
-    backbones: Sequence[str] | None = None,
+    backbones: Sequence[str] | str | None = None,
     threshold: float = THRESHOLD,
     device: str = "auto",
     offline: bool = False,
     on_event: OnEvent = ignore,
+    progress: bool = False,
 ) -> Scores:
     """Return each image's probability of being generated, by the probes of a ranking.
 
@@ -40,6 +41,7 @@ def score(
         device: "auto", "cpu", "cuda" or "cuda:N".
         offline: never download weights.
         on_event: called with progress events; see `probe.events`.
+        progress: show a bar with the time left, on a terminal, in a notebook or as lines in a log.
 
     Raises:
         UsageError: a threshold outside (0, 1), an unknown device, or a folder among several files.
@@ -47,7 +49,10 @@ def score(
     """
     if not 0 < threshold < 1:
         raise UsageError(f"--threshold: must lie between 0 and 1, not {threshold:g}.")
-    with open_context(device, offline=offline, on_event=on_event) as ctx:
+    with (
+        shown(on_event, progress) as on_event,
+        open_context(device, offline=offline, on_event=on_event) as ctx,
+    ):
         probes = load_probes(Path(run))
         return score_source(
             open_files_given(images),

@@ -55,7 +55,7 @@ class Selector:
         *,
         strategy: str = "progressive",
         k: int = 3,
-        backbones: Sequence[str] | None = None,
+        backbones: Sequence[str] | str | None = None,
         options: RankOptions | None = None,
         offline: bool = False,
         on_event: OnEvent = ignore,

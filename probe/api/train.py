@@ -5,13 +5,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from probe.api.context import open_context
+from probe.api.context import open_context, shown
 from probe.bank.file import load_bank
 from probe.errors import ProbeError
 from probe.events import Note, OnEvent, ignore
 from probe.images.base import ImageSource
 from probe.images.open import open_images
 from probe.reports.report import write_report
+from probe.reports.train_progress import TrainLog
 from probe.run_files import REPORT_FILE
 from probe.training.availability import Estimate, estimate
 from probe.training.candidates import Candidates
@@ -29,13 +30,14 @@ def train(
     outdir: Path | str,
     config: TrainConfig | None = None,
     bank: Path | str | None = None,
-    backbones: Sequence[str] | None = None,
+    backbones: Sequence[str] | str | None = None,
     init: Path | str | None = None,
     resume: Path | str | None = None,
     device: str = "auto",
     precision: str = "auto",
     offline: bool = False,
     on_event: OnEvent = ignore,
+    progress: bool = False,
 ) -> Path:
     """Train a generator with discriminators chosen by probes.
 
@@ -52,6 +54,7 @@ def train(
         precision: "auto", "fp32" or "bf16".
         offline: never download weights.
         on_event: called with progress events; see `probe.events`.
+        progress: show a bar with the time left, on a terminal, in a notebook or as lines in a log.
 
     Returns:
         The path of the best snapshot, or of the last one if nothing was evaluated.
@@ -59,19 +62,22 @@ def train(
     Raises:
         ProbeError: see the subclasses in `probe.errors`.
     """
-    with _training(
-        real,
-        outdir=outdir,
-        config=config,
-        bank=bank,
-        backbones=backbones,
-        init=init,
-        resume=resume,
-        device=device,
-        precision=precision,
-        offline=offline,
-        on_event=on_event,
-    ) as (run, state):
+    with (
+        shown(on_event, progress, TrainLog) as on_event,
+        _training(
+            real,
+            outdir=outdir,
+            config=config,
+            bank=bank,
+            backbones=backbones,
+            init=init,
+            resume=resume,
+            device=device,
+            precision=precision,
+            offline=offline,
+            on_event=on_event,
+        ) as (run, state),
+    ):
         snapshot = train_loop(run, state)
         if run.ctx.processes.is_first:
             try:
@@ -87,7 +93,7 @@ def plan_training(
     *,
     config: TrainConfig | None = None,
     bank: Path | str | None = None,
-    backbones: Sequence[str] | None = None,
+    backbones: Sequence[str] | str | None = None,
     init: Path | str | None = None,
     device: str = "auto",
     precision: str = "auto",
@@ -119,7 +125,7 @@ def _training(
     real: Path | str | ImageSource,
     *,
     bank: Path | str | None,
-    backbones: Sequence[str] | None,
+    backbones: Sequence[str] | str | None,
     offline: bool,
     device: str,
     precision: str,

@@ -12,7 +12,7 @@ import yaml
 
 from probe.bank.errors import Mistake, line_of, nodes, refuse
 from probe.errors import UNREADABLE, BankError, printable, shown
-from probe.files import read_small
+from probe.files import read_small, why_not
 
 MOST_BYTES = 2**19
 MOST_VALUES = 200_000  # with every alias and merge expanded
@@ -29,7 +29,7 @@ def read(path: Path) -> bytes:
     try:
         return read_small(path, MOST_BYTES)
     except OSError as error:
-        raise BankError(f"{path}: cannot be read ({error.strerror}).") from error
+        raise BankError(f"{path}: {why_not(error, path)}") from error
 
 
 def parse(path: Path, data: bytes) -> tuple[yaml.SequenceNode, list[Any]]:

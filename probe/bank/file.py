@@ -2,6 +2,7 @@
 
 import dataclasses
 import fnmatch
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,7 @@ from probe.bank.presets import SIGN, preset
 from probe.bank.spec import BackboneSpec, Misplaced, Rename, Weights
 from probe.errors import BankError, UsageError, shown
 from probe.files import cache_folder
+from probe.options import split_names
 from probe.registry import lookup
 
 FILE_NAME = "modelbank.yaml"
@@ -41,18 +43,19 @@ class Bank:
         """The entry that judges and is never chosen, None if there is none."""
         return next((spec for spec in self.specs if spec.role == "evaluator"), None)
 
-    def select(self, names: Sequence[str] | None = None) -> tuple[BackboneSpec, ...]:
+    def select(self, names: Sequence[str] | str | None = None) -> tuple[BackboneSpec, ...]:
         """Return the backbones of some names, in bank order.
 
         Args:
             names: names, shell patterns and @presets, of which each may end in "@LAYER"; what
-                follows that and is no name of the bank is another layer of the same. None: all
-                entries.
+                follows that and is no name of the bank is another layer of the same. A sequence,
+                or text with commas. None: all entries.
 
         Raises:
             UsageError: if a name, pattern or preset matches nothing (suggests the nearest), or a
                 layer is impossible.
         """
+        names = split_names(names)
         if names is None:
             return self.specs
         chosen: dict[str, dict[str, None]] = {}  # entry → its layers, "" for the whole
@@ -91,6 +94,19 @@ class Bank:
             return preset(self.specs, name.removeprefix(SIGN))
         table = {spec.name: spec for spec in self.specs}
         return set(fnmatch.filter(table, name) or [lookup(table, name, "backbone").name])
+
+
+def few_controls(specs: Sequence[BackboneSpec], most: int) -> tuple[BackboneSpec, ...]:
+    """Return entries with at most so many controls of each architecture, the first ones."""
+    kept, seen = [], Counter[str]()
+    for spec in specs:
+        if spec.role == "control":
+            kind = f"{spec.source} {spec.model} {spec.args}"
+            seen[kind] += 1
+            if seen[kind] > most:
+                continue
+        kept.append(spec)
+    return tuple(kept)
 
 
 def find_bank() -> Path:

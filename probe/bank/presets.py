@@ -19,8 +19,18 @@ DERIVED: Mapping[str, Callable[[BackboneSpec], bool]] = {
 }
 
 
+def presets(specs: Sequence[BackboneSpec]) -> dict[str, set[str]]:
+    """Return the name of every preset → the names of its entries; controls are in none."""
+    pretrained = [spec for spec in specs if spec.role != "control"]
+    members = {name: {s.name for s in pretrained if holds(s)} for name, holds in DERIVED.items()}
+    for spec in pretrained:
+        for listed in (*spec.presets, spec.license.lower()):
+            members.setdefault(listed, set()).add(spec.name)
+    return members
+
+
 def preset(specs: Sequence[BackboneSpec], name: str) -> set[str]:
-    """Return the names of a preset's entries; controls are in none.
+    """Return the names of a preset's entries.
 
     Args:
         specs: a bank's entries.
@@ -29,12 +39,7 @@ def preset(specs: Sequence[BackboneSpec], name: str) -> set[str]:
     Raises:
         UsageError: if there is no such preset, or nothing is in it.
     """
-    pretrained = [spec for spec in specs if spec.role != "control"]
-    members = {name: {s.name for s in pretrained if holds(s)} for name, holds in DERIVED.items()}
-    for spec in pretrained:
-        for listed in (*spec.presets, spec.license.lower()):
-            members.setdefault(listed, set()).add(spec.name)
-    found = lookup(members, name, "preset")
+    found = lookup(presets(specs), name, "preset")
     if not found:
         raise UsageError(f"--backbones: no entry of the bank is in the preset {SIGN}{name}.")
     return found

@@ -16,6 +16,7 @@ from probe.devices import peak_gib
 from probe.errors import BackboneUnavailable, ProbeError
 from probe.features.extract import pooled_features
 from probe.features.space import precision_for
+from probe.figures import duration, rate
 from probe.images.base import ImageSource
 from probe.images.subset import Subset
 from probe.probing.config import LEAST_IMAGES, RankOptions
@@ -49,7 +50,8 @@ class Speed:
 
 def unavailable(specs: Sequence[BackboneSpec]) -> dict[str, str]:
     """Return name → reason for the entries whose weights are missing."""
-    return missing([s for s in specs if s.weights.random is None], offline=True)
+    absent = missing([s for s in specs if s.weights.random is None], offline=True)
+    return {name: str(error) for name, error in absent.items()}
 
 
 def choose_settings(candidates: Candidates, *, strategy: str, resolution: int) -> TrainConfig:
@@ -193,12 +195,14 @@ def _ranking(speed: Speed, count: int) -> Iterator[Finding]:
         return
     seconds = 2 * count * sum(speed.backbones.values()) + count * (speed.generator or 0.0)
     slowest = max(speed.backbones, key=lambda name: speed.backbones[name])
-    drawn = "" if speed.generator is None else f", the generator {1 / speed.generator:.1f} images/s"
+    drawn = (
+        "" if speed.generator is None else f", the generator {rate(1 / speed.generator)} images/s"
+    )
     yield Finding(
         topic="cost", level="ok",
         text=f"A ranking of {count} images of each class takes about {duration(seconds)} here,"
         f" loading not counted, and {speed.peak_gib:.1f} GiB"
-        f" (slowest: {slowest} with {1 / speed.backbones[slowest]:.1f} images/s{drawn}). What is "
+        f" (slowest: {slowest} with {rate(1 / speed.backbones[slowest])} images/s{drawn}). What is "
         "cached is not computed again.",
         advice="--num takes fewer images, --backbones fewer networks." if seconds > 3600 else "",
     )  # fmt: skip
@@ -207,7 +211,7 @@ def _ranking(speed: Speed, count: int) -> Iterator[Finding]:
 def _training(plan: Plan, cost: Estimate) -> Finding:
     """Return the cost of training."""
     config, ends = plan.config, plan.stage_ends
-    low, high = cost.hours(ends, config.members_by_stage)
+    low, high = cost.hours(plan)
     span = duration(low * 3600)
     if high > 1.1 * low:
         span += f" to {duration(high * 3600)}"
@@ -215,9 +219,9 @@ def _training(plan: Plan, cost: Estimate) -> Finding:
     return Finding(
         topic="cost", level="ok",
         text=f"Training by strategy {config.strategy} for {ends[-1] / 1000:g} kimg takes about "
-        f"{span} here, evaluation and ranking not counted ({cost.own:.0f} s/kimg for the GAN "
+        f"{span} here, ranking not counted ({cost.own:.0f} s/kimg for the GAN "
         f"alone{'; ' + added if added else ''}), and {cost.peak_gib:.1f} GiB.",
-        advice="--kimg makes it shorter." if low > 48 else "",
+        advice="probe train … --hours 8 says what fits a night." if high > 8 else "",
     )  # fmt: skip
 
 
@@ -229,11 +233,3 @@ def _settings(plan: Plan) -> Iterator[Finding]:
             shown = f"{value:.3g}" if isinstance(value, float) else value
             flag = f"--{name.replace('_', '-')}"
             yield Finding(topic="settings", level="ok", text=f"{flag} {shown}: {why}.")
-
-
-def duration(seconds: float) -> str:
-    """Return a duration for people: "40 s", "12 min", "3.5 h", "4.2 days"."""
-    for unit, length, limit in (("s", 1, 90), ("min", 60, 5400), ("h", 3600, 172_800)):
-        if seconds < limit:
-            return f"{seconds / length:.{1 if unit == 'h' else 0}f} {unit}"
-    return f"{seconds / 86_400:.1f} days"

@@ -18,6 +18,7 @@ import typer
 
 from probe import __version__
 from probe.accel.memory import is_out_of_memory
+from probe.cli.help import App
 from probe.cli.output import say
 from probe.errors import ProbeError
 from probe.registry import Place, load
@@ -52,18 +53,17 @@ def start(
 
 def make_app() -> typer.Typer:
     """Return an app with all `COMMANDS`."""
-    app = typer.Typer(
+    app = App(
         name="probe",
         help="Which pretrained vision backbone can tell your real images from your generated ones, "
         "and by how much?",
         no_args_is_help=True,
-        add_completion=False,
         pretty_exceptions_enable=False,
         context_settings={
             "help_option_names": ["-h", "--help"],
             # Typer parses options that are not given with pydantic, and importing it takes a
             # third of the time of `probe rank --help`.
-            "default_map": {"help": False},
+            "default_map": dict.fromkeys(("help", "install_completion", "show_completion"), False),
         },
     )
     app.callback(invoke_without_command=True)(start)

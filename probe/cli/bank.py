@@ -5,17 +5,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from probe.cli.options import split_names
+from probe.cli.complete import entries
+from probe.cli.help import App
+from probe.cli.options import Backbones, BankPath
 from probe.cli.output import say, show_view
 
 if TYPE_CHECKING:
     from probe.bank.spec import BackboneSpec
 
-app = typer.Typer(help="List, check, fetch and extend the model bank.")
-
-BankPath = Annotated[
-    Path | None, typer.Option(help="Model bank; ./modelbank.yaml or the packaged one.")
-]
+app = App(help="List, check, fetch and extend the model bank.")
 
 
 @app.command("list")
@@ -57,8 +55,25 @@ def _weights(spec: "BackboneSpec") -> str:
 
 
 @app.command()
+def init(
+    path: Annotated[Path, typer.Argument(help="File to write.")] = Path("modelbank.yaml"),
+) -> None:
+    """Copy the packaged bank here, to change it; ./modelbank.yaml takes precedence over it."""
+    from probe.bank.file import packaged_bank
+    from probe.errors import UsageError
+    from probe.files import copy_file
+
+    if path.exists():
+        raise UsageError(f"{path} exists and is not overwritten. Name another file.")
+    copy_file(packaged_bank(), path)
+    say(f"{path} is a copy of the packaged bank.", err=True)
+
+
+@app.command()
 def show(
-    name: Annotated[str, typer.Argument(help="Name of an entry, or NAME@LAYER.")],
+    name: Annotated[
+        str, typer.Argument(help="Name of an entry, or NAME@LAYER.", autocompletion=entries)
+    ],
     bank: BankPath = None,
 ) -> None:
     """Show one entry in full, as YAML: its paper, data, licence and address, taps and head."""
@@ -75,17 +90,13 @@ def show(
 @app.command()
 def check(
     bank: BankPath = None,
-    backbones: Annotated[
-        str | None,
-        typer.Option(help="Names, patterns, presets, layers: 'dino*,@small,swin-t@2,3'."),
-    ] = None,
+    backbones: Backbones = None,
 ) -> None:
     """Load every entry that has its weights, and report problems with the others."""
     from probe.api.bank import check_bank
 
-    names = split_names(backbones)
     failed = 0
-    for name, problem, dim in check_bank(bank, names):
+    for name, problem, dim in check_bank(bank, backbones):
         failed += problem is not None
         say(f"{name}: {problem}" if problem else f"{name}: ok, {dim} features")
     raise typer.Exit(3 if failed else 0)
@@ -95,7 +106,7 @@ def check(
 def fetch(
     names: Annotated[
         list[str] | None,
-        typer.Argument(help="Names, patterns, presets; all by default."),
+        typer.Argument(help="Names, patterns, presets; all by default.", autocompletion=entries),
     ] = None,
     bank: BankPath = None,
 ) -> None:

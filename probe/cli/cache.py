@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from probe.cli.help import App
 from probe.cli.output import say, show_view
 
 if TYPE_CHECKING:
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
 
     from probe.features.contents import Part
 
-app = typer.Typer(help="Inspect, verify and shrink the feature cache.")
+app = App(help="Inspect, verify and shrink the feature cache.")
 
 SIZES = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
 SPANS = {"h": 3600, "d": 86_400, "w": 7 * 86_400}

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from probe.cli.options import number
+from probe.cli.options import Quiet, number
 from probe.cli.output import show_view
 from probe.options import Range
 
@@ -17,11 +17,11 @@ def demo(
         typer.Option(help="Images of each class.", **number("--num", Range(32, 1000), whole=True)),
     ] = 128,
     out: Annotated[Path | None, typer.Option(help="Folder to write all results to.")] = None,
-    quiet: Annotated[bool, typer.Option("--quiet/--no-quiet", help="Hide progress.")] = False,
+    quiet: Quiet = False,
 ) -> None:
     """Rank the packaged backbones on bundled images and a bundled generator, offline."""
     from probe.api import rank
-    from probe.cli.progress import Progress
+    from probe.reports.progress import Progress
     from probe.reports.rank_table import render
 
     with Progress(quiet=quiet) as progress:

@@ -6,10 +6,13 @@ from typing import Annotated
 import typer
 
 import probe
-from probe.cli.options import number, split_names
+from probe.cli.complete import words
+from probe.cli.options import Backbones, BankPath, Device, number
 from probe.cli.output import say, show_note, show_view
 from probe.events import Event, FindingMade
 from probe.options import SIDE
+from probe.probing.strategies import STRATEGIES
+from probe.registry import either
 
 
 def doctor(
@@ -26,17 +29,13 @@ def doctor(
     run: Annotated[
         Path | None, typer.Option(help="Folder of a ranking or training run to check as well.")
     ] = None,
-    bank: Annotated[
-        Path | None, typer.Option(help="Model bank; ./modelbank.yaml or the packaged one.")
-    ] = None,
-    backbones: Annotated[
-        str | None,
-        typer.Option(help="Names, patterns, presets, layers: 'dino*,@small,swin-t@2,3'."),
-    ] = None,
+    bank: BankPath = None,
+    backbones: Backbones = None,
     strategy: Annotated[
         str,
         typer.Option(
-            help="Strategy of the training to estimate: none, fixed, progressive, greedy."
+            help=f"Strategy of the training to estimate: {either(STRATEGIES)}.",
+            autocompletion=words(STRATEGIES),
         ),
     ] = "progressive",
     resolution: Annotated[
@@ -47,9 +46,12 @@ def doctor(
         ),
     ] = None,
     measure: Annotated[
-        bool, typer.Option(help="Time the backbones and a few training steps to estimate the cost.")
+        bool,
+        typer.Option(
+            help="Do not time the backbones and a few training steps to estimate the cost."
+        ),
     ] = True,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    device: Device = "auto",
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, with every name.")] = False,
 ) -> None:
     """Check images, weights and runs: problems, cost and suggested settings.
@@ -66,9 +68,8 @@ def doctor(
         if isinstance(event, FindingMade) and not as_json:
             show_view(text.finding(event.finding) + "\n")
 
-    names = split_names(backbones)
     found = probe.doctor(
-        real, gen=gen, run=run, bank=bank, backbones=names, strategy=strategy,
+        real, gen=gen, run=run, bank=bank, backbones=backbones, strategy=strategy,
         resolution=resolution, measure=measure, device=device, on_event=show,
     )  # fmt: skip
     if as_json:

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 import probe
+from probe.cli.complete import words
 from probe.cli.output import say, show_note
 from probe.generators.files import FORMATS
 from probe.registry import either
@@ -19,7 +20,12 @@ def export(
             show_default=False,
         ),
     ],
-    format: Annotated[str, typer.Option(help=f"{either(FORMATS)}.", show_default=False)],
+    format: Annotated[
+        str,
+        typer.Option(
+            help=f"{either(FORMATS)}.", show_default=False, autocompletion=words(tuple(FORMATS))
+        ),
+    ],
     out: Annotated[
         Path | None,
         typer.Option(help="Output file; by default CHECKPOINT-FORMAT in the working directory."),

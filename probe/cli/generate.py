@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 import probe
-from probe.cli.options import with_options
+from probe.cli.options import Device, Quiet, with_options
 from probe.cli.output import say, show_note
 from probe.events import ignore
 from probe.generators.config import SampleOptions
@@ -31,8 +31,8 @@ def generate(
         typer.Option("--outdir", "--out", help="Folder or .zip to write seed0000.png … to."),
     ] = None,
     grid: Annotated[Path | None, typer.Option(help="PNG with all images in a grid.")] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
-    quiet: Annotated[bool, typer.Option("--quiet/--no-quiet", help="Hide progress.")] = False,
+    device: Device = "auto",
+    quiet: Quiet = False,
     sample: SampleOptions,
 ) -> None:
     """Draw images from a generator, one per seed."""

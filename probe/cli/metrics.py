@@ -5,7 +5,8 @@ from typing import Annotated
 
 import typer
 
-from probe.cli.options import split_names, with_options
+from probe.cli.complete import backbones as complete_backbones
+from probe.cli.options import BankPath, Device, Offline, Quiet, with_options
 from probe.cli.output import show_view
 from probe.cli.rank import Format
 from probe.generators.config import SampleOptions
@@ -29,34 +30,32 @@ def metrics(
             show_default=False,
         ),
     ],
-    bank: Annotated[
-        Path | None, typer.Option(help="Model bank; ./modelbank.yaml or the packaged one.")
-    ] = None,
+    bank: BankPath = None,
     backbones: Annotated[
         str | None,
-        typer.Option(help="Names, patterns, presets; default: the bank's evaluator."),
+        typer.Option(
+            help="Names, patterns, presets; default: the bank's evaluator.",
+            autocompletion=complete_backbones,
+        ),
     ] = None,
     format: Annotated[Format, typer.Option(help="Output format.")] = Format.TABLE,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
-    offline: Annotated[
-        bool, typer.Option("--offline/--no-offline", help="Never download weights.")
-    ] = False,
-    quiet: Annotated[bool, typer.Option("--quiet/--no-quiet", help="Hide progress.")] = False,
+    device: Device = "auto",
+    offline: Offline = False,
+    quiet: Quiet = False,
     options: MeasureOptions,
     sample: SampleOptions,
 ) -> None:
     """Compute Fréchet and kernel distance, precision, recall, density and coverage."""
     from probe.api.metrics import measure
-    from probe.cli.progress import Progress
     from probe.reports.metrics_table import render
+    from probe.reports.progress import Progress
 
-    names = split_names(backbones)
     with Progress(quiet=quiet) as progress:
         found = measure(
             real,
             gen,
             bank=bank,
-            backbones=names,
+            backbones=backbones,
             options=options,
             sample=sample,
             device=device,

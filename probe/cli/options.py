@@ -4,10 +4,12 @@ import functools
 import inspect
 from collections.abc import Callable
 from dataclasses import MISSING, Field, fields
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from probe.cli.complete import backbones, words
 from probe.options import Range, flags_of, is_whole
 
 
@@ -31,9 +33,23 @@ def number(flag: str, within: Range, *, whole: bool) -> dict[str, Any]:
     return {"parser": parse, "metavar": "<int>" if whole else "<float>"}
 
 
-def split_names(text: str | None) -> list[str] | None:
-    """Return the names or patterns in a comma-separated list, None for None or ""."""
-    return [name.strip() for name in text.split(",")] if text else None
+# What several commands take.
+BankPath = Annotated[
+    Path | None, typer.Option(help="Model bank; ./modelbank.yaml or the packaged one.")
+]
+Backbones = Annotated[
+    str | None,
+    typer.Option(
+        help="Names, patterns, presets, layers: 'dino*,@small,swin-t@2,3'.",
+        autocompletion=backbones,
+    ),
+]
+Device = Annotated[
+    str,
+    typer.Option(help="auto, cpu, cuda or cuda:N.", autocompletion=words(("auto", "cpu", "cuda"))),
+]
+Offline = Annotated[bool, typer.Option("--offline/--no-offline", help="Never download weights.")]
+Quiet = Annotated[bool, typer.Option("--quiet/--no-quiet", help="Hide progress.")]
 
 
 def _parameter(field: Field[Any], panel: str) -> inspect.Parameter:
@@ -42,11 +58,17 @@ def _parameter(field: Field[Any], panel: str) -> inspect.Parameter:
     if field.type is bool:
         names = [f"{name}/--no-{name.removeprefix('--')}" for name in names]
     assert field.default is not MISSING
-    within = field.metadata["within"]
+    within, choices = field.metadata["within"], field.metadata["choices"]
     numeric = {} if within is None else number(names[0], within, whole=is_whole(field))
     annotation = Annotated[
         field.type,
-        typer.Option(*names, help=field.metadata["help"], rich_help_panel=panel, **numeric),
+        typer.Option(
+            *names,
+            help=field.metadata["help"],
+            rich_help_panel=field.metadata["panel"] or panel,
+            autocompletion=words(choices) if choices else None,
+            **numeric,
+        ),
     ]
     return inspect.Parameter(
         field.name,

@@ -8,7 +8,7 @@ import typer
 
 import probe
 from probe.accel.memory import keep_freed_memory
-from probe.cli.options import split_names, with_options
+from probe.cli.options import Backbones, BankPath, Device, Offline, Quiet, with_options
 from probe.cli.output import show_view
 from probe.errors import UsageError, printable
 from probe.generators.config import SampleOptions
@@ -52,27 +52,20 @@ def rank(
             show_default=False,
         ),
     ] = None,
-    bank: Annotated[
-        Path | None, typer.Option(help="Model bank; ./modelbank.yaml or the packaged one.")
-    ] = None,
-    backbones: Annotated[
-        str | None,
-        typer.Option(help="Names, patterns, presets, layers: 'dino*,@small,swin-t@2,3'."),
-    ] = None,
+    bank: BankPath = None,
+    backbones: Backbones = None,
     out: Annotated[
         Path | None, typer.Option("--out", "--outdir", help="Folder to write all results to.")
     ] = None,
     format: Annotated[Format, typer.Option(help="Output format.")] = Format.TABLE,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
-    offline: Annotated[
-        bool, typer.Option("--offline/--no-offline", help="Never download weights.")
-    ] = False,
-    quiet: Annotated[bool, typer.Option("--quiet/--no-quiet", help="Hide progress.")] = False,
+    device: Device = "auto",
+    offline: Offline = False,
+    quiet: Quiet = False,
     options: RankOptions,
     sample: SampleOptions,
 ) -> None:
     """Rank backbones by how well they tell real images from generated ones."""
-    from probe.cli.progress import Progress
+    from probe.reports.progress import Progress
     from probe.reports.rank_table import render
 
     keep_freed_memory()
@@ -92,7 +85,7 @@ def rank(
                 real,
                 gen,
                 bank=bank,
-                backbones=split_names(backbones),
+                backbones=backbones,
                 options=options,
                 sample=sample,
                 out=out,

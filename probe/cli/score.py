@@ -7,7 +7,8 @@ from typing import Annotated
 import typer
 
 import probe
-from probe.cli.options import number, split_names
+from probe.cli.complete import backbones as complete_backbones
+from probe.cli.options import BankPath, Device, Offline, Quiet, number
 from probe.cli.output import say, show_view
 from probe.options import SHARE
 
@@ -26,12 +27,13 @@ def score(
         typer.Argument(help="Folder or zip of images, or image files.", show_default=False),
     ],
     run: Annotated[Path, typer.Option(help="Folder of `probe rank --out`.", show_default=False)],
-    bank: Annotated[
-        Path | None, typer.Option(help="Model bank; ./modelbank.yaml or the packaged one.")
-    ] = None,
+    bank: BankPath = None,
     backbones: Annotated[
         str | None,
-        typer.Option(help="Names, patterns, presets; default: all but the controls."),
+        typer.Option(
+            help="Names, patterns, presets; default: all but the controls.",
+            autocompletion=complete_backbones,
+        ),
     ] = None,
     threshold: Annotated[
         float,
@@ -41,26 +43,23 @@ def score(
         ),
     ] = 0.5,
     format: Annotated[Format, typer.Option(help="Output format.")] = Format.TABLE,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
-    offline: Annotated[
-        bool, typer.Option("--offline/--no-offline", help="Never download weights.")
-    ] = False,
-    quiet: Annotated[bool, typer.Option("--quiet/--no-quiet", help="Hide progress.")] = False,
+    device: Device = "auto",
+    offline: Offline = False,
+    quiet: Quiet = False,
 ) -> None:
     """Give each image's probability of being generated, by the probes of a ranking.
 
     Valid for that ranking's generator and its kind of reals alone.
     """
-    from probe.cli.progress import Progress
+    from probe.reports.progress import Progress
     from probe.reports.score_table import remarks, render
 
-    names = split_names(backbones)
     with Progress(quiet=quiet) as progress:
         found = probe.score(
             images,
             run,
             bank=bank,
-            backbones=names,
+            backbones=backbones,
             threshold=threshold,
             device=device,
             offline=offline,

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import accumulate
 from typing import Any
 
@@ -25,7 +25,7 @@ from probe.bank.load import load_backbone
 from probe.context import Context
 from probe.devices import autocast, fast_layout, free_bytes, pin, send
 from probe.errors import BackboneBroken, BackboneUnavailable, BrokenImageError, CacheError
-from probe.events import BackboneFailed, FeaturesStored
+from probe.events import BackboneFailed, BatchComputed, Event, FeaturesStored
 from probe.features.steady import require_steady
 from probe.features.store import FeatureSpace
 from probe.images.base import Broken, ImageSource
@@ -46,7 +46,8 @@ class Failure:
     """Why a backbone has no features.
 
     Attributes:
-        status: "unavailable" (weights or code are missing) or "failed" (it broke while running).
+        status: "absent" (its weights are not on this machine), "unavailable" (weights or code
+            cannot be used) or "failed" (it broke while running).
         reason: a clause for the leaderboard.
         remedy: the command that helps, or "".
     """
@@ -146,6 +147,7 @@ def pooled_features(
     precision: str,
     batch: int | None = None,
     fill: bool = False,
+    on_batch: Callable[[int], None] = lambda images: None,
 ) -> np.ndarray:
     """Run uint8 images (N, 3, R, R) through a backbone; returns float32 (N, d).
 
@@ -158,6 +160,7 @@ def pooled_features(
             it is halved.
         fill: whether a last, smaller batch gets black images up to the size of the others: a GPU
             chooses and loads kernels anew for every size.
+        on_batch: called with the number of images after each batch.
 
     Raises:
         MemoryError: if not even one image fits.
@@ -174,6 +177,7 @@ def pooled_features(
         x = x.contiguous(memory_format=fast_layout(device, precision))
         with autocast(device, precision):
             rows.append(backbone.pool(x)[:count])
+        on_batch(count)
 
     in_batches(len(images), batch, run)
     return torch.cat(rows).float().cpu().numpy()
@@ -225,6 +229,12 @@ class Extractor:
         self._costs = dict[str, dict[str, Any]]()
         self.pool = BackbonePool(self._load, ctx.device)
         self.ctx, self.resolution = ctx, resolution
+        self._shared = False  # whether all processes extract at the same time
+
+    def speeds(self) -> dict[str, float]:
+        """Return backbone → images per second in earlier runs, of those that ran before."""
+        facts = {name: space.facts() for name, space in self.spaces.items()}
+        return {n: f["images_per_second"] for n, f in facts.items() if f.get("images_per_second")}
 
     def extract(
         self, source: ImageSource, order: Sequence[int], count: int, *, strict: bool = False
@@ -288,10 +298,15 @@ class Extractor:
         if processes.size == 1:
             return
         every, listening = dict(self.spaces), self.ctx
-        self.ctx = self.ctx.quiet()
+
+        def tell(event: Event) -> None:
+            if isinstance(event, BatchComputed):  # all else is told when all rows are there
+                listening.on_event(event)
+
+        self.ctx, self._shared = replace(listening, on_event=tell), True
         mine = processes.share(order)
         self.extract(source, mine, len(mine))
-        self.spaces, self.ctx = every, listening
+        self.spaces, self.ctx, self._shared = every, listening, False
         processes.wait()
         for space in self.spaces.values():
             space.refresh()
@@ -422,6 +437,18 @@ class Extractor:
             del self.spaces[name]
             self.ctx.on_event(BackboneFailed(name, failure.reason))
 
+    def _teller(self, name: str) -> Callable[[int], None]:
+        """Return what sends `BatchComputed`; the processes are taken to be equally fast."""
+        last, size = time.monotonic(), self.ctx.processes.size if self._shared else 1
+
+        def tell(images: int) -> None:
+            nonlocal last
+            now = time.monotonic()
+            self.ctx.on_event(BatchComputed(name, images * size, now - last))
+            last = now
+
+        return tell
+
     def _run(self, name: str, keys: list[str], images: torch.Tensor, following: str | None) -> None:
         """Compute and store the rows of a network's backbones for one unit."""
         names, device, precision = self._able(name), self.ctx.device, self._precision(name)
@@ -431,13 +458,14 @@ class Extractor:
         known = [facts for member in names if (facts := self.spaces[member].facts())]
         facts = dict(known[0]) if known else self._costs.get(name) or measure(backbone, device)
 
-        def run(some: torch.Tensor) -> np.ndarray:
+        def run(some: torch.Tensor, **told: Any) -> np.ndarray:
+            fill = device.type == "cuda"
             return pooled_features(
-                backbone, some, device=device, precision=precision, fill=device.type == "cuda"
+                backbone, some, device=device, precision=precision, fill=fill, **told
             )
 
         started = time.monotonic()
-        features = run(images)
+        features = run(images, on_batch=self._teller(name))
         speed = len(images) / (time.monotonic() - started)
         if not np.isfinite(features).all():
             remedy = "run it with --precision fp32" if precision != "fp32" else ""

@@ -14,7 +14,7 @@ from safetensors import SafetensorError, safe_open
 
 from probe.errors import ImagesError, UsageError, first_line, kind_of
 from probe.features.pair import KINDS
-from probe.files import digest_json, utf8_path
+from probe.files import digest_json, near_path, utf8_path
 from probe.images.archive import DAMAGED
 
 Array = np.ndarray | torch.Tensor
@@ -150,7 +150,7 @@ def _read_file(path: Path) -> dict[str, Array]:
         raise ImagesError(f"{path}: features are read from {' and '.join(READERS)} files.")
     if not path.is_file():
         what = "not a file" if path.exists() else "no such file"
-        raise ImagesError(f"{path}: {what}. Check the path.")
+        raise ImagesError(f"{path}: {what}.{near_path(path)} Check the path.")
     try:
         return READERS[path.suffix](path)
     except UNREADABLE as error:

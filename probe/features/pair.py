@@ -20,6 +20,7 @@ from probe.features.space import open_space
 from probe.features.store import FeatureSpace
 from probe.images.base import Broken, ImageSource
 from probe.images.decode import describe_broken
+from probe.missing import missing_summary
 from probe.streams import numpy_stream
 
 KINDS = ("real", "fake")
@@ -108,24 +109,28 @@ def extract_pair(
         try:
             spaces[name] = open_space(spec, ctx, resolution=resolution)
         except BackboneUnavailable as error:
-            failures[name] = Failure("unavailable", error.reason, error.remedy)
+            failures[name] = Failure(error.status, error.reason, error.remedy)
     if not spaces:
         return PairFeatures({}, failures, {}, {}, [])
     together = networks(spec for name, spec in by_name.items() if name in spaces)
     extractor = Extractor(spaces, together, ctx, resolution=resolution)
     sources = dict(zip(KINDS, (real, fake), strict=True))
-    for kind, source in sources.items():
-        extractor.share_out(source, wanted.orders[kind][: wanted.counts[kind]])
+    counts: dict[str, int] = dict(wanted.counts)
+
+    def begin(kind: str) -> None:
+        names, total = tuple(extractor.spaces), sum(counts.values())
+        ctx.on_event(ExtractionStarted(kind, counts[kind], total, names, extractor.speeds()))
+
+    if ctx.processes.size > 1:
+        for kind, source in sources.items():
+            begin(kind)
+            extractor.share_out(source, wanted.orders[kind][: wanted.counts[kind]])
     if not ctx.processes.is_first:
         return None
-    equal, counts = wanted.counts["real"] == wanted.counts["fake"], dict(wanted.counts)
+    equal = wanted.counts["real"] == wanted.counts["fake"]
     extractions = {}
     for kind, source in sources.items():
-        ctx.on_event(
-            ExtractionStarted(
-                kind, counts[kind], total=sum(counts.values()), backbones=tuple(extractor.spaces)
-            )
-        )
+        begin(kind)
         found = extractor.extract(source, wanted.orders[kind], counts[kind], strict=wanted.strict)
         extractions[kind] = found
         failures.update(found.failures)
@@ -181,7 +186,5 @@ def no_backbone(
     Raises:
         BackboneUnavailable: always.
     """
-    reasons = "\n".join(
-        f"  {name}: {f.reason}{f'; {f.remedy}' if f.remedy else ''}" for name, f in failures.items()
-    )
+    reasons = "\n".join(f"  {line}" for line in missing_summary(failures))
     raise BackboneUnavailable(f"{what}:\n{reasons}")

@@ -3,13 +3,10 @@
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from probe.errors import UsageError
-from probe.options import Range, check_numbers, option
+from probe.options import Range, check_choices, check_numbers, option
 
 if TYPE_CHECKING:
     import torch
-
-NOISE_MODES = ("random", "const", "none")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,7 +16,9 @@ class SampleOptions:
     trunc: float = option(
         1.0, "Truncation psi: 1 disables it, 0 gives the mean image.", Range(-100, 100)
     )
-    noise: str = option("random", "Per-pixel noise: random, const or none.")
+    noise: str = option(
+        "random", "Per-pixel noise: random, const or none.", choices=("random", "const", "none")
+    )
     class_index: int | None = option(
         None,
         "Class to draw from a conditional generator; by default as in the real labels.",
@@ -37,9 +36,8 @@ class SampleOptions:
         Raises:
             UsageError: names the flag.
         """
+        check_choices(self)
         check_numbers(self)
-        if self.noise not in NOISE_MODES:
-            raise UsageError(f"--noise: '{self.noise}' is unknown. Use random, const or none.")
 
 
 @dataclass(frozen=True)

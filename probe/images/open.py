@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from probe.errors import ImagesError
+from probe.files import near_path
 from probe.images.archive import is_zip, open_zip
 from probe.images.base import ImageSource
 from probe.images.files import FileSource, Found
@@ -46,7 +47,9 @@ def open_images(path: Path | str, name: str | None = None) -> ImageSource:
                 refuse_sheets(source)
                 return source
     except FileNotFoundError as error:
-        raise ImagesError(f"{name}: no such file or folder. Check the path.") from error
+        raise ImagesError(
+            f"{name}: no such file or folder.{near_path(path)} Check the path."
+        ) from error
     except OSError as error:
         reason = (error.strerror or str(error)).lower()
         raise ImagesError(f"{name}: cannot be opened: {reason}. Check its permissions.") from error

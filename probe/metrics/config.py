@@ -4,11 +4,12 @@ from dataclasses import dataclass
 
 from probe.options import (
     MOST_IMAGES,
+    PRECISIONS,
     SEEDS,
     SIDE,
     Range,
+    check_choices,
     check_numbers,
-    check_precision,
     option,
 )
 
@@ -29,7 +30,9 @@ class MeasureOptions:
         None, "Side in pixels to resize both sets to; by default that of the fakes.", SIDE
     )
     precision: str = option(
-        "auto", "auto (bf16 if the hardware supports it), fp32, tf32 (GPUs only) or bf16."
+        "auto",
+        "auto (bf16 if the hardware supports it), fp32, tf32 (GPUs only) or bf16.",
+        choices=PRECISIONS,
     )
     fid: bool = option(False, "Add canonical FID: TensorFlow's Inception of 2015, in float32.")
     strict: bool = option(False, "Fail on the first broken image instead of skipping it.")
@@ -40,5 +43,5 @@ class MeasureOptions:
         Raises:
             UsageError: names the flag.
         """
+        check_choices(self)
         check_numbers(self)
-        check_precision(self.precision)

@@ -83,7 +83,7 @@ def measure(
             verified_weights(inception, offline=ctx.offline)
             passes.append(([inception], ctx.in_precision("fp32")))
         except BackboneUnavailable as error:
-            failures[inception.name] = Failure("unavailable", error.reason, how_to_get(inception))
+            failures[inception.name] = Failure(error.status, error.reason, how_to_get(inception))
         specs = [*specs, inception]
     spaces, measured, remarks = {}, None, []
     for some, within in passes:

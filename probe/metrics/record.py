@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 
 from probe.metrics import all_metrics
+from probe.shown import Shown
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -24,7 +25,8 @@ class Distances:
     Attributes:
         name: the bank entry's name.
         role: "evaluator", "candidate" or "control" (random weights).
-        status: "ok", "unavailable" (weights or code are missing) or "failed" (it raised an error).
+        status: "ok", "absent" (its weights are not on this machine), "unavailable" (weights or
+            code cannot be used) or "failed" (it raised an error).
         reason: why it is not "ok".
         remedy: how to fix it.
         values: name → number of every metric, None if there is none; see `probe.metrics.METRICS`.
@@ -64,7 +66,7 @@ class Distances:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Measurement:
+class Measurement(Shown):
     """The distances of one set of generated images from one set of reals.
 
     Attributes:
@@ -76,6 +78,9 @@ class Measurement:
         config: options, digests of every input, versions.
         schema_version: of this record.
     """
+
+    as_text = "probe.reports.metrics_table:as_table"
+    as_html = "probe.reports.metrics_table:as_html"
 
     seed: int
     n_real: int

@@ -2,18 +2,17 @@
 
 from dataclasses import dataclass
 
-from probe.errors import UsageError
 from probe.options import (
     MOST_IMAGES,
+    PRECISIONS,
     SEEDS,
     SIDE,
     Range,
+    check_choices,
     check_numbers,
-    check_precision,
     option,
 )
 
-PROTOCOL_CHOICES = ("fair", "paper", "both")
 LEAST_IMAGES = 16
 
 
@@ -22,7 +21,9 @@ class RankOptions:
     """Options of a ranking, whatever the images come from."""
 
     protocol: str = option(
-        "fair", "fair, paper (C = 0.2 on raw features, ordered by accuracy), or both."
+        "fair",
+        "fair, paper (C = 0.2 on raw features, ordered by accuracy), or both.",
+        choices=("fair", "paper", "both"),
     )
     num: int = option(
         10_000, "Maximum number of images per class.", Range(LEAST_IMAGES, MOST_IMAGES)
@@ -38,7 +39,9 @@ class RankOptions:
         None, "Side in pixels to resize both sets to; by default that of the fakes.", SIDE
     )
     precision: str = option(
-        "auto", "auto (bf16 if the hardware supports it), fp32, tf32 (GPUs only) or bf16."
+        "auto",
+        "auto (bf16 if the hardware supports it), fp32, tf32 (GPUs only) or bf16.",
+        choices=PRECISIONS,
     )
     match_jpeg: bool = option(
         False, "Compress both sets as JPEG the same way, so that encoding gives nothing away."
@@ -53,6 +56,12 @@ class RankOptions:
         "Use 250 images of each class, then twice as many again and again: backbones that are "
         "clearly not the best drop out, until one is left or all --num images are used.",
     )
+    controls: int = option(
+        1,
+        "Random networks of each kind to rank for comparison with the whole bank; they come last, "
+        "and 0 leaves them out. Those that --backbones names are ranked in any case.",
+        Range(0, 100),
+    )
     strict: bool = option(False, "Fail on the first broken image instead of skipping it.")
 
     def __post_init__(self) -> None:
@@ -61,13 +70,8 @@ class RankOptions:
         Raises:
             UsageError: names the flag.
         """
-        if self.protocol not in PROTOCOL_CHOICES:
-            raise UsageError(
-                f"--protocol: '{self.protocol}' is unknown. Use one of "
-                f"{', '.join(PROTOCOL_CHOICES)}."
-            )
+        check_choices(self)
         check_numbers(self)
-        check_precision(self.precision)
 
     @property
     def protocols(self) -> tuple[str, ...]:

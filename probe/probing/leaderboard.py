@@ -9,10 +9,11 @@ from pydantic import AfterValidator, BeforeValidator, Field
 
 from probe.bank.layers import depth, split
 from probe.bank.spec import RecordedRole
-from probe.errors import ProbeError
+from probe.errors import BackboneAbsent, ProbeError
 from probe.probing.protocol import CHANCE, PROTOCOLS
 from probe.registry import lookup
 from probe.run_files import LEADERBOARD_FILE
+from probe.shown import Shown
 from probe.stored import Text, read_record
 
 if TYPE_CHECKING:
@@ -28,8 +29,9 @@ class Row:
     Attributes:
         name: the bank entry's name; the null row's says whose features it uses.
         role: "candidate", "evaluator", "control" (random weights) or "null".
-        status: "ok", "unavailable" (weights or code are not here), "failed" (broke) or "dropped"
-            (clearly not the best on the images of an early round).
+        status: "ok", "absent" (its weights can be had and are not on this machine), "unavailable"
+            (weights or code cannot be used), "failed" (broke) or "dropped" (clearly not the best on
+            the images of an early round).
         reason: why it is not "ok".
         remedy: the command that helps.
         rank: one more than the number of backbones that are better beyond luck, all pairs counted;
@@ -135,7 +137,7 @@ class Learned:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Leaderboard:
+class Leaderboard(Shown):
     """A ranking by one protocol.
 
     Attributes:
@@ -151,6 +153,9 @@ class Leaderboard:
         config: options, digests of every input, versions.
         schema_version: of this record.
     """
+
+    as_text = "probe.reports.rank_table:as_table"
+    as_html = "probe.reports.rank_table:as_html"
 
     protocol: str
     seed: int
@@ -208,8 +213,18 @@ class Leaderboard:
 
     @property
     def exit_code(self) -> int:
-        """0 when every row stands, 3 when some are unavailable or failed."""
-        return 0 if all(row.status in ("ok", "dropped") for row in self.rows) else 3
+        """0, or 3 if a backbone broke, or lacks its weights although it was asked for by name."""
+        fine = [
+            row.status in ("ok", "dropped")
+            or (row.status == BackboneAbsent.status and row.name not in self.asked)
+            for row in self.rows
+        ]
+        return 0 if all(fine) else 3
+
+    @property
+    def asked(self) -> frozenset[str]:
+        """The backbones that were asked for by their names; patterns and presets name nobody."""
+        return frozenset(self.config.get("backbones") or ())
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values, ready for JSON."""

@@ -38,12 +38,13 @@ from probe.probing.results import Probes
 from probe.probing.rounds import Race, race
 from probe.probing.standing import Setting
 from probe.probing.uncertainty import LEVEL
+from probe.shown import Shown
 
 AUDIT_IMAGES = 2000
 
 
 @dataclass(frozen=True)
-class Ranking:
+class Ranking(Shown):
     """All that a ranking found.
 
     Attributes:
@@ -55,6 +56,9 @@ class Ranking:
         spaces: backbone name → the record of its feature space; empty if features were given.
         indices: "real" and "fake" → which images of the source were scored, in the same order.
     """
+
+    as_text = "probe.reports.ranking_view:as_table"
+    as_html = "probe.reports.ranking_view:as_html"
 
     leaderboards: dict[str, Leaderboard]
     results: dict[str, dict[str, ProbeResult]]
@@ -103,6 +107,7 @@ def rank(
         BackboneUnavailable: no backbone of the bank can run here.
     """
     resolution = options.resolution or fake.resolution
+    specs = sorted(specs, key=lambda spec: spec.role == "control")  # what decides comes first
     pair = _prepare(real, fake, options)
     able, raced = specs, None
     if options.until_sure:

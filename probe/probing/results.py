@@ -19,6 +19,9 @@ from probe.probing.units import images_of, strata
 from probe.probing.workers import Workers
 from probe.streams import numpy_stream
 
+# How much of all fitting the scores are; the null row and the learning curves are the rest.
+SCORING = 0.7
+
 
 def _best(specs: Sequence[Entry], scored: Mapping[str, ProbeResult], protocol: str) -> str:
     """Return the backbone in whose features reals are told from other reals: the best pretrained.
@@ -70,8 +73,9 @@ class Probes:
         names = [entry.name for entry in entries if entry.name in self.spaces]
         leaderboards = {}
         with Workers() as workers:
-            results = self.score(names, joined, options.protocols, workers)
+            results = self.score(names, joined, options.protocols, workers, share=SCORING)
             nulls = self.null({p: _best(entries, results[p], p) for p in results}, workers)
+            self.ctx.on_event(ProbeStarted("all backbones on fewer images", "", SCORING))
             for protocol, scored in results.items():
                 board = build_leaderboard(
                     entries, scored, nulls[protocol], setting, protocol=protocol, options=options
@@ -100,6 +104,7 @@ class Probes:
         joined: Sequence[str],
         protocols: Sequence[str],
         workers: Workers,
+        share: float = 1.0,
     ) -> dict[str, dict[str, ProbeResult]]:
         """Return the results of reals against fakes, protocol → backbone → result.
 
@@ -108,14 +113,15 @@ class Probes:
             joined: those whose features join each one's.
             protocols: names.
             workers: see `fit_all`.
+            share: how much of all fitting this is.
         """
         given = self.keys["real"], self.keys["fake"], self.groups
         wanted = [(protocol, name) for protocol in protocols for name in names]
         fits = [self._fit([name, *joined], *given, PROTOCOLS[p]) for p, name in wanted]
         found: dict[str, dict[str, ProbeResult]] = {protocol: {} for protocol in protocols}
         results = fit_all(fits, self.ctx.store, workers)
-        for protocol, name in wanted:
-            self.ctx.on_event(ProbeStarted(name, protocol))
+        for i, (protocol, name) in enumerate(wanted):
+            self.ctx.on_event(ProbeStarted(name, protocol, share * i / len(wanted)))
             found[protocol][name] = next(results)
         return found
 

@@ -6,8 +6,9 @@ from probe.errors import printable
 from probe.files import to_json
 from probe.metrics import Values, all_metrics, number
 from probe.metrics.record import Distances, Measurement
+from probe.missing import missing_rows
 from probe.registry import lookup
-from probe.reports.text import columns_of, csv_table, markdown_row, missing_rows, text_table
+from probe.reports.text import columns_of, csv_table, html_table, markdown_row, text_table
 
 Column = tuple[str, Callable[[Distances], str]]
 
@@ -35,7 +36,10 @@ def _title(found: Measurement) -> str:
 
 
 def _remarks(found: Measurement) -> list[str]:
-    return [printable(text, lines=True) for text in (*found.notes, *missing_rows(found.rows))]
+    return [
+        printable(text, lines=True)
+        for text in (*found.notes, *missing_rows({row.name: row for row in found.rows}))
+    ]
 
 
 def as_table(found: Measurement) -> str:
@@ -44,6 +48,14 @@ def as_table(found: Measurement) -> str:
     rows = [[cell(row) for _, cell in columns] for row in found.rows if row.status == "ok"]
     table = text_table(columns_of([heading for heading, _ in columns], rows))
     return "\n".join([_title(found), table + "\n".join([*_remarks(found), ""])])
+
+
+def as_html(found: Measurement) -> str:
+    """Return an HTML table with remarks."""
+    columns = _columns()
+    rows = [[cell(row) for _, cell in columns] for row in found.rows if row.status == "ok"]
+    table = columns_of([heading for heading, _ in columns], rows)
+    return html_table(table, _title(found), _remarks(found))
 
 
 def as_markdown(found: Measurement) -> str:

@@ -8,14 +8,15 @@ from rich.console import Console, JustifyMethod
 
 from probe.errors import printable
 from probe.files import to_json
+from probe.missing import missing_rows
 from probe.probing.leaderboard import Leaderboard, Row
 from probe.registry import lookup
 from probe.reports.text import (
     Column,
     csv_table,
+    html_table,
     line,
     markdown_row,
-    missing_rows,
     output_width,
     text_table,
 )
@@ -77,7 +78,7 @@ def _remarks(board: Leaderboard) -> list[str]:
     remarks += [f"Warning: {finding['message']}" for finding in board.audit]
     remarks += [verdict.sentence for verdict in board.verdicts]
     remarks += board.notes
-    remarks += missing_rows(board.rows)
+    remarks += missing_rows({row.name: row for row in board.rows}, board.asked)
     return remarks
 
 
@@ -85,10 +86,7 @@ def as_table(board: Leaderboard) -> str:
     """Return the leaderboard as an aligned table with remarks, fitted to the terminal."""
     terminal, width = output_width()
     rows = [row for row in board.rows if row.status == "ok"]
-    columns = [
-        Column(heading, [value(_short(row)) for row in rows], justify, importance)
-        for heading, value, justify, importance in COLUMNS
-    ]
+    columns = _columns(rows)
     styles = ["dim" if row.role in ("control", "null") else None for row in rows]
     buffer = io.StringIO()
     console = Console(file=buffer, width=width, force_terminal=terminal, highlight=False)
@@ -96,10 +94,27 @@ def as_table(board: Leaderboard) -> str:
     if terminal:
         columns.insert(3, Column("", _whiskers(rows), importance=3))
     buffer.write(text_table(columns, styles))
-    names = [row.name for row in rows if row.role == "null"]
-    for remark in (*names, *_remarks(board)):
+    for remark in _below(board):
         console.print(line(remark), soft_wrap=not terminal)
     return buffer.getvalue()
+
+
+def as_html(board: Leaderboard) -> str:
+    """Return the leaderboard as an HTML table with remarks."""
+    rows = [row for row in board.rows if row.status == "ok"]
+    return html_table(_columns(rows), _title(board), _below(board))
+
+
+def _columns(rows: Sequence[Row]) -> list[Column]:
+    return [
+        Column(heading, [value(_short(row)) for row in rows], justify, importance)
+        for heading, value, justify, importance in COLUMNS
+    ]
+
+
+def _below(board: Leaderboard) -> list[str]:
+    """Return the lines below a table, the first one about its null row."""
+    return [*(row.name for row in board.rows if row.role == "null"), *_remarks(board)]
 
 
 def _short(row: Row) -> Row:

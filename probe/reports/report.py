@@ -6,7 +6,7 @@ from pathlib import Path
 from jinja2 import UndefinedError
 
 from probe.errors import ProbeError, printable
-from probe.files import write_text
+from probe.files import near_path, write_text
 from probe.reports.rank_page import rank_page
 from probe.reports.train_page import train_page
 from probe.run_files import LEADERBOARD_FILE, OPTIONS_FILE, REPORT_FILE
@@ -36,7 +36,8 @@ def write_report(folder: Path, out: Path | None = None) -> Path:
             "Name the folder of `probe rank --out`, or a run directory of `probe train`."
         )  # fmt: skip
         what = "holds no run" if folder.is_dir() else "is not a folder"
-        raise ProbeError(f"{folder} {what} ({' or '.join(PAGES)}). {hint}")
+        near = "" if folder.exists() else near_path(folder)
+        raise ProbeError(f"{folder} {what} ({' or '.join(PAGES)}).{near} {hint}")
     path = folder / REPORT_FILE if out is None else out
     try:
         text = page(folder)

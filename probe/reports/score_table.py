@@ -4,8 +4,9 @@ from collections.abc import Callable, Mapping
 
 from probe.errors import printable
 from probe.files import to_json
+from probe.missing import missing_rows
 from probe.registry import lookup
-from probe.reports.text import columns_of, csv_table, missing_rows, text_table
+from probe.reports.text import Column, columns_of, csv_table, html_table, text_table
 from probe.scoring.calibration import ErrorRate
 from probe.scoring.score import Scores, Verdicts
 
@@ -24,12 +25,34 @@ def _promise(verdicts: Verdicts) -> str:
 
 def remarks(scores: Scores) -> list[str]:
     """Return the sentences to show with the numbers."""
-    found = (scores.valid_for, *scores.notes, *missing_rows(scores.backbones))
+    found = (scores.valid_for, *scores.notes, *missing_rows({v.name: v for v in scores.backbones}))
     return [printable(text, lines=True) for text in found]
 
 
 def as_table(scores: Scores) -> str:
     """Return a row per image, a column per backbone, and remarks on how reliable they are."""
+    above = [_title(scores), *(f"  {promise}" for promise in _promises(scores)), ""]
+    below = text_table(_columns(scores)) + "\n".join(remarks(scores))
+    return "\n".join([*above, below]) + "\n"
+
+
+def as_html(scores: Scores) -> str:
+    """Return the same as HTML."""
+    return html_table(_columns(scores), _title(scores), [*_promises(scores), *remarks(scores)])
+
+
+def _title(scores: Scores) -> str:
+    return (
+        f"Probability of being generated; * is above the threshold {scores.threshold:g}. On the "
+        "ranking's held-out images:"
+    )
+
+
+def _promises(scores: Scores) -> list[str]:
+    return [printable(_promise(v)) for v in scores.backbones if v.probabilities is not None]
+
+
+def _columns(scores: Scores) -> list[Column]:
     good = [(v, v.probabilities) for v in scores.backbones if v.probabilities is not None]
     rows = []
     for i, name in enumerate(scores.images):
@@ -38,15 +61,7 @@ def as_table(scores: Scores) -> str:
             p = float(probabilities[i])
             cells.append(f"{p:.3f} *" if p > scores.threshold else f"{p:.3f}")
         rows.append([*cells, "yes" if scores.in_run[i] else ""])
-    headings = ["image", *(v.name for v, _ in good), "in the run"]
-    lines = [
-        f"Probability of being generated; * is above the threshold {scores.threshold:g}. On the "
-        "ranking's held-out images:",
-        *(f"  {printable(_promise(v))}" for v, _ in good),
-        "",
-        text_table(columns_of(headings, rows)) + "\n".join(remarks(scores)),
-    ]
-    return "\n".join(lines) + "\n"
+    return columns_of(["image", *(v.name for v, _ in good), "in the run"], rows)
 
 
 def as_csv(scores: Scores) -> str:

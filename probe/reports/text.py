@@ -9,6 +9,7 @@ import shutil
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from html import escape
 from typing import TYPE_CHECKING, Any
 
 from rich.cells import cell_len
@@ -83,26 +84,6 @@ def _is_number(text: str) -> bool:
     return True
 
 
-def missing_rows(rows: Iterable[Any]) -> list[str]:
-    """Return the reasons why rows have no numbers, one line per distinct reason.
-
-    Args:
-        rows: objects with name, status, reason and remedy; rows with status "ok" are skipped.
-    """
-    names: dict[tuple[str, str, str], list[str]] = {}
-    for row in rows:
-        if row.status != "ok":
-            remedy = f"; {row.remedy}" if row.remedy else ""
-            if remedy.endswith(f" {row.name}"):
-                remedy = f"{remedy.removesuffix(row.name)}NAME"
-            names.setdefault((row.status, row.reason, remedy), []).append(row.name)
-    return [
-        f"{status}: {', '.join(found)}: {reason}"
-        + (remedy if len(found) > 1 else remedy.replace("NAME", found[0]))
-        for (status, reason, remedy), found in names.items()
-    ]
-
-
 @dataclass(frozen=True)
 class Column:
     """A column of a text table.
@@ -163,6 +144,31 @@ def text_table(columns: Sequence[Column], styles: Sequence[str | None] = ()) -> 
         table.add_row(*map(cell, row), style=styles[i] if styles else None)
     console.print(table)
     return buffer.getvalue()
+
+
+def html_table(columns: Sequence[Column], title: str, remarks: Iterable[str]) -> str:
+    """Return a table with all columns as HTML, for a notebook.
+
+    Args:
+        columns: in the order shown.
+        title: above it.
+        remarks: below it, a line each.
+    """
+
+    def cells(tag: str, texts: Iterable[str]) -> str:
+        return "".join(
+            f"<{tag} style='text-align:{column.justify}'>{escape(printable(text))}</{tag}>"
+            for column, text in zip(columns, texts, strict=True)
+        )
+
+    rows = zip(*(column.cells for column in columns), strict=True)
+    body = "".join(f"<tr>{cells('td', row)}</tr>" for row in rows)
+    below = "".join(f"<br>{escape(printable(remark))}" for remark in remarks)
+    return (
+        f"<p>{escape(printable(title))}</p><table><thead><tr>"
+        f"{cells('th', (column.heading for column in columns))}</tr></thead>"
+        f"<tbody>{body}</tbody></table><p>{below.removeprefix('<br>')}</p>"
+    )
 
 
 def _fitting(columns: Sequence[Column], width: int) -> list[Column]:

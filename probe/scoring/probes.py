@@ -18,8 +18,8 @@ from safetensors.numpy import load, save
 
 from probe.errors import ProbeError
 from probe.features.copies import group
-from probe.files import digest_bytes, digest_file, write_bytes, write_json
-from probe.options import PRECISIONS
+from probe.files import digest_bytes, digest_file, near_path, write_bytes, write_json
+from probe.options import PRECISIONS, split_names
 from probe.probing.rank import Ranking
 from probe.probing.units import firsts
 from probe.registry import lookup
@@ -182,7 +182,10 @@ def load_probes(folder: Path) -> FittedProbes:
     path = folder / FITTED_FILE
     if not path.is_file():
         what = f"holds no {FITTED_FILE}" if folder.is_dir() else "is not a folder"
-        raise ProbeError(f"{folder} {what}. Make one: probe rank --real … --gen … --out {folder}")
+        near = "" if folder.exists() else near_path(folder)
+        raise ProbeError(
+            f"{folder} {what}.{near} Make one: probe rank --real … --gen … --out {folder}"
+        )
     again = f"Rank again with --out {folder}."
     try:
         record = read_record(path, dict[str, Any], again)
@@ -255,16 +258,17 @@ def _called(identity: Mapping[str, Any]) -> str:
     return str(identity.get("path", identity.get("kind", "images")))
 
 
-def choose(probes: Mapping[str, FittedProbe], names: Sequence[str] | None) -> list[str]:
+def choose(probes: Mapping[str, FittedProbe], names: Sequence[str] | str | None) -> list[str]:
     """Return the names of the probes to use, in order; controls only if named, or if alone.
 
     Args:
         probes: of a ranking.
-        names: names or shell patterns, or None.
+        names: names or shell patterns, also as text with commas; or None.
 
     Raises:
         UsageError: a name or pattern matches none of them.
     """
+    names = split_names(names)
     if names is None:
         return [name for name, p in probes.items() if p.role != "control"] or list(probes)
     chosen = set()

@@ -25,6 +25,7 @@ from probe.images.decode import describe_broken
 from probe.images.jpeg import JpegMatched
 from probe.scoring.calibration import ErrorRate, error_rates
 from probe.scoring.probes import FittedProbe, FittedProbes, row_digest
+from probe.shown import Shown
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -40,8 +41,9 @@ class Verdicts:
 
     Attributes:
         name: the bank entry's.
-        status: "ok", "changed" (no longer the ranking's backbone), "unavailable" (its weights are
-            missing) or "failed" (it raised an error).
+        status: "ok", "changed" (no longer the ranking's backbone), "absent" (its weights are not
+            on this machine), "unavailable" (weights or code cannot be used) or "failed" (it raised
+            an error).
         reason: why it is not "ok".
         remedy: how to fix it.
         probabilities: float64 (N,) of being generated; None unless "ok", as all fields below.
@@ -63,7 +65,7 @@ class Verdicts:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Scores:
+class Scores(Shown):
     """The probability that each image was generated, by each backbone.
 
     Attributes:
@@ -78,6 +80,9 @@ class Scores:
         run: the ranking's folder.
         schema_version: of this record.
     """
+
+    as_text = "probe.reports.score_table:as_table"
+    as_html = "probe.reports.score_table:as_html"
 
     images: list[str]
     in_run: np.ndarray
@@ -197,7 +202,7 @@ def score(
     together = networks(spec for name in spaces if (spec := bank.find(name)) is not None)
     extractor = Extractor(spaces, together, ctx, resolution=run.resolution)
     count = len(source)
-    ctx.on_event(ExtractionStarted("given", count, total=count, backbones=tuple(spaces)))
+    ctx.on_event(ExtractionStarted("given", count, count, tuple(spaces), extractor.speeds()))
     found = extractor.extract(source, range(count), count)
     refused |= found.failures
     if not found.indices:
@@ -241,7 +246,7 @@ def _open(run: FittedProbes, name: str, bank: Bank, ctx: Context) -> FeatureSpac
         precision = recorded.get("precision", "auto")
         space = open_space(spec, ctx.in_precision(precision), resolution=run.resolution)
     except BackboneUnavailable as error:
-        return Failure("unavailable", error.reason, error.remedy)
+        return Failure(error.status, error.reason, error.remedy)
     changed = _differences(recorded, space.record)
     if serious := [key for key in changed if key not in CIRCUMSTANCES]:
         what = "weights" if "weights" in serious else " and ".join(serious)

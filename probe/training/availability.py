@@ -1,5 +1,6 @@
 """Check whether a run is possible here, before it costs hours."""
 
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -7,15 +8,20 @@ from dataclasses import dataclass, replace
 import torch
 
 from probe.bank.layers import one_each
+from probe.bank.load import load_backbone
 from probe.bank.spec import BackboneSpec
 from probe.bank.weights.find import find_weights
 from probe.devices import peak_gib
 from probe.discriminators.member import discriminator_step, generator_gradient
 from probe.errors import BackboneUnavailable, UsageError
+from probe.features.extract import pooled_features
+from probe.missing import missing_summary
 from probe.processes import Processes
 from probe.training.candidates import Candidates
 from probe.training.clock import Clock
 from probe.training.config import TrainConfig
+from probe.training.evaluation import sample_source
+from probe.training.presets import Plan
 from probe.training.run import Run
 from probe.training.session import open_session, open_stream
 from probe.training.state import TrainState
@@ -38,13 +44,13 @@ def require_backbones(config: TrainConfig, candidates: Candidates, *, offline: b
         able = one_each(spec.name for spec in candidates.specs if spec.name not in problems)
         if len(able) < config.k:
             names = f" ({', '.join(able)})" if able else ""
-            reasons = "".join(f"\n  {name}: {why}" for name, why in problems.items())
+            reasons = "".join(f"\n  {line}" for line in missing_summary(problems))
             raise UsageError(
                 f"--k: {config.k} backbones are wanted and {len(able)} can be used{names}."
                 + (f" Missing:{reasons}" if reasons else " The bank has no more.")
             )
         if problems:
-            notes.append(f"Left out because their weights are missing: {', '.join(problems)}.")
+            notes += [f"Left out: {line}" for line in missing_summary(problems)]
     if not config.eval_num:
         return notes
     judge = candidates.evaluator
@@ -65,15 +71,18 @@ def require_backbones(config: TrainConfig, candidates: Candidates, *, offline: b
     return notes
 
 
-def missing(specs: Sequence[BackboneSpec], *, offline: bool) -> dict[str, str]:
-    """Return name → reason for the entries whose weights are not available."""
+def missing(specs: Sequence[BackboneSpec], *, offline: bool) -> dict[str, BackboneUnavailable]:
+    """Return name → why, for the entries whose weights are not available."""
     problems = {}
     for spec in specs:
         try:
             find_weights(spec, offline=offline)
         except BackboneUnavailable as error:
-            problems[spec.name] = str(error)
+            problems[spec.name] = error
     return problems
+
+
+TIMED = 8  # images
 
 
 @dataclass(frozen=True)
@@ -82,26 +91,51 @@ class Estimate:
 
     Attributes:
         own: seconds per thousand images for the GAN alone.
-        each: backbone → extra seconds per thousand images.
+        each: backbone → extra seconds per thousand images; none if the strategy uses none.
+        evaluation: seconds for each snapshot; 0 if none is evaluated.
         peak_gib: peak memory use, of the GPU or of the process.
     """
 
     own: float
     each: dict[str, float]
+    evaluation: float
     peak_gib: float
 
-    def hours(self, plan_ends: Sequence[int], k_by_stage: Sequence[int]) -> tuple[float, float]:
+    def hours(self, plan: Plan) -> tuple[float, float]:
         """Return the hours with the cheapest and with the most expensive backbones.
 
-        Evaluation and ranking come on top.
+        Evaluation is counted; ranking comes on top.
         """
-        cheap, total_low, total_high, start = sorted(self.each.values()), 0.0, 0.0, 0
-        for end, k in zip(plan_ends, k_by_stage, strict=True):
-            kimg = (end - start) / 1000
-            total_low += kimg * (self.own + sum(cheap[:k]))
-            total_high += kimg * (self.own + sum(cheap[len(cheap) - k :] if k else []))
+        low, high = (self._steps(plan, dear=dear) for dear in (False, True))
+        evaluation = self.evaluation * _snapshots(plan)
+        return (low + evaluation) / 3600, (high + evaluation) / 3600
+
+    def fitting(self, hours: float, plan: Plan) -> float | None:
+        """Return how many kimg fit some hours, stages in proportion; None if not even a batch does.
+
+        Rounded down to two digits.
+        """
+        config, total = plan.config, plan.stage_ends[-1] / 1000
+        each = self._steps(plan, dear=True) / total + self.evaluation / (config.tick * config.snap)
+        kimg = (hours * 3600 - self.evaluation * len(plan.stage_ends)) / each
+        if kimg * 1000 < config.batch:
+            return None
+        unit = 10.0 ** (math.floor(math.log10(kimg)) - 1)
+        return float(f"{math.floor(kimg / unit) * unit:.3g}")
+
+    def _steps(self, plan: Plan, *, dear: bool) -> float:
+        """Return the seconds of all steps, with the cheapest or the most expensive backbones."""
+        costs, seconds, start = sorted(self.each.values(), reverse=dear), 0.0, 0
+        for end, k in zip(plan.stage_ends, plan.config.members_by_stage, strict=True):
+            seconds += (end - start) / 1000 * (self.own + sum(costs[:k]))
             start = end
-        return total_low / 3600, total_high / 3600
+        return seconds
+
+
+def _snapshots(plan: Plan) -> int:
+    """Return how many snapshots a run takes: at regular intervals, and at the end of each stage."""
+    every = plan.config.tick * plan.config.snap * 1000
+    return int(plan.stage_ends[-1] // every) + sum(end % every > 0 for end in plan.stage_ends)
 
 
 def estimate(run: Run, state: TrainState) -> Estimate:
@@ -131,8 +165,9 @@ def estimate(run: Run, state: TrainState) -> Estimate:
             break
     own = (synchronise() - started) / steps * 1000 / config.batch
     each = {}
-    absent = missing(run.candidates.specs, offline=run.ctx.offline)
-    for spec in run.candidates.specs:
+    specs = run.candidates.specs if max(config.members_by_stage) else ()
+    absent = missing(specs, offline=run.ctx.offline)
+    for spec in specs:
         if spec.name in absent:
             continue
         member = run.member(spec.name)
@@ -143,4 +178,22 @@ def estimate(run: Run, state: TrainState) -> Estimate:
             discriminator_step(member, reals, reals, step)
         each[spec.name] = (synchronise() - started) * 1000 / config.batch
         del member
-    return Estimate(own, each, peak_gib(run.ctx.device))
+    return Estimate(own, each, _evaluation(run, state), peak_gib(run.ctx.device))
+
+
+def _evaluation(run: Run, state: TrainState) -> float:
+    """Return the seconds that evaluating a snapshot takes, measured on a few of its images."""
+    count, judge, ctx = run.plan.config.eval_num, run.candidates.evaluator, run.ctx
+    if not count or judge is None:
+        return 0.0
+    backbone = load_backbone(judge, offline=ctx.offline, bn_images=ctx.bn_images).to(ctx.device)
+    source = sample_source(state.average, run.reals, count=2 * TIMED, seed=0)
+
+    def run_on(first: int) -> float:
+        started = time.monotonic()
+        images = source.load(range(first, first + TIMED), run.reals.resolution).images
+        pooled_features(backbone, images, device=ctx.device, precision=ctx.precision)
+        return time.monotonic() - started
+
+    run_on(0)  # warms up
+    return run_on(TIMED) / TIMED * count

@@ -1,10 +1,10 @@
 """Every option of a training run. Imports no torch, because the command line reads this."""
 
-from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
 from probe.discriminators import AUGMENTATIONS, LOSSES
+from probe.discriminators.options import NORMS, SMOOTHING
 from probe.errors import UsageError
 from probe.options import (
     MOST_IMAGES,
@@ -12,8 +12,9 @@ from probe.options import (
     SHARE,
     SIDE,
     Range,
+    check_choices,
     check_numbers,
-    option,
+    panelled,
     parse_numbers,
 )
 from probe.probing.strategies import STRATEGIES
@@ -23,16 +24,6 @@ PRESETS = (
     "auto", "small32", "small64", "cifar", "paper256", "paper256_2fmap", "paper512", "paper1024",
     "stylegan2",
 )  # fmt: skip
-CHOICES: dict[str, Collection[str]] = {
-    "strategy": STRATEGIES,
-    "cfg": PRESETS,
-    "aug": AUGMENTATIONS,
-    "aug_heads": AUGMENTATIONS,
-    "head_loss": LOSSES,
-    "d_architecture": ("resnet", "orig"),
-    "head_norm": ("equalised", "spectral"),
-    "smooth": ("auto", "always", "never"),
-}
 LEAST_KIMG = 0.001  # one image
 KIMG = Range(0, 1_000_000)
 WEIGHT = Range(0, 1_000_000)  # of a loss term
@@ -40,114 +31,170 @@ STEPS = Range(1, 1_000_000)
 LATENT = Range(1, 16384)  # widths that `probe.generators.checkpoint` accepts in a snapshot
 LEAST_IMAGES = 16  # for an evaluation
 
+# The groups of the help, by what one sets with them.
+backbones, schedule = panelled("Backbones"), panelled("Schedule")
+network, augmentation = panelled("Network"), panelled("Augmentation")
+evaluation, advanced = panelled("Evaluation"), panelled("Advanced")
+
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
     """Options of `probe train`. `None` takes the preset's value (see `probe.training.presets`)."""
 
-    strategy: str = option("none", f"How discriminators are chosen: {either(STRATEGIES)}.")
-    k: int = option(3, "Total number of backbones to use.", Range(1, 1000), flags="--k -k --num")
-    kimg: float | None = option(
+    strategy: str = backbones(
+        "none", f"How backbones are chosen: {either(STRATEGIES)}.", choices=STRATEGIES
+    )
+    k: int = backbones(3, "How many backbones to use in all.", Range(1, 1000), flags="--k -k")
+    head_loss: str = backbones(
+        "sigmoid", f"Loss of the discriminators on backbones: {either(LOSSES)}.", choices=LOSSES
+    )
+    head_norm: str = backbones(
+        "equalised",
+        f"How the weights of their heads are normalised: {either(NORMS)}.",
+        choices=NORMS,
+    )
+    gamma_heads: float = backbones(
+        0.0,
+        "How strongly their gradients on real images are kept small (R1 weight, at the backbones' "
+        "features); 0, the paper's setting, disables it.",
+        WEIGHT,
+    )
+    head_cond: bool = backbones(
+        True, "With --cond, do not tell the heads the class (by projection)."
+    )
+    smooth: str = backbones(
+        "auto",
+        "When they are to call reals 80 % real (smoothed targets): auto (probe accuracy above 0.9, "
+        "or diffaugment), always or never.",
+        choices=SMOOTHING,
+    )
+    smooth_generator: bool = backbones(
+        True,
+        "Leave the generator's target at 1 if theirs are smoothed; the reference code smooths it "
+        "too.",
+    )
+    rank_num: int = backbones(
+        10_000,
+        "Most images of each class in a selection.",
+        Range(LEAST_IMAGES, MOST_IMAGES),
+        flags="--rank-num --num",
+    )
+
+    kimg: float | None = schedule(
         None,
-        "Training length in thousands of real images shown; default depends on the image count.",
+        "Length of the training in thousands of real images shown; by default set by how many "
+        "images there are.",
         Range(LEAST_KIMG, KIMG.most),
     )
-    stage_kimg: str | None = option(
-        None, "Length of each stage, warm-up first: '500,4000,1000,1000'."
+    stage_kimg: str | None = schedule(
+        None, "Length of each stage instead, the warm-up first: '500,4000,1000,1000'."
     )
-    patience: int = option(
+    patience: int = schedule(
         0,
-        "End a stage after this many snapshots without improvement; 0 disables it.",
+        "End a stage after this many snapshots without improvement; 0 never does.",
         Range(0, 1_000_000),
     )
-    cfg: str = option("auto", f"Preset: {', '.join(PRESETS)}.")
-    batch: int | None = option(None, "Images per step, across all processes.", Range(1, 65536))
-    resolution: int | None = option(None, "Side in pixels; by default that of the images.", SIDE)
-    cond: bool = option(False, "Train a conditional generator on the labels in dataset.json.")
-    channel_base: int | None = option(
-        None, "Channels at resolution r: channel-base / r, …", Range(16, 2**20)
+    batch: int | None = schedule(None, "Images in each step, over all processes.", Range(1, 65536))
+
+    cfg: str = network("auto", f"Settings by name (preset): {either(PRESETS)}.", choices=PRESETS)
+    resolution: int | None = network(None, "Side in pixels; by default that of the images.", SIDE)
+    cond: bool = network(False, "Learn the classes in dataset.json (conditional generator).")
+    channel_base: int | None = network(
+        None, "Width of the layers: this number / resolution channels …", Range(16, 2**20)
     )
-    channel_max: int | None = option(None, "… but at most this many.", LATENT)
-    z_dim: int = option(512, "Width of z.", LATENT)
-    w_dim: int = option(512, "Width of w.", LATENT)
-    map_layers: int | None = option(None, "Number of layers in the mapping network.", Range(1, 64))
-    d_architecture: str | None = option(
-        None, "Blocks of the GAN's own discriminator: resnet, or orig (no residuals)."
-    )
-    lr: float | None = option(
+    channel_max: int | None = network(None, "… but at most this many channels.", LATENT)
+    z_dim: int = network(512, "How many random numbers make an image (width of z).", LATENT)
+    w_dim: int = network(512, "How many numbers style it (width of w).", LATENT)
+    map_layers: int | None = network(None, "Layers from z to w (mapping network).", Range(1, 64))
+    d_architecture: str | None = network(
         None,
-        "Learning rate of all trained networks (Adam, betas 0 and 0.99), before scaling for lazy "
-        "regularisation.",
+        "Blocks of the GAN's own discriminator: resnet, or orig (no residuals).",
+        choices=("resnet", "orig"),
+    )
+
+    mirror: bool = augmentation(
+        True, "Do not flip training images; by default half of them are, left to right."
+    )
+    aug: str = augmentation(
+        "ada",
+        f"How images are distorted for the GAN's own discriminator: {either(AUGMENTATIONS)}.",
+        choices=AUGMENTATIONS,
+    )
+    target: float = augmentation(
+        0.6,
+        "How sure it may be of training images before they are distorted more (ADA target).",
+        SHARE,
+    )
+    aug_heads: str = augmentation(
+        "ada", f"The same for the backbones: {either(AUGMENTATIONS)}.", choices=AUGMENTATIONS
+    )
+    target_heads: float = augmentation(
+        0.3, "How sure each backbone's discriminator may be (ADA target).", SHARE
+    )
+    aug_p: float | None = augmentation(
+        None,
+        "Share of distortions that are applied, fixed (p); by default it adapts.",
+        SHARE,
+        flags="--aug-p --p",
+    )
+
+    eval_num: int = evaluation(
+        5000,
+        "Generated images that each snapshot is judged by; 0 judges none.",
+        Range(0, MOST_IMAGES),
+    )
+    snap: int = evaluation(10, "Log lines from one snapshot to the next (ticks).", STEPS)
+    tick: float = evaluation(
+        4,
+        "Thousands of images from one log line to the next.",
+        Range(0, KIMG.most, is_open=True),
+    )
+    holdout: int = evaluation(
+        0,
+        "Images kept out of training, to see the discriminators overfit.",
+        Range(0, MOST_IMAGES),
+    )
+    track_probes: bool = evaluation(False, "Score every backbone of the bank at each snapshot.")
+
+    lr: float | None = advanced(
+        None,
+        "Step size of all trained networks (learning rate of Adam with betas 0 and 0.99, before "
+        "scaling for lazy regularisation).",
         Range(0, 10, is_open=True),
     )
-    gamma: float | None = option(None, "R1 weight.", WEIGHT)
-    r1_interval: int = option(16, "Steps between R1 steps (lazy regularisation).", STEPS)
-    pl_weight: float | None = option(None, "Path-length weight; 0 disables it.", WEIGHT)
-    pl_interval: int = option(4, "Steps between path-length steps.", STEPS)
-    style_mixing: float | None = option(None, "Share of images generated from two latents.", SHARE)
-    ema_kimg: float | None = option(
-        None, "Half-life of the weight average, in thousands of images.", KIMG
+    gamma: float | None = advanced(
+        None,
+        "How strongly the own discriminator's gradients on real images are kept small (R1 weight).",
+        WEIGHT,
     )
-    ema_rampup: float | None = option(
+    r1_interval: int = advanced(
+        16, "Steps from one R1 step to the next (lazy regularisation).", STEPS
+    )
+    pl_weight: float | None = advanced(
+        None,
+        "How strongly steps in w are to change images equally (path-length weight); 0 disables it.",
+        WEIGHT,
+    )
+    pl_interval: int = advanced(4, "Steps from one path-length step to the next.", STEPS)
+    style_mixing: float | None = advanced(
+        None, "Share of images made of two latents (style mixing).", SHARE
+    )
+    ema_kimg: float | None = advanced(
+        None,
+        "Memory of the averaged generator: half-life in thousands of images (EMA).",
+        KIMG,
+    )
+    ema_rampup: float | None = advanced(
         None,
         "Limit the half-life to this share of the images seen so far; 0 for no limit.",
         Range(0, 1000),
     )
-    mbstd_group: int | None = option(
-        None, "Group size of the discriminator's minibatch-std layer.", Range(1, 65536)
+    mbstd_group: int | None = advanced(
+        None,
+        "Images that the own discriminator compares with each other (minibatch-std group).",
+        Range(1, 65536),
     )
-    mirror: bool = option(True, "Flip training images horizontally half of the time.")
-    aug: str = option(
-        "ada", f"Augmentation for the GAN's own discriminator: {', '.join(AUGMENTATIONS)}."
-    )
-    target: float = option(0.6, "ADA target of the GAN's own discriminator.", SHARE)
-    aug_heads: str = option("ada", f"Augmentation for the backbones: {', '.join(AUGMENTATIONS)}.")
-    target_heads: float = option(0.3, "ADA target of each backbone's discriminator.", SHARE)
-    aug_p: float | None = option(
-        None, "Fixed augmentation probability; disables adaptation.", SHARE, flags="--aug-p --p"
-    )
-    head_loss: str = option(
-        "sigmoid", f"Loss of the discriminators on backbones: {either(LOSSES)}."
-    )
-    head_norm: str = option(
-        "equalised", "Weight normalisation of their heads: equalised or spectral."
-    )
-    gamma_heads: float = option(
-        0.0,
-        "R1 weight of their heads, computed on backbone features; 0 (the paper's setting) disables "
-        "it.",
-        WEIGHT,
-    )
-    head_cond: bool = option(True, "With --cond, condition the heads on the class, by projection.")
-    smooth: str = option(
-        "auto",
-        "Smooth the real targets of backbones to 0.8: auto (probe accuracy above 0.9, or "
-        "diffaugment), always, never.",
-    )
-    smooth_generator: bool = option(
-        True, "Smooth the generator's target as well, as the reference code does."
-    )
-    holdout: int = option(
-        0,
-        "Images held out from training, to watch the discriminators overfit.",
-        Range(0, MOST_IMAGES),
-    )
-    eval_num: int = option(
-        5000,
-        "Fakes per snapshot for evaluation; 0 disables it.",
-        Range(0, MOST_IMAGES),
-    )
-    rank_num: int = option(
-        10_000,
-        "Maximum number of images per class in a selection.",
-        Range(LEAST_IMAGES, MOST_IMAGES),
-    )
-    track_probes: bool = option(False, "Score every backbone in the bank at each snapshot.")
-    tick: float = option(
-        4, "Thousands of images between log lines.", Range(0, KIMG.most, is_open=True)
-    )
-    snap: int = option(10, "Ticks between snapshots.", STEPS)
-    seed: int = option(0, "Random seed.", SEEDS)
+    seed: int = advanced(0, "Seed of everything random.", SEEDS)
 
     def __post_init__(self) -> None:
         """Check every value.
@@ -155,18 +202,10 @@ class TrainConfig:
         Raises:
             UsageError: names the flag.
         """
-        self._check_choices()
+        check_choices(self)
         check_numbers(self)
         self._check_images()
         self._check_length()
-
-    def _check_choices(self) -> None:
-        for name, choices in CHOICES.items():
-            value = getattr(self, name)
-            if value is not None and value not in choices:
-                raise UsageError(
-                    f"--{_flag(name)}: '{value}' is unknown. Use one of {', '.join(choices)}."
-                )
 
     def _check_images(self) -> None:
         if 0 < self.eval_num < LEAST_IMAGES:
@@ -241,7 +280,3 @@ class ResolvedConfig(TrainConfig):
     ema_kimg: float
     ema_rampup: float
     mbstd_group: int
-
-
-def _flag(name: str) -> str:
-    return name.replace("_", "-")

@@ -15,7 +15,7 @@ import torch
 
 from probe.devices import autocast, peak_gib
 from probe.errors import ProbeError
-from probe.events import Note, SnapshotSaved, StageStarted, StepDone, TickDone
+from probe.events import Note, SnapshotSaved, SnapshotStarted, StageStarted, StepDone, TickDone
 from probe.files import copy_file, write_json
 from probe.generators.base import to_uint8
 from probe.generators.files.formats import load_generator
@@ -256,6 +256,7 @@ def _take_snapshot(run: Run, state: TrainState, tools: _Tools) -> None:
     """Write a grid and the average generator, measure it, and keep it if it is the best so far."""
     config, path = run.plan.config, run.snapshot_path(state.images)
     started = time.monotonic()
+    run.ctx.on_event(SnapshotStarted(state.images / 1000))
     if run.ctx.processes.is_first:
         _write_grid(run, state, grid_file(run.number(state.images)))
         kimg = {"kimg": state.images / 1000, "discriminators": state.names}

@@ -130,10 +130,10 @@ def test_a_download_that_fails_leaves_nothing(server, tmp_path, place, words):
 
 def test_downloads_are_asked_for(server, monkeypatch):
     spec = entry(Weights(url=f"{server}/net.pth"))
-    with pytest.raises(BackboneUnavailable, match="downloading is off; probe bank fetch x"):
+    with pytest.raises(BackboneUnavailable, match="not on this machine; probe bank fetch x"):
         find_weights(spec, offline=True)
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    with pytest.raises(BackboneUnavailable, match="downloading is off"):
+    with pytest.raises(BackboneUnavailable, match="HF_HUB_OFFLINE forbids downloads"):
         find_weights(spec, offline=False)
 
 

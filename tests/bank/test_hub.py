@@ -153,7 +153,7 @@ def test_a_file_that_fails_has_its_own_reason_and_harms_no_other(hub, name, monk
     for other in ("good", "renamed", "stored"):  # at home, elsewhere there, on another host
         assert find_weights(entry(other), offline=False).read_bytes() == BODY
     # What failed left nothing that is taken for whole.
-    with pytest.raises(BackboneUnavailable, match="downloading is off"):
+    with pytest.raises(BackboneUnavailable, match="not on this machine; probe bank fetch"):
         find_weights(entry(name), offline=True)
 
 

@@ -186,7 +186,7 @@ def test_bank_commands(cli, tmp_path, write):
     checked = cli("bank", "check", "--backbones", "random-resnet18#0,dino-vit-b16")
     assert checked.code == 3
     assert "random-resnet18#0: ok, 512 features" in checked.out
-    assert "dino-vit-b16: its weights are not here" in checked.out
+    assert "dino-vit-b16: its weights are not on this machine" in checked.out
     assert cli("bank", "show", "nope").code == 2
     wrong = write(GOOD.replace("input", "inptu"))
     assert "bank.yaml:5" in cli("bank", "list", "--bank", wrong).err

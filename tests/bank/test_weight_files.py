@@ -278,7 +278,7 @@ def test_what_to_do_about_a_damaged_download_helps(tmp_path, monkeypatch):
         load_backbone(spec, offline=True)
     assert caught.value.remedy == f"remove {blob} and fetch it again: probe bank fetch x"
     blob.unlink()
-    with pytest.raises(BackboneUnavailable, match="its weights are not here"):
+    with pytest.raises(BackboneUnavailable, match="its weights are not on this machine"):
         load_backbone(spec, offline=True)
 
 

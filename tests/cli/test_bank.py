@@ -196,6 +196,19 @@ def test_the_packaged_bank_is_never_written_to(cli, tmp_path, monkeypatch):
     assert not packaged_bank().with_suffix(".lock").exists()
 
 
+def test_init_copies_the_packaged_bank_and_overwrites_nothing(cli, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert cli("bank", "init").code == 0
+    copy = tmp_path / "modelbank.yaml"
+    assert copy.read_bytes() == packaged_bank().read_bytes()
+    assert "of modelbank.yaml" in cli("bank", "list").err
+    copy.write_text("mine")
+    again = cli("bank", "init")
+    assert again.code == 2 and "exists and is not overwritten" in again.err
+    assert copy.read_text() == "mine"
+    assert cli("bank", "init", "other.yaml").code == 0 and (tmp_path / "other.yaml").exists()
+
+
 def test_an_added_entry_is_right_and_everything_else_stays(cli, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     result = cli("bank", "add", "timm:test_vit.r160_in1k")

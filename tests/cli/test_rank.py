@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 
 import pytest
-from inputs import tiny_generator, write_images
+from inputs import ENTRY, tiny_generator, write_images
 from PIL import Image
 
 from probe.generators.files.snapshot import save_snapshot
@@ -171,17 +171,63 @@ def test_encoding_shortcut_is_warned_of_and_matched(rank, reals, fakes, tmp_path
 
 
 def test_a_missing_backbone_is_a_row_with_its_remedy(rank, reals, fakes, bank):
+    """It decides the exit code only if it was asked for by its name."""
     with bank.open("a") as f:
         f.write(
             bank.read_text().split("- name: edges")[0].replace("name: colour", "name: gone")
             .replace("{file: colour.pt}", "{package: no-such-package-xyz, version: '1', file: w}")
         )  # fmt: skip
-    result = rank(reals, fakes)
-    assert result.code == 3
-    row = {r["name"]: r for r in json.loads(result.out)["rows"]}["gone"]
-    assert row["status"] == "unavailable" and row["score"] is None
-    assert row["remedy"] == "pip install --no-deps no-such-package-xyz==1"
-    assert "pip install --no-deps" in rank(reals, fakes, format="table").out
+    for arguments, code in (((), 0), (("--backbones", "g*,colour"), 0),
+                            (("--backbones", "gone,colour"), 3)):  # fmt: skip
+        result = rank(reals, fakes, *arguments)
+        assert result.code == code, arguments
+        row = {r["name"]: r for r in json.loads(result.out)["rows"]}["gone"]
+        assert row["status"] == "absent" and row["score"] is None
+        assert row["remedy"] == "pip install --no-deps no-such-package-xyz==1"
+        table = rank(reals, fakes, *arguments, format="table").out
+        assert "pip install --no-deps" in table
+        assert ("absent: gone: " in table) == (code == 3)
+
+
+def test_weights_that_nobody_asked_for_are_one_line(cli, reals, fakes, bank):
+    """Whatever comes with probe but is not on this machine is counted, not listed."""
+    hub = "".join(
+        ENTRY.format(name=f"far{i}").replace(f"{{file: far{i}.pt}}", f"{{hub: org/far{i}}}")
+        .replace("source: torchscript", "source: timm").replace(f"model: far{i}", "model: vgg11")
+        for i in range(14)
+    )  # fmt: skip
+    bank.write_text(bank.read_text() + hub)
+    result = cli("rank", "--real", reals, "--gen", fakes, "--bank", bank, "--offline")
+    assert result.code == 0, result.err
+    assert "14 backbones need downloads: `probe bank fetch`" in result.out
+    assert "far" not in result.out
+    only = cli("rank", "--real", reals, "--gen", fakes, "--bank", bank, "--offline",
+               "--backbones", "far*")  # fmt: skip
+    assert only.code == 1 and "14 backbones need downloads" in only.err and "far" not in only.err
+    train = cli("train", "--real", reals, "--bank", bank, "--offline", "--strategy", "fixed",
+                "--k", "9", "--outdir", reals.parent / "runs")  # fmt: skip
+    assert train.code == 2 and "14 backbones need downloads" in train.err
+    assert "far" not in train.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "names"),
+    [
+        ((), ["edges", "random"]),
+        (("--controls", "2"), ["edges", "random", "random2"]),
+        (("--controls", "0"), ["edges"]),
+        (("--backbones", "random*,edges"), ["edges", "random", "random2"]),
+    ],
+)
+def test_controls_are_few_and_come_last(rank, reals, fakes, bank, arguments, names):
+    parts = bank.read_text().split("\n- ")
+    control = parts.pop()
+    second = control.replace("name: random", "name: random2").replace("random: 0", "random: 1")
+    bank.write_text("\n- ".join(["", control, second, *parts[2:]]))  # the controls stand first
+    result = rank(reals, fakes, *arguments)
+    assert sorted(r.name for r in board(result).rows if r.role != "null") == names
+    order = [line.split(":")[0].strip() for line in result.err.splitlines() if "  " in line[:2]]
+    assert order[: len(names)] == names
 
 
 def test_a_backbone_that_breaks_while_running_is_a_row(rank, reals, fakes, bank, monkeypatch):

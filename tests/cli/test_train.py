@@ -2,7 +2,9 @@
 
 import json
 import os
+import re
 import resource
+import shlex
 import signal
 import subprocess
 import sys
@@ -12,7 +14,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from inputs import ENTRY, write_images
+from inputs import ENTRY, write_images, write_judged_bank
 from runs import differences, saved
 
 from probe.bank.file import load_bank
@@ -60,6 +62,34 @@ def test_dry_run_says_what_it_would_cost_and_writes_nothing(cli, reals, bank, tm
                   "s/kimg with edges", "memory", "Nothing was written"):  # fmt: skip
         assert words in result.err
     assert not (tmp_path / "runs").exists() and not (tmp_path / "cache").exists()
+
+
+def test_hours_advise_what_fits_and_the_command_for_it(cli, reals, tmp_path):
+    """On the cost that was measured, the advice fits the hours, and its command is a valid one."""
+    bank = write_judged_bank(tmp_path)
+    common = ("train", "--real", reals, "--outdir", tmp_path / "runs", "--bank", bank, "--strategy",
+              "progressive", "--k=2", *TINY[:-1], "32")  # fmt: skip
+    result = cli(*common, "--hours", "0.5", "--stage-kimg", "100,400,100")
+    assert result.code == 0, result.err
+    found = re.search(r"0\.5 h here are about (\S+) kimg, stages ending at (.*)\. That", result.err)
+    kimg, ends = float(found[1]), [float(end) for end in found[2].split(", ")]
+    assert ends == pytest.approx([kimg / 6, kimg * 5 / 6, kimg], rel=0.01)
+    own, *each = (float(s) for s in re.findall(r"(\d+\.\d) s/kimg", result.err))
+    dearest = own + sum(sorted(each)[-2:])
+    assert 0.5 * 3600 / dearest * 0.5 < kimg <= 0.5 * 3600 / own
+    command = shlex.split(result.err.splitlines()[-1])
+    assert command[-2:] == ["--kimg", found[1]]
+    assert not {"--hours", "--stage-kimg", "--dry-run"} & set(command)
+    assert cli(*command[1:], "--dry-run").code == 0
+    assert not (tmp_path / "runs").exists()
+    assert cli(*common, "--hours", "1e-9").err.count("are too few") == 1
+
+
+def test_a_plain_gan_measures_no_backbone(cli, reals, bank, tmp_path):
+    result = cli("train", "--real", reals, "--outdir", tmp_path / "runs", "--bank", bank,
+                 "--dry-run", *SHORT)  # fmt: skip
+    assert result.code == 0 and "for the GAN alone" in result.err
+    assert "colour" not in result.err and "s/kimg with" not in result.err
 
 
 def test_impossible_training_is_refused_before_anything_is_written(cli, reals, bank, tmp_path):

@@ -10,9 +10,10 @@ from rich.cells import cell_len
 
 from probe.errors import printable
 from probe.files import to_json
+from probe.missing import missing_rows
 from probe.probing.leaderboard import Leaderboard, Row
 from probe.reports import rank_table, text
-from probe.reports.text import csv_cell, csv_table, from_csv_cell, missing_rows
+from probe.reports.text import csv_cell, csv_table, from_csv_cell
 
 
 def row(name, status="unavailable", reason="no weights", remedy="probe bank fetch {}"):
@@ -26,10 +27,24 @@ def test_backbones_that_miss_the_same_share_a_line():
         row("a"), row("good", status="ok"), row("b"), row("c", reason="another file"),
         row("d", status="failed", reason="out of memory", remedy=None),
     ]  # fmt: skip
-    assert missing_rows(rows) == [
+    assert missing_rows({row.name: row for row in rows}) == [
         "unavailable: a, b: no weights; probe bank fetch NAME",
         "unavailable: c: another file; probe bank fetch c",
         "failed: d: out of memory",
+    ]
+
+
+def test_backbones_that_nobody_asked_for_and_that_lack_weights_share_one_line():
+    rows = [
+        row("a", "absent"), row("b", "absent", "no hub"), row("c", "absent"),
+        row("d", "absent", remedy="pip install --no-deps w==1"), row("e", "failed", "broke", None),
+        row("f", "absent", remedy="pip install --no-deps v==2"),
+    ]  # fmt: skip
+    assert missing_rows({row.name: row for row in rows}, asked=["c"]) == [
+        "absent: c: no weights; probe bank fetch c",
+        "failed: e: broke",
+        "2 backbones need downloads: `probe bank fetch`; "
+        "2 backbones need packages: `pip install --no-deps w==1 v==2`",
     ]
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from urllib.parse import urlparse
 
 from probe.bank.spec import BackboneSpec, Weights
-from probe.errors import BackboneUnavailable, first_line
+from probe.errors import BackboneAbsent, BackboneUnavailable, first_line
 from probe.files import digest_file
 
 DEFAULT_HUB_FILE = "model.safetensors"
@@ -113,8 +113,8 @@ def _user_cache() -> Path:
 
 
 def _cannot_reach(host: str, spec: BackboneSpec) -> BackboneUnavailable:
-    return BackboneUnavailable(
-        f"its weights are not here and {host} cannot be reached ({_unreachable[host]})",
+    return BackboneAbsent(
+        f"its weights are not on this machine and {host} cannot be reached ({_unreachable[host]})",
         f"probe bank fetch {spec.name}",
     )
 
@@ -138,7 +138,7 @@ def _failure(error: Exception, spec: BackboneSpec, address: str) -> BackboneUnav
     weights, status = spec.weights, _status(error)
     repository = weights.hub if weights.kind == "hub" else None
     if status in FORBIDDEN and repository:
-        return BackboneUnavailable(
+        return BackboneAbsent(
             f"{host} refuses access to {repository} ({status}): it is gated or private, "
             "or does not exist",
             f"accept its licence at {hub_endpoint()}/{repository}, set HF_TOKEN to a token of your "
@@ -150,11 +150,11 @@ def _failure(error: Exception, spec: BackboneSpec, address: str) -> BackboneUnav
             f"{host} has {what} ({status})", f"correct {weights.kind}: of the entry"
         )
     if status == http.HTTPStatus.TOO_MANY_REQUESTS:
-        return BackboneUnavailable(
+        return BackboneAbsent(
             f"{host} takes no more requests for now ({status})", f"wait some minutes, then {again}"
         )
-    reason = f"its weights are not here and {host} did not send them ({_origin(error)})"
-    return BackboneUnavailable(reason, again)
+    reason = f"its weights are not on this machine and {host} did not send them ({_origin(error)})"
+    return BackboneAbsent(reason, again)
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:

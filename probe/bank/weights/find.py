@@ -12,7 +12,7 @@ from probe.bank.lock import recorded
 from probe.bank.sources import SOURCES
 from probe.bank.spec import BackboneSpec, Misplaced, Weights
 from probe.bank.weights.download import fetch, hub_cache, hub_file, torch_cache_path
-from probe.errors import BackboneUnavailable, ProbeError, first_line
+from probe.errors import BackboneAbsent, BackboneUnavailable, ProbeError, first_line
 from probe.files import digest_bytes, digest_file, digest_json, stamp
 
 if TYPE_CHECKING:
@@ -44,9 +44,13 @@ def find_weights(spec: BackboneSpec, *, offline: bool) -> Path:
         ) from error
     if path is not None:
         return path
-    if offline or os.environ.get("HF_HUB_OFFLINE", "0").upper() in YES:
-        raise BackboneUnavailable(
-            "its weights are not here and downloading is off", f"probe bank fetch {spec.name}"
+    again = f"probe bank fetch {spec.name}"
+    if offline:
+        raise BackboneAbsent("its weights are not on this machine", again)
+    if os.environ.get("HF_HUB_OFFLINE", "0").upper() in YES:
+        raise BackboneAbsent(
+            "its weights are not on this machine and HF_HUB_OFFLINE forbids downloads",
+            f"without HF_HUB_OFFLINE: {again}",
         )
     return fetch(spec)
 
@@ -172,7 +176,7 @@ def _in_package(spec: BackboneSpec) -> Path:
     try:
         distribution = metadata.distribution(weights.package)
     except metadata.PackageNotFoundError:
-        raise BackboneUnavailable(
+        raise BackboneAbsent(
             f"the package {weights.package} with its weights is not installed", _install(spec)
         ) from None
     path = Path(str(distribution.locate_file(weights.file)))

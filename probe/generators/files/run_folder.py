@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from probe.errors import CheckpointError, printable
+from probe.files import why_not
 from probe.run_files import BEST, OPTIONS_FILE, SNAPSHOT, SNAPSHOTS, kimg_of, metric_file
 
 # Projected GAN saves its best under another name, and overwrites one file without a number.
@@ -39,7 +40,7 @@ def checkpoint_file(path: Path) -> Path:
         found = path.stat()
         mode, size = found.st_mode, found.st_size
     except OSError as error:
-        raise CheckpointError(f"{path}: cannot be read ({error.strerror}).") from error
+        raise CheckpointError(f"{path}: {why_not(error, path)}") from error
     except ValueError as error:  # a null byte in its name
         raise CheckpointError(f"{printable(str(path))}: is not a valid path ({error}).") from error
     if stat.S_ISDIR(mode):

@@ -1,14 +1,11 @@
 """Output of `probe train`: a live line on a terminal, plain lines in a log, and log.txt."""
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from rich import progress as rich_progress
-
-from probe.cli.output import say
-from probe.cli.progress import Bars
 from probe.errors import printable
 from probe.events import (
     BackboneFailed,
@@ -17,22 +14,27 @@ from probe.events import (
     Note,
     RunPlanned,
     SnapshotSaved,
+    SnapshotStarted,
     StageStarted,
     StepDone,
     TickDone,
 )
+from probe.figures import duration
+from probe.reports.progress import Bar
+from probe.reports.remaining import RankWork, TrainWork
 from probe.run_files import LOG_FILE
 
+NIGHT = 8.0  # hours
 
-class TrainLog(Bars):
-    """Shows the events of `probe.train`."""
+
+class TrainLog(Bar):
+    """Shows the events of `probe.train`, and writes the lines to the run's log.txt."""
 
     def __init__(self, *, quiet: bool) -> None:
-        column = rich_progress.TextColumn("{task.fields[kimg]}")
-        super().__init__(column, quiet=quiet, period=600)
+        super().__init__(quiet=quiet)
         self.file: Path | None = None
-        self.task: rich_progress.TaskID | None = None
-        self.stage = "training"
+        self.work = TrainWork()
+        self.ranking: RankWork | None = None
         self.plan: Any = None
         self.spent: dict[str, float] = {}
         self.kimg = 0.0
@@ -58,8 +60,10 @@ class TrainLog(Bars):
                 self._show_plan(event)
             case Note(text):
                 self.say(text)
-            case StepDone():
-                self._move(event)
+            case StepDone(images, total):
+                self.work.step(images, total)
+            case SnapshotStarted():
+                self.work.evaluating()
             case TickDone():
                 self._show_tick(event)
             case SnapshotSaved():
@@ -68,21 +72,20 @@ class TrainLog(Bars):
                 self._show_stage(event)
             case ExtractionStarted(kind, count):
                 self.say(f"ranking: {count} {kind} images, {len(event.backbones)} backbones")
-                self.stage = f"ranking, {kind} images"
+                self.work.ranking()
+                self.ranking = self.ranking or RankWork()
             case BackboneFailed(name, reason):
                 self.say(f"  {name}: {reason}")
+        if self.ranking is not None:
+            self.ranking.see(event)
+        self._move()
 
     def say(self, text: str) -> None:
         """Write a line to the terminal, and to the run's log.txt."""
-        text = printable(text, lines=True)
-        if not self.quiet:
-            if self.live:
-                self.console.print(text, markup=False)
-            else:
-                say(text, err=True)
+        super().say(text)
         if self.file is not None:
             with self.file.open("a", encoding="utf-8", errors="backslashreplace") as f:
-                f.write(text + "\n")
+                f.write(printable(text, lines=True) + "\n")
 
     def _show_plan(self, event: RunPlanned) -> None:
         self.plan, record = event.plan, event.record
@@ -91,6 +94,7 @@ class TrainLog(Bars):
             self.file = folder / LOG_FILE
             self.say(f"Run directory: {folder}")
         config, real = self.plan.config, record["real"]
+        self.work.plan(config.tick * config.snap * 1000, self.plan.stage_ends)
         held = f", {real['holdout']} held out" if real["holdout"] else ""
         classes = f", {record['classes']} classes" if record["classes"] else ""
         self.say(
@@ -107,18 +111,18 @@ class TrainLog(Bars):
         for note in event.notes:
             self.say(note)
 
-    def _move(self, event: StepDone) -> None:
-        if not self.live:
+    def _move(self) -> None:
+        """Show how many images were seen in which stage, what goes on, and the time left."""
+        work = self.work
+        if not work.total:
             return
-        if self.task is None:
-            self.task = self.bars.add_task(self.stage, total=event.total, kimg="")
-        self.bars.update(
-            self.task,
-            completed=event.images,
-            total=event.total,
-            description=self.stage,
-            kimg=f"{event.images / 1000:.1f}/{event.total / 1000:g} kimg",
-        )
+        text = f"kimg {kimg_of(work.images, work.total)}/{work.total / 1000:g}"
+        if len(self.plan.stage_ends) > 1:
+            text += f", stage {work.stage} of {len(self.plan.stage_ends) - 1}"
+        doing = work.doing
+        if self.ranking is not None:
+            doing = f"{doing}: {self.ranking.doing}, {self.ranking.share():.0%}"
+        self.move(work.images / work.total, f"{text}, {doing}", work.left())
 
     def _show_tick(self, event: TickDone) -> None:
         found, best = event.statistics, event.best
@@ -129,25 +133,32 @@ class TrainLog(Bars):
             if f"Loss/G/{name}" in found
         ]
         pace, kimg = found["Timing/sec_per_kimg"], found["Progress/kimg"]
-        left = _duration(max(0, event.total / 1000 - kimg) * pace / 3600)
+        left = self.work.left()
+        left = duration(max(0, event.total / 1000 - kimg) * pace if left is None else left)
+        shown = kimg_of(round(kimg * 1000), event.total)
         self.say(
-            f"kimg {kimg:<8.1f} stage {found['Progress/stage']:.0f}  "
+            f"kimg {shown:<8} stage {found['Progress/stage']:.0f}  "
             f"sec/kimg {pace:<7.1f} left {left:<9} "
             f"loss G {found['Loss/G/loss']:<6.3f} D {found['Loss/D/loss']:<6.3f} "
             + (f"heads G/D {', '.join(heads)}  " if heads else "")
             + (f"p {' '.join(p)}  " if p else "")
-            + (f"best {best[1]:.4g} at {best[0]:.1f}" if best else "")
+            + (
+                f"best {best[1]:.4g} at {kimg_of(round(best[0] * 1000), event.total)}"
+                if best
+                else ""
+            )
         )
         for name, value in found.items():
             part = name.removeprefix("Timing/")
             if name.startswith("Timing/") and part not in ("sec_per_kimg", "images_per_sec"):
                 self.spent[part] = self.spent.get(part, 0.0) + value * (kimg - self.kimg)
         self.kimg = kimg
-        self.stage = f"stage {found['Progress/stage']:.0f}, kimg {kimg:.1f}"
 
     def _show_snapshot(self, event: SnapshotSaved) -> None:
         found = event.results
-        text = f"kimg {event.kimg:<8.1f} {Path(event.path).name}"
+        self.work.evaluated(event.seconds)
+        shown = kimg_of(round(event.kimg * 1000), self.work.total)
+        text = f"kimg {shown:<8} {Path(event.path).name}"
         if "frechet" in found:
             text += (
                 f"  Fréchet {found['frechet']:.4g}  kernel {found['kernel']:.3g} "
@@ -162,29 +173,73 @@ class TrainLog(Bars):
         added = ", ".join(event.added) or "nothing (no backbone tells the two sets apart)"
         smoothed = [name for name in event.added if name in event.smoothed]
         smooth = f"; real targets smoothed for {', '.join(smoothed)}" if smoothed else ""
-        self.say(
-            f"kimg {event.kimg:<8.1f} stage {event.stage} on {event.snapshot}: "
-            f"{added} joins{smooth}"
-        )
-        self.stage = f"stage {event.stage}"
+        shown = kimg_of(round(event.kimg * 1000), self.work.total)
+        self.say(f"kimg {shown:<8} stage {event.stage} on {event.snapshot}: {added} joins{smooth}")
+        self.work.begin_stage(event.stage)
+        self.ranking = None
 
-    def show_estimate(self, estimate: Any) -> None:
-        """Print what a run would cost, from a `probe.training.availability.Estimate`."""
-        config, ends = self.plan.config, self.plan.stage_ends
-        low, high = estimate.hours(ends, config.members_by_stage)
+    def show_estimate(
+        self, estimate: Any, hours: float | None, again: Callable[[float], str]
+    ) -> None:
+        """Print what a run would cost, and what fits the hours there are.
+
+        Args:
+            estimate: see `probe.training.availability.Estimate`.
+            hours: there are; None advises a night if the run takes longer.
+            again: kimg → the command that trains for so long.
+        """
         self.say(f"Measured here: {estimate.own:.1f} s/kimg for the GAN alone")
         for name, seconds in estimate.each.items():
             self.say(f"  + {seconds:.1f} s/kimg with {name}")
-        span = (
-            _duration(low) if math.isclose(low, high) else f"{_duration(low)} to {_duration(high)}"
-        )
+        if estimate.evaluation:
+            self.say(f"  + {duration(estimate.evaluation)} to evaluate each snapshot")
+        low, high = estimate.hours(self.plan)
+        span = duration(low * 3600)
+        if not math.isclose(low, high, rel_tol=0.05):
+            span = f"{span} to {duration(high * 3600)}"
+        total = self.plan.stage_ends[-1] / 1000
         self.say(
-            f"{ends[-1] / 1000:g} kimg take about {span}, evaluation and ranking not counted; "
+            f"{total:g} kimg take about {span}, ranking not counted; "
             f"memory {estimate.peak_gib:.1f} GiB. Nothing was written."
         )
+        if hours is not None or high > NIGHT:
+            self._advise(estimate, NIGHT if hours is None else hours, again)
+
+    def _advise(self, estimate: Any, hours: float, again: Callable[[float], str]) -> None:
+        """Print what fits some hours here, what to expect of it, and the command."""
+        kimg, total = estimate.fitting(hours, self.plan), self.plan.stage_ends[-1] / 1000
+        if kimg is None:
+            self.say(
+                f"{hours:g} hours are too few for this network here. A smaller --resolution, or "
+                "--eval-num 0, needs less."
+            )
+            return
+        ends = [end / 1000 * kimg / total for end in self.plan.stage_ends]
+        stages = (
+            "" if len(ends) == 1 else f", stages ending at {', '.join(f'{e:.3g}' for e in ends)}"
+        )
+        self.say(f"{hours:g} h here are about {kimg:g} kimg{stages}. {_expected(kimg / total)}")
+        self.say(f"  {again(kimg)}")
 
 
-def _duration(hours: float) -> str:
-    if hours < 1:
-        return f"{hours * 60:.0f} min"
-    return f"{hours:.1f} h" if hours < 48 else f"{hours / 24:.1f} days"
+def _expected(share: float) -> str:
+    """Return what to expect of a run that is this share of the one that was planned."""
+    if share >= 1:
+        return "That is the whole schedule: the best snapshot may come before its end."
+    if share >= 0.3:
+        return f"That is {share:.0%} of the schedule: expect most of the quality that it reaches."
+    if share >= 0.03:
+        return (
+            f"That is {share:.0%} of the schedule: expect the right shapes and colours, in images "
+            "that still improve when it ends."
+        )
+    return (
+        f"That is {share:.1%} of the schedule: expect a trial that shows whether everything works, "
+        "not good images. A smaller --resolution gets much further in the same time."
+    )
+
+
+def kimg_of(images: int, total: int) -> str:
+    """Return thousands of images, with as many digits as tell one log line from the next."""
+    digits = 3 if total < 10_000 else 2 if total < 100_000 else 1
+    return f"{images / 1000:.{digits}f}"
