@@ -66,6 +66,31 @@ def check_heads(heads: torch.nn.Module, images: torch.Tensor) -> None:
         )
 
 
+def one_hot(
+    labels: torch.Tensor | None, count: int, classes: int, what: str
+) -> torch.Tensor | None:
+    """Return labels as one-hot rows (N, classes), None if the heads have no classes.
+
+    Raises:
+        UsageError: labels are missing, superfluous or of another form.
+    """
+    name = f"labels of {what}"
+    if not classes:
+        if labels is not None:
+            raise UsageError(f"{name}: these heads have no classes; make them with num_classes.")
+        return None
+    if labels is None:
+        raise UsageError(f"{name}: missing; these heads have {classes} classes.")
+    if labels.shape == (count, classes):
+        return labels.float()
+    if labels.shape != (count,) or labels.is_floating_point():
+        raise UsageError(
+            f"{name}: integers ({count},) or one-hot ({count}, {classes}) are expected, not "
+            f"{str(labels.dtype).removeprefix('torch.')} {tuple(labels.shape)}."
+        )
+    return (labels[:, None] == torch.arange(classes, device=labels.device)).float()
+
+
 def warn_if_positive(reals: torch.Tensor) -> None:
     """Warn of reals that are in [0, 1] by their looks; called once, because it reads a value."""
     if not (reals < 0).any():
