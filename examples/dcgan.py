@@ -56,7 +56,9 @@ def make_critics(args: argparse.Namespace) -> probe.Discriminators:
 class Gan:
     """The networks and their optimizers."""
 
-    def __init__(self, side: int, width: int, critics: probe.Discriminators, device: str) -> None:
+    def __init__(
+        self, side: int, width: int, critics: probe.Discriminators, device: torch.device | str
+    ) -> None:
         self.generator = make_generator(side, width).to(device)
         self.own = make_discriminator(side, width).to(device)
         self.critics = critics.to(device)
@@ -89,7 +91,9 @@ def step(gan: Gan, reals: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 @torch.no_grad()
-def draw(generator: nn.Module, count: int, seed: int, device: str = "cpu") -> torch.Tensor:
+def draw(
+    generator: nn.Module, count: int, seed: int, device: torch.device | str = "cpu"
+) -> torch.Tensor:
     """Return uint8 images (count, 3, side, side)."""
     rng = torch.Generator().manual_seed(seed)
     latents = torch.randn(count, Z, 1, 1, generator=rng).to(device)
