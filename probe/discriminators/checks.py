@@ -34,6 +34,8 @@ def check_images(images: torch.Tensor, what: str) -> None:
     if not images.is_floating_point():
         dtype = str(images.dtype).removeprefix("torch.")
         raise UsageError(f"{what}: {EXPECTED}, not {dtype}; {CONVERT}.")
+    if images.layout != torch.strided:
+        raise UsageError(f"{what}: {EXPECTED}, not a sparse tensor; images.to_dense() converts it.")
     shape = tuple(images.shape)
     if len(shape) != 4 or shape[1] != 3 or 0 in shape:
         raise UsageError(f"{what}: {EXPECTED}, not the shape {shape}.")

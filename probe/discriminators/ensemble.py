@@ -485,13 +485,11 @@ class Discriminators(nn.Module):
         """
         return super().load_state_dict(state_dict, strict=True, assign=assign)
 
-    def _check_state(
-        self, state: Mapping[str, Any], prefix: str, metadata: Any, strict: bool, *lists: Any
-    ) -> None:
+    def _check_state(self, state: Mapping[str, Any], prefix: str, *_: Any) -> None:
         """Check a whole state before PyTorch copies its first tensor; also in a larger model."""
         own = {name: value for name, value in state.items() if str(name).startswith(prefix)}
-        if not own and not strict:
-            return
+        if prefix and not own:
+            return  # PyTorch knows whether a larger model may lack a part
         given = {name[len(prefix) :]: value for name, value in own.items()}
         require_same(unpack(given.pop(EXTRA, None)), self._saved())
         heads = {name: value for name, value in self.state_dict().items() if name != EXTRA}
