@@ -14,6 +14,7 @@ from pathlib import Path
 import torch
 from torch import nn
 from torch.nn import functional as F
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 import probe
 from probe.images.grid import save_grid
@@ -52,8 +53,56 @@ def make_critics(args: argparse.Namespace) -> probe.Discriminators:
     return probe.Discriminators(options)
 
 
+class Gan:
+    """The networks and their optimizers."""
+
+    def __init__(
+        self, side: int, width: int, critics: probe.Discriminators, device: torch.device | str
+    ) -> None:
+        self.generator = make_generator(side, width).to(device)
+        self.own = make_discriminator(side, width).to(device)
+        self.critics = critics.to(device)
+        every = [*self.own.parameters(), *critics.parameters()]
+        self.for_g = torch.optim.Adam(self.generator.parameters(), 2e-4, (0.5, 0.999))
+        self.for_d = torch.optim.Adam(every, 2e-4, (0.5, 0.999))
+        # Samples come from a running average of the generator, which is steadier.
+        decay = get_ema_multi_avg_fn(0.995)
+        self.average = AveragedModel(self.generator, multi_avg_fn=decay, use_buffers=True)
+
+
+def step(gan: Gan, reals: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Train every discriminator, then the generator; returns both losses."""
+    fakes = gan.generator(torch.randn(len(reals), Z, 1, 1, device=reals.device))
+
+    # Discriminators: call reals real and fakes fake.
+    loss_d = F.softplus(-gan.own(reals)).mean() + F.softplus(gan.own(fakes.detach())).mean()
+    loss_d = loss_d + gan.critics.discriminator_loss(reals, fakes.detach())
+    gan.for_d.zero_grad()
+    loss_d.backward()
+    gan.for_d.step()
+
+    # Generator: have every discriminator call its images real.
+    loss_g = F.softplus(-gan.own(fakes)).mean() + gan.critics.generator_loss(fakes)
+    gan.for_g.zero_grad()
+    loss_g.backward()
+    gan.for_g.step()
+    gan.average.update_parameters(gan.generator)
+    return loss_d, loss_g
+
+
+@torch.no_grad()
+def draw(
+    generator: nn.Module, count: int, seed: int, device: torch.device | str = "cpu"
+) -> torch.Tensor:
+    """Return uint8 images (count, 3, side, side)."""
+    rng = torch.Generator().manual_seed(seed)
+    latents = torch.randn(count, Z, 1, 1, generator=rng).to(device)
+    images = torch.cat([generator.eval()(part) for part in latents.split(256)])
+    return (images * 127.5 + 128).clamp(0, 255).byte().cpu()
+
+
 def main() -> None:
-    """Train, and write samples.png and generator.pt."""
+    """Train, and write samples.png, generator.pt and critics.pt."""
     parser = argparse.ArgumentParser(description="A DCGAN against chosen backbones.")
     parser.add_argument("images", type=Path, help="folder or zip of images")
     parser.add_argument("--backbones", help='names in the bank, for example "mobilenetv2"')
@@ -73,42 +122,19 @@ def main() -> None:
     torch.manual_seed(args.seed)
     source = probe.open_images(args.images)
     images = source.load(range(len(source)), args.side).images  # uint8 (N, 3, side, side)
+    gan = Gan(args.side, args.width, make_critics(args), args.device)
 
-    generator = make_generator(args.side, args.width).to(args.device)
-    own = make_discriminator(args.side, args.width).to(args.device)
-    critics = make_critics(args).to(args.device)
-
-    for_g = torch.optim.Adam(generator.parameters(), 2e-4, (0.5, 0.999))
-    for_d = torch.optim.Adam([*own.parameters(), *critics.parameters()], 2e-4, (0.5, 0.999))
-
-    for step in range(args.steps):
+    for number in range(args.steps):
         chosen = images[torch.randint(len(images), (args.batch,))].to(args.device)
-        reals = chosen.float() / 127.5 - 1
-        fakes = generator(torch.randn(args.batch, Z, 1, 1, device=args.device))
+        loss_d, loss_g = step(gan, chosen.float() / 127.5 - 1)
+        if number % 500 == 0 or number == args.steps - 1:
+            parts = {name: f"{value.item():.2f}" for name, value in gan.critics.statistics.items()}
+            print(f"step {number}: D {loss_d.item():.2f}, G {loss_g.item():.2f}", parts)
 
-        # Discriminators: call reals real and fakes fake.
-        loss_d = F.softplus(-own(reals)).mean() + F.softplus(own(fakes.detach())).mean()
-        loss_d = loss_d + critics.discriminator_loss(reals, fakes.detach())
-        for_d.zero_grad()
-        loss_d.backward()
-        for_d.step()
-
-        # Generator: have every discriminator call its images real.
-        loss_g = F.softplus(-own(fakes)).mean() + critics.generator_loss(fakes)
-        for_g.zero_grad()
-        loss_g.backward()
-        for_g.step()
-
-        if step % 500 == 0 or step == args.steps - 1:
-            parts = {name: f"{value.item():.2f}" for name, value in critics.statistics.items()}
-            print(f"step {step}: D {loss_d.item():.2f}, G {loss_g.item():.2f}", parts)
-
-    generator.eval()
-    with torch.no_grad():
-        samples = generator(torch.randn(64, Z, 1, 1, device=args.device))
-    save_grid(args.out / "samples.png", ((samples + 1) * 127.5).byte().cpu(), columns=8)
+    generator = gan.average.module
+    save_grid(args.out / "samples.png", draw(generator, 64, args.seed, args.device), columns=8)
     torch.save(generator.state_dict(), args.out / "generator.pt")
-    torch.save(critics.state_dict(), args.out / "critics.pt")  # heads only, 5 to 15 MB each
+    torch.save(gan.critics.state_dict(), args.out / "critics.pt")  # heads only, 5 to 15 MB each
 
 
 if __name__ == "__main__":

@@ -48,14 +48,39 @@ def read_record(path: Path, kind: Any, remedy: str) -> Any:
         ProbeError: missing, truncated or of another shape; names the file and the key.
     """
     try:
-        return _shape(kind).validate_python(json.loads(read_small(path, LARGEST)))
+        text = read_small(path, LARGEST)
     except OSError as error:
         raise ProbeError(f"{path} cannot be read ({error.strerror or error}). {remedy}") from error
+    return parse_record(text, kind, str(path), remedy)
+
+
+@overload
+def parse_record(text: str | bytes, kind: type[T], name: str, remedy: str) -> T: ...
+
+
+@overload
+def parse_record(text: str | bytes, kind: Any, name: str, remedy: str) -> Any: ...
+
+
+def parse_record(text: str | bytes, kind: Any, name: str, remedy: str) -> Any:
+    """Return JSON, validated against `kind`; see `read_record`.
+
+    Args:
+        text: the JSON.
+        kind: see `read_record`.
+        name: of what holds it, for the message.
+        remedy: see `read_record`.
+
+    Raises:
+        ProbeError: truncated or of another shape; names the key.
+    """
+    try:
+        return _shape(kind).validate_python(json.loads(text))
     except ValidationError as error:
-        raise ProbeError(f"{path} is damaged ({_first_mistake(error)}). {remedy}") from error
+        raise ProbeError(f"{name} is damaged ({_first_mistake(error)}). {remedy}") from error
     except NOT_JSON as error:
         what = printable(str(error), 200)
-        raise ProbeError(f"{path} is damaged (not JSON: {what}). {remedy}") from error
+        raise ProbeError(f"{name} is damaged (not JSON: {what}). {remedy}") from error
 
 
 def read_lines(path: Path, kind: type[T]) -> list[T]:

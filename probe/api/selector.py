@@ -8,8 +8,6 @@ from typing import Any
 from probe.api.context import open_context
 from probe.api.inputs import Images, open_given
 from probe.bank.file import load_bank
-from probe.bank.layers import unused
-from probe.context import Context
 from probe.devices import choose_precision
 from probe.discriminators.ensemble import Discriminators
 from probe.errors import ProbeError
@@ -17,8 +15,6 @@ from probe.events import OnEvent, ignore
 from probe.generators.callables import CallableSource, SampleFunction
 from probe.images.base import ImageSource
 from probe.probing.config import RankOptions
-from probe.probing.leaderboard import Leaderboard
-from probe.probing.rank import rank
 from probe.probing.strategies import STRATEGIES
 from probe.registry import lookup
 from probe.training.selection import Chooser, Selection
@@ -55,7 +51,7 @@ class Selector:
         *,
         strategy: str = "progressive",
         k: int = 3,
-        backbones: Sequence[str] | str | None = None,
+        backbones: Sequence[str] | None = None,
         options: RankOptions | None = None,
         offline: bool = False,
         on_event: OnEvent = ignore,
@@ -93,11 +89,8 @@ class Selector:
             on_event=self.on_event, shared=True,
         ) as ctx:  # fmt: skip
             ctx = ctx.in_precision(choose_precision(ctx.precision, ctx.device))
-            used = list(critics.backbones)
-            chooser = Chooser(self.strategy, self.k, list(self.specs), ctx.processes)
-            selection = chooser.choose(
-                used, lambda together: self._rank(sample, used, ctx, together=together)
-            )
+            chooser = Chooser(self.strategy, self.k, list(self.specs.values()), self.options, ctx)
+            selection = chooser.choose(list(critics.backbones), self.reals, self._fakes(sample))
         for choice in selection.added:
             critics.add_entry(
                 self.specs[choice.name], accuracy=choice.accuracy, offline=self.offline
@@ -106,26 +99,14 @@ class Selector:
         self.history.append(record | {"accuracy": {c.name: c.accuracy for c in selection.added}})
         return selection
 
-    def _rank(
-        self, sample: SampleFunction, used: Sequence[str], ctx: Context, *, together: bool
-    ) -> Leaderboard | None:
-        """Return the leaderboard of the unused; None except on the first process."""
-        fakes = CallableSource(
+    def _fakes(self, sample: SampleFunction) -> CallableSource:
+        """Return the present generator's images, at most as many as there are reals."""
+        return CallableSource(
             sample,
             name="sample",
             count=min(self.options.num, len(self.reals)),
             seed=self.options.seed,
         )
-        specs = self.specs.values()
-        ranking = rank(
-            self.reals,
-            fakes,
-            unused(list(specs), used),
-            replace(self.options, precision=ctx.precision),
-            ctx,
-            joint_with=[spec for spec in specs if together and spec.name in used],
-        )
-        return None if ranking is None else ranking.leaderboard
 
     def state_dict(self) -> dict[str, Any]:
         """Return strategy, k and history as plain values."""

@@ -34,6 +34,8 @@ def check_images(images: torch.Tensor, what: str) -> None:
     if not images.is_floating_point():
         dtype = str(images.dtype).removeprefix("torch.")
         raise UsageError(f"{what}: {EXPECTED}, not {dtype}; {CONVERT}.")
+    if images.layout != torch.strided:
+        raise UsageError(f"{what}: {EXPECTED}, not a sparse tensor; images.to_dense() converts it.")
     shape = tuple(images.shape)
     if len(shape) != 4 or shape[1] != 3 or 0 in shape:
         raise UsageError(f"{what}: {EXPECTED}, not the shape {shape}.")
@@ -64,6 +66,31 @@ def check_heads(heads: torch.nn.Module, images: torch.Tensor) -> None:
             f"The discriminators are in {dtype}: keep them in float32 and use torch.autocast, "
             "which runs backbones and heads in half precision."
         )
+
+
+def one_hot(
+    labels: torch.Tensor | None, count: int, classes: int, what: str
+) -> torch.Tensor | None:
+    """Return labels as one-hot rows (N, classes), None if the heads have no classes.
+
+    Raises:
+        UsageError: labels are missing, superfluous or of another form.
+    """
+    name = f"labels of {what}"
+    if not classes:
+        if labels is not None:
+            raise UsageError(f"{name}: these heads have no classes; make them with num_classes.")
+        return None
+    if labels is None:
+        raise UsageError(f"{name}: missing; these heads have {classes} classes.")
+    if labels.shape == (count, classes):
+        return labels.float()
+    if labels.shape != (count,) or labels.is_floating_point():
+        raise UsageError(
+            f"{name}: integers ({count},) or one-hot ({count}, {classes}) are expected, not "
+            f"{str(labels.dtype).removeprefix('torch.')} {tuple(labels.shape)}."
+        )
+    return (labels[:, None] == torch.arange(classes, device=labels.device)).float()
 
 
 def warn_if_positive(reals: torch.Tensor) -> None:

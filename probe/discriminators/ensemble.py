@@ -1,7 +1,7 @@
 """Discriminators on frozen backbones as one module, for any training loop."""
 
-import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +15,13 @@ from probe.bank.load import load_backbone, network_digest
 from probe.bank.spec import BackboneSpec
 from probe.bank.weights.find import weights_digest
 from probe.bundled import BN_IMAGES
-from probe.discriminators.checks import Watch, check_heads, check_images, warn_if_positive
+from probe.discriminators.checks import (
+    Watch,
+    check_heads,
+    check_images,
+    one_hot,
+    warn_if_positive,
+)
 from probe.discriminators.member import (
     P_INTERVAL,
     SMOOTHED,
@@ -23,12 +29,23 @@ from probe.discriminators.member import (
     Critic,
     Step,
     VisionNetwork,
-    frozen,
+    generator_loss,
     make_adam,
+    norm_of,
     vision_network,
 )
 from probe.discriminators.options import DiscriminatorOptions
-from probe.errors import BackboneUnavailable, ProbeError, UsageError
+from probe.discriminators.state import (
+    EXTRA,
+    Saved,
+    SavedAdaptive,
+    SavedMember,
+    pack,
+    require_same,
+    require_tensors,
+    unpack,
+)
+from probe.errors import BackboneUnavailable, UsageError
 from probe.images.open import open_images
 from probe.probing.leaderboard import Leaderboard, read_leaderboards
 from probe.probing.strategies import fixed
@@ -39,7 +56,6 @@ if TYPE_CHECKING:
     from probe.probing.rank import Ranking
 
 Options = DiscriminatorOptions | Mapping[str, DiscriminatorOptions] | None
-VERSION = 1
 
 
 class Discriminators(nn.Module):
@@ -86,6 +102,7 @@ class Discriminators(nn.Module):
         self._digests: dict[str, str] = {}
         self._watch = Watch()
         self._calls = self._judged = self._images = 0
+        self.register_load_state_dict_pre_hook(Discriminators._check_state)
 
     @classmethod
     def from_names(
@@ -274,6 +291,10 @@ class Discriminators(nn.Module):
     ) -> torch.Tensor:
         """Return the generator's loss: the weighted sum over the members.
 
+        Its gradient at the images is computed by this call, one member after the other, so that
+        only one backbone's activations are in memory; `backward` passes it on to the generator.
+        With autocast to float16 `backward` does all of it. There is no second derivative.
+
         Args:
             fakes: (N, 3, H, W) in [-1, 1], of any float dtype and of at least 8 pixels; images
                 that are not square are resized to squares. Gradients flow to them.
@@ -288,13 +309,11 @@ class Discriminators(nn.Module):
         """
         batch = self._batch(fakes, labels, "fakes")
         step = self._step(fakes.device)
-        losses = []
+        loss, losses = generator_loss(self.critics, batch, step, self.weights)
         for critic in self.critics:
-            with frozen(critic.network):
-                loss = critic.generator_loss(batch, step)
-            losses.append(self._record(critic, f"Loss/G/{critic.label}", loss))
+            self._record(critic, f"Loss/G/{critic.label}", losses[f"Loss/G/{critic.label}"])
         self._watch.settle()
-        return torch.stack(losses).sum() if losses else batch.images.float().sum() * 0
+        return loss
 
     def discriminator_loss(
         self,
@@ -327,12 +346,13 @@ class Discriminators(nn.Module):
         losses = []
         for critic in self.critics:
             judged = critic.discriminator_loss(real, fake, step)
-            losses.append(self._record(critic, f"Loss/D/{critic.label}", judged.loss))
+            weight = self.weights.get(critic.name, 1.0)
+            losses.append(weight * self._record(critic, f"Loss/D/{critic.label}", judged.loss))
             if self.training:
                 self.statistics |= critic.observe(judged)
             if self.gamma and self._judged % self.options.r1_interval == 0:
                 penalty = critic.feature_penalty(real, step)
-                factor = self.gamma / 2 * self.options.r1_interval
+                factor = weight * self.gamma / 2 * self.options.r1_interval
                 name = f"Loss/r1_penalty/{critic.label}"
                 losses.append(factor * self._record(critic, name, penalty))
         if self.training:
@@ -384,7 +404,7 @@ class Discriminators(nn.Module):
             images = F.interpolate(
                 images.float(), (side, side), mode="bilinear", antialias=True, align_corners=False
             )
-        c = _one_hot(labels, len(images), self.num_classes, what)
+        c = one_hot(labels, len(images), self.num_classes, what)
         if labels is not None:
             self._watch.labels(labels, self.num_classes, what)
         return Batch(images, c)
@@ -396,10 +416,10 @@ class Discriminators(nn.Module):
         return step
 
     def _record(self, critic: Critic, name: str, loss: torch.Tensor) -> torch.Tensor:
-        """Keep a member's loss for logs and checks; returns it with its weight."""
+        """Keep a member's loss for logs and checks; returns it in float32."""
         self.statistics[name] = loss.detach()
         self._watch.loss(critic.name, loss)
-        return self.weights[critic.name] * loss.float()
+        return loss.float()
 
     def _adapt(self, count: int, processes: Processes) -> None:
         """Move every p in each fourth call."""
@@ -419,85 +439,61 @@ class Discriminators(nn.Module):
             assert isinstance(network, VisionNetwork)
             yield network
 
-    # The rest of the state is JSON in a tensor of bytes, so that a state dict holds nothing but
-    # tensors: safetensors and `torch.load(weights_only=True)` take it.
+    def _saved(self) -> Saved:
+        """Return what the state holds besides the heads."""
+        members = tuple(
+            SavedMember(
+                name=critic.name,
+                digest=self._digests[critic.name],
+                norm=norm_of(critic.network),
+                weight=self.weights.get(critic.name, 1.0),
+                target=critic.target,
+                generator_target=critic.generator_target,
+                adaptive=SavedAdaptive(**critic.adaptive.state_dict()),
+            )
+            for critic in self.critics
+        )
+        return Saved(self.num_classes, (self._calls, self._judged, self._images), members)
 
     def get_extra_state(self) -> torch.Tensor:
         """Return names and digests of the backbones, targets, weights, every p and the counters."""
-        members = [
-            {
-                "name": critic.name,
-                "digest": self._digests[critic.name],
-                "norm": "spectral" if _is_spectral(critic.network) else "equalised",
-                "weight": self.weights[critic.name],
-                "target": critic.target,
-                "generator_target": critic.generator_target,
-                "adaptive": critic.adaptive.state_dict(),
-            }
-            for critic in self.critics
-        ]
-        record = {
-            "version": VERSION,
-            "num_classes": self.num_classes,
-            "counters": [self._calls, self._judged, self._images],
-            "members": members,
-        }
-        return torch.tensor(list(json.dumps(record).encode()), dtype=torch.uint8)
+        return pack(self._saved())
 
     def set_extra_state(self, state: Any) -> None:
-        """Restore what `get_extra_state` returned; `load_state_dict` calls it first of all.
+        """Restore what `get_extra_state` returned.
 
         Raises:
             ProbeError: the state is of other backbones, weights, heads or classes; names what
                 differs.
         """
-        record = _read(state)
-        self._require_same(record)
-        self._calls, self._judged, self._images = record["counters"]
-        for critic, saved in zip(self.critics, record["members"], strict=True):
-            self.weights[critic.name] = saved["weight"]
-            critic.target, critic.generator_target = saved["target"], saved["generator_target"]
-            critic.adaptive.load_state_dict(saved["adaptive"])
+        saved = unpack(state)
+        require_same(saved, self._saved())
+        self._calls, self._judged, self._images = saved.counters
+        for critic, member in zip(self.critics, saved.members, strict=True):
+            self.weights[critic.name] = member.weight
+            critic.target, critic.generator_target = member.target, member.generator_target
+            critic.adaptive.load_state_dict(asdict(member.adaptive))
 
     def load_state_dict(
         self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False
     ) -> Any:
-        """Restore the heads and the rest of the state, always strictly.
+        """Restore the heads and the rest of the state, always strictly, or change nothing.
 
         Raises:
-            ProbeError: see `set_extra_state`.
+            ProbeError: the state is of other backbones, weights, heads or classes, or its tensors
+                do not fit or hold NaN; names what is wrong.
         """
-        self._require_same(_read(state_dict.get("_extra_state")))
-        try:
-            return super().load_state_dict(state_dict, strict=True, assign=assign)
-        except RuntimeError as error:
-            text = " ".join(str(error).split())
-            raise ProbeError(f"This state does not fit the heads: {text[:300]}") from error
+        return super().load_state_dict(state_dict, strict=True, assign=assign)
 
-    def _require_same(self, record: Mapping[str, Any]) -> None:
-        theirs = [member["name"] for member in record["members"]]
-        ours = list(self._digests)
-        if theirs != ours:
-            raise ProbeError(
-                f"This state is of discriminators on {_list(theirs)}; these are on {_list(ours)}. "
-                f'Make them with Discriminators.from_names("{", ".join(theirs)}") first.'
-            )
-        if record["num_classes"] != self.num_classes:
-            raise ProbeError(
-                f"This state is of heads with {record['num_classes']} classes; these have "
-                f"{self.num_classes}. Make them with num_classes={record['num_classes']}."
-            )
-        for critic, saved in zip(self.critics, record["members"], strict=True):
-            if saved["digest"] != self._digests[critic.name]:
-                raise ProbeError(
-                    f"This state was trained on other weights, input or taps of {critic.name} than "
-                    "those loaded here. Use the bank and the weight file it was trained with."
-                )
-            if (saved["norm"] == "spectral") != _is_spectral(critic.network):
-                raise ProbeError(
-                    f'The state of {critic.name} is of a head with norm="{saved["norm"]}". Use '
-                    "DiscriminatorOptions with that norm."
-                )
+    def _check_state(self, state: Mapping[str, Any], prefix: str, *_: Any) -> None:
+        """Check a whole state before PyTorch copies its first tensor; also in a larger model."""
+        own = {name: value for name, value in state.items() if str(name).startswith(prefix)}
+        if prefix and not own:
+            return  # PyTorch knows whether a larger model may lack a part
+        given = {name[len(prefix) :]: value for name, value in own.items()}
+        require_same(unpack(given.pop(EXTRA, None)), self._saved())
+        heads = {name: value for name, value in self.state_dict().items() if name != EXTRA}
+        require_tensors(given, heads)
 
 
 def load_frozen(spec: BackboneSpec, *, offline: bool) -> tuple[Backbone, str]:
@@ -530,55 +526,3 @@ def _require_ranked(spec: BackboneSpec, board: Leaderboard, offline: bool) -> No
 
 def _is_tensor(given: object) -> bool:
     return isinstance(given, torch.Tensor)
-
-
-def _is_spectral(network: nn.Module) -> bool:
-    return any(name.endswith("parametrizations") for name, _ in network.named_modules())
-
-
-def _list(names: Iterable[str]) -> str:
-    return ", ".join(names) or "no backbone"
-
-
-def _read(state: Any) -> dict[str, Any]:
-    """Return the record in an extra state.
-
-    Raises:
-        ProbeError: it is not one of `Discriminators`, or of another version.
-    """
-    try:
-        record = json.loads(bytes(state.tolist()))
-        version = record["version"]
-    except (AttributeError, LookupError, TypeError, ValueError) as error:
-        raise ProbeError(
-            "This is not the state of probe.Discriminators: the part that names its backbones is "
-            "missing or damaged. Pass what their state_dict() returned."
-        ) from error
-    if version != VERSION:
-        raise ProbeError(f"This state has version {version}; version {VERSION} is expected.")
-    return record
-
-
-def _one_hot(
-    labels: torch.Tensor | None, count: int, classes: int, what: str
-) -> torch.Tensor | None:
-    """Return labels as one-hot rows (N, classes), None if the heads have no classes.
-
-    Raises:
-        UsageError: labels are missing, superfluous or of another form.
-    """
-    name = f"labels of {what}"
-    if not classes:
-        if labels is not None:
-            raise UsageError(f"{name}: these heads have no classes; make them with num_classes.")
-        return None
-    if labels is None:
-        raise UsageError(f"{name}: missing; these heads have {classes} classes.")
-    if labels.shape == (count, classes):
-        return labels.float()
-    if labels.shape != (count,) or labels.is_floating_point():
-        raise UsageError(
-            f"{name}: integers ({count},) or one-hot ({count}, {classes}) are expected, not "
-            f"{str(labels.dtype).removeprefix('torch.')} {tuple(labels.shape)}."
-        )
-    return (labels[:, None] == torch.arange(classes, device=labels.device)).float()

@@ -4,17 +4,19 @@ A `Critic` has no optimizer: it returns losses, for any training loop. A `Member
 the bundled trainer steps by itself. Adding one does not change the others.
 
 The ensemble's loss is the sum of their losses, each with weight 1 (Kumari et al. 2022, section 3)
-unless `Discriminators` is told otherwise. The gradient of a sum is the sum of the gradients, so the
-trainer runs each one forward and backward by itself and only one graph is in memory at a time.
+unless `Discriminators` is told otherwise. The gradient of a sum is the sum of the gradients, so
+`generator_gradient` runs each one forward and backward by itself and only one graph is in memory.
+The bundled trainer and `Discriminators` both use it.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import nn
+from torch.autograd.function import once_differentiable
 from torch.utils.checkpoint import checkpoint
 
 from probe import accel
@@ -335,6 +337,12 @@ def vision_member(
     return Member(backbone.name, network, optimizer, options, target=target)
 
 
+def norm_of(network: nn.Module) -> Literal["equalised", "spectral"]:
+    """Return how the weights of a head are normalised."""
+    is_spectral = any(name.endswith("parametrizations") for name, _ in network.named_modules())
+    return "spectral" if is_spectral else "equalised"
+
+
 @contextmanager
 def frozen(network: nn.Module) -> Iterator[None]:
     """Treat a network's parameters as constants in the graphs built inside."""
@@ -346,28 +354,100 @@ def frozen(network: nn.Module) -> Iterator[None]:
 
 
 def generator_gradient(
-    members: Sequence[Critic], fakes: Batch, step: Step
+    members: Sequence[Critic], fakes: Batch, step: Step, weights: Mapping[str, float] | None = None
 ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
     """Return the gradient of the generator's loss with respect to its images.
+
+    Each member runs forward and backward by itself, so that only one graph is in memory.
 
     Args:
         members: the ensemble.
         fakes: images without a graph.
         step: see `Step`.
+        weights: member → weight of its loss; 1 unless given.
 
     Returns:
-        Gradient (n, 3, R, R), and each member's loss, scalars on the device.
+        Gradient (n, 3, R, R), and each member's loss before weighting, scalars on the device.
     """
     images = fakes.images.detach().requires_grad_()
     losses = {}
     for member in members:
         with frozen(member.network):
             loss = member.generator_loss(Batch(images, fakes.c), step)
-            with step.span(member.name):
-                loss.backward()  # adds to images.grad
+            # The backward pass takes its types from the forward pass, not from autocast.
+            with step.span(member.name), torch.autocast(images.device.type, enabled=False):
+                (loss * (weights or {}).get(member.name, 1.0)).backward()  # adds to images.grad
         losses[f"Loss/G/{member.label}"] = loss.detach()
-    assert images.grad is not None
-    return images.grad, losses
+    return torch.zeros_like(images) if images.grad is None else images.grad, losses
+
+
+def generator_loss(
+    members: Sequence[Critic], fakes: Batch, step: Step, weights: Mapping[str, float]
+) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    """Return the weighted sum of the members' losses, whose gradient flows to the images.
+
+    That gradient is computed at once, by `generator_gradient`, if it will be needed; it has no
+    second derivative. In float16 it is left to the caller's `backward`, because a gradient scaler
+    has to scale the loss before the backbones' backward pass.
+
+    Args:
+        members: the ensemble.
+        fakes: images with a graph.
+        step: see `Step`.
+        weights: member → weight of its loss.
+
+    Returns:
+        A scalar, 0 without members, and each member's loss before weighting.
+    """
+    images = fakes.images.float()
+    is_needed = images.requires_grad and torch.is_grad_enabled()
+    if is_needed and not _is_float16(images.device):
+        gradient, losses = generator_gradient(members, Batch(images, fakes.c), step, weights)
+        total = _sum(members, losses, weights, images)
+        return _KnownGradient.apply(images, total, gradient), losses
+    losses = {}
+    for member in members:
+        with frozen(member.network):
+            losses[f"Loss/G/{member.label}"] = member.generator_loss(Batch(images, fakes.c), step)
+    return _sum(members, losses, weights, images), losses
+
+
+class _KnownGradient(torch.autograd.Function):
+    """A loss of images whose gradient has been computed already."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, images: torch.Tensor, loss: torch.Tensor, gradient: torch.Tensor
+    ) -> torch.Tensor:
+        """Return the loss."""
+        ctx.save_for_backward(gradient)
+        return loss.clone()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, scale: torch.Tensor) -> tuple[torch.Tensor, None, None]:
+        """Return the gradient, times that of the loss."""
+        (gradient,) = ctx.saved_tensors
+        return gradient * scale, None, None
+
+
+def _sum(
+    members: Sequence[Critic],
+    losses: Mapping[str, torch.Tensor],
+    weights: Mapping[str, float],
+    images: torch.Tensor,
+) -> torch.Tensor:
+    """Return the weighted sum of losses, a scalar."""
+    if not members:
+        return images.sum() * 0
+    each = [weights.get(m.name, 1.0) * losses[f"Loss/G/{m.label}"].float() for m in members]
+    return torch.stack(each).sum()
+
+
+def _is_float16(device: torch.device) -> bool:
+    """Return whether the caller's autocast is to float16."""
+    kind = device.type
+    return torch.is_autocast_enabled(kind) and torch.get_autocast_dtype(kind) == torch.float16
 
 
 def discriminator_step(

@@ -30,7 +30,7 @@ from probe.training.reals import RealStream, load_pixels, one_hot
 from probe.training.records import RunRecords, summarise
 from probe.training.resume import resume
 from probe.training.run import Run
-from probe.training.selection import rank_snapshot, select
+from probe.training.selection import chooser_of, samples_of, select
 from probe.training.session import open_session, open_stream
 from probe.training.state import TrainState
 from probe.training.state_file import has_state, write_state
@@ -269,7 +269,8 @@ def _take_snapshot(run: Run, state: TrainState, tools: _Tools) -> None:
             found |= right
     if config.track_probes:
         run.ctx.processes.wait()
-        board = rank_snapshot(run, load_generator(path), [], run.ctx.quiet())
+        chooser = chooser_of(run, run.ctx.quiet())
+        board = chooser.rank([], run.reals.training, samples_of(run, load_generator(path)))
         if board is not None and tools.records is not None:
             scores = {r.name: r.score for r in board.rows if r.score is not None and r.rank}
             tools.records.probes(state.images, path.name, scores)

@@ -1,21 +1,22 @@
 """Choosing discriminators during a run: rank as `probe rank` does, then apply the strategy."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from probe.bank.layers import one_each, unused
+from probe.bank.layers import unused
+from probe.bank.spec import BackboneSpec
 from probe.context import Context
 from probe.events import Note
 from probe.files import write_json
 from probe.generators.checkpoint import Checkpoint
 from probe.generators.sampler import GeneratorSource
+from probe.images.base import ImageSource
 from probe.probing.config import RankOptions
 from probe.probing.leaderboard import Leaderboard
 from probe.probing.rank import rank
 from probe.probing.strategies import STRATEGIES
-from probe.processes import Processes
 from probe.run_files import selection_file
 from probe.training.run import Run
 
@@ -68,29 +69,29 @@ class Selection:
 
 @dataclass(frozen=True)
 class Chooser:
-    """Applies a strategy to rankings of the backbones that are not in use.
+    """Ranks the backbones that are not in use, and applies a strategy to the ranking.
 
     Attributes:
         strategy: a name in `STRATEGIES`.
         k: how many backbones in all.
-        names: the bank's candidates.
-        processes: all of them decide alike.
+        specs: the bank's candidates.
+        options: of the rankings.
+        ctx: its precision is that of the rankings; its processes all decide alike.
     """
 
     strategy: str
     k: int
-    names: Sequence[str]
-    processes: Processes
+    specs: Sequence[BackboneSpec]
+    options: RankOptions
+    ctx: Context
 
-    def choose(
-        self, used: Sequence[str], rank_unused: Callable[[bool], Leaderboard | None]
-    ) -> Selection:
+    def choose(self, used: Sequence[str], reals: ImageSource, fakes: ImageSource) -> Selection:
         """Rank if the strategy wants more backbones, and return what it decides.
 
         Args:
             used: names of the backbones in use.
-            rank_unused: ranks the others; with True each jointly with those in use. Returns None
-                except on the first process.
+            reals: the real images.
+            fakes: those of the present generator.
 
         Raises:
             UsageError: fewer than k backbones can be used, at the first stage.
@@ -99,18 +100,47 @@ class Chooser:
         most = strategy.in_use(self.k)[-1]
         if len(used) >= most:
             return Selection(self.strategy, in_use, (), f"{most} in use, as many as wanted.")
-        if not one_each(self.names, used):
+        if not unused(self.specs, used):
             return Selection(self.strategy, in_use, (), "No backbone of the bank is left.")
         together, made = bool(strategy.joint and used), None
-        board = rank_unused(False)
-        joint = rank_unused(True) if together else None
+        board = self.rank(used, reals, fakes)
+        joint = self.rank(used, reals, fakes, together=True) if together else None
         if board is not None:
             decisive = board if joint is None else joint
             names = strategy.choose([decisive], self.k, used)
             own = {row.name: row.accuracy for row in board.rows if row.accuracy is not None}
             made = [(name, own[name]) for name in names]
-        added = tuple(Choice(*choice) for choice in self.processes.broadcast(made))
+        added = tuple(Choice(*choice) for choice in self.ctx.processes.broadcast(made))
         return Selection(self.strategy, in_use, added, _why(added, together), board, joint)
+
+    def rank(
+        self,
+        used: Sequence[str],
+        reals: ImageSource,
+        fakes: ImageSource,
+        *,
+        together: bool = False,
+    ) -> Leaderboard | None:
+        """Return the leaderboard of the backbones that are not in use.
+
+        Args:
+            used: names of the backbones in use.
+            reals: the real images.
+            fakes: those of the present generator.
+            together: score each backbone jointly with the ones in use.
+
+        Returns:
+            The leaderboard; None except on the first process.
+        """
+        ranking = rank(
+            reals,
+            fakes,
+            unused(self.specs, used),
+            replace(self.options, precision=self.ctx.precision),
+            self.ctx,
+            joint_with=[spec for spec in self.specs if together and spec.name in used],
+        )
+        return None if ranking is None else ranking.leaderboard
 
 
 def _why(added: Sequence[Choice], together: bool) -> str:
@@ -122,47 +152,29 @@ def _why(added: Sequence[Choice], together: bool) -> str:
     return f"Best of the unused at telling reals from fakes: {told}."
 
 
-def rank_snapshot(
-    run: Run,
-    checkpoint: Checkpoint,
-    used: Sequence[str],
-    ctx: Context,
-    *,
-    together: bool = False,
-) -> Leaderboard | None:
-    """Rank the unused backbones on a snapshot's samples against the training images.
+def chooser_of(run: Run, ctx: Context) -> Chooser:
+    """Return what chooses a run's discriminators.
 
     Args:
-        run: provides the images, the bank and the options.
-        checkpoint: the snapshot.
-        used: names of the backbones in use.
+        run: provides the bank and the options.
         ctx: the run's, or one that reports nothing.
-        together: score each backbone jointly with the ones in use.
-
-    Returns:
-        The leaderboard; None except on the first process.
     """
-    config, reals, specs = run.plan.config, run.reals, run.candidates.specs
-    fakes = GeneratorSource(
+    config = run.plan.config
+    options = RankOptions(num=config.rank_num, k=config.k, seed=config.seed)
+    return Chooser(config.strategy, config.k, run.candidates.specs, options, ctx)
+
+
+def samples_of(run: Run, checkpoint: Checkpoint) -> GeneratorSource:
+    """Return a snapshot's images, to rank backbones on."""
+    config, reals = run.plan.config, run.reals
+    return GeneratorSource(
         checkpoint,
         name="the snapshot",
         count=min(config.rank_num, len(reals.training)),
         seed=config.seed,
         labels=reals.training.labels if reals.c_dim else None,
-        device=ctx.device,
+        device=run.ctx.device,
     )
-    options = RankOptions(
-        num=config.rank_num, k=config.k, seed=config.seed, precision=ctx.precision
-    )
-    ranking = rank(
-        reals.training,
-        fakes,
-        unused(specs, used),
-        options,
-        ctx,
-        joint_with=[spec for spec in specs if together and spec.name in used],
-    )
-    return None if ranking is None else ranking.leaderboard
 
 
 def select(
@@ -183,12 +195,8 @@ def select(
     Raises:
         UsageError: fewer than k backbones can be used, at the first stage.
     """
-    config, names = run.plan.config, [spec.name for spec in run.candidates.specs]
-    chooser = Chooser(config.strategy, config.k, names, run.ctx.processes)
-    selection = chooser.choose(
-        used,
-        lambda together: rank_snapshot(run, checkpoint, used, run.ctx, together=together),
-    )
+    chooser = chooser_of(run, run.ctx)
+    selection = chooser.choose(used, run.reals.training, samples_of(run, checkpoint))
     decisive = selection.joint or selection.leaderboard
     if selection.leaderboard is not None and decisive is not None:
         for verdict in decisive.verdicts:

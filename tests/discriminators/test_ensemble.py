@@ -10,6 +10,8 @@ import torch.multiprocessing
 from inputs import write_judged_bank
 from test_member import Depthwise, backbone, config, member
 from torch import nn
+from torch.distributed.fsdp import fully_shard
+from torch.profiler import ProfilerActivity, profile
 
 import probe
 from probe.bank.base import Backbone, InputSpec
@@ -565,3 +567,121 @@ def test_two_processes_are_one(tmp_path):
         for name, value in made.state_dict().items():
             if name != "_extra_state":
                 torch.testing.assert_close(state[name], value, rtol=1e-4, atol=1e-5)
+
+
+def test_a_step_takes_no_more_work_than_the_trainers():
+    """Counted in operators: backbones and heads run as often, and checks add next to nothing."""
+    made = critics(head_options(config(aug_p=0.5)))
+    trained = [member(base=base, aug_p=0.5) for base in (backbone(), another())]
+    optimizer, reals, fakes = made.optimizer(), images(seed=2), images(seed=1)
+
+    def ours():
+        optimizer.zero_grad()
+        made.generator_loss(fakes.clone().requires_grad_()).backward()
+        made.discriminator_loss(reals, fakes).backward()
+        optimizer.step()
+
+    def theirs():
+        generator_gradient(trained, Batch(fakes), Step(0))
+        for one in trained:
+            discriminator_step(one, Batch(reals), Batch(fakes), Step(0))
+
+    counts = []
+    for step in (ours, theirs):
+        step()
+        with profile(activities=[ProfilerActivity.CPU]) as profiler:
+            step()
+        found = {event.key: event.count for event in profiler.key_averages()}
+        counts.append({k: n for k, n in found.items() if k.startswith("aten::")})
+    for name in ("aten::convolution", "aten::convolution_backward", "aten::mm", "aten::addmm"):
+        assert counts[0].get(name) == counts[1].get(name), name
+    assert counts[0]["aten::convolution"] > 8
+    assert sum(counts[0].values()) < 1.1 * sum(counts[1].values())
+
+
+def test_no_backbone_is_kept_for_the_generators_backward_pass():
+    """The loss's graph has one node: its gradient at the images is there already."""
+    fakes = images().requires_grad_()
+    loss = critics(PLAIN).generator_loss(fakes * 2)
+    ((inner, _), *_) = loss.grad_fn.next_functions
+    assert inner.name() == "MulBackward0"
+    with torch.no_grad():
+        assert critics(PLAIN).generator_loss(fakes).grad_fn is None
+    assert critics(PLAIN).generator_loss(images()).grad_fn is None
+
+
+def test_a_scaled_loss_has_a_scaled_gradient_and_may_be_used_twice():
+    """As a gradient scaler and an adaptive weight (VQGAN) need it."""
+    made, last = critics(PLAIN), nn.Conv2d(3, 3, 1)
+    loss = made.generator_loss(torch.tanh(last(images())))
+    (first,) = torch.autograd.grad(loss, last.weight, retain_graph=True)
+    (1000 * loss).backward()
+    torch.testing.assert_close(last.weight.grad, 1000 * first)
+
+
+def test_float16_gradients_survive_a_scaler():
+    """In float16 the backbones' backward pass comes after the scaling, so nothing underflows."""
+    gradients = []
+    for half in (False, True):
+        made, fakes = critics(PLAIN), images().requires_grad_()
+        made.weights = {"net": 1e-6, "other": 1e-6}
+        with torch.autocast("cpu", dtype=torch.float16, enabled=half):
+            loss = made.generator_loss(fakes)
+        (loss * 2.0**20).backward()
+        gradients.append(fakes.grad.flatten())
+    assert torch.nn.functional.cosine_similarity(*gradients, dim=0) > 0.99
+
+
+def work_sharded(rank, folder):
+    torch.set_num_threads(1)
+    torch.distributed.init_process_group(
+        "gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2
+    )
+    mesh = torch.distributed.init_device_mesh("cpu", (2,))
+    generator = fully_shard(shift(), mesh=mesh)
+    made = critics(PLAIN)
+    wrapped = nn.parallel.DistributedDataParallel(made)
+    ours, theirs = torch.optim.SGD(generator.parameters(), 0.1), made.optimizer()
+    for i in range(2):
+        fakes = generator(images(8, seed=i)[rank::2])
+        theirs.zero_grad()
+        wrapped(images(8, seed=9)[rank::2], fakes.detach()).backward()
+        theirs.step()
+        ours.zero_grad()
+        made.generator_loss(fakes).backward()
+        ours.step()
+    torch.save(generator.weight.full_tensor().detach(), f"{folder}/{rank}.pt")
+    torch.distributed.barrier()
+    torch.distributed.destroy_process_group()
+
+
+def test_a_sharded_generator(tmp_path):
+    torch.multiprocessing.spawn(work_sharded, (str(tmp_path),), nprocs=2)
+    found = [torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2)]
+    generator, made = shift(), critics(PLAIN)
+    ours, theirs = torch.optim.SGD(generator.parameters(), 0.1), made.optimizer()
+    for i in range(2):
+        fakes = generator(images(8, seed=i))
+        theirs.zero_grad()
+        made.discriminator_loss(images(8, seed=9), fakes.detach()).backward()
+        theirs.step()
+        ours.zero_grad()
+        made.generator_loss(fakes).backward()
+        ours.step()
+    for weight in found:
+        torch.testing.assert_close(weight, generator.weight.detach(), rtol=1e-3, atol=1e-5)
+
+
+def test_lightning_fabric():
+    fabric = pytest.importorskip("lightning_fabric", reason="needs lightning-fabric").Fabric(
+        accelerator="cpu", precision="bf16-mixed"
+    )
+    generator, made = shift(), critics(PLAIN)
+    generator, ours = fabric.setup(generator, torch.optim.Adam(generator.parameters()))
+    wrapped, theirs = fabric.setup(made, made.optimizer())
+    fakes = generator(images())
+    fabric.backward(wrapped(images(seed=1), fakes.detach()))
+    theirs.step()
+    fabric.backward(made.generator_loss(fakes))
+    ours.step()
+    assert all(p.grad.isfinite().all() for p in (*generator.parameters(), *made.parameters()))
