@@ -249,7 +249,8 @@ class Journal:
                 entry = json.loads(line)
             except json.JSONDecodeError:
                 continue
-            found.setdefault(entry.pop("cell"), {})[entry.pop("seed")] = Drawn(**entry)
+            name, seed = entry.pop("cell"), entry.pop("seed")
+            found.setdefault(name, {})[seed] = Drawn(**entry)
         return found
 
 
