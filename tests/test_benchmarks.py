@@ -60,3 +60,18 @@ def test_a_part_that_has_no_time_says_so(tmp_path):
                 tmp_path / "gpu.json")  # fmt: skip
     assert found.returncode == 0, found.stderr
     assert "feed  not finished in" in found.stdout or "feed  no time was left" in found.stdout
+
+
+def test_the_coverage_of_intervals_goes_on_where_it_was_stopped(tmp_path):
+    out, journal = tmp_path / "coverage.json", tmp_path / "coverage.jsonl"
+    options = ("--cells", "paper normal 32x64 none", "--out", out)
+    assert run("coverage", *options, "--draws", "2").returncode == 0
+    first, second = journal.read_text().splitlines()
+    journal.write_text(first + "\n" + second[:40] + "\n")  # as a kill leaves it
+    found = run("coverage", *options, "--draws", "3")
+    assert found.returncode == 0, found.stderr
+    lines = [json.loads(line) for line in journal.read_text().splitlines() if line.endswith("}")]
+    assert [line["seed"] for line in lines] == [0, 1, 2] and lines[1] == json.loads(second)
+    (row,) = json.loads(out.read_text())["tables"][0]["rows"]
+    assert row[:2] == ["paper normal 32x64 none", 3]
+    assert run("coverage", "--cells", "none such", "--out", out).returncode == 2

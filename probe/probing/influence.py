@@ -7,14 +7,14 @@ leave-one-out of Giordano et al. 2019 and Rad and Maleki 2020); the third is the
 shares of C. So nothing is fitted again (Efron's infinitesimal jackknife, 1982).
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-import scipy.linalg
 from scipy.special import expit, log_expit
 
-from probe.probing.c_search import PIECE_BYTES, RATE, WeighedC
+from probe.probing.c_search import RATE, WeighedC
+from probe.probing.hessian import hessian
 
 LARGEST_LEVERAGE = 0.99
 # Random directions by which the effects of pairs of images are measured (Hutchinson 1990): a
@@ -98,41 +98,9 @@ class Response:
         residual, curvature = p - fitted.y, p * (1 - p)
         pull = -(residual @ fitted.x) @ weights[:-1]
         penalty = max(float(pull / max(weights[:-1] @ weights[:-1], 1e-30)), 1e-8)
-        root = np.sqrt(curvature).astype(np.float32)
-        self.factor = scipy.linalg.cho_factor(self._hessian(root, penalty), lower=True)
-        leverage = np.minimum(self._leverage(root), LARGEST_LEVERAGE)
-        self.push = residual / (1 - leverage)
+        self.hessian = hessian(fitted.x, curvature, penalty)
+        self.push = residual / np.maximum(self.hessian.rest, 1 - LARGEST_LEVERAGE)
         self.drift = fitted.c.gains - fitted.c.shares @ fitted.c.gains  # (m, n)
-
-    def _pieces(self, root: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
-        """Yield rows with their intercept's column, times the root of their curvature."""
-        x = self.fitted.x
-        step = max(1, PIECE_BYTES // (4 * (x.shape[1] + 1)))
-        for start in range(0, len(x), step):
-            rows = slice(start, min(start + step, len(x)))
-            piece = np.ones((rows.stop - start, x.shape[1] + 1), np.float32)
-            piece[:, :-1] = x[rows]
-            piece *= root[rows, None]
-            yield rows, piece
-
-    def _hessian(self, root: np.ndarray, penalty: float) -> np.ndarray:
-        size = self.fitted.x.shape[1] + 1
-        total = np.zeros((size, size))
-        for _, piece in self._pieces(root):
-            total += piece.T @ piece
-        slack = 2e-7 * float(np.trace(total))  # so that rounding leaves no negative direction
-        total[np.diag_indices(size)] += np.append(np.full(size - 1, penalty + slack), slack + 1e-9)
-        return total
-
-    def _leverage(self, root: np.ndarray) -> np.ndarray:
-        lower = np.tril(self.factor[0]).astype(np.float32)
-        found = np.empty(len(root))
-        for rows, piece in self._pieces(root):
-            solved = scipy.linalg.solve_triangular(
-                lower, piece.T, lower=True, check_finite=False, overwrite_b=True
-            )
-            found[rows] = np.einsum("ij,ij->j", solved, solved)
-        return found
 
     def forward(self, held: Held, logits: np.ndarray, z: np.ndarray) -> np.ndarray:
         """Return what leaving training images out, each as often as z says, does to log-odds.
@@ -145,11 +113,11 @@ class Response:
         pushed = self.push[:, None] * z
         moved = np.vstack([self.fitted.x.T @ pushed, pushed.sum(axis=0)])
         shifted = self.fitted.c.shares[:, None] * (self.drift @ z)
-        return held.apply(scipy.linalg.cho_solve(self.factor, moved)) - RATE * logits @ shifted
+        return held.apply(self.hessian.solve(moved)) - RATE * logits @ shifted
 
     def back(self, held: Held, logits: np.ndarray, z: np.ndarray) -> np.ndarray:
         """Return the transpose of `forward`: (h, c) → (n, c)."""
-        found = scipy.linalg.cho_solve(self.factor, held.gather(z))
+        found = self.hessian.solve(held.gather(z))
         pushed = self.push[:, None] * (self.fitted.x @ found[:-1] + found[-1])
         return pushed - RATE * self.drift.T @ (self.fitted.c.shares[:, None] * (logits.T @ z))
 
@@ -177,36 +145,36 @@ def influences(
     """
     response = Response(fitted)
     sign = np.where(held.y == 1, 1.0, -1.0)
+    mean = logits @ fitted.c.shares
+    judged = {judge: JUDGES[judge](mean, sign) for judge in judges}
     z_train, z_held = (centred(z, y) for z, y in zip(directions, (fitted.y, held.y), strict=True))
-    ahead = response.forward(held, logits, z_train)
+    both = np.column_stack([np.ones(len(sign)), z_held]) / len(sign)
+    train = {
+        j: response.back(held, logits, slope[:, None] * both) for j, (_, slope) in judged.items()
+    }
+    largest = np.argsort(-np.abs(train["score"][:, 0]))[:LARGEST]
+    alone = np.zeros((len(fitted.y), len(largest)))
+    alone[largest, np.arange(len(largest))] = 1
+    # One product for all that is sent forward: every pass over the held-out images counts.
+    ahead = response.forward(held, logits, np.hstack([z_train, alone]))
+    train["score"][largest, 0] = _along_the_curve(mean, ahead[:, DIRECTIONS:], sign)
     found = {}
-    for judge in judges:
-        value, slope = JUDGES[judge](logits @ fitted.c.shares, sign)
-        slope = slope[:, None] / len(sign)
-        alone = (value.mean() - value) / (len(sign) - 1)
-        train = response.back(held, logits, slope * np.column_stack([np.ones(len(sign)), z_held]))
-        if judge == "score":
-            _straighten(train[:, 0], response, held, logits, sign)
-        train[:, 1:] = centred(train[:, 1:], fitted.y)
-        found[judge] = (train, np.column_stack([alone, centred(slope * ahead, held.y)]))
+    for judge, (value, slope) in judged.items():
+        train[judge][:, 1:] = centred(train[judge][:, 1:], fitted.y)
+        out = (value.mean() - value) / (len(sign) - 1)
+        pairs = slope[:, None] / len(sign) * ahead[:, :DIRECTIONS]
+        found[judge] = (train[judge], np.column_stack([out, centred(pairs, held.y)]))
     return found
 
 
-def _straighten(
-    influence: np.ndarray, response: Response, held: Held, logits: np.ndarray, sign: np.ndarray
-) -> None:
-    """Replace the largest influences by those on the log-likelihood of the moved log-odds.
+def _along_the_curve(before: np.ndarray, moves: np.ndarray, sign: np.ndarray) -> np.ndarray:
+    """Return what moves of the log-odds, (h, c), do to the mean log-likelihood, (c,).
 
-    Its slope alone overshoots if one image moves others far: on 128 photographs of each class, it
+    The slope alone overshoots if one image moves others far: on 128 photographs of each class, it
     gave one image 0.072 nats, and leaving that image out changed the score by 0.031.
     """
-    largest = np.argsort(-np.abs(influence))[:LARGEST]
-    alone = np.zeros((len(influence), len(largest)))
-    alone[largest, np.arange(len(largest))] = 1
-    before = (logits @ response.fitted.c.shares)[:, None]
-    after = before + response.forward(held, logits, alone)
-    change = log_likelihood(after, sign[:, None])[0] - log_likelihood(before, sign[:, None])[0]
-    influence[largest] = change.mean(axis=0)
+    after = log_likelihood(before[:, None] + moves, sign[:, None])[0]
+    return after.mean(axis=0) - log_likelihood(before, sign)[0].mean()
 
 
 def centred(values: np.ndarray, y: np.ndarray) -> np.ndarray:
