@@ -11,6 +11,7 @@ from markupsafe import Markup
 
 import probe
 from probe.errors import printable
+from probe.figures import rate
 from probe.probing.leaderboard import Leaderboard, Row
 from probe.reports.svg import whisker
 
@@ -54,6 +55,7 @@ def _environment() -> jinja2.Environment:
         script=Markup((assets / "page.js").read_text("utf-8")),
         rank_label=rank_label,
     )
+    environment.filters["rate"] = rate
     environment.filters["signed"] = lambda value: f"{value:+.3f}"
     return environment
 

@@ -8,6 +8,7 @@ from typing import Any, Self
 
 from rich import progress as rich_progress
 from rich.console import Console
+from rich.table import Column
 
 from probe.errors import printable
 from probe.events import BackboneFailed, Event, ExtractionStarted, FeaturesStored, Note
@@ -16,6 +17,7 @@ from probe.reports.remaining import RankWork
 
 LOG_EVERY = 30.0  # seconds from one line of a log to the next
 REDRAW = 0.25  # seconds, in a notebook
+BAR, LEFT = 12, 20  # characters: of the bar, and of "100%, 12.3 days left"
 
 
 class Bar:
@@ -36,9 +38,14 @@ class Bar:
         self._last = time.monotonic()
         self._text = ""
         self._bars = rich_progress.Progress(
-            rich_progress.TextColumn("{task.description}", markup=False),
-            rich_progress.BarColumn(bar_width=20),
-            rich_progress.TextColumn("{task.fields[left]}", markup=False),
+            rich_progress.TextColumn(
+                "{task.description}", markup=False, table_column=Column(ratio=1, no_wrap=True)
+            ),
+            rich_progress.BarColumn(bar_width=BAR, table_column=Column(width=BAR)),
+            rich_progress.TextColumn(
+                "{task.fields[left]}", markup=False, table_column=Column(width=LEFT, no_wrap=True)
+            ),
+            expand=True,
             console=self.console,
             transient=True,
             disable=not self.live,
@@ -121,8 +128,8 @@ class Progress(Bar):
         match event:
             case Note(text):
                 self.say(text)
-            case ExtractionStarted(kind, images):
-                self._log(f"{images} {kind} images, {len(event.backbones)} backbones")
+            case ExtractionStarted():
+                self._log(counted(event))
             case FeaturesStored(name):
                 if (through := self.work.finished(name)) is not None:
                     images, kind = through
@@ -135,3 +142,9 @@ class Progress(Bar):
         """Write a line that a bar makes unnecessary."""
         if not self.live and not self.console.is_jupyter:
             self.say(text)
+
+
+def counted(event: ExtractionStarted) -> str:
+    """Return how many images of which kind go through how many backbones."""
+    count = len(event.backbones)
+    return f"{event.images} {event.kind} images, {count} backbone{'s' * (count != 1)}"

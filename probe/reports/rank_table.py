@@ -7,6 +7,7 @@ from dataclasses import replace
 from rich.console import Console, JustifyMethod
 
 from probe.errors import printable
+from probe.figures import rate
 from probe.files import to_json
 from probe.missing import missing_rows
 from probe.probing.leaderboard import Leaderboard, Row
@@ -29,7 +30,7 @@ COLUMNS: tuple[tuple[str, Callable[[Row], str], JustifyMethod, int], ...] = (
     ("gap to first", lambda r: _interval(r.gap, r.gap_low, r.gap_high), "right", 2),
     ("acc", lambda r: _number(r.accuracy, ".3f"), "right", 1),
     ("AUROC", lambda r: _number(r.auroc, ".3f"), "right", 1),
-    ("images/s", lambda r: _number(r.images_per_second, ".0f"), "right", 3),
+    ("images/s", lambda r: _speed(r.images_per_second), "right", 3),
     ("task", lambda r: r.task or "", "left", 4),
     ("dim", lambda r: _number(r.dim, "d"), "right", 5),
     ("params", lambda r: "" if r.params is None else f"{r.params / 1e6:.1f} M", "right", 5),
@@ -41,6 +42,10 @@ WHISKER = 24  # characters
 
 def _number(value: float | None, form: str) -> str:
     return "" if value is None else format(value, form)
+
+
+def _speed(value: float | None) -> str:
+    return "" if value is None else rate(value)
 
 
 def _interval(value: float | None, low: float | None, high: float | None) -> str:

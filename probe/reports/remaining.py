@@ -17,6 +17,7 @@ from probe.figures import rate
 
 # Numbers of features that are fitted in a second, and of a backbone whose width is not known yet.
 FITTED, WIDTH = 1.4e6, 1000
+FIRST_FIT = 1.0  # seconds that a fit takes however few the images
 
 
 @dataclass
@@ -62,7 +63,8 @@ class RankWork:
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        self._clock, self._begun = clock, clock()
+        self._clock = clock
+        self._begun: float | None = None
         self._pass: _Pass | None = None
         self._names: tuple[str, ...] = ()
         self._costs: dict[str, float] = {}
@@ -111,10 +113,10 @@ class RankWork:
     def share(self) -> float:
         """Return how much is done, from 0 to 1; it never falls."""
         left = self.left()
-        if left is not None:
+        if left is not None and self._begun is not None:
             spent = self._clock() - self._begun
             self._farthest = max(self._farthest, spent / max(1e-9, spent + left))
-        return self._farthest
+        return min(self._farthest, 0.99)  # what remains is not known to the second
 
     def speed(self, name: str) -> str:
         """Return a backbone's speed in this pass, for people."""
@@ -133,6 +135,8 @@ class RankWork:
             self._later = event.total - event.images
         else:
             self._later = 0
+        if self._begun is None:
+            self._begun = self._clock()
         self._fitting = None
         self._names, self._speeds = event.backbones, event.speeds
         self._pass = _Pass(event.kind, event.images, self._clock())
@@ -179,7 +183,7 @@ class RankWork:
         """Return the seconds that all fits take, roughly."""
         assert self._pass is not None
         both = 2 * self._pass.images if self._pass.kind in ("real", "fake") else 0
-        return len(self._names) * both * WIDTH / FITTED
+        return len(self._names) * (FIRST_FIT + both * WIDTH / FITTED)
 
     def _fits_left(self) -> float:
         assert self._fitting is not None

@@ -20,7 +20,7 @@ from probe.events import (
     TickDone,
 )
 from probe.figures import duration
-from probe.reports.progress import Bar
+from probe.reports.progress import Bar, counted
 from probe.reports.remaining import RankWork, TrainWork
 from probe.run_files import LOG_FILE
 
@@ -70,8 +70,8 @@ class TrainLog(Bar):
                 self._show_snapshot(event)
             case StageStarted():
                 self._show_stage(event)
-            case ExtractionStarted(kind, count):
-                self.say(f"ranking: {count} {kind} images, {len(event.backbones)} backbones")
+            case ExtractionStarted():
+                self.say(f"ranking: {counted(event)}")
                 self.work.ranking()
                 self.ranking = self.ranking or RankWork()
             case BackboneFailed(name, reason):

@@ -34,6 +34,12 @@ def test_backbones_that_miss_the_same_share_a_line():
     ]
 
 
+def test_a_slow_backbone_has_no_speed_of_zero(monkeypatch):
+    rows = [Row(name="slow", role="candidate", score=-0.5, images_per_second=0.042)]
+    board = Leaderboard(protocol="fair", seed=0, n_real=20, n_fake=20, resolution=32, rows=(*rows,))
+    assert " 0.042 " in rank_table.as_table(board)
+
+
 def test_backbones_that_nobody_asked_for_and_that_lack_weights_share_one_line():
     rows = [
         row("a", "absent"), row("b", "absent", "no hub"), row("c", "absent"),
