@@ -414,7 +414,9 @@ class _KnownGradient(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor, None, None]:
+    def backward(  # pyright: ignore[reportIncompatibleMethodOverride]
+        ctx: Any, *gradients: torch.Tensor
+    ) -> tuple[torch.Tensor, None, None]:
         """Return the gradient, times that of the loss."""
         (scale,), (gradient,) = gradients, ctx.saved_tensors
         return gradient * scale, None, None

@@ -40,6 +40,9 @@ def test_a_seed_from_ranking_to_page(plan, tmp_path):
     worse = copy.deepcopy(results)
     worse["seeds"][0]["arms"]["plain"]["judged"]["mixed"]["frechet"] *= 2
     assert render(worse, "sheet.png") != page
+    assert "one seed, so there is no interval" in page and "It is open whether plain" in page
+    clear = {**results, "seeds": [record, record, record]}
+    assert ("It is open whether plain or first" in render(clear, None)) is False
     half = {**record, "arms": {"plain": record["arms"]["plain"]}}
     assert "No seed is finished yet" in render({**results, "seeds": [half]}, None)
 
