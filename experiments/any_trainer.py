@@ -112,12 +112,14 @@ def train(plan: Plan, sets: Sets, gan: dcgan.Gan, seed: int, first: int, path: P
     while done < last:
         torch.manual_seed(1_000_000 * (seed + 1) + done)  # alike for all arms
         gan.generator.train()
+        losses: tuple[torch.Tensor, ...] = ()
         for _ in range(min(PART, last - done)):
             chosen = sets.training[torch.randint(len(sets.training), (plan.batch,))]
             with torch.autocast("cpu", torch.bfloat16):
-                loss_d, loss_g = dcgan.step(gan, chosen.float() / 127.5 - 1)
+                losses = dcgan.step(gan, chosen.float() / 127.5 - 1)
             done += 1
-        print(f"{path.stem}: step {done}, D {loss_d.item():.2f}, G {loss_g.item():.2f}", flush=True)
+        loss_d, loss_g = (loss.item() for loss in losses)
+        print(f"{path.stem}: step {done}, D {loss_d:.2f}, G {loss_g:.2f}", flush=True)
         with atomic_path(path) as temporary:
             torch.save({n: p.state_dict() for n, p in parts.items()} | {"done": done}, temporary)
 
@@ -135,6 +137,7 @@ def rank(plan: Plan, sets: Sets, gan: dcgan.Gan, seed: int) -> list[dict[str, An
         sets.training, fakes, bank=plan.bank, backbones=list(plan.candidates), offline=True,
         device="cpu", options=probe.RankOptions(num=len(sets.training)),
     )  # fmt: skip
+    assert ranking is not None  # this is the only process
     return [{"name": row.name, "score": row.score} for row in ranking.leaderboard.ranked]
 
 

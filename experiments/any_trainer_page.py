@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from intervals import Interval, mean_interval
 from PIL import Image
 from words import geometric, linear, listed, number, table
 
@@ -78,8 +79,8 @@ def _answer(plan: Mapping[str, Any], seeds: Sequence[Mapping[str, Any]]) -> str:
     judge = plan["judges"][0]
     lines = [
         f"By {judge}, which was to decide before the first result, the Fréchet distance to unseen "
-        f"photographs of the plain GAN is this many times that with a backbone (geometric mean "
-        f"over {len(seeds)} seeds, 95 % t-interval over seeds; above 1 the backbone helps):",
+        "photographs of the plain GAN is this many times that with a backbone (above 1 a backbone "
+        f"helps; {_over(seeds)}):",
         table(
             ["plain against", "times"],
             [
@@ -89,8 +90,26 @@ def _answer(plan: Mapping[str, Any], seeds: Sequence[Mapping[str, Any]]) -> str:
         ),
         "The last of the ranking has this many times the distance of the first: "
         f"{geometric(_ratios(seeds, judge, 'last', 'first'))}.",
+        " ".join(
+            _verdict(NAMES[a], NAMES[b], mean_interval(_ratios(seeds, judge, a, b), geometric=True))
+            for a, b in (("plain", "first"), ("plain", "last"), ("last", "first"))
+        ),
     ]
     return "\n\n".join(lines)
+
+
+def _over(seeds: Sequence[Any]) -> str:
+    if len(seeds) == 1:
+        return "one seed, so there is no interval"
+    return f"geometric mean over {len(seeds)} seeds, 95 % t-interval over seeds"
+
+
+def _verdict(one: str, other: str, ratio: Interval) -> str:
+    """Say in words which of two arms is nearer to the photographs, if that is settled."""
+    if ratio.low is None or ratio.high is None or ratio.low <= 1 <= ratio.high:
+        return f"It is open whether {one} or {other} is nearer."
+    near, far = (other, one) if ratio.low > 1 else (one, other)
+    return f"{near.capitalize()} is nearer than {far}."
 
 
 def _by_judge(plan: Mapping[str, Any], seeds: Sequence[Mapping[str, Any]]) -> str:

@@ -7,9 +7,11 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 import typer
-from inputs import tiny_generator, write_bank, write_images
+from inputs import tiny_generator, write_bank, write_images, write_judged_bank
 
+import probe
 from probe.cli import app
 from probe.generators.files.snapshot import save_snapshot
 
@@ -52,6 +54,38 @@ def test_the_python_page_runs_from_top_to_bottom(tmp_path, monkeypatch):
         else:
             exec(compile(text, str(page), "exec"), names)
     assert {r.name for r in names["ranking"].leaderboard.rows if r.role != "null"} >= {"mine"}
+
+
+CLIP = """
+- name: clip-vit-b32
+  source: timm
+  model: test_vit
+  weights: {random: 0}
+  input: 160
+  mean: [0.5, 0.5, 0.5]
+  std: [0.5, 0.5, 0.5]
+  task: none
+  data: none
+  license: none
+  role: control
+"""
+
+
+def test_the_page_on_other_trainers_runs_from_top_to_bottom(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("modelbank.yaml").write_text(write_judged_bank(tmp_path).read_text() + CLIP)
+    reals = write_images(tmp_path / "my_images", 40, seed=0)
+    blue = probe.open_images(write_images(tmp_path / "fakes", 40, seed=9, blue=55))
+    images = blue.load(range(40), 32).images
+    probe.rank(reals, images, out="ranking", offline=True)
+    two = images[:2].float() / 127.5 - 1
+    noise = torch.randint(0, 255, (40, 3, 32, 32), dtype=torch.uint8)  # what is left sees edges
+    names = {"reals": two, "fakes": two.clone().requires_grad_(), "draw": lambda n, s: noise[:n]}
+    page = ROOT / "docs" / "any-trainer.md"
+    for text in blocks(page, "python"):
+        exec(compile(text, str(page), "exec"), names)
+    assert list(names["critics"].backbones) == ["clip-vit-b32"]
+    assert names["loss_g"].isfinite() and names["found"].added
 
 
 def commands(page: Path) -> list[list[str]]:

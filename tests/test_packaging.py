@@ -36,7 +36,7 @@ def imported(folder: str) -> set[str]:
                 found |= {alias.name.partition(".")[0] for alias in node.names}
             elif isinstance(node, ast.ImportFrom) and node.level == 0:
                 found.add(str(node.module).partition(".")[0])
-    beside = {p.stem for p in (ROOT / folder).iterdir()}
+    beside = {p.stem for f in (folder, "examples") for p in (ROOT / f).iterdir()}
     return found - set(sys.stdlib_module_names) - beside - {"probe"}
 
 

@@ -76,7 +76,9 @@ class Discriminators(nn.Module):
         num_classes: number of classes the heads are conditioned on, 0 for none.
         gamma: weight of R1 at the features of the reals, added to the discriminator's loss in
             every `options.r1_interval`-th call; 0 turns it off.
-        checkpoint: recompute backbones in the backward pass instead of keeping their activations.
+        checkpoint: recompute each backbone in its backward pass instead of keeping its activations
+            until then. Saves memory in float16 and with `logits`, where several backbones wait for
+            one backward pass.
 
     Attributes:
         statistics: losses, mean logits and p of the last calls, by the names that `probe train`

@@ -425,9 +425,11 @@ class _KnownGradient(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, scale: torch.Tensor) -> tuple[torch.Tensor, None, None]:
+    def backward(  # pyright: ignore[reportIncompatibleMethodOverride]
+        ctx: Any, *gradients: torch.Tensor
+    ) -> tuple[torch.Tensor, None, None]:
         """Return the gradient, times that of the loss."""
-        (gradient,) = ctx.saved_tensors
+        (scale,), (gradient,) = gradients, ctx.saved_tensors
         return gradient * scale, None, None
 
 
