@@ -10,10 +10,10 @@ from typing import Protocol
 
 import numpy as np
 import scipy.linalg
-from scipy.linalg.blas import strsm
-from scipy.linalg.lapack import strtri
 
 from probe.probing.c_search import PIECE_BYTES
+
+SINGLE = np.dtype(np.float32)
 
 
 class Hessian(Protocol):
@@ -56,10 +56,11 @@ class Narrow:
         self._factor = scipy.linalg.cho_factor(
             total.T, lower=True, overwrite_a=True, check_finite=False
         )
+        (solve_lower,) = scipy.linalg.get_blas_funcs(("trsm",), dtype=SINGLE)
         lower = self._factor[0].astype(np.float32, order="F")
         self.rest = np.empty(len(x))
         for rows, piece in _pieces(x, root):
-            solved = strsm(1, lower, piece.T, lower=1, overwrite_b=1)
+            solved = solve_lower(1, lower, piece.T, lower=1, overwrite_b=1)
             self.rest[rows] = 1 - np.einsum("ij,ij->j", solved, solved)
 
     def solve(self, values: np.ndarray) -> np.ndarray:
@@ -82,7 +83,8 @@ class Wide:
         self._factor = scipy.linalg.cho_factor(
             m.T, lower=True, overwrite_a=True, check_finite=False
         )
-        inverse, _ = strtri(np.tril(self._factor[0]).astype(np.float32, order="F"), lower=1)
+        (invert_lower,) = scipy.linalg.get_lapack_funcs(("trtri",), dtype=SINGLE)
+        inverse, _ = invert_lower(np.tril(self._factor[0]).astype(np.float32, order="F"), lower=1)
         self.rest = np.einsum("ij,ij->j", inverse, inverse, dtype=np.float64)
 
     def solve(self, values: np.ndarray) -> np.ndarray:

@@ -106,8 +106,8 @@ class Verdict:
     """What the numbers mean, in a sentence that says what to do.
 
     Attributes:
-        kind: "encoding", "null-above", "null-below", "no-winner", "saturated", "too-few" or
-            "more-images".
+        kind: "encoding", "colours", "null-above", "null-below", "no-winner", "saturated", "too-few"
+            or "more-images".
         sentence: for the reader.
         value: of "too-few", the difference that is as often missed as found, in nats, under `paper`
             in accuracy; of "more-images", images of each class; otherwise None.

@@ -49,19 +49,19 @@ def verdicts(
 
 
 def _encoding(board: Leaderboard, options: RankOptions) -> Iterator[Verdict]:
-    telling = [f["property"] for f in board.audit if f.get("accuracy", 0) > TELLING]
-    if options.match_jpeg:
-        telling = [name for name in telling if name not in OF_JPEG]
-    if not telling:
-        return
-    remedy = "Save both sets the same way, and rank again."
-    if OF_JPEG.issuperset(telling):
-        remedy = "Rank again with --match-jpeg."
-    yield Verdict(
-        "encoding",
-        f"Encoding gives the sets away ({', '.join(telling)}), so scores may be about files and "
-        f"not about content. {remedy}",
-    )
+    """Say what the audit found, apart from what `--match-jpeg` has evened out."""
+    evened = OF_JPEG if options.match_jpeg else set()
+    found = [finding for finding in board.audit if finding["property"] not in evened]
+    telling = [f["message"] for f in found if f["accuracy"] > TELLING]
+    if telling:
+        yield Verdict(
+            "encoding",
+            "Encoding gives the sets away, so scores may be about files and not about content: "
+            + " ".join(telling),
+        )
+    for finding in found:
+        if finding["accuracy"] <= TELLING:
+            yield Verdict("colours", finding["message"])
 
 
 def _null(board: Leaderboard) -> Iterator[Verdict]:

@@ -75,12 +75,11 @@ def _title(board: Leaderboard) -> str:
 
 
 def _remarks(board: Leaderboard) -> list[str]:
-    """Return the lines below the table: picks, warnings, verdicts, notes, missing backbones."""
+    """Return the lines below the table: picks, verdicts, notes, missing backbones."""
     remarks = []
     picked = [row.name for row in board.rows if row.picked]
     if picked:
         remarks.append(f"* K-fixed, K = {len(picked)}: {', '.join(picked)}")
-    remarks += [f"Warning: {finding['message']}" for finding in board.audit]
     remarks += [verdict.sentence for verdict in board.verdicts]
     remarks += board.notes
     remarks += missing_rows({row.name: row for row in board.rows}, board.asked)

@@ -164,7 +164,7 @@ def test_encoding_shortcut_is_warned_of_and_matched(rank, reals, fakes, tmp_path
         Image.open(path).save(jpegs / f"{path.stem}.jpg", quality=70)
     found = board(rank(reals, jpegs))
     assert found.audit[0]["property"] == "compression"
-    assert "Warning: compression alone tells 100 %" in rank(reals, jpegs, format="table").out
+    assert "compression alone tells 100 %" in rank(reals, jpegs, format="table").out
     matched = board(rank(reals, jpegs, "--match-jpeg"))
     assert matched.config["jpeg_quality"] == 70
     assert any("both compressed as JPEG, quality 70" in n for n in matched.notes)

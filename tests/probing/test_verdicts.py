@@ -134,7 +134,16 @@ def test_encoding(cli, reals, bank, tmp_path):
     command = ("rank", "--real", reals, "--gen", jpegs, "--bank", bank, "--offline")
     record = json.loads(cli(*command, "--format", "json").out)
     (verdict,) = [v for v in record["verdicts"] if v["kind"] == "encoding"]
-    assert "(compression)" in verdict["sentence"] and "--match-jpeg" in verdict["sentence"]
+    said = "compression alone tells 100 % of the images apart"
+    assert said in verdict["sentence"] and "--match-jpeg" in verdict["sentence"]
+    out = tmp_path / "out"
+    table = cli(*command, "--out", out)
+    for view in (
+        table.out,
+        cli(*command, "--format", "markdown").out,
+        (out / "report.html").read_text("utf-8"),
+    ):
+        assert view.count(said) == 1
     matched = json.loads(cli(*command, "--format", "json", "--match-jpeg").out)
     assert not [v for v in matched["verdicts"] if v["kind"] == "encoding"]
 
