@@ -12,6 +12,7 @@ from markupsafe import Markup
 import probe
 from probe.errors import printable
 from probe.figures import rate
+from probe.missing import missing_summary
 from probe.probing.leaderboard import Leaderboard, Row
 from probe.reports.svg import whisker
 
@@ -56,6 +57,7 @@ def _environment() -> jinja2.Environment:
         rank_label=rank_label,
     )
     environment.filters["rate"] = rate
+    environment.filters["reasons"] = lambda rows: missing_summary({row.name: row for row in rows})
     environment.filters["signed"] = lambda value: f"{value:+.3f}"
     return environment
 

@@ -1,6 +1,5 @@
 """The HTML page of a ranking, built from the files that `probe rank --out` wrote."""
 
-import base64
 import csv
 import itertools
 import shlex
@@ -19,6 +18,7 @@ from probe.probing.leaderboard import Leaderboard, Learned, Row, read_leaderboar
 from probe.probing.protocol import ProbeResult
 from probe.reports.depth import depth_figures
 from probe.reports.evidence import Evidence, load_evidence, telling
+from probe.reports.glance import Gallery, agreed, first_sight, pictured
 from probe.reports.page import COLOURS, Figure, render, whiskers
 from probe.reports.svg import Dots, Layer, Line, Mark, histogram, plot
 from probe.reports.text import from_csv_cell
@@ -69,11 +69,14 @@ def rank_page(folder: Path) -> str:
     order = [row.name for row in board.rows if row.name in results]
     alike = agreement({name: results[name] for name in order}) if len(order) > 1 else None
     ranked = [row.name for row in board.ranked if row.name in results]
+    glance, shared = _galleries(ranked, results, captions, evidence)
     return render(
         "rank.html",
         title=f"{_name(board, 'real')} against {_name(board, 'fake')}",
         answer=_answer(board),
         boards=[(b, whiskers(b)) for b in boards],
+        glance=glance,
+        shared=shared,
         curves=[f for f in (_curve_figure(board), *depth_figures(board)) if f is not None],
         picks=picks,
         greedy=greedy_picks(results, able, len(picks)) if picks else [],
@@ -183,13 +186,26 @@ def _backbone(
     galleries = []
     if evidence is not None and evidence.pictures:
         for sort, positions in telling(logits, n_real).items():
-            shown = [
-                (base64.b64encode(evidence.pictures[p]).decode(), captions[p], float(logits[p]))
-                for p in positions
-                if p in evidence.pictures
-            ]
-            galleries.append((SORTS[sort], shown))
+            notes = {p: f"{logits[p]:+.2f}" for p in positions}
+            galleries.append((SORTS[sort], pictured(positions, notes, captions, evidence)))
     return {"row": row, "figures": figures, "galleries": galleries}
+
+
+def _galleries(
+    ranked: Sequence[str],
+    results: Mapping[str, Any],
+    captions: list[str],
+    evidence: Evidence | None,
+) -> tuple[list[Gallery], list[Gallery]]:
+    """Return what the first of the ranked backbones sees, and what most of them see."""
+    if evidence is None or not evidence.pictures or not ranked:
+        return [], []
+    first, n_real = results[ranked[0]].image_logits, results[ranked[0]].n_real
+    logits = [results[name].image_logits for name in ranked]
+    return (
+        first_sight(first, n_real, captions, evidence),
+        agreed(logits, n_real, captions, evidence),
+    )
 
 
 def _curve_figure(board: Leaderboard) -> Figure | None:
