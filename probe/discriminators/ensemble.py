@@ -104,7 +104,7 @@ class Discriminators(nn.Module):
         self._digests: dict[str, str] = {}
         self._watch = Watch()
         self._calls = self._judged = self._images = 0
-        self.register_load_state_dict_pre_hook(Discriminators._check_state)
+        self.register_load_state_dict_pre_hook(Discriminators.check_state)
 
     @classmethod
     def from_names(
@@ -487,8 +487,12 @@ class Discriminators(nn.Module):
         """
         return super().load_state_dict(state_dict, strict=True, assign=assign)
 
-    def _check_state(self, state: Mapping[str, Any], prefix: str, *_: Any) -> None:
-        """Check a whole state before PyTorch copies its first tensor; also in a larger model."""
+    def check_state(self, state: Mapping[str, Any], prefix: str, *_: Any) -> None:
+        """Check a whole state before PyTorch copies its first tensor; also in a larger model.
+
+        Raises:
+            ProbeError: see `load_state_dict`.
+        """
         own = {name: value for name, value in state.items() if str(name).startswith(prefix)}
         if prefix and not own:
             return  # PyTorch knows whether a larger model may lack a part

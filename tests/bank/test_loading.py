@@ -147,7 +147,7 @@ def test_the_average_is_over_places_and_not_over_channels(model):
     [
         ({"model": "resnet1"}, "has no model 'resnet1'; did you mean 'resnet"),
         ({"pool": "token"}, "test_resnet has no class token"),
-        ({"taps": (99,)}, "cannot build test_resnet"),
+        ({"taps": (99,)}, "test_resnet has no layer 100, it has layers 1 to 5"),
         ({"model": "vit_tiny_patch16_224"}, "cannot build vit_tiny_patch16_224 as the entry says"),
         ({"args": {"no_such": 1}}, "cannot build test_resnet"),
         ({"source": "open_clip", "model": "ViT-B32"}, "did you mean 'ViT-B-32'"),
