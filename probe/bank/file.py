@@ -127,7 +127,7 @@ def packaged_bank() -> Path:
     return packaged if packaged.is_file() else packaged.parent.parent / FILE_NAME
 
 
-def load_bank(path: Path | None = None) -> Bank:
+def load_bank(path: Path | str | None = None) -> Bank:
     """Read and validate a bank file; all mistakes are reported at once, each with its line.
 
     An entry whose weights have an invalid location is `Misplaced`: it cannot be used, but the
@@ -139,7 +139,7 @@ def load_bank(path: Path | None = None) -> Bank:
     Raises:
         BankError: if it is missing, not YAML or has wrong entries, or its lock file is wrong.
     """
-    path = find_bank() if path is None else path
+    path = find_bank() if path is None else Path(path)
     specs, found = _validate(path, read(path))
     if found:
         refuse(path, found)

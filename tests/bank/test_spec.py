@@ -47,7 +47,7 @@ def test_the_shipped_bank_is_valid_and_complete():
 
 
 def test_a_good_entry(write):
-    (spec,) = load_bank(write(GOOD)).specs
+    (spec,) = load_bank(str(write(GOOD))).specs
     assert spec.name == "one" and spec.weights.kind == "hub" and spec.role == "candidate"
     assert spec.mean == (0.485, 0.456, 0.406)
 
