@@ -13,7 +13,7 @@ from pathlib import Path
 from PIL import Image
 
 PICTURES = Path(__file__).parent / "pictures"
-SIZES = {"rank": (1100, 1500), "train": (1100, 1150)}
+SIZES = {"rank": (1100, 1150), "train": (1100, 1150)}
 COLOURS = 128  # of the palette
 
 
