@@ -7,10 +7,13 @@ pass.
 import re
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from probe.bank.sources import SOURCES
-from probe.bank.spec import BackboneSpec
 from probe.errors import UsageError, shown
+
+if TYPE_CHECKING:  # the command line imports this, and its specs need pydantic
+    from probe.bank.spec import BackboneSpec
 
 AT = "@"  # no name in a bank contains it
 
@@ -27,7 +30,7 @@ def depth(layer: str) -> tuple[tuple[int, str], ...]:
     return tuple((int(part), "") if part.isdigit() else (-1, part) for part in parts)
 
 
-def at_layer(spec: BackboneSpec, layer: str) -> BackboneSpec:
+def at_layer(spec: "BackboneSpec", layer: str) -> "BackboneSpec":
     """Return one layer of an entry as a backbone.
 
     Args:
@@ -62,7 +65,7 @@ class Network:
         members: names of the backbones. If there are several, each is one of `spec.taps`, in order.
     """
 
-    spec: BackboneSpec
+    spec: "BackboneSpec"
     members: tuple[str, ...]
 
     def apart(self) -> dict[str, "Network"]:
@@ -73,7 +76,7 @@ class Network:
         }
 
 
-def networks(specs: Iterable[BackboneSpec]) -> dict[str, Network]:
+def networks(specs: Iterable["BackboneSpec"]) -> dict[str, Network]:
     """Return name → the networks that together give all backbones."""
     found: dict[str, Network] = {}
     layers: dict[str, list[BackboneSpec]] = {}
@@ -103,7 +106,7 @@ def one_each(names: Iterable[str], used: Collection[str] = ()) -> list[str]:
     return left
 
 
-def unused(specs: Sequence[BackboneSpec], used: Collection[str]) -> list[BackboneSpec]:
+def unused(specs: Sequence["BackboneSpec"], used: Collection[str]) -> list["BackboneSpec"]:
     """Return the backbones of whose network no backbone is in use."""
     taken = {split(name)[0] for name in used}
     return [spec for spec in specs if split(spec.name)[0] not in taken]

@@ -71,7 +71,7 @@ def completed(line: str, *, cwd: Path | None = None) -> list[str]:
         ("probe bank in", ["init"]),
         ("probe rank --back", ["--backbones"]),
         ("probe rank --backbones mobile", ["mobilenetv2"]),
-        ("probe rank --backbones mobilenetv2,clip", ["mobilenetv2,clip-vit-b32"]),
+        ("probe rank --backbones mobilenetv2,clip-vit-b", ["mobilenetv2,clip-vit-b32"]),
         ("probe rank --backbones mobilenetv2,@pa", ["mobilenetv2,@paper"]),
         ("probe train --backbones @pa", ["@paper"]),
         ("probe bank show swin-t-m", ["swin-t-moby"]),

@@ -60,7 +60,7 @@ def test_identical_sets_give_no_winner(rank, tmp_path):
 def test_repeating_computes_nothing_and_prints_the_same(rank, reals, fakes, monkeypatch):
     first = rank(reals, fakes)
     monkeypatch.setattr(
-        "probe.features.pair.load_backbone", lambda *a, **k: pytest.fail("was loaded")
+        "probe.features.extract.load_backbone", lambda *a, **k: pytest.fail("was loaded")
     )
     fitted = "probe.probing.fit.evaluate"
     monkeypatch.setattr(fitted, lambda *a, **k: pytest.fail("was fitted"))
