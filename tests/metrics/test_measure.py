@@ -70,7 +70,7 @@ def test_after_a_ranking_nothing_is_extracted_and_repeating_computes_nothing(
 ):
     options = ("--bank", judged, "--offline", "--num", "40", "--seed", "3")
     assert cli("rank", "--real", reals, "--gen", checkpoint, *options).code == 0
-    monkeypatch.setattr("probe.features.pair.load_backbone", lambda *a, **k: pytest.fail("loaded"))
+    monkeypatch.setattr("probe.features.extract.load_backbone", lambda *a, **k: pytest.fail("loaded"))
     arguments = ("--num", "40", "--seed", "3", "--backbones", "colour,edges,random")
     first = metrics(reals, checkpoint, *arguments)
     assert list(rows(first)) == ["colour", "edges", "random"]
@@ -174,7 +174,7 @@ def test_few_images_and_a_bank_without_evaluator_are_said(cli, bank, reals, tmp_
 def test_canonical_fid_says_what_to_get_and_where_to_put_it(metrics, reals, fakes, tmp_path):
     result = metrics(reals, fakes, "--fid")
     found = rows(result, code=3)
-    assert found["colour"]["status"] == "ok" and found["inception-fid"]["status"] == "unavailable"
+    assert found["colour"]["status"] == "ok" and found["inception-fid"]["status"] == "absent"
     place = tmp_path / "torch" / "hub" / "checkpoints" / "pt_inception-2015-12-05-6726825d.pth"
     assert str(place) in found["inception-fid"]["remedy"]
     place.parent.mkdir(parents=True)
