@@ -95,7 +95,7 @@ def option(
             "help": text,
             "within": within,
             "flags": flags,
-            "choices": tuple(choices),
+            "choices": choices,  # as given: a mapping may grow later
             "panel": panel,
         },
     )

@@ -70,7 +70,9 @@ def test_after_a_ranking_nothing_is_extracted_and_repeating_computes_nothing(
 ):
     options = ("--bank", judged, "--offline", "--num", "40", "--seed", "3")
     assert cli("rank", "--real", reals, "--gen", checkpoint, *options).code == 0
-    monkeypatch.setattr("probe.features.extract.load_backbone", lambda *a, **k: pytest.fail("loaded"))
+    monkeypatch.setattr(
+        "probe.features.extract.load_backbone", lambda *a, **k: pytest.fail("loaded")
+    )
     arguments = ("--num", "40", "--seed", "3", "--backbones", "colour,edges,random")
     first = metrics(reals, checkpoint, *arguments)
     assert list(rows(first)) == ["colour", "edges", "random"]

@@ -297,7 +297,8 @@ def _download(url: str, partial: Path, *, checked: bool) -> int | None:
     try:
         request = urllib.request.Request(url, headers=headers)
         # Not urlopen, which keeps the proxies of its first call.
-        answer = urllib.request.build_opener().open(request, timeout=TIMEOUT_SECONDS)
+        opener = urllib.request.build_opener()
+        answer = opener.open(request, timeout=TIMEOUT_SECONDS)
     except urllib.error.HTTPError as error:
         # Nothing is left to download, or the file has changed.
         if error.code == http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE and have:
