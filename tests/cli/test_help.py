@@ -10,7 +10,7 @@ import pytest
 from rich.cells import cell_len
 from typer.main import get_command
 
-from probe.cli import app, main
+from probe.cli import app
 
 PANELS = ["Options", "Backbones", "Schedule", "Network", "Augmentation", "Evaluation", "Advanced"]
 NAMES = ["train", "rank", "metrics", "score", "doctor", "generate", "demo", "bank", "cache", None]
@@ -96,11 +96,12 @@ def test_names_come_from_the_bank_in_use(bank, tmp_path):
 def test_completion_can_be_installed(cli, monkeypatch):
     text = helped(cli, monkeypatch, None, 80)
     assert "--install-completion" in text
-    monkeypatch.setattr(sys, "argv", ["probe"])
-    monkeypatch.setenv("_PROBE_COMPLETE", "source_zsh")
-    with pytest.raises(SystemExit) as end:
-        main()
-    assert end.value.code == 0
+    code = "import sys; sys.argv = ['probe']; from probe.cli import main; main()"
+    done = subprocess.run(
+        [sys.executable, "-c", code], env={**os.environ, "_PROBE_COMPLETE": "source_zsh"},
+        capture_output=True, text=True, encoding="utf-8",
+    )  # fmt: skip
+    assert done.returncode == 0 and "#compdef probe" in done.stdout
 
 
 @pytest.mark.parametrize(
