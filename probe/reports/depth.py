@@ -25,7 +25,7 @@ def _figure(board: Leaderboard, network: str, rows: Sequence[Row]) -> Figure:
     curve = np.stack([x, score], axis=1)
     bottom, top = min(float(low.min()), CHANCE), float(high.max())
     room = 0.06 * (top - bottom) or 0.05
-    whole = next((row for row in board.rows if row.name == network and row.score), None)
+    whole = next((row for row in board.rows if row.name == network and row.score is not None), None)
     note = "With 95 % intervals. A layer's feature is the average of its map." + (
         "" if whole is None else f" The whole backbone's own feature scores {whole.score:.3f}."
     )

@@ -86,10 +86,8 @@ def agreed(
         return []
     shown = np.array(sorted(p for p in evidence.pictures if p >= n_real), dtype=int)
     values = np.stack(logits)[:, shown]
-    shown, values = (
-        shown[np.isfinite(values).all(axis=0)],
-        values[:, np.isfinite(values).all(axis=0)],
-    )
+    known = np.isfinite(values).all(axis=0)
+    shown, values = shown[known], values[:, known]
     catches = (values > 0).sum(axis=0)
     order = np.lexsort((values.mean(axis=0), catches))
     notes = {int(p): f"caught by {n} of {len(logits)}" for p, n in zip(shown, catches, strict=True)}

@@ -2,6 +2,7 @@
 
 import html
 import time
+from abc import ABC, abstractmethod
 from importlib import import_module
 from types import TracebackType
 from typing import Any, Self
@@ -20,7 +21,7 @@ REDRAW = 0.25  # seconds, in a notebook
 BAR, LEFT = 12, 20  # characters: of the bar, and of "100%, 12.3 days left"
 
 
-class Bar:
+class Bar(ABC):
     """One bar for a whole job, shown while the object is entered.
 
     On a terminal it is redrawn in place; in a notebook it is a display of its own; elsewhere its
@@ -70,9 +71,9 @@ class Bar:
         if self._shown is not None:
             self._shown.update({"text/plain": ""}, raw=True)
 
+    @abstractmethod
     def __call__(self, event: Event) -> None:
         """Show an event."""
-        raise NotImplementedError
 
     def move(self, share: float, text: str, left: float | None) -> None:
         """Show how far the job is.
