@@ -55,7 +55,7 @@ def doctor(
         Findings, and the commands to run next.
     """
     TrainConfig(strategy=strategy, resolution=resolution)  # raises on invalid values
-    whole = load_bank(None if bank is None else Path(bank))
+    whole = load_bank(bank)
     specs = whole.select(backbones)
     reals = open_given(real, "real")
     side = resolution or 2 ** max(3, reals.resolution.bit_length() - 1)

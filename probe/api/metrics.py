@@ -54,7 +54,7 @@ def measure(
     """
     options = options or MeasureOptions()
     sample = sample or SampleOptions()
-    found = load_bank(None if bank is None else Path(bank))
+    found = load_bank(bank)
     if backbones is None and found.evaluator is None and not options.fid:
         raise UsageError(
             f"{found.path} has no entry with role: evaluator. Choose backbones with --backbones."

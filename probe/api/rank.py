@@ -70,7 +70,7 @@ def rank(
     """
     options = options or RankOptions()
     sample = sample or SampleOptions()
-    whole = load_bank(None if bank is None else Path(bank))
+    whole = load_bank(bank)
     specs = whole.select(backbones)
     if backbones is None:
         specs = few_controls(specs, options.controls)

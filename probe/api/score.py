@@ -58,7 +58,7 @@ def score(
             open_files_given(images),
             probes,
             choose_probes(probes.probes, backbones),
-            load_bank(None if bank is None else Path(bank)),
+            load_bank(bank),
             ctx,
             threshold=threshold,
         )

@@ -51,14 +51,14 @@ class Selector:
         *,
         strategy: str = "progressive",
         k: int = 3,
-        backbones: Sequence[str] | None = None,
+        backbones: Sequence[str] | str | None = None,
         options: RankOptions | None = None,
         offline: bool = False,
         on_event: OnEvent = ignore,
     ) -> None:
         lookup(STRATEGIES, strategy, "strategy")
         self.reals: ImageSource = open_given(reals, "reals")
-        whole = load_bank(None if bank is None else Path(bank))
+        whole = load_bank(bank)
         self.specs = {s.name: s for s in whole.select(backbones) if s.role == "candidate"}
         self.strategy, self.k = strategy, k
         self.options = replace(options or RankOptions(), k=k)

@@ -134,7 +134,7 @@ def _training(
     **places: Any,
 ) -> Iterator[tuple[Run, TrainState]]:
     """Open the images and the bank of a run, and set it up; see `probe.training.setup.set_up`."""
-    whole = load_bank(None if bank is None else Path(bank))
+    whole = load_bank(bank)
     candidates = Candidates(
         specs=[s for s in whole.select(backbones) if s.role == "candidate"],
         evaluator=whole.evaluator,

@@ -63,7 +63,7 @@ class Bank:
         for name in (part.strip() for given in names for part in given.split(",")):
             base, at, layer = name[1:].rpartition(AT)
             if at and not layer:
-                raise UsageError(f"--backbones: {shown(name)} names no layer after its {AT}.")
+                raise UsageError(f"--backbones: {shown(name)} has no layer after its {AT}.")
             if at:
                 layered = fitting = self._fitting(name[0] + base)
             elif layered and not self._has(name):

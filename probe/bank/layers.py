@@ -49,8 +49,8 @@ def at_layer(spec: "BackboneSpec", layer: str) -> "BackboneSpec":
     if not re.fullmatch(fits, layer, re.ASCII):
         called = "numbers, from 1" if kind == "number" else "names of modules"
         raise UsageError(
-            f"--backbones: {shown(layer)} is no backbone of the bank and no layer of {spec.name}, "
-            f"whose layers are {called} (probe bank show {spec.name})."
+            f"--backbones: {shown(layer)} is neither a backbone of the bank nor a layer of "
+            f"{spec.name}, whose layers are {called} (probe bank show {spec.name})."
         )
     tap = int(layer) - 1 if kind == "number" else layer
     return replace(spec, name=f"{spec.name}{AT}{layer}", taps=(tap,), pool="taps", fingerprint=None)

@@ -29,7 +29,7 @@ class Run(Shown):
         added: stage → names of the backbones that joined.
 
     Raises:
-        ProbeError: it is no run directory, or a file in it is damaged.
+        ProbeError: it is not a run directory, or a file in it is damaged.
     """
 
     as_text = "probe.reports.run_table:as_table"
@@ -39,7 +39,7 @@ class Run(Shown):
         self.folder = folder = Path(folder)
         if not (folder / OPTIONS_FILE).is_file():
             near = "" if folder.exists() else near_path(folder)
-            raise ProbeError(f"{folder} is no run directory of `probe train`.{near}")
+            raise ProbeError(f"{folder} is not a run directory of `probe train`.{near}")
         again = f"Its command, or probe train … --resume {folder}, writes it again."
         self.kimg = self.total_kimg = 0.0
         self.finished = False

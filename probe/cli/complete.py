@@ -1,7 +1,6 @@
 """What the shell completes: names of backbones, presets, and the words an option accepts."""
 
 from collections.abc import Callable, Collection
-from pathlib import Path
 
 import typer
 
@@ -39,7 +38,7 @@ def _names(ctx: typer.Context) -> list[str]:
 
     bank = ctx.params.get("bank")
     try:
-        specs = load_bank(None if bank is None else Path(bank)).specs
+        specs = load_bank(bank).specs
     except (ProbeError, OSError):  # the command itself says what is wrong
         return []
     return [*(spec.name for spec in specs), *(f"{SIGN}{name}" for name in presets(specs))]

@@ -97,7 +97,7 @@ class Discriminator(nn.Module):
         self._losses = [loss for loss in _for_each(loss_type or "", names) if loss]
         options = [_options(loss, diffaug) for loss in _for_each(loss_type or "", names)]
         kind = _activation(activation)
-        whole = load_bank(None if bank is None else Path(bank))
+        whole = load_bank(bank)
         specs = [whole.select([_entry(name)])[0] for name in names]
         self.critics = Discriminators(num_classes=num_classes)
         for spec, output, chosen in zip(specs, outputs, options, strict=True):

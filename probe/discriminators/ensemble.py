@@ -184,7 +184,7 @@ class Discriminators(nn.Module):
         board: Leaderboard | None = None,
     ) -> "Discriminators":
         """Return discriminators by name, with what a leaderboard says of them."""
-        whole = load_bank(None if bank is None else Path(bank))
+        whole = load_bank(bank)
         own = options if isinstance(options, Mapping) else {}
         if strangers := sorted(set(own) - set(names)):
             raise UsageError(f"options: {strangers[0]} is not among {', '.join(names)}.")

@@ -59,9 +59,12 @@ def test_presets_have_layers_too_and_are_not_mistaken_for_them():
     ("given", "words"),
     [
         ("efficientnet-lite0@0", "whose layers are numbers, from 1"),
-        ("efficientnet-lite0@2,mobilenetv22", "'mobilenetv22' is no backbone of the bank and no"),
+        (
+            "efficientnet-lite0@2,mobilenetv22",
+            "'mobilenetv22' is neither a backbone",
+        ),
         ("mobilenetv2@6", "whose layers are names of modules"),
-        ("mobilenetv2@", "names no layer after its @"),
+        ("mobilenetv2@", "has no layer after its @"),
         ("nothing@2", "Unknown backbone 'nothing'"),
         ("efficientnet-lite0@9999999999", "numbers, from 1"),
     ],
