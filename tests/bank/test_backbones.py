@@ -10,6 +10,7 @@ import sklearn
 import timm
 import torch
 import torchvision
+from packaging.version import Version
 from PIL import Image
 from safetensors.torch import save_file
 
@@ -56,10 +57,11 @@ LARGE = {"aimv2-vit-l14": 309, "metaclip2-vit-h14": 631}  # millions of paramete
 
 @pytest.mark.parametrize("entry", [s for s in SPECS if s.name in LARGE], ids=lambda s: s.name)
 def test_the_large_ones_have_their_shapes_and_heads(entry):
-    with torch.device("meta"):  # shapes alone, without memory and time
+    # Shapes alone, without memory and time, once timm builds without reading numbers of tensors.
+    is_new = Version(timm.__version__) >= Version("1.0.21")
+    with torch.device("meta" if is_new else "cpu"), torch.no_grad():
         backbone = wrap(entry, SOURCES[entry.source].build(entry, None))
-        x = torch.rand(2, 3, entry.input, entry.input)
-        maps, pooled = backbone.levels(x)
+        maps, pooled = backbone.levels(torch.rand(2, 3, entry.input, entry.input))
     logits = Head(backbone.map_shapes, backbone.dim)(
         [torch.zeros(m.shape) for m in maps], torch.zeros(pooled.shape)
     )
