@@ -18,7 +18,9 @@ from probe.bundled import DEMO_REALS
 from probe.devices import choose_device, choose_precision
 from probe.discriminators import AUGMENTATIONS
 from probe.discriminators.losses import r1_penalty
-from probe.discriminators.member import Batch, Member, Step, VisionNetwork, vision_member
+from probe.discriminators.member import Member, vision_member
+from probe.discriminators.step import Batch, Step
+from probe.discriminators.vision import VisionNetwork
 from probe.generators.networks import stylegan2
 from probe.images.open import open_images
 from probe.processes import Processes

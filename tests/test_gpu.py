@@ -22,8 +22,10 @@ from probe.bank.load import load_backbone
 from probe.bundled import DEMO_GENERATOR, DEMO_REALS
 from probe.devices import autocast, choose_device
 from probe.discriminators import AUGMENTATIONS
+from probe.discriminators.critic import P_INTERVAL
 from probe.discriminators.draws import Draw
-from probe.discriminators.member import P_INTERVAL, Batch, Step, vision_member
+from probe.discriminators.member import vision_member
+from probe.discriminators.step import Batch, Step
 from probe.features import extract
 from probe.features.extract import BackbonePool, pooled_features, usual_batch
 from probe.generators.config import SampleOptions

@@ -12,10 +12,11 @@ import torch
 from torch import nn
 
 from probe.bank.file import load_bank
-from probe.discriminators.ensemble import Discriminators, load_frozen
+from probe.discriminators.critic import Critic
+from probe.discriminators.ensemble import Discriminators
+from probe.discriminators.frozen import load_frozen
 from probe.discriminators.heads import set_activation
 from probe.discriminators.losses import HINGE
-from probe.discriminators.member import Critic
 from probe.discriminators.options import DiscriminatorOptions
 from probe.errors import UsageError
 from probe.registry import either, lookup

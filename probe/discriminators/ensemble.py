@@ -11,10 +11,7 @@ from torch.nn import functional as F
 
 from probe.bank.base import Backbone
 from probe.bank.file import load_bank
-from probe.bank.load import load_backbone, network_digest
 from probe.bank.spec import BackboneSpec
-from probe.bank.weights.find import weights_digest
-from probe.bundled import BN_IMAGES
 from probe.discriminators.checks import (
     Watch,
     check_heads,
@@ -22,18 +19,10 @@ from probe.discriminators.checks import (
     one_hot,
     warn_if_positive,
 )
-from probe.discriminators.member import (
-    P_INTERVAL,
-    SMOOTHED,
-    Batch,
-    Critic,
-    Step,
-    VisionNetwork,
-    generator_loss,
-    make_adam,
-    norm_of,
-    vision_network,
-)
+from probe.discriminators.critic import P_INTERVAL, SMOOTHED, Critic
+from probe.discriminators.frozen import load_frozen, require_ranked
+from probe.discriminators.gradient import generator_loss
+from probe.discriminators.member import make_adam
 from probe.discriminators.options import DiscriminatorOptions
 from probe.discriminators.state import (
     EXTRA,
@@ -45,8 +34,9 @@ from probe.discriminators.state import (
     require_tensors,
     unpack,
 )
-from probe.errors import BackboneUnavailable, UsageError
-from probe.images.open import open_images
+from probe.discriminators.step import Batch, Step
+from probe.discriminators.vision import VisionNetwork, norm_of, vision_network
+from probe.errors import UsageError
 from probe.probing.leaderboard import Leaderboard, read_leaderboards
 from probe.probing.strategies import fixed
 from probe.processes import Processes, joined_processes
@@ -193,7 +183,7 @@ class Discriminators(nn.Module):
         for name in names:
             (spec,) = whole.select([name])
             if board is not None:
-                _require_ranked(spec, board, offline)
+                require_ranked(spec, board, offline)
             made.add_entry(
                 spec,
                 options=own.get(name),
@@ -500,34 +490,6 @@ class Discriminators(nn.Module):
         require_same(unpack(given.pop(EXTRA, None)), self._saved())
         heads = {name: value for name, value in self.state_dict().items() if name != EXTRA}
         require_tensors(given, heads)
-
-
-def load_frozen(spec: BackboneSpec, *, offline: bool) -> tuple[Backbone, str]:
-    """Return an entry's backbone, and the digest of what decides its features.
-
-    Raises:
-        BackboneUnavailable: its weights are missing; names the entry and what gets them.
-    """
-    bn_images = open_images(BN_IMAGES)
-    try:
-        backbone = load_backbone(spec, offline=offline, bn_images=bn_images)
-        return backbone, network_digest(spec, offline=offline, bn_images=bn_images)
-    except BackboneUnavailable as error:
-        raise BackboneUnavailable(f"{spec.name}: {error.reason}", error.remedy) from error
-
-
-def _require_ranked(spec: BackboneSpec, board: Leaderboard, offline: bool) -> None:
-    """Refuse weights other than those that were ranked.
-
-    Raises:
-        BackboneUnavailable: they have changed since.
-    """
-    ranked = board.config.get("weights", {}).get(spec.name)
-    bn_images = open_images(BN_IMAGES)
-    if ranked not in (None, weights_digest(spec, offline=offline, bn_images=bn_images)):
-        raise BackboneUnavailable(
-            f"{spec.name}: its weights are not those that were ranked", "rank again"
-        )
 
 
 def _is_tensor(given: object) -> bool:

@@ -12,7 +12,8 @@ from probe.bank.load import load_backbone
 from probe.bank.spec import BackboneSpec
 from probe.bank.weights.find import find_weights
 from probe.devices import peak_gib
-from probe.discriminators.member import discriminator_step, generator_gradient
+from probe.discriminators.gradient import generator_gradient
+from probe.discriminators.member import discriminator_step
 from probe.errors import BackboneUnavailable, UsageError
 from probe.features.extract import pooled_features
 from probe.missing import missing_summary

@@ -9,7 +9,7 @@ import torch
 from torch.nn import functional as F
 
 from probe.devices import pin, send
-from probe.discriminators.member import Batch
+from probe.discriminators.step import Batch
 from probe.errors import ImagesError, ProbeError, UsageError
 from probe.features.copies import Copies, group
 from probe.images.base import Broken, ImageSource

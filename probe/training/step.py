@@ -12,16 +12,11 @@ from torch import nn
 from probe.accel.replay import Replays
 from probe.context import Context
 from probe.devices import autocast, send
+from probe.discriminators.critic import P_INTERVAL
+from probe.discriminators.gradient import generator_gradient
 from probe.discriminators.losses import path_length_penalty, path_lengths, r1_penalty
-from probe.discriminators.member import (
-    P_INTERVAL,
-    Batch,
-    Member,
-    Step,
-    discriminator_step,
-    generator_gradient,
-    take_step,
-)
+from probe.discriminators.member import Member, discriminator_step, take_step
+from probe.discriminators.step import Batch, Step
 from probe.generators.networks.stylegan2 import Generator
 from probe.generators.noise import normal_noise
 from probe.streams import torch_stream

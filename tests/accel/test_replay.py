@@ -8,7 +8,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from probe.accel import replay
 from probe.accel.replay import Replays
-from probe.discriminators.member import Batch
+from probe.discriminators.step import Batch
 from probe.generators.config import SampleOptions
 from probe.generators.sampler import draw_images
 from probe.training.config import TrainConfig

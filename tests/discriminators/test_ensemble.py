@@ -15,7 +15,9 @@ from torch.profiler import ProfilerActivity, profile
 
 import probe
 from probe.bank.base import Backbone, InputSpec
-from probe.discriminators.member import Batch, Step, discriminator_step, generator_gradient
+from probe.discriminators.gradient import generator_gradient
+from probe.discriminators.member import discriminator_step
+from probe.discriminators.step import Batch, Step
 from probe.training.own import head_options
 from probe.training.step import head_r1_step
 

@@ -11,13 +11,9 @@ from probe.bank.base import Backbone, InputSpec, normalise, resize_unclamped
 from probe.bank.file import load_bank
 from probe.bank.load import wrap
 from probe.devices import autocast
-from probe.discriminators.member import (
-    Batch,
-    Step,
-    discriminator_step,
-    generator_gradient,
-    vision_member,
-)
+from probe.discriminators.gradient import generator_gradient
+from probe.discriminators.member import discriminator_step, vision_member
+from probe.discriminators.step import Batch, Step
 from probe.processes import Processes
 from probe.training.config import TrainConfig
 from probe.training.discriminator import Discriminator, minibatch_std

@@ -6,8 +6,9 @@ from contexts import new_state, session
 from torch import nn
 
 from probe.discriminators.losses import path_length_penalty, r1_penalty
-from probe.discriminators.member import Batch, Member, Step
+from probe.discriminators.member import Member
 from probe.discriminators.options import DiscriminatorOptions
+from probe.discriminators.step import Batch, Step
 from probe.processes import Processes
 from probe.training.config import TrainConfig
 from probe.training.discriminator import Discriminator

@@ -7,7 +7,7 @@ import torch
 from contexts import new_state, session
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from probe.discriminators.member import Batch
+from probe.discriminators.step import Batch
 from probe.training.config import TrainConfig
 from probe.training.presets import make_plan
 from probe.training.step import train_step
