@@ -20,6 +20,7 @@ from probe.events import MetricsStarted
 from probe.features.copies import find_copies
 from probe.features.extract import Failure
 from probe.features.pair import (
+    KINDS,
     Wanted,
     draw_orders,
     extract_pair,
@@ -30,12 +31,13 @@ from probe.features.space import library_versions
 from probe.features.store import FeatureSpace, FeatureStore, digest_keys
 from probe.images.base import Broken, ImageSource
 from probe.images.decode import describe_broken
-from probe.metrics import all_metrics
+from probe.metrics import SAMPLED, all_metrics
 from probe.metrics.config import LEAST_IMAGES, MeasureOptions
 from probe.metrics.kernel import MOST
 from probe.metrics.record import Distances, Measurement, value_names
+from probe.metrics.tables import FeatureSet
 
-FORMULAS = 2  # increase when any metric changes
+FORMULAS = 3  # increase when any metric changes
 AMPLE = 2  # images per dimension; with fewer, a note warns of the Fréchet distance's bias
 PUBLISHED = 50_000  # generated images used for FIDs in papers
 
@@ -176,10 +178,10 @@ def _measure(
     }
     arrays = store.recall(record)
     if arrays is None:
-        real, fake = space.read(keys["real"]), space.read(keys["fake"])
+        real, fake = (FeatureSet(space, keys[kind]) for kind in KINDS)
         found: dict[str, float] = {}
         for metric in all_metrics():
-            found |= metric.compute(real, fake, seed)
+            found |= metric.measure(real, fake, seed)
         arrays = {name: np.array([value]) for name, value in found.items()}
         store.remember(record, arrays)
     numbers = {name: float(arrays[name][0]) for name in value_names()}
@@ -205,6 +207,11 @@ def _notes(
         )
     if least > MOST:
         notes.append(f"The kernel distance uses {MOST} random images of each class.")
+    if max(n_real, n_fake) > SAMPLED:
+        notes.append(
+            f"Precision, recall, density and coverage use {SAMPLED} random images of a class if it "
+            "has more; the Fréchet distance uses all."
+        )
     if (
         any(row.name == FID and row.values["frechet"] is not None for row in rows)
         and n_fake != PUBLISHED
