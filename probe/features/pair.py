@@ -16,7 +16,7 @@ from probe.context import Context
 from probe.errors import BackboneUnavailable, ImagesError
 from probe.events import ExtractionStarted
 from probe.features.extract import FINGERPRINT, Extractor, Failure
-from probe.features.space import open_space
+from probe.features.space import open_spaces
 from probe.features.store import FeatureSpace
 from probe.images.base import Broken, ImageSource
 from probe.images.decode import describe_broken
@@ -102,14 +102,8 @@ def extract_pair(
         ImagesError: if a kind has fewer usable images than needed.
         BrokenImageError: if an image is broken, under `wanted.strict`.
     """
-    failures: dict[str, Failure] = {}
     by_name = {spec.name: spec for spec in specs}
-    spaces = {}
-    for name, spec in by_name.items():
-        try:
-            spaces[name] = open_space(spec, ctx, resolution=resolution)
-        except BackboneUnavailable as error:
-            failures[name] = Failure(error.status, error.reason, error.remedy)
+    spaces, failures = open_spaces(specs, ctx, resolution=resolution)
     if not spaces:
         return PairFeatures({}, failures, {}, {}, [])
     together = networks(spec for name, spec in by_name.items() if name in spaces)
@@ -147,11 +141,11 @@ def extract_pair(
         indices={kind: found.indices[: counts[kind]] for kind, found in extractions.items()},
         keys={kind: found.keys[: counts[kind]] for kind, found in extractions.items()},
         broken=[b for found in extractions.values() for b in found.broken],
-        remarks=_remarks({name: by_name[name] for name in extractor.spaces}, extractor.spaces),
+        remarks=remarks_on({name: by_name[name] for name in extractor.spaces}, extractor.spaces),
     )
 
 
-def _remarks(specs: Mapping[str, BackboneSpec], spaces: Mapping[str, FeatureSpace]) -> list[str]:
+def remarks_on(specs: Mapping[str, BackboneSpec], spaces: Mapping[str, FeatureSpace]) -> list[str]:
     """Record what the lock file does not know yet, and return what a reader should know."""
     remarks = first_use_notes(specs)
     for name, spec in specs.items():

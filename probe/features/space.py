@@ -1,6 +1,6 @@
 """The feature space that a bank entry's features belong to."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 
 import torch
@@ -12,6 +12,8 @@ from probe.bank.spec import BackboneSpec
 from probe.bank.weights.find import weights_digest
 from probe.context import Context
 from probe.devices import choose_precision
+from probe.errors import BackboneUnavailable
+from probe.features.extract import Failure
 from probe.features.store import FeatureSpace
 
 PIPELINE = 3  # increased if decoding, resizing, pooling or folding changes a feature
@@ -64,3 +66,16 @@ def open_space(spec: BackboneSpec, ctx: Context, *, resolution: int) -> FeatureS
             **accel.key(),
         }
     )
+
+
+def open_spaces(
+    specs: Sequence[BackboneSpec], ctx: Context, *, resolution: int
+) -> tuple[dict[str, FeatureSpace], dict[str, Failure]]:
+    """Return name → feature space of the entries whose weights are here, and why not of others."""
+    spaces, failures = dict[str, FeatureSpace](), dict[str, Failure]()
+    for spec in specs:
+        try:
+            spaces[spec.name] = open_space(spec, ctx, resolution=resolution)
+        except BackboneUnavailable as error:
+            failures[spec.name] = Failure(error.status, error.reason, error.remedy)
+    return spaces, failures
