@@ -20,6 +20,7 @@ if TYPE_CHECKING:  # for editors and type checkers, which cannot follow `__getat
     from probe.api.metrics import measure as measure
     from probe.api.rank import rank as rank
     from probe.api.rank import rank_features as rank_features
+    from probe.api.reference import reference as reference
     from probe.api.report import report as report
     from probe.api.score import score as score
     from probe.api.selector import Selector as Selector
@@ -30,6 +31,7 @@ if TYPE_CHECKING:  # for editors and type checkers, which cannot follow `__getat
     from probe.discriminators.options import DiscriminatorOptions as DiscriminatorOptions
     from probe.errors import ProbeError as ProbeError
     from probe.features.config import ExtractOptions as ExtractOptions
+    from probe.features.config import ReferenceOptions as ReferenceOptions
     from probe.features.share import Coverage as Coverage
     from probe.generators.config import SampleOptions as SampleOptions
     from probe.generators.files.formats import load_generator as load_generator
@@ -57,6 +59,7 @@ _PUBLIC = {
     "ProbeError": "probe.errors",
     "RankOptions": "probe.probing.config",
     "Ranking": "probe.probing.rank",
+    "ReferenceOptions": "probe.features.config",
     "Run": "probe.checks.watch",
     "SampleOptions": "probe.generators.config",
     "Scores": "probe.scoring.score",
@@ -73,6 +76,7 @@ _PUBLIC = {
     "open_images": "probe.images.open",
     "rank": "probe.api.rank",
     "rank_features": "probe.api.rank",
+    "reference": "probe.api.reference",
     "report": "probe.api.report",
     "score": "probe.api.score",
     "train": "probe.api.train",

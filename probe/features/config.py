@@ -16,6 +16,7 @@ from probe.options import (
 )
 
 MOST_TASKS = 1_000_000
+LEAST_SAMPLE = 16  # images; as many as a ranking needs
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,6 +57,42 @@ class ExtractOptions:
     def share(self) -> tuple[int, int]:
         """The number of this task, from 0, and how many there are."""
         return parse_tasks(self.tasks)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReferenceOptions:
+    """Options of a reference."""
+
+    num: int = option(
+        10_000,
+        "Number of images whose features are kept; the moments are of all.",
+        Range(LEAST_SAMPLE, MOST_IMAGES),
+    )
+    seed: int = option(
+        0, "Seed of that sample; a ranking with the same seed uses the same images.", SEEDS
+    )
+    resolution: int | None = option(
+        None,
+        "Side in pixels to resize the images to: that of the generated images they will be "
+        "compared with; by default that of these images.",
+        SIDE,
+    )
+    precision: str = option(
+        "auto",
+        "auto (bf16 if the hardware supports it), fp32, tf32 (GPUs only) or bf16.",
+        choices=PRECISIONS,
+    )
+    fid: bool = option(False, "Keep canonical FID's features as well, for probe metrics --fid.")
+    strict: bool = option(False, "Fail on the first broken image instead of skipping it.")
+
+    def __post_init__(self) -> None:
+        """Check every value.
+
+        Raises:
+            UsageError: names the flag.
+        """
+        check_choices(self)
+        check_numbers(self)
 
 
 def parse_tasks(text: str) -> tuple[int, int]:

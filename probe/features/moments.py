@@ -5,13 +5,16 @@ triangular factor and merged by a QR step, because adding the matrices themselve
 features and lose half of their digits.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import scipy.linalg
 
+from probe.features.store import FeatureSpace
+
 BLOCK = 4096  # rows to factor at a time
+PART = 4 * BLOCK  # rows in memory at a time while all are read
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,3 +70,9 @@ def moments(features: np.ndarray | Iterable[np.ndarray]) -> Moments:
             found = found.merged(Moments(len(block), mean, block - mean))
     assert found is not None  # there is a table
     return found
+
+
+def stored_moments(space: FeatureSpace, keys: Sequence[str]) -> Moments:
+    """Return the moments of images whose features are stored; few of them are in memory at once."""
+    starts = range(0, len(keys), PART)
+    return moments(space.read(keys[start : start + PART]) for start in starts)

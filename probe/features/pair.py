@@ -16,6 +16,7 @@ from probe.context import Context
 from probe.errors import BackboneUnavailable, ImagesError
 from probe.events import ExtractionStarted
 from probe.features.extract import FINGERPRINT, Extractor, Failure
+from probe.features.lent import ReferenceSource, borrow, borrowed_remarks, refusals
 from probe.features.space import open_spaces
 from probe.features.store import FeatureSpace
 from probe.images.base import Broken, ImageSource
@@ -104,6 +105,10 @@ def extract_pair(
     """
     by_name = {spec.name: spec for spec in specs}
     spaces, failures = open_spaces(specs, ctx, resolution=resolution)
+    if isinstance(real, ReferenceSource):
+        real.require_resolution(resolution)
+        spaces, refused = borrow(real, spaces)
+        failures |= refused
     if not spaces:
         return PairFeatures({}, failures, {}, {}, [])
     together = networks(spec for name, spec in by_name.items() if name in spaces)
@@ -135,6 +140,9 @@ def extract_pair(
         counts[kind] = len(found.indices)
         if equal:
             counts = dict.fromkeys(KINDS, counts[kind])
+    for name, failure in refusals(extractor.spaces).items():
+        failures[name] = failure
+        del extractor.spaces[name]
     return PairFeatures(
         spaces=extractor.spaces,
         failures=failures,
@@ -156,7 +164,7 @@ def remarks_on(specs: Mapping[str, BackboneSpec], spaces: Mapping[str, FeatureSp
             recorded(spec, fingerprint=list(numbers))
         elif difference := changed(spec.fingerprint, numbers):
             remarks.append(f"Warning: {name}: {difference}.")
-    return remarks
+    return [*remarks, *borrowed_remarks(spaces)]
 
 
 def refuse(source: str, usable: int, least: int, broken: Sequence[Broken] = ()) -> NoReturn:

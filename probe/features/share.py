@@ -6,7 +6,7 @@ wanted ones if some of its own are broken.
 """
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from probe.bank.layers import networks
@@ -15,9 +15,10 @@ from probe.context import Context
 from probe.errors import BackboneAbsent
 from probe.events import ExtractionStarted
 from probe.features.config import ExtractOptions
-from probe.features.extract import Extractor
+from probe.features.extract import Extraction, Extractor
 from probe.features.pair import draw_orders, remarks_on
 from probe.features.space import open_spaces
+from probe.features.store import FeatureSpace
 from probe.images.base import Broken, ImageSource
 from probe.images.decode import describe_broken
 
@@ -97,17 +98,23 @@ class Share:
     ) -> None:
         number, tasks = options.share
         order = draw_orders(source, (), options.seed)["real"]
-        self.source, self.specs, self.options, self.ctx = source, specs, options, ctx
+        self.source, self.specs, self.strict, self.ctx = source, specs, options.strict, ctx
+        self.remarks: list[str] = []
         self.order = [order[i] for i in range(number, len(order), tasks)]
         self.count = len(range(number, min(options.num, len(order)), tasks))
         self.resolution = options.resolution or source.resolution
         self.spaces, self.failures = open_spaces(specs, ctx, resolution=self.resolution)
 
     def extract(self) -> Coverage | None:
+        """Compute and store the features that are missing; see `run`."""
+        found = self.run()
+        return None if found is None else self.coverage(found.keys, found.broken)
+
+    def run(self) -> Extraction | None:
         """Compute and store the features that are missing.
 
         Returns:
-            None on every process but the first.
+            Which images were used and which are broken. None on every process but the first.
 
         Raises:
             BrokenImageError: an image is broken, under `strict`.
@@ -115,7 +122,7 @@ class Share:
         """
         by_name = {spec.name: spec for spec in self.specs if spec.name in self.spaces}
         if not by_name:
-            return self._coverage((), ())
+            return Extraction()
         together = networks(by_name.values())
         extractor = Extractor(self.spaces, together, self.ctx, resolution=self.resolution)
         told = "given", self.count, self.count, tuple(by_name), extractor.speeds()
@@ -123,22 +130,26 @@ class Share:
         extractor.share_out(self.source, self.order[: self.count])
         if not self.ctx.processes.is_first:
             return None
-        found = extractor.extract(self.source, self.order, self.count, strict=self.options.strict)
+        found = extractor.extract(self.source, self.order, self.count, strict=self.strict)
         self.failures |= found.failures
         if extractor.spaces:
             self.count = len(found.keys)  # fewer than wanted if there are no more
-        kept = {name: by_name[name] for name in extractor.spaces}
-        notes = [*self.source.notes, *remarks_on(kept, extractor.spaces)]
-        return self._coverage(found.keys, notes, found.broken)
+        self.remarks = remarks_on(
+            {name: by_name[name] for name in extractor.spaces}, extractor.spaces
+        )
+        return found
+
+    def able(self) -> dict[str, FeatureSpace]:
+        """Return name → feature space of the backbones that have not failed."""
+        return {name: s for name, s in self.spaces.items() if name not in self.failures}
 
     def count_missing(self) -> Coverage:
         """Count what is missing, without decoding an image; a broken one counts as missing."""
-        return self._coverage(self.source.keys(self.order[: self.count]), self.source.notes)
+        return self.coverage(self.source.keys(self.order[: self.count]))
 
-    def _coverage(
-        self, keys: Sequence[str], notes: Sequence[str], broken: Sequence[Broken] = ()
-    ) -> Coverage:
-        rows = []
+    def coverage(self, keys: Sequence[str], broken: Sequence[Broken] = ()) -> Coverage:
+        """Return what is stored of images with content keys."""
+        rows, notes = [], [*self.source.notes, *self.remarks]
         for spec in self.specs:
             space, failure = self.spaces.get(spec.name), self.failures.get(spec.name)
             stored = 0 if space is None else len(keys) - len(space.missing(keys))
@@ -151,3 +162,10 @@ class Share:
             broken=broken,
             notes=[*notes, *([describe_broken(broken)] if broken else [])],
         )
+
+
+def together(found: Sequence[Coverage]) -> Coverage:
+    """Return what is stored of one share in the backbones of several passes."""
+    notes = dict.fromkeys(note for coverage in found for note in coverage.notes)
+    rows = [row for coverage in found for row in coverage.rows]
+    return replace(found[0], rows=rows, notes=list(notes))

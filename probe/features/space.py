@@ -1,7 +1,9 @@
 """The feature space that a bank entry's features belong to."""
 
-from collections.abc import Iterable, Sequence
+import json
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
+from typing import Any
 
 import torch
 
@@ -16,6 +18,8 @@ from probe.errors import BackboneUnavailable
 from probe.features.extract import Failure
 from probe.features.store import FeatureSpace
 
+# Fields of a record that may differ without changing which features are meant.
+CIRCUMSTANCES = ("versions", "device")
 PIPELINE = 3  # increased if decoding, resizing, pooling or folding changes a feature
 
 
@@ -68,8 +72,17 @@ def open_space(spec: BackboneSpec, ctx: Context, *, resolution: int) -> FeatureS
     )
 
 
+def differences(recorded: Mapping[str, Any], record: Mapping[str, Any]) -> list[str]:
+    """Return the keys in which two feature-space records differ after conversion to JSON."""
+    now = json.loads(json.dumps(record))
+    return [key for key in sorted({*recorded, *now}) if recorded.get(key) != now.get(key)]
+
+
 def open_spaces(
-    specs: Sequence[BackboneSpec], ctx: Context, *, resolution: int
+    specs: Sequence[BackboneSpec],
+    ctx: Context,
+    *,
+    resolution: int,
 ) -> tuple[dict[str, FeatureSpace], dict[str, Failure]]:
     """Return name → feature space of the entries whose weights are here, and why not of others."""
     spaces, failures = dict[str, FeatureSpace](), dict[str, Failure]()

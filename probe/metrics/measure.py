@@ -19,8 +19,8 @@ from probe.errors import BackboneUnavailable, ImagesError
 from probe.events import MetricsStarted
 from probe.features.copies import find_copies
 from probe.features.extract import Failure
+from probe.features.lent import Lent, ReferenceSource
 from probe.features.pair import (
-    KINDS,
     Wanted,
     draw_orders,
     extract_pair,
@@ -133,7 +133,7 @@ def measure(
             *fake.notes,
             *(f"Warning: {remark}" for remark in copies.remarks()),
             *remarks,
-            *_notes(rows, n_real, n_fake, measured.broken),
+            *_notes(rows, real, n_real, n_fake, measured.broken),
         ],
         config={
             **(config or {}),
@@ -178,7 +178,8 @@ def _measure(
     }
     arrays = store.recall(record)
     if arrays is None:
-        real, fake = (FeatureSet(space, keys[kind]) for kind in KINDS)
+        known = space.moments if isinstance(space, Lent) else None
+        real, fake = FeatureSet(space, keys["real"], known), FeatureSet(space, keys["fake"])
         found: dict[str, float] = {}
         for metric in all_metrics():
             found |= metric.measure(real, fake, seed)
@@ -189,10 +190,16 @@ def _measure(
 
 
 def _notes(
-    rows: Sequence[Distances], n_real: int, n_fake: int, broken: Sequence[Broken]
+    rows: Sequence[Distances], real: ImageSource, n_real: int, n_fake: int, broken: Sequence[Broken]
 ) -> list[str]:
     """Return the sentences the reader must see."""
-    notes = [describe_broken(broken)] if broken else []
+    notes, compared = [describe_broken(broken)] if broken else [], n_real
+    if isinstance(real, ReferenceSource):
+        compared = real.images
+        notes.append(
+            f"The Fréchet distance compares with the moments of all {compared} images that "
+            f"{real.name} was made of, the other values with {n_real} of them."
+        )
     least = min(n_real, n_fake)
     width = max(row.dim or 0 for row in rows)
     if least < AMPLE * width:
@@ -218,7 +225,7 @@ def _notes(
     ):
         notes.append(
             f"Published FIDs compare {PUBLISHED} generated images with all reals; {FID} here "
-            f"compares {n_fake} with {n_real} (--num, --num-gen)."
+            f"compares {n_fake} with {compared} (--num, --num-gen)."
         )
     flattered = [row.name for row in rows if row.trained_against]
     if flattered:

@@ -7,10 +7,8 @@ from functools import cached_property
 import numpy as np
 
 from probe.errors import ProbeError
-from probe.features.moments import BLOCK, Moments, moments
+from probe.features.moments import Moments, stored_moments
 from probe.features.store import FeatureSpace
-
-PART = 4 * BLOCK  # rows in memory at a time while all are read
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,10 +32,7 @@ class FeatureSet:
     @cached_property
     def moments(self) -> Moments:
         """Those of all images."""
-        if self.known is not None:
-            return self.known
-        starts = range(0, len(self), PART)
-        return moments(self.space.read(self.keys[start : start + PART]) for start in starts)
+        return stored_moments(self.space, self.keys) if self.known is None else self.known
 
     def rows(self, positions: Sequence[int]) -> np.ndarray:
         """Return the features of some images, float32 (n, d)."""

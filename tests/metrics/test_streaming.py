@@ -10,7 +10,7 @@ from probe import metrics
 from probe.errors import ProbeError
 from probe.features.moments import moments
 from probe.features.store import FeatureSpace, FeatureStore
-from probe.metrics import all_metrics, tables
+from probe.metrics import all_metrics
 from probe.metrics.frechet import FrechetReference, frechet_distance
 from probe.metrics.kernel import kernel_distance
 from probe.metrics.prdc import neighbourhoods
@@ -51,7 +51,7 @@ def test_all_images_count_and_few_are_in_memory(tmp_path, monkeypatch):
         return read(self, some)
 
     monkeypatch.setattr(FeatureSpace, "read", watched)
-    monkeypatch.setattr(tables, "PART", 128)
+    monkeypatch.setattr("probe.features.moments.PART", 128)
     monkeypatch.setattr(metrics, "SAMPLED", 200)
     monkeypatch.setattr("probe.metrics.kernel.MOST", 150)
     sets = [FeatureSet(space, keys[kind]) for kind in ("real", "fake")]
