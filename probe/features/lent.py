@@ -13,7 +13,7 @@ import torch
 
 from probe.bank.fingerprint import changed
 from probe.errors import BackboneUnavailable, UsageError
-from probe.features.extract import FINGERPRINT, Failure
+from probe.features.extract import FINGERPRINT, Extraction, Failure
 from probe.features.moments import Moments
 from probe.features.reference import Reference
 from probe.features.space import CIRCUMSTANCES, differences
@@ -161,6 +161,10 @@ class ReferenceSource:
         """Return no pixels; every image counts as broken."""
         broken = {i: Broken(self.captions([i])[0], NO_PIXELS) for i in indices}
         return Batch(torch.empty(0, 3, resolution, resolution, dtype=torch.uint8), [], broken)
+
+    def extraction(self, indices: Sequence[int]) -> Extraction:
+        """Return images as if they had gone through every backbone."""
+        return Extraction(indices=list(indices), keys=self.keys(indices))
 
     def require_resolution(self, resolution: int) -> None:
         """Check that the features are of images at a resolution.

@@ -122,15 +122,20 @@ def extract_pair(
 
     if ctx.processes.size > 1:
         for kind, source in sources.items():
-            begin(kind)
-            extractor.share_out(source, wanted.orders[kind][: wanted.counts[kind]])
+            if not isinstance(source, ReferenceSource):
+                begin(kind)
+                extractor.share_out(source, wanted.orders[kind][: wanted.counts[kind]])
     if not ctx.processes.is_first:
         return None
     equal = wanted.counts["real"] == wanted.counts["fake"]
     extractions = {}
     for kind, source in sources.items():
-        begin(kind)
-        found = extractor.extract(source, wanted.orders[kind], counts[kind], strict=wanted.strict)
+        if isinstance(source, ReferenceSource):
+            found = source.extraction(wanted.orders[kind][: counts[kind]])
+        else:
+            begin(kind)
+            order = wanted.orders[kind]
+            found = extractor.extract(source, order, counts[kind], strict=wanted.strict)
         extractions[kind] = found
         failures.update(found.failures)
         if not extractor.spaces:

@@ -126,6 +126,60 @@ class Reference:
         return Moments(self.about.backbones[name].images, mean, scatter)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Contents:
+    """A reference file, described.
+
+    Attributes:
+        path: the file.
+        bytes: its size.
+        problem: None; it was read.
+        kind: "reference".
+        made: the program and its version.
+        source: name of the images.
+        images: how many the moments are of.
+        sample: of how many it holds features, and the seed.
+        resolution: side in pixels.
+        backbones: each with the width of its features, precision and weights.
+    """
+
+    path: str
+    bytes: int
+    problem: None = None
+    kind: str = "reference"
+    made: str
+    source: str
+    images: int
+    sample: int
+    seed: int
+    resolution: int
+    backbones: list[str]
+
+
+def describe(path: Path) -> Contents:
+    """Describe a reference file.
+
+    Raises:
+        ImagesError: it is damaged.
+    """
+    about = load_reference(path).about
+    return Contents(
+        path=str(path),
+        bytes=path.stat().st_size,
+        made=f"probe {about.probe}",
+        source=about.source,
+        images=about.images,
+        sample=about.sample,
+        seed=about.seed,
+        resolution=about.resolution,
+        backbones=[
+            f"{name}: {kept.facts.get('dim')} features, {kept.space.get('precision')}, weights "
+            f"{str(kept.space.get('weights'))[:8]}"
+            for name, kept in about.backbones.items()
+        ],
+    )
+
+
 def is_reference(path: Path) -> bool:
     """Return whether a file says that it is a reference."""
     if path.suffix != SUFFIX or not path.is_file():
