@@ -70,7 +70,7 @@ def reference(
     ):
         passes = [(specs, ctx)]
         if options.fid:
-            passes.append(([fid_spec()], ctx.in_precision("fp32")))
+            passes.append(((fid_spec(),), ctx.in_precision("fp32")))
         found = gather(source, passes, options, path, probe.__version__)
     asked = tuple(split_names(backbones) or ())
     return None if found is None else replace(found, asked=asked)

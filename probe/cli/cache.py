@@ -121,14 +121,13 @@ def merge_others(
     What is here stays as it is, and the others are only read. Damaged files are named and left out.
     """
     from probe.features.merge import check_other, merge
-    from probe.features.store import FeatureStore
     from probe.files import cache_root
 
     root, damaged = cache_root(), 0
     for other in others:
         check_other(other, root)
     for other in others:
-        done = merge(other, FeatureStore(root))
+        done = merge(other, root)
         for path in done.damaged:
             say(f"damaged: {path}")
         damaged += len(done.damaged)

@@ -63,21 +63,21 @@ def check_other(other: Path, root: Path) -> None:
         )
 
 
-def merge(other: Path, store: FeatureStore) -> Merged:
+def merge(other: Path, root: Path) -> Merged:
     """Take the features and results of another cache folder that are not in this one.
 
     Args:
         other: the other folder; only read.
-        store: this one.
+        root: this one.
 
     Raises:
         CacheError: this one cannot be read or written.
     """
-    done = Merged()
+    done, store = Merged(), FeatureStore(root)
     for folder in sorted((other / FEATURES).glob("*/")):
         _merge_space(folder, store, done)
     for folder in sorted((other / RESULTS).glob("*/")):
-        _merge_result(folder, store.root / RESULTS / folder.name, done)
+        _merge_result(folder, root / RESULTS / folder.name, done)
     return done
 
 

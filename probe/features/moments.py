@@ -49,8 +49,9 @@ class Moments:
         if self.count and other.count:
             rows.append(shift[None] * np.sqrt(self.count * other.count / count))
         stacked = np.concatenate(rows)
-        factor = scipy.linalg.qr(stacked, mode="r", overwrite_a=True, check_finite=False)[0]
-        return Moments(count, self.mean + shift * (other.count / count), factor[: len(shift)])
+        found = scipy.linalg.qr(stacked, mode="r", overwrite_a=True, check_finite=False)
+        factor = np.asarray(found[0])[: len(shift)]
+        return Moments(count, self.mean + shift * (other.count / count), factor)
 
 
 def moments(features: np.ndarray | Iterable[np.ndarray]) -> Moments:

@@ -50,7 +50,7 @@ class Metric:
             features.rows(self.sample(len(features), kind, seed))
             for features, kind in ((real, "real"), (fake, "fake"))
         ]
-        return self.compute(*tables, seed)
+        return self.compute(tables[0], tables[1], seed)
 
 
 METRICS: dict[str, Place[Metric]] = {
