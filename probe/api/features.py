@@ -6,6 +6,7 @@ from pathlib import Path
 
 from probe.api.context import open_context, shown
 from probe.api.inputs import Images, open_given
+from probe.api.on_ray import Job, extract_on_ray
 from probe.bank.file import few_controls, load_bank
 from probe.events import OnEvent, ignore
 from probe.features.config import ExtractOptions
@@ -61,6 +62,25 @@ def extract(
         ) as ctx,
     ):
         share = Share(open_given(real, "real"), specs, options, ctx)
-        found = share.count_missing() if only_count else share.extract()
+        if only_count:
+            found = share.count_missing()
+        elif options.engine == "ray":
+            job = Job(
+                images=_whole_path(real),
+                specs=specs,
+                options=options,
+                device=device,
+                offline=offline,
+                cache=str(ctx.store.root.absolute()),
+            )
+            found = share.finish(extract_on_ray(share, job, ctx))
+        else:
+            found = share.extract()
     asked = tuple(split_names(backbones) or ())
     return None if found is None else replace(found, asked=asked)
+
+
+def _whole_path(real: Images) -> Images:
+    """Return images as processes that were started elsewhere find them."""
+    here = isinstance(real, str | Path) and Path(real).exists()
+    return Path(real).absolute() if here else real

@@ -15,7 +15,7 @@ from probe.options import (
     option,
 )
 
-MOST_TASKS = 1_000_000
+MOST_TASKS, MOST_WORKERS = 1_000_000, 10_000
 LEAST_SAMPLE = 16  # images; as many as a ranking needs
 
 
@@ -42,6 +42,17 @@ class ExtractOptions:
         choices=PRECISIONS,
     )
     strict: bool = option(False, "Fail on the first broken image instead of skipping it.")
+    engine: str = option(
+        "local",
+        "local, or ray: actors on a Ray cluster, which share images and cache folder.",
+        choices=("local", "ray"),
+    )
+    workers: int | None = option(
+        None,
+        "Actors of --engine ray; by default one on each GPU of the cluster, or else one on each "
+        "node.",
+        Range(1, MOST_WORKERS),
+    )
 
     def __post_init__(self) -> None:
         """Check every value.
@@ -52,6 +63,8 @@ class ExtractOptions:
         check_choices(self)
         check_numbers(self)
         parse_tasks(self.tasks)
+        if self.workers is not None and self.engine != "ray":
+            raise UsageError("--workers: is about --engine ray. Add that, or leave this out.")
 
     @property
     def share(self) -> tuple[int, int]:

@@ -110,6 +110,11 @@ class Share:
         found = self.run()
         return None if found is None else self.coverage(found.keys, found.broken)
 
+    def finish(self, found: Extraction) -> Coverage:
+        """Return what is stored after an extraction of the whole share by others."""
+        self.take(found)
+        return self.coverage(found.keys, found.broken)
+
     def run(self) -> Extraction | None:
         """Compute and store the features that are missing.
 
@@ -120,24 +125,30 @@ class Share:
             BrokenImageError: an image is broken, under `strict`.
             CacheError: the store cannot be written.
         """
-        by_name = {spec.name: spec for spec in self.specs if spec.name in self.spaces}
-        if not by_name:
+        if not self.spaces:
             return Extraction()
-        together = networks(by_name.values())
-        extractor = Extractor(self.spaces, together, self.ctx, resolution=self.resolution)
-        told = "given", self.count, self.count, tuple(by_name), extractor.speeds()
+        extractor = self.extractor()
+        told = "given", self.count, self.count, tuple(self.spaces), extractor.speeds()
         self.ctx.on_event(ExtractionStarted(*told))
         extractor.share_out(self.source, self.order[: self.count])
         if not self.ctx.processes.is_first:
             return None
         found = extractor.extract(self.source, self.order, self.count, strict=self.strict)
-        self.failures |= found.failures
-        if extractor.spaces:
-            self.count = len(found.keys)  # fewer than wanted if there are no more
-        self.remarks = remarks_on(
-            {name: by_name[name] for name in extractor.spaces}, extractor.spaces
-        )
+        self.take(found)
         return found
+
+    def extractor(self) -> Extractor:
+        """Return what runs images through all backbones whose weights are here."""
+        together = networks(spec for spec in self.specs if spec.name in self.spaces)
+        return Extractor(self.spaces, together, self.ctx, resolution=self.resolution)
+
+    def take(self, found: Extraction) -> None:
+        """Note what an extraction of the whole share has found."""
+        self.failures |= found.failures
+        able = self.able()
+        if able:
+            self.count = len(found.keys)  # fewer than wanted if there are no more
+        self.remarks = remarks_on({s.name: s for s in self.specs if s.name in able}, able)
 
     def able(self) -> dict[str, FeatureSpace]:
         """Return name → feature space of the backbones that have not failed."""
