@@ -100,7 +100,7 @@ class Share:
         order = draw_orders(source, (), options.seed)["real"]
         self.source, self.specs, self.strict, self.ctx = source, specs, options.strict, ctx
         self.remarks: list[str] = []
-        self.order = [order[i] for i in range(number, len(order), tasks)]
+        self.order = order[number::tasks]
         self.count = len(range(number, min(options.num, len(order)), tasks))
         self.resolution = options.resolution or source.resolution
         self.spaces, self.failures = open_spaces(specs, ctx, resolution=self.resolution)
