@@ -82,5 +82,6 @@ def extract(
 
 def _whole_path(real: Images) -> Images:
     """Return images as processes that were started elsewhere find them."""
-    here = isinstance(real, str | Path) and Path(real).exists()
-    return Path(real).absolute() if here else real
+    if isinstance(real, str | Path) and Path(real).exists():
+        return Path(real).absolute()
+    return real

@@ -129,6 +129,12 @@ def extract_on_ray(share: Share, job: Job, ctx: Context) -> Extraction:
                 break
     for space in share.spaces.values():
         space.refresh()
+    able = [space for name, space in share.spaces.items() if name not in found.failures]
+    if found.keys and able and all(len(s.missing(found.keys)) == len(found.keys) for s in able):
+        raise ProbeError(
+            f"--engine ray: the workers have stored features, and none of them is in {job.cache}. "
+            "Set PROBE_CACHE_DIR to a folder that all nodes share."
+        )
     return found
 
 

@@ -11,13 +11,13 @@ from probe.context import Context
 from probe.errors import ImagesError
 from probe.events import Note
 from probe.features.config import LEAST_SAMPLE, ExtractOptions, ReferenceOptions
-from probe.features.extract import Extraction
 from probe.features.moments import stored_moments
 from probe.features.pair import no_backbone, refuse
 from probe.features.reference import About, Kept, pack, save_reference
 from probe.features.share import Coverage, Share, together
 from probe.features.store import FeatureSpace, digest_keys
 from probe.images.base import ImageSource
+from probe.options import MOST_IMAGES
 
 Pass = tuple[Sequence[BackboneSpec], Context]
 
@@ -43,15 +43,16 @@ def gather(
         ProbeError: the file cannot be written.
     """
     whole = ExtractOptions(
-        num=len(source), seed=options.seed, resolution=options.resolution, strict=options.strict
+        num=min(len(source), MOST_IMAGES),
+        seed=options.seed,
+        resolution=options.resolution,
+        strict=options.strict,
     )
     shares = [Share(source, specs, whole, ctx) for specs, ctx in passes]
-    done: list[tuple[Share, Extraction]] = []
-    for share in shares:
-        found = share.run()
-        if found is None:
-            return None
-        done.append((share, found))
+    runs = [share.run() for share in shares]  # all of them in every process, since they wait
+    done = [(share, run) for share, run in zip(shares, runs, strict=True) if run is not None]
+    if not done:
+        return None
     spaces = {name: space for share in shares for name, space in share.able().items()}
     if not spaces:
         no_backbone({name: why for share in shares for name, why in share.failures.items()})

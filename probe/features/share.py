@@ -126,7 +126,7 @@ class Share:
             CacheError: the store cannot be written.
         """
         if not self.spaces:
-            return Extraction()
+            return Extraction() if self.ctx.processes.is_first else None
         extractor = self.extractor()
         told = "given", self.count, self.count, tuple(self.spaces), extractor.speeds()
         self.ctx.on_event(ExtractionStarted(*told))
