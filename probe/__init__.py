@@ -14,11 +14,13 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:  # for editors and type checkers, which cannot follow `__getattr__`
     from probe.api.doctor import doctor as doctor
     from probe.api.export import export as export
+    from probe.api.features import extract as extract
     from probe.api.generate import generate as generate
     from probe.api.generate import inspect as inspect
     from probe.api.metrics import measure as measure
     from probe.api.rank import rank as rank
     from probe.api.rank import rank_features as rank_features
+    from probe.api.reference import reference as reference
     from probe.api.report import report as report
     from probe.api.score import score as score
     from probe.api.selector import Selector as Selector
@@ -28,6 +30,9 @@ if TYPE_CHECKING:  # for editors and type checkers, which cannot follow `__getat
     from probe.discriminators.ensemble import Discriminators as Discriminators
     from probe.discriminators.options import DiscriminatorOptions as DiscriminatorOptions
     from probe.errors import ProbeError as ProbeError
+    from probe.features.config import ExtractOptions as ExtractOptions
+    from probe.features.config import ReferenceOptions as ReferenceOptions
+    from probe.features.share import Coverage as Coverage
     from probe.generators.config import SampleOptions as SampleOptions
     from probe.generators.files.formats import load_generator as load_generator
     from probe.images.base import ImageSource as ImageSource
@@ -43,8 +48,10 @@ if TYPE_CHECKING:  # for editors and type checkers, which cannot follow `__getat
 __version__ = "0.2.0.dev0"
 
 _PUBLIC = {
+    "Coverage": "probe.features.share",
     "DiscriminatorOptions": "probe.discriminators.options",
     "Discriminators": "probe.discriminators.ensemble",
+    "ExtractOptions": "probe.features.config",
     "ImageSource": "probe.images.base",
     "Leaderboard": "probe.probing.leaderboard",
     "MeasureOptions": "probe.metrics.config",
@@ -52,6 +59,7 @@ _PUBLIC = {
     "ProbeError": "probe.errors",
     "RankOptions": "probe.probing.config",
     "Ranking": "probe.probing.rank",
+    "ReferenceOptions": "probe.features.config",
     "Run": "probe.checks.watch",
     "SampleOptions": "probe.generators.config",
     "Scores": "probe.scoring.score",
@@ -59,6 +67,7 @@ _PUBLIC = {
     "TrainConfig": "probe.training.config",
     "doctor": "probe.api.doctor",
     "export": "probe.api.export",
+    "extract": "probe.api.features",
     "generate": "probe.api.generate",
     "inspect": "probe.api.generate",
     "load_bank": "probe.bank.file",
@@ -67,6 +76,7 @@ _PUBLIC = {
     "open_images": "probe.images.open",
     "rank": "probe.api.rank",
     "rank_features": "probe.api.rank",
+    "reference": "probe.api.reference",
     "report": "probe.api.report",
     "score": "probe.api.score",
     "train": "probe.api.train",

@@ -48,10 +48,9 @@ ALLOWED: dict[str, set[str]] = {
 ALLOWED["api"] = {*ALLOWED, "__init__"}
 ALLOWED["cli"] = {
     "__init__", "api", "accel", "errors", "events", "files", "options", "registry", "reports",
-    "run_files", "bank", "devices", "processes", "features.contents", "generators.config",
-    "generators.files", "generators.seeds", "metrics.config", "probing.config",
-    "probing.strategies", "scoring.probes",
-    "training.config",
+    "run_files", "bank", "devices", "processes", "features.config", "features.contents",
+    "features.merge", "generators.config", "generators.files", "generators.seeds",
+    "metrics.config", "probing.config", "probing.strategies", "scoring.probes", "training.config",
 }  # fmt: skip
 
 

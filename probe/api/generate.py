@@ -10,6 +10,7 @@ from probe.api.inputs import say_what_runs
 from probe.devices import choose_device
 from probe.errors import UsageError
 from probe.events import ImagesDrawn, OnEvent, ignore
+from probe.features.reference import Contents, describe, is_reference
 from probe.generators.config import SampleOptions
 from probe.generators.files.inspect import Inspection, inspect_file
 from probe.generators.open import open_by_seed
@@ -71,10 +72,14 @@ def generate(
     return written
 
 
-def inspect(path: Path | str) -> Inspection:
+def inspect(path: Path | str) -> Inspection | Contents:
     """Show what a checkpoint holds and what its pickle would run, without running it.
+
+    A reference of real images is described, too.
 
     Raises:
         CheckpointError: there is no such file.
+        ImagesError: a reference is damaged.
     """
-    return inspect_file(Path(path))
+    path = Path(path)
+    return describe(path) if is_reference(path) else inspect_file(path)

@@ -9,6 +9,9 @@ import torch
 
 from probe.errors import ImagesError, UsageError
 from probe.events import Note, OnEvent
+from probe.features.lent import ReferenceSource
+from probe.features.pair import draw_orders
+from probe.features.reference import SUFFIX, is_reference, load_reference
 from probe.files import near_path
 from probe.generators.callables import CallableSource, SampleFunction
 from probe.generators.config import Drawing, SampleOptions
@@ -31,9 +34,27 @@ def _is_source(given: object) -> TypeGuard[ImageSource]:
     return hasattr(given, "load")
 
 
+def open_reals(images: Images) -> ImageSource:
+    """Return an image source for any kind of real images, or for a reference in their place."""
+    if not (isinstance(images, str | Path) and Path(images).suffix == SUFFIX):
+        return open_given(images, "real")
+    reference = load_reference(Path(images))
+    about = reference.about
+    return ReferenceSource(reference, draw_orders(reference.keys, (), about.seed)["real"])
+
+
 def open_given(images: Images, name: str) -> ImageSource:
-    """Return an image source for any kind of image input."""
+    """Return an image source for any kind of image input.
+
+    Raises:
+        UsageError: a reference was given.
+    """
     if isinstance(images, str | Path):
+        if is_reference(Path(images)):
+            raise UsageError(
+                f"{images}: a reference holds features for probe rank and probe metrics, and this "
+                "needs the images themselves. Pass the folder or zip that it was made of."
+            )
         return open_images(images)
     if isinstance(images, torch.Tensor | np.ndarray):
         return TensorSource(images, name=name)

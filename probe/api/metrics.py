@@ -6,7 +6,7 @@ from pathlib import Path
 
 import probe
 from probe.api.context import open_context, shown
-from probe.api.inputs import Images, open_fakes_given, open_given
+from probe.api.inputs import Images, open_fakes_given, open_reals
 from probe.bank.file import load_bank
 from probe.errors import UsageError
 from probe.events import OnEvent, ignore
@@ -60,7 +60,7 @@ def measure(
             f"{found.path} has no entry with role: evaluator. Choose backbones with --backbones."
         )
     judge = () if found.evaluator is None else (found.evaluator,)
-    reals = open_given(real, "real")
+    reals = open_reals(real)
     count = options.num_gen or min(options.num, len(reals))
     with (
         shown(on_event, progress) as on_event,

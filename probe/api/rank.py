@@ -8,12 +8,11 @@ import numpy as np
 
 import probe
 from probe.api.context import open_context, shown
-from probe.api.inputs import Images, open_fakes_given, open_given
+from probe.api.inputs import Images, open_fakes_given, open_reals
 from probe.bank.file import few_controls, load_bank
 from probe.bundled import DEMO_BACKBONES, DEMO_GENERATOR, DEMO_REALS
 from probe.events import Note, OnEvent, ignore
 from probe.features.given import Features, read_given
-from probe.features.store import FeatureStore
 from probe.generators.callables import SampleFunction
 from probe.generators.config import Drawing, SampleOptions
 from probe.images.base import ImageSource
@@ -22,7 +21,7 @@ from probe.probing.config import RankOptions
 from probe.probing.given import check_given, rank_given
 from probe.probing.rank import Ranking
 from probe.probing.rank import rank as rank_sources
-from probe.reports.evidence import SIDE, Draw, Read, gather, save_evidence
+from probe.reports.evidence import SIDE, Draw, gather, save_evidence
 from probe.reports.rank_files import save_ranking
 from probe.reports.report import write_report
 from probe.run_files import REPORT_FILE
@@ -45,7 +44,8 @@ def rank(
     """Rank the bank's backbones by how well they tell real images from generated ones.
 
     Args:
-        real: a folder or zip of real images, an `ImageSource`, or uint8 (N, 3, H, W).
+        real: a folder or zip of real images, a reference that `reference` wrote, an `ImageSource`,
+            or uint8 (N, 3, H, W).
         gen: a generator checkpoint, a folder or zip of generated images, `module:function`, an
             `ImageSource`, uint8 (N, 3, H, W), or a function `(n, seed) → uint8 (n, 3, H, W)`, for
             example a diffusion pipeline; it should be deterministic in the seed.
@@ -74,7 +74,7 @@ def rank(
     specs = whole.select(backbones)
     if backbones is None:
         specs = few_controls(specs, options.controls)
-    reals = open_given(real, "real")
+    reals = open_reals(real)
     count = min(options.num, len(reals))
     with (
         shown(on_event, progress) as on_event,
@@ -98,8 +98,7 @@ def rank(
             },
         )
     if out is not None and ranking is not None:
-        draw, read = _drawer(ranking, reals, fakes), _reader(ranking, ctx.store)
-        _write(ranking, draw, read, Path(out), on_event)
+        _write(ranking, _drawer(ranking, reals, fakes), Path(out), on_event)
     return ranking
 
 
@@ -139,16 +138,16 @@ def rank_features(
     with open_context("cpu", on_event=on_event) as ctx:
         ranking = rank_given(given, options, ctx, config={"probe": probe.__version__})
     if out is not None:
-
-        def read(name: str, positions: Sequence[int]) -> np.ndarray:
-            return given[name].read([ranking.keys[p] for p in positions])
-
-        _write(ranking, lambda positions: {}, read, Path(out), on_event)
+        _write(ranking, lambda positions: {}, Path(out), on_event)
     return ranking
 
 
-def _write(ranking: Ranking, draw: Draw, read: Read, out: Path, on_event: OnEvent) -> None:
+def _write(ranking: Ranking, draw: Draw, out: Path, on_event: OnEvent) -> None:
     """Write a ranking's files and its page."""
+
+    def read(name: str, positions: Sequence[int]) -> np.ndarray:
+        return ranking.rows[name].read([ranking.keys[p] for p in positions])
+
     on_event(Note(f"Writing the report to {out / REPORT_FILE}."))
     save_ranking(ranking, out)
     save_evidence(gather(ranking, draw, read), out)
@@ -190,12 +189,3 @@ def _drawer(ranking: Ranking, reals: ImageSource, fakes: ImageSource) -> Draw:
         return drawn
 
     return draw
-
-
-def _reader(ranking: Ranking, store: FeatureStore) -> Read:
-    """Return a function that reads a ranking's features by backbone and position."""
-
-    def read(name: str, positions: Sequence[int]) -> np.ndarray:
-        return store.space(ranking.spaces[name]).read([ranking.keys[p] for p in positions])
-
-    return read

@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from probe.api.context import open_context, shown
+from probe.api.inputs import open_given
 from probe.bank.file import load_bank
 from probe.errors import ProbeError
 from probe.events import Note, OnEvent, ignore
 from probe.images.base import ImageSource
-from probe.images.open import open_images
 from probe.reports.report import write_report
 from probe.reports.train_progress import TrainLog
 from probe.run_files import REPORT_FILE
@@ -139,7 +139,7 @@ def _training(
         specs=[s for s in whole.select(backbones) if s.role == "candidate"],
         evaluator=whole.evaluator,
     )
-    source = open_images(Path(real)) if isinstance(real, str | Path) else real
+    source = open_given(real, "real")
     with (
         open_context(
             device, precision=precision, offline=offline, on_event=on_event, shared=True

@@ -28,6 +28,8 @@ COMMANDS: dict[str, Place[Callable[..., None] | typer.Typer]] = {
     "rank": "probe.cli.rank:rank",
     "metrics": "probe.cli.metrics:metrics",
     "score": "probe.cli.score:score",
+    "features": "probe.cli.features:features",
+    "reference": "probe.cli.reference:reference",
     "train": "probe.cli.train:train",
     "report": "probe.cli.report:report",
     "doctor": "probe.cli.doctor:doctor",

@@ -1,7 +1,8 @@
-"""`probe cache`: list, verify and prune stored features and results."""
+"""`probe cache`: list, verify, prune and merge stored features and results."""
 
 import re
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
 
     from probe.features.contents import Part
 
-app = App(help="Inspect, verify and shrink the feature cache.")
+app = App(help="Inspect, verify, shrink and join feature caches.")
 
 SIZES = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
 SPANS = {"h": 3600, "d": 86_400, "w": 7 * 86_400}
@@ -106,6 +107,37 @@ def prune(
         remove_files(list(leftovers(root)))
     total = _size(sum(part.size for part in chosen))
     say(f"{total} {'would be' if dry_run else 'were'} removed from {root}.", err=True)
+
+
+@app.command("merge")
+def merge_others(
+    others: Annotated[
+        list[Path],
+        typer.Argument(metavar="OTHER...", help="Other cache folders.", show_default=False),
+    ],
+) -> None:
+    """Take the features and results of other cache folders that are missing here.
+
+    What is here stays as it is, and the others are only read. Damaged files are named and left out.
+    """
+    from probe.features.merge import check_other, merge
+    from probe.files import cache_root
+
+    root, damaged = cache_root(), 0
+    for other in others:
+        check_other(other, root)
+    for other in others:
+        done = merge(other, root)
+        for path in done.damaged:
+            say(f"damaged: {path}")
+        damaged += len(done.damaged)
+        say(
+            f"{other}: {done.rows} rows and {done.results} probe results were taken, "
+            f"{done.present} rows were here already, {len(done.damaged) or 'no'} damaged "
+            f"file{'s' * (len(done.damaged) != 1)}.",
+            err=True,
+        )
+    raise typer.Exit(3 if damaged else 0)
 
 
 def _show(chosen: "Sequence[Part]") -> None:

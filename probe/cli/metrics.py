@@ -19,7 +19,12 @@ def metrics(
     *,
     real: Annotated[
         Path,
-        typer.Option("--real", "--data", help="Folder or zip of real images.", show_default=False),
+        typer.Option(
+            "--real",
+            "--data",
+            help="Folder or zip of real images, or a reference.",
+            show_default=False,
+        ),
     ],
     gen: Annotated[
         str,

@@ -31,7 +31,12 @@ def rank(
     *,
     real: Annotated[
         Path | None,
-        typer.Option("--real", "--data", help="Folder or zip of real images.", show_default=False),
+        typer.Option(
+            "--real",
+            "--data",
+            help="Folder or zip of real images, or a reference.",
+            show_default=False,
+        ),
     ] = None,
     gen: Annotated[
         str | None,

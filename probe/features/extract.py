@@ -285,7 +285,8 @@ class Extractor:
             if any(not self.spaces[member].facts() for member in self._able(name)):
                 with suppress(BackboneUnavailable):
                     backbone = self.pool.get(name, self._precision(name))
-                    self._write_facts(name, backbone, measure(backbone, self.ctx.device))
+                    costs = self._costs.get(name) or measure(backbone, self.ctx.device)
+                    self._write_facts(name, backbone, costs)
         return extraction
 
     def share_out(self, source: ImageSource, order: Sequence[int]) -> None:

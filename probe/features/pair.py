@@ -16,7 +16,8 @@ from probe.context import Context
 from probe.errors import BackboneUnavailable, ImagesError
 from probe.events import ExtractionStarted
 from probe.features.extract import FINGERPRINT, Extractor, Failure
-from probe.features.space import open_space
+from probe.features.lent import ReferenceSource, borrow, borrowed_remarks, refusals
+from probe.features.space import open_spaces
 from probe.features.store import FeatureSpace
 from probe.images.base import Broken, ImageSource
 from probe.images.decode import describe_broken
@@ -102,14 +103,12 @@ def extract_pair(
         ImagesError: if a kind has fewer usable images than needed.
         BrokenImageError: if an image is broken, under `wanted.strict`.
     """
-    failures: dict[str, Failure] = {}
     by_name = {spec.name: spec for spec in specs}
-    spaces = {}
-    for name, spec in by_name.items():
-        try:
-            spaces[name] = open_space(spec, ctx, resolution=resolution)
-        except BackboneUnavailable as error:
-            failures[name] = Failure(error.status, error.reason, error.remedy)
+    spaces, failures = open_spaces(specs, ctx, resolution=resolution)
+    if isinstance(real, ReferenceSource):
+        real.require_resolution(resolution)
+        spaces, refused = borrow(real, spaces)
+        failures |= refused
     if not spaces:
         return PairFeatures({}, failures, {}, {}, [])
     together = networks(spec for name, spec in by_name.items() if name in spaces)
@@ -123,15 +122,20 @@ def extract_pair(
 
     if ctx.processes.size > 1:
         for kind, source in sources.items():
-            begin(kind)
-            extractor.share_out(source, wanted.orders[kind][: wanted.counts[kind]])
+            if not isinstance(source, ReferenceSource):
+                begin(kind)
+                extractor.share_out(source, wanted.orders[kind][: wanted.counts[kind]])
     if not ctx.processes.is_first:
         return None
     equal = wanted.counts["real"] == wanted.counts["fake"]
     extractions = {}
     for kind, source in sources.items():
-        begin(kind)
-        found = extractor.extract(source, wanted.orders[kind], counts[kind], strict=wanted.strict)
+        if isinstance(source, ReferenceSource):
+            found = source.extraction(wanted.orders[kind][: counts[kind]])
+        else:
+            begin(kind)
+            order = wanted.orders[kind]
+            found = extractor.extract(source, order, counts[kind], strict=wanted.strict)
         extractions[kind] = found
         failures.update(found.failures)
         if not extractor.spaces:
@@ -141,17 +145,20 @@ def extract_pair(
         counts[kind] = len(found.indices)
         if equal:
             counts = dict.fromkeys(KINDS, counts[kind])
+    for name, failure in refusals(extractor.spaces).items():
+        failures[name] = failure
+        del extractor.spaces[name]
     return PairFeatures(
         spaces=extractor.spaces,
         failures=failures,
         indices={kind: found.indices[: counts[kind]] for kind, found in extractions.items()},
         keys={kind: found.keys[: counts[kind]] for kind, found in extractions.items()},
         broken=[b for found in extractions.values() for b in found.broken],
-        remarks=_remarks({name: by_name[name] for name in extractor.spaces}, extractor.spaces),
+        remarks=remarks_on({name: by_name[name] for name in extractor.spaces}, extractor.spaces),
     )
 
 
-def _remarks(specs: Mapping[str, BackboneSpec], spaces: Mapping[str, FeatureSpace]) -> list[str]:
+def remarks_on(specs: Mapping[str, BackboneSpec], spaces: Mapping[str, FeatureSpace]) -> list[str]:
     """Record what the lock file does not know yet, and return what a reader should know."""
     remarks = first_use_notes(specs)
     for name, spec in specs.items():
@@ -162,7 +169,7 @@ def _remarks(specs: Mapping[str, BackboneSpec], spaces: Mapping[str, FeatureSpac
             recorded(spec, fingerprint=list(numbers))
         elif difference := changed(spec.fingerprint, numbers):
             remarks.append(f"Warning: {name}: {difference}.")
-    return remarks
+    return [*remarks, *borrowed_remarks(spaces)]
 
 
 def refuse(source: str, usable: int, least: int, broken: Sequence[Broken] = ()) -> NoReturn:

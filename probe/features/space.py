@@ -1,7 +1,9 @@
 """The feature space that a bank entry's features belong to."""
 
-from collections.abc import Iterable
+import json
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
+from typing import Any
 
 import torch
 
@@ -12,8 +14,12 @@ from probe.bank.spec import BackboneSpec
 from probe.bank.weights.find import weights_digest
 from probe.context import Context
 from probe.devices import choose_precision
+from probe.errors import BackboneUnavailable
+from probe.features.extract import Failure
 from probe.features.store import FeatureSpace
 
+# Fields of a record that may differ without changing which features are meant.
+CIRCUMSTANCES = ("versions", "device")
 PIPELINE = 3  # increased if decoding, resizing, pooling or folding changes a feature
 
 
@@ -64,3 +70,25 @@ def open_space(spec: BackboneSpec, ctx: Context, *, resolution: int) -> FeatureS
             **accel.key(),
         }
     )
+
+
+def differences(recorded: Mapping[str, Any], record: Mapping[str, Any]) -> list[str]:
+    """Return the keys in which two feature-space records differ after conversion to JSON."""
+    now = json.loads(json.dumps(record))
+    return [key for key in sorted({*recorded, *now}) if recorded.get(key) != now.get(key)]
+
+
+def open_spaces(
+    specs: Sequence[BackboneSpec],
+    ctx: Context,
+    *,
+    resolution: int,
+) -> tuple[dict[str, FeatureSpace], dict[str, Failure]]:
+    """Return name → feature space of the entries whose weights are here, and why not of others."""
+    spaces, failures = dict[str, FeatureSpace](), dict[str, Failure]()
+    for spec in specs:
+        try:
+            spaces[spec.name] = open_space(spec, ctx, resolution=resolution)
+        except BackboneUnavailable as error:
+            failures[spec.name] = Failure(error.status, error.reason, error.remedy)
+    return spaces, failures

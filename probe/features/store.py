@@ -45,7 +45,7 @@ def _row_key(key: str) -> bytes:
     return hashlib.sha256(key.encode()).digest()
 
 
-def _read_shard(path: Path) -> dict[str, np.ndarray] | None:
+def read_shard(path: Path) -> dict[str, np.ndarray] | None:
     """Return a file's arrays, or None if it is missing or its bytes do not match its name.
 
     A damaged file is a miss: its rows are computed again and stored under the correct name.
@@ -66,7 +66,7 @@ def _read_shard(path: Path) -> dict[str, np.ndarray] | None:
         return None
 
 
-def _read_facts(path: Path) -> dict[str, Any] | None:
+def read_facts(path: Path) -> dict[str, Any] | None:
     """Return a file's measurements, None if it is missing, damaged or changed."""
     try:
         found = read_record(path, _Facts, "")
@@ -77,7 +77,7 @@ def _read_facts(path: Path) -> dict[str, Any] | None:
 
 def is_whole(path: Path) -> bool:
     """Return whether a file of the store is usable; a missing file is not damaged."""
-    read = _read_facts if path.name == FACTS_FILE else _read_shard
+    read = read_facts if path.name == FACTS_FILE else read_shard
     return read(path) is not None or not path.exists()
 
 
@@ -111,7 +111,7 @@ class FeatureSpace:
     def refresh(self) -> None:
         """Find rows that other processes have stored since."""
         for path in sorted(set(self.folder.glob("*.safetensors")) - self._read):
-            shard = _read_shard(path)
+            shard = read_shard(path)
             if shard is not None:
                 self._add(path, shard["keys"])
 
@@ -153,10 +153,24 @@ class FeatureSpace:
 
     def write(self, keys: Sequence[str], features: np.ndarray) -> None:
         """Store rows: features float32 (n, d), one per key. They are on disk on return."""
+        row_keys = np.stack([np.frombuffer(_row_key(key), np.uint8) for key in keys])
+        self._write(row_keys, np.ascontiguousarray(features, dtype=np.float32))
+
+    def take(self, row_keys: np.ndarray, features: np.ndarray) -> int:
+        """Store the rows of another store that are not here, and return how many they are.
+
+        Args:
+            row_keys: uint8 (n, 32), as in the store's files.
+            features: float32 (n, d).
+        """
+        new = [i for i, key in enumerate(row_keys) if key.tobytes() not in self._index]
+        if new:
+            self._write(row_keys[new], features[new])
+        return len(new)
+
+    def _write(self, row_keys: np.ndarray, features: np.ndarray) -> None:
         if not (self.folder / SPACE_FILE).exists():
             write_json(self.folder / SPACE_FILE, self.record)
-        row_keys = np.stack([np.frombuffer(_row_key(key), np.uint8) for key in keys])
-        features = np.ascontiguousarray(features, dtype=np.float32)
         path = _write_shard(self.folder, {"keys": row_keys, "features": features})
         self._add(path, row_keys)
 
@@ -165,7 +179,7 @@ class FeatureSpace:
 
         Empty if there are none or they have changed; they are then taken again.
         """
-        return _read_facts(self.folder / FACTS_FILE) or {}
+        return read_facts(self.folder / FACTS_FILE) or {}
 
     def write_facts(self, facts: dict[str, Any]) -> None:
         """Store measurements next to the rows, with their digest."""
@@ -186,7 +200,7 @@ class FeatureStore:
         """Return the arrays stored for a record of inputs, or None."""
         folder = self.root / RESULTS / digest_json(record)[:32]
         for path in sorted(folder.glob("*.safetensors")):
-            arrays = _read_shard(path)
+            arrays = read_shard(path)
             if arrays is not None:
                 return arrays
         return None

@@ -7,46 +7,12 @@ square root: the result is real and never negative beyond rounding, and with few
 dimensions R has only as many rows as there are samples.
 """
 
-from dataclasses import dataclass
-
 import numpy as np
 import scipy.linalg
 
+from probe.features.moments import Moments, moments
 from probe.metrics import Metric, number
-from probe.metrics.tables import check_pair
-
-BLOCK = 4096  # rows to factor at a time
-
-
-@dataclass(frozen=True)
-class Moments:
-    """Mean and covariance of a set of features.
-
-    Attributes:
-        mean: float64 (d,).
-        root: float64 (k, d), k at most d and the number of samples; rootᵀ root is the unbiased
-            covariance.
-    """
-
-    mean: np.ndarray
-    root: np.ndarray
-
-    @property
-    def variance(self) -> float:
-        """The trace of the covariance."""
-        return float(np.square(self.root).sum())
-
-
-def moments(features: np.ndarray) -> Moments:
-    """Return the moments of float features (N, d), N at least 2."""
-    mean = features.mean(axis=0, dtype=np.float64)
-    root = np.empty((0, features.shape[1]))
-    for start in range(0, len(features), BLOCK):
-        block = features[start : start + BLOCK] - mean
-        stacked = np.concatenate([root, block])
-        root = scipy.linalg.qr(stacked, mode="r", overwrite_a=True, check_finite=False)[0]
-        root = root[: features.shape[1]]
-    return Moments(mean, root / np.sqrt(len(features) - 1))
+from probe.metrics.tables import check_moments, check_pair
 
 
 def frechet_distance(real: Moments, fake: Moments) -> float:
@@ -74,9 +40,14 @@ class FrechetReference:
         return frechet_distance(self._moments, moments(fake))
 
 
+def _compute(real: Moments, fake: Moments, seed: int) -> dict[str, float]:
+    check_moments(real, fake)
+    return {"frechet": max(0.0, frechet_distance(real, fake))}  # a negative value is rounding
+
+
 METRIC = Metric(
     values=("frechet",),
-    # A negative value is rounding.
-    compute=lambda real, fake, seed: {"frechet": max(0.0, FrechetReference(real).distance(fake))},
+    compute=_compute,
     columns={"Fréchet": lambda values: number(values["frechet"], ".4g")},
+    sample=None,
 )

@@ -46,8 +46,17 @@ def kernel_distance(real: np.ndarray, fake: np.ndarray, *, seed: int) -> KernelD
         ProbeError: different widths, fewer than two rows, or values that are not finite.
     """
     check_pair(real, fake)
-    x = real[numpy_stream(seed, "kernel", "real").permutation(len(real))[:MOST]].astype(np.float64)
-    y = fake[numpy_stream(seed, "kernel", "fake").permutation(len(fake))[:MOST]].astype(np.float64)
+    return _distance(real[_chosen(len(real), "real", seed)], fake[_chosen(len(fake), "fake", seed)])
+
+
+def _chosen(count: int, kind: str, seed: int) -> list[int]:
+    """Return which images of a set are used, in the order in which they are grouped."""
+    return numpy_stream(seed, "kernel", kind).permutation(count)[:MOST].tolist()
+
+
+def _distance(real: np.ndarray, fake: np.ndarray) -> KernelDistance:
+    """Return the kernel distance of two tables with at most `MOST` rows in a random order."""
+    x, y = real.astype(np.float64), fake.astype(np.float64)
     groups = GROUPS if min(len(x), len(y)) >= LEAST_FOR_INTERVAL else 1
     sums = {
         "xx": _group_sums(x, x, groups, without_diagonal=True),
@@ -91,7 +100,8 @@ def _estimate(
 
 
 def _compute(real: np.ndarray, fake: np.ndarray, seed: int) -> dict[str, float]:
-    found = kernel_distance(real, fake, seed=seed)
+    check_pair(real, fake)
+    found = _distance(real, fake)
     return {"kernel": found.value, "kernel_low": found.low, "kernel_high": found.high}
 
 
@@ -108,4 +118,5 @@ METRIC = Metric(
     values=("kernel", "kernel_low", "kernel_high"),
     compute=_compute,
     columns={"kernel x 1000 [95 %]": _cell},
+    sample=_chosen,
 )

@@ -19,6 +19,7 @@ from probe.errors import BackboneUnavailable, ImagesError
 from probe.events import MetricsStarted
 from probe.features.copies import find_copies
 from probe.features.extract import Failure
+from probe.features.lent import Lent, ReferenceSource
 from probe.features.pair import (
     Wanted,
     draw_orders,
@@ -30,12 +31,13 @@ from probe.features.space import library_versions
 from probe.features.store import FeatureSpace, FeatureStore, digest_keys
 from probe.images.base import Broken, ImageSource
 from probe.images.decode import describe_broken
-from probe.metrics import all_metrics
+from probe.metrics import SAMPLED, all_metrics
 from probe.metrics.config import LEAST_IMAGES, MeasureOptions
 from probe.metrics.kernel import MOST
 from probe.metrics.record import Distances, Measurement, value_names
+from probe.metrics.tables import FeatureSet
 
-FORMULAS = 2  # increase when any metric changes
+FORMULAS = 3  # increase when any metric changes
 AMPLE = 2  # images per dimension; with fewer, a note warns of the Fréchet distance's bias
 PUBLISHED = 50_000  # generated images used for FIDs in papers
 
@@ -131,7 +133,7 @@ def measure(
             *fake.notes,
             *(f"Warning: {remark}" for remark in copies.remarks()),
             *remarks,
-            *_notes(rows, n_real, n_fake, measured.broken),
+            *_notes(rows, real, n_real, n_fake, measured.broken),
         ],
         config={
             **(config or {}),
@@ -176,10 +178,11 @@ def _measure(
     }
     arrays = store.recall(record)
     if arrays is None:
-        real, fake = space.read(keys["real"]), space.read(keys["fake"])
+        known = space.moments if isinstance(space, Lent) else None
+        real, fake = FeatureSet(space, keys["real"], known), FeatureSet(space, keys["fake"])
         found: dict[str, float] = {}
         for metric in all_metrics():
-            found |= metric.compute(real, fake, seed)
+            found |= metric.measure(real, fake, seed)
         arrays = {name: np.array([value]) for name, value in found.items()}
         store.remember(record, arrays)
     numbers = {name: float(arrays[name][0]) for name in value_names()}
@@ -187,10 +190,16 @@ def _measure(
 
 
 def _notes(
-    rows: Sequence[Distances], n_real: int, n_fake: int, broken: Sequence[Broken]
+    rows: Sequence[Distances], real: ImageSource, n_real: int, n_fake: int, broken: Sequence[Broken]
 ) -> list[str]:
     """Return the sentences the reader must see."""
-    notes = [describe_broken(broken)] if broken else []
+    notes, compared = [describe_broken(broken)] if broken else [], n_real
+    if isinstance(real, ReferenceSource):
+        compared = real.images
+        notes.append(
+            f"The Fréchet distance compares with the moments of all {compared} images that "
+            f"{real.name} was made of, the other values with {n_real} of them."
+        )
     least = min(n_real, n_fake)
     width = max(row.dim or 0 for row in rows)
     if least < AMPLE * width:
@@ -205,13 +214,18 @@ def _notes(
         )
     if least > MOST:
         notes.append(f"The kernel distance uses {MOST} random images of each class.")
+    if max(n_real, n_fake) > SAMPLED:
+        notes.append(
+            f"Precision, recall, density and coverage use {SAMPLED} random images of a class if it "
+            "has more; the Fréchet distance uses all."
+        )
     if (
         any(row.name == FID and row.values["frechet"] is not None for row in rows)
         and n_fake != PUBLISHED
     ):
         notes.append(
             f"Published FIDs compare {PUBLISHED} generated images with all reals; {FID} here "
-            f"compares {n_fake} with {n_real} (--num, --num-gen)."
+            f"compares {n_fake} with {compared} (--num, --num-gen)."
         )
     flattered = [row.name for row in rows if row.trained_against]
     if flattered:

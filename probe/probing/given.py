@@ -117,6 +117,7 @@ def rank_given(
         keys=[*drawn.keys["real"], *drawn.keys["fake"]],
         spaces={},
         indices=drawn.indices,
+        rows=given,
     )
 
 

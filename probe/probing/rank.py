@@ -14,8 +14,10 @@ from probe.accel.memory import give_back_freed_memory
 from probe.bank.spec import BackboneSpec
 from probe.context import Context
 from probe.devices import choose_precision
+from probe.errors import UsageError
 from probe.features.copies import Copies, find_copies
 from probe.features.extract import FINGERPRINT
+from probe.features.lent import ReferenceSource
 from probe.features.looks import count_look_alikes
 from probe.features.pair import (
     PairFeatures,
@@ -32,6 +34,7 @@ from probe.images.base import Broken, ImageSource
 from probe.images.decode import describe_broken
 from probe.images.jpeg import JpegMatched
 from probe.probing.config import LEAST_IMAGES, RankOptions
+from probe.probing.fits import Rows
 from probe.probing.leaderboard import Leaderboard
 from probe.probing.protocol import ProbeResult
 from probe.probing.results import Probes
@@ -55,6 +58,7 @@ class Ranking(Shown):
         keys: content keys of the images that were scored, in the same order.
         spaces: backbone name → the record of its feature space; empty if features were given.
         indices: "real" and "fake" → which images of the source were scored, in the same order.
+        rows: backbone name → its features, read by key.
     """
 
     as_text = "probe.reports.ranking_view:as_table"
@@ -67,6 +71,7 @@ class Ranking(Shown):
     keys: list[str]
     spaces: dict[str, dict[str, Any]]
     indices: dict[str, list[int]]
+    rows: Mapping[str, Rows]
 
     @property
     def leaderboard(self) -> Leaderboard:
@@ -154,6 +159,7 @@ def rank(
         keys=[*found.keys["real"], *found.keys["fake"]],
         spaces={name: space.record for name, space in found.spaces.items()},
         indices=found.indices,
+        rows=found.spaces,
     )
 
 
@@ -231,7 +237,10 @@ def _prepare(real: ImageSource, fake: ImageSource, options: RankOptions) -> _Pai
 
     Raises:
         ImagesError: too few images of a class.
+        UsageError: an option needs the images of a reference.
     """
+    if isinstance(real, ReferenceSource):
+        _refuse_options(real, options)
     orders = draw_orders(real, fake, options.seed)
     count = min(options.num, len(real), len(fake))
     if count < LEAST_IMAGES:
@@ -243,6 +252,23 @@ def _prepare(real: ImageSource, fake: ImageSource, options: RankOptions) -> _Pai
         quality = jpeg_quality_for(real, fake, *sample)
         real, fake = JpegMatched(real, quality), JpegMatched(fake, quality)
     return _Pair(real, fake, given, orders, count, findings, quality)
+
+
+def _refuse_options(real: ReferenceSource, options: RankOptions) -> None:
+    """Refuse options that need the pixels of images of which only features are known.
+
+    Raises:
+        UsageError: names the first.
+    """
+    for flag, given in (
+        ("--match-jpeg", options.match_jpeg),
+        ("--near-duplicates", options.near_duplicates),
+    ):
+        if given:
+            raise UsageError(
+                f"{flag} needs the real images, and {real.name} holds only their features. Leave "
+                "it out, or pass the images as --real."
+            )
 
 
 def _copies(pair: _Pair, found: PairFeatures, options: RankOptions, ctx: Context) -> Copies:
@@ -294,6 +320,11 @@ def _notes(
     if count < options.num and not (options.until_sure and count < min(map(len, sources))):
         notes.append(few_note(count, min(sources, key=len).name, options))
     notes += [note for source in sources for note in source.notes]
+    if isinstance(pair.real, ReferenceSource):
+        notes.append(
+            f"{pair.real.name} holds features of the real images, not the images: how the sets "
+            "are encoded was not compared, and no pictures of the reals are shown."
+        )
     if found.broken:
         notes.append(describe_broken(found.broken))
     if pair.quality is not None:

@@ -383,7 +383,7 @@ def _command(board: Leaderboard) -> str | None:
             return None
         pairs = [("--features", f"{name}={file}") for name, file in given.items()]
         words = ["probe", "rank", *itertools.chain(*pairs)]
-    elif _from_files(board):
+    elif _from_files(board) or config["real"]["kind"] == "reference":
         real, fake = config["real"]["path"], config["fake"]["path"]
         words = ["probe", "rank", "--real", real, "--gen", fake]
     else:

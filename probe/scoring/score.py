@@ -4,8 +4,7 @@ The images go through the same steps as in the ranking: resolution, JPEG matchin
 normalisation, precision, and the same feature store.
 """
 
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +17,7 @@ from probe.errors import BackboneUnavailable, ImagesError
 from probe.events import ExtractionStarted
 from probe.features.extract import Extractor, Failure
 from probe.features.pair import no_backbone
-from probe.features.space import open_space
+from probe.features.space import CIRCUMSTANCES, differences, open_space
 from probe.features.store import FeatureSpace
 from probe.images.base import Broken, ImageSource
 from probe.images.decode import describe_broken
@@ -31,8 +30,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
 SCHEMA_VERSION = 1
-# Fields that may differ from the ranking's without changing which features are meant.
-CIRCUMSTANCES = ("versions", "device")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -220,7 +217,7 @@ def score(
     other = {
         key
         for name, space in spaces.items()
-        for key in _differences(run.probes[name].space, space.record)
+        for key in differences(run.probes[name].space, space.record)
     }
     return Scores(
         images=source.captions(found.indices),
@@ -247,17 +244,11 @@ def _open(run: FittedProbes, name: str, bank: Bank, ctx: Context) -> FeatureSpac
         space = open_space(spec, ctx.in_precision(precision), resolution=run.resolution)
     except BackboneUnavailable as error:
         return Failure(error.status, error.reason, error.remedy)
-    changed = _differences(recorded, space.record)
+    changed = differences(recorded, space.record)
     if serious := [key for key in changed if key not in CIRCUMSTANCES]:
         what = "weights" if "weights" in serious else " and ".join(serious)
         return Failure("changed", f"its {what} changed since the ranking", "rank again")
     return space
-
-
-def _differences(recorded: Mapping[str, Any], record: Mapping[str, Any]) -> list[str]:
-    """Return the keys in which two feature-space records differ after conversion to JSON."""
-    now = json.loads(json.dumps(record))
-    return [key for key in sorted({*recorded, *now}) if recorded.get(key) != now.get(key)]
 
 
 def _judge(

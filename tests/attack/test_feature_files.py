@@ -7,10 +7,12 @@ import zipfile
 import numpy as np
 import pytest
 from attack.streams import CANARY
+from inputs import write_bank, write_images
 from safetensors.numpy import save_file
 
 from probe.errors import ImagesError
 from probe.features.given import read_given
+from probe.features.reference import MARK, load_reference
 
 
 class Bomb:
@@ -80,3 +82,58 @@ def test_pickles_are_not_run(tmp_path):
     header = "{'descr': '|O', 'fortran_order': False, 'shape': (1,)}"
     with pytest.raises(ImagesError, match="holds Python objects"):
         read_given({"x": forged(tmp_path, header, pickle.dumps([Bomb()]))})
+
+
+def test_changed_bytes_of_a_reference(cli, tmp_path, rounds, tally):
+    """Read as it was written, or refused in one sentence; the store keeps out of it."""
+    reals, fakes = (write_images(tmp_path / str(n), 20, seed=n, size=8) for n in (1, 2))
+    common = ("--bank", write_bank(tmp_path), "--offline", "--backbones", "edges", "--quiet")
+    path = tmp_path / "ref.safetensors"
+    assert cli("reference", reals, "--out", path, *common).code == 0
+    whole, rng = path.read_bytes(), random.Random(0)
+    measure = ("metrics", "--real", path, "--gen", fakes, *common, "--format", "csv")
+    plain = cli(*measure).out
+    for _ in range(rounds(60, 3000)):
+        data = bytearray(whole)
+        for _ in range(rng.randint(1, 3)):
+            data[rng.randrange(len(data))] = rng.randrange(256)
+        path.write_bytes(data[: rng.choice((len(data), len(data), rng.randrange(len(data))))])
+        done = cli(*measure)
+        assert "Traceback" not in done.err
+        if done.code == 0:
+            assert done.out == plain
+            tally("references read")
+        else:
+            assert done.code == 1 and len(done.err.strip().splitlines()) <= 2, done.err
+            assert str(path) in done.err
+            tally("references refused")
+
+
+def forge(path, text, **tensors):
+    metadata = {MARK: text}
+    save_file({"keys": np.zeros(1, np.uint8), **tensors}, path, metadata=metadata)
+    with pytest.raises(ImagesError) as caught:
+        load_reference(path)
+    assert str(path) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "[]",
+        "{}",
+        "[" * 100_000,
+        '{"version": 1e400}',
+        '{"version": [1]}',
+        '{"version": 1, "backbones": {"x": 3}}',
+        '{"version": 1, "probe": "x", "source": "x", "images": -5, "sample": -5, "seed": 0,'
+        ' "sample_digest": "", "resolution": 1, "backbones": {}}',
+        '{"version": 1, "probe": "x", "source": "x", "images": 9, "sample": 9, "seed": 0,'
+        ' "sample_digest": "", "resolution": 1, "backbones": {}, "sha256": {"keys": "0"}}',
+        '{"version": 1, "probe": "x", "source": "x", "images": 9, "sample": 9, "seed": 0,'
+        ' "sample_digest": "", "resolution": 1, "backbones": {}}',
+    ],
+)
+def test_forged_references(tmp_path, text):
+    forge(tmp_path / "x.safetensors", text)

@@ -5,7 +5,8 @@ import pytest
 import scipy.linalg
 
 from probe.errors import ProbeError
-from probe.metrics.frechet import FrechetReference, frechet_distance, moments
+from probe.features.moments import moments
+from probe.metrics.frechet import FrechetReference, frechet_distance
 from probe.metrics.kernel import kernel_distance
 
 RNG = np.random.default_rng(0)
