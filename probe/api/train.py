@@ -18,8 +18,8 @@ from probe.training.availability import Estimate, estimate
 from probe.training.candidates import Candidates
 from probe.training.config import TrainConfig
 from probe.training.loop import train as train_loop
-from probe.training.loop import write_progress
 from probe.training.run import Run
+from probe.training.saving import write_progress
 from probe.training.setup import set_up
 from probe.training.state import TrainState
 

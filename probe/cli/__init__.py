@@ -1,7 +1,8 @@
 """The command line: one file per command; this file lists them and sets the exit code.
 
 A command parses, calls `probe.api`, renders the result and chooses the exit code: 0 success,
-1 error, 2 usage, 3 some rows failed, 130 interrupted, 143 terminated.
+1 error, 2 usage, 3 some rows failed, 128 plus a signal's number if one stopped it: 130 for
+Ctrl-C, 143 for SIGTERM.
 """
 
 import io
@@ -22,6 +23,7 @@ from probe.cli.help import App
 from probe.cli.output import say
 from probe.errors import ProbeError
 from probe.registry import Place, load
+from probe.stops import SIGNALS
 
 # A command or a Typer app with several, in the order of the help.
 COMMANDS: dict[str, Place[Callable[..., None] | typer.Typer]] = {
@@ -109,7 +111,7 @@ def normalise(arguments: list[str], known: Collection[str]) -> list[str]:
 
 
 class Stopped(BaseException):
-    """Ctrl-C or SIGTERM. Nothing is lost; the exit code is 128 plus the signal's number."""
+    """A signal asked to stop; the exit code is 128 plus its number."""
 
 
 def _stop(signum: int, frame: FrameType | None) -> None:
@@ -124,7 +126,7 @@ def _end_quietly() -> None:
 
 def main() -> None:
     """Run the command line and exit with its code."""
-    for signum in (signal.SIGINT, signal.SIGTERM):
+    for signum in SIGNALS:
         signal.signal(signum, _stop)
     # torch warns that TorchScript is deprecated, but as long as it reads these files we do too.
     warnings.filterwarnings("ignore", category=FutureWarning, module=r"torch\.jit\.")
@@ -156,8 +158,7 @@ def main() -> None:
         say(f"Error: {text}", err=True, style="red")
         sys.exit(1)
     except Stopped as stopped:
-        kept = "Completed work is saved; run the same command to resume."
-        say(f"\nInterrupted. {kept}", err=True)
+        say("\nInterrupted; run the same command to resume from what is saved.", err=True)
         # Do not wait for a background thread that is still decoding.
         sys.stdout.flush()
         os._exit(stopped.args[0])

@@ -14,14 +14,14 @@ from pathlib import Path
 import torch
 
 from probe.devices import autocast, peak_gib
-from probe.errors import ProbeError
 from probe.events import Note, SnapshotSaved, SnapshotStarted, StageStarted, StepDone, TickDone
-from probe.files import copy_file, write_json
+from probe.files import copy_file
 from probe.generators.base import to_uint8
 from probe.generators.files.formats import load_generator
 from probe.generators.files.snapshot import save_snapshot
 from probe.images.grid import save_grid
-from probe.run_files import BEST, FIRST_GRID, PROGRESS_FILE, REALS_GRID, grid_file
+from probe.run_files import BEST, FIRST_GRID, REALS_GRID, grid_file
+from probe.stops import delayed_stops
 from probe.streams import torch_stream
 from probe.training.clock import Clock
 from probe.training.evaluation import Evaluator, accuracies
@@ -30,10 +30,10 @@ from probe.training.reals import RealStream, load_pixels, one_hot
 from probe.training.records import RunRecords, summarise
 from probe.training.resume import resume
 from probe.training.run import Run
+from probe.training.saving import Saver, stop_if_broken, write_progress
 from probe.training.selection import chooser_of, samples_of, select
 from probe.training.session import open_session, open_stream
 from probe.training.state import TrainState
-from probe.training.state_file import has_state, write_state
 from probe.training.step import Session, train_step
 
 GRID_IMAGES, GRID_COLUMNS = 96, 12
@@ -58,21 +58,26 @@ def train(run: Run, state: TrainState) -> Path:
     tools = _open_tools(run, None if fresh else state.images)
     if fresh:
         _begin(run, state, tools)
-    while True:
-        ends = [end - state.shift for end in run.plan.stage_ends]
-        if state.images >= ends[state.stage]:
-            if state.stage + 1 == len(ends):
+    with delayed_stops() as stop:
+        saver = Saver(run, stop, state.images)
+        while True:
+            ends = [end - state.shift for end in run.plan.stage_ends]
+            if _is_snapshot_due(run, state, ends[state.stage]):
+                saver.between(state, pausing=True)
+                with stop.at_once():
+                    _take_snapshot(run, state, tools)
+                state.snapped = state.images
+                if config.patience and state.stale[0] >= config.patience:
+                    _end_stage_early(run, state, ends[state.stage])
+                saver.save(state)
+            elif state.images < ends[state.stage]:
+                _train_tick(run, state, tools, ends, saver)
+            elif state.stage + 1 < len(ends):
+                with stop.at_once():
+                    _begin_stage(run, state)
+                saver.save(state)
+            else:
                 break
-            _begin_stage(run, state)
-            continue
-
-        snaps = state.tick // config.snap
-        _train_tick(run, state, tools, ends)
-        if state.tick // config.snap > snaps or state.images >= ends[state.stage]:
-            _take_snapshot(run, state, tools)
-            if config.patience and state.stale[0] >= config.patience:
-                _end_stage_early(run, state, ends[state.stage])
-            _save(run, state)
 
     if tools.records is not None:
         tools.records.close()
@@ -121,25 +126,41 @@ def _begin(run: Run, state: TrainState, tools: _Tools) -> None:
         _take_snapshot(run, state, tools)  # the inherited generator may be the best
 
 
-def _train_tick(run: Run, state: TrainState, tools: _Tools, ends: Sequence[int]) -> None:
+def _is_snapshot_due(run: Run, state: TrainState, end: int) -> bool:
+    """Return whether enough ticks, or the stage, have ended since the last snapshot."""
+    images = state.images
+    if images == state.snapped:
+        return False
+    every = _tick_images(run) * run.plan.config.snap
+    return images >= end or state.tick // run.plan.config.snap > state.snapped // every
+
+
+def _tick_images(run: Run) -> int:
+    return max(1, round(run.plan.config.tick * 1000))
+
+
+def _train_tick(
+    run: Run, state: TrainState, tools: _Tools, ends: Sequence[int], saver: Saver
+) -> None:
     """Train to the end of the tick or stage, then write and report the statistics.
 
     Raises:
+        BaseException: a signal asked to stop, and the state is saved.
         ProbeError: a statistic or weight is NaN or infinite.
     """
-    tick_images = max(1, round(run.plan.config.tick * 1000))
-    stats: dict[str, list[torch.Tensor]] = {}
+    size = _tick_images(run)
     started, first = time.monotonic(), state.images
-    while state.images < min((state.tick + 1) * tick_images, ends[state.stage]):
+    while state.images < min((state.tick + 1) * size, ends[state.stage]):
+        saver.between(state)
         with tools.clock.span("data"):
             reals = tools.stream.at(state.images)
         for name, value in train_step(state, reals, tools.session).items():
-            stats.setdefault(name, []).append(value)
+            state.statistics.setdefault(name, []).append(value)
         run.ctx.on_event(StepDone(state.images, total=ends[-1]))
-    state.tick = state.images // tick_images  # one batch can span several ticks
-    record = summarise(stats)
-    _stop_if_broken(run, state, record)
-    _end_tick(run, state, tools, record, (first, time.monotonic() - started))
+    state.tick = state.images // size  # one batch can span several ticks
+    stop_if_broken(run, state)
+    _end_tick(run, state, tools, (first, time.monotonic() - started))
+    state.statistics = {}
 
 
 def _open_evaluator(run: Run) -> Evaluator | None:
@@ -180,7 +201,6 @@ def _begin_stage(run: Run, state: TrainState) -> None:
             smoothed=tuple(m.name for m in state.members if m.target != 1),
         )
     )
-    _save(run, state)
 
 
 def _end_stage_early(run: Run, state: TrainState, end: int) -> None:
@@ -195,11 +215,17 @@ def _end_tick(
     run: Run,
     state: TrainState,
     tools: _Tools,
-    record: dict[str, dict[str, float]],
     progress: tuple[int, float],
 ) -> None:
-    """Write and report the statistics of one tick."""
-    config = run.plan.config
+    """Write and report the statistics of one tick.
+
+    Args:
+        run: the run.
+        state: holds them.
+        tools: its records take them.
+        progress: images at the first step of this process in the tick, and the seconds since.
+    """
+    config, record = run.plan.config, summarise(state.statistics)
     first, seconds = progress
     shown = state.images - first
     values = {
@@ -230,26 +256,6 @@ def _end_tick(
     means = {name: value["mean"] for name, value in record.items()}
     total = run.plan.stage_ends[-1] - state.shift
     run.ctx.on_event(TickDone(tuple(state.names), state.best, total=total, statistics=means))
-
-
-def _stop_if_broken(run: Run, state: TrainState, record: dict[str, dict[str, float]]) -> None:
-    """Raise before anything overwrites the last good state.
-
-    Raises:
-        ProbeError: a statistic or weight is NaN or infinite.
-    """
-    # The std overflows before the mean does; damage from the last step shows only in the weights.
-    broken = [name for name, v in record.items() if v["mean"] - v["mean"] != 0]
-    if not state.is_finite():
-        broken.append("A weight")
-    if broken:
-        kept = "no state was written yet"
-        if has_state(run.folder):
-            kept = f"the last good state is in {run.folder}"
-        raise ProbeError(
-            f"{broken[0]} became NaN or infinite before kimg {state.images / 1000:.1f}; {kept}. "
-            "Lower --lr or change --gamma, or use --precision fp32."
-        )
 
 
 def _take_snapshot(run: Run, state: TrainState, tools: _Tools) -> None:
@@ -306,36 +312,6 @@ def _judge(run: Run, state: TrainState, distance: float, path: Path) -> None:
         state.best = (state.images / 1000, distance)
         if run.ctx.processes.is_first:
             copy_file(path, run.folder / BEST)
-
-
-def _save(run: Run, state: TrainState) -> None:
-    """Write the state from which the run can resume at exactly this point."""
-    if run.ctx.processes.size > 1:
-        for member in state.members:
-            member.adaptive.gather(run.ctx.processes.sum, keep=run.ctx.processes.is_first)
-    if run.ctx.processes.is_first:
-        write_state(run.folder, state.record())
-        write_progress(run, state)
-    run.ctx.processes.wait()
-
-
-def write_progress(run: Run, state: TrainState, *, finished: bool = False) -> None:
-    """Write progress.json, which says how far the run is.
-
-    Args:
-        run: the run.
-        state: its images, stage and members are recorded.
-        finished: nothing is left to write, so repeating the command starts a new run.
-    """
-    total = run.plan.stage_ends[-1] - state.shift
-    record = {
-        "kimg": state.images / 1000,
-        "total_kimg": total / 1000,
-        "stage": state.stage,
-        "discriminators": state.names,
-        "finished": finished,
-    }
-    write_json(run.folder / PROGRESS_FILE, record)
 
 
 def _write_reals(run: Run) -> None:
