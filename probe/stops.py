@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
+from typing import Any
 
 # What Ctrl-C, queues and `--signal` of SLURM send; Windows has no SIGUSR1.
 SIGNALS = tuple(
@@ -27,7 +28,7 @@ class StopRequest:
         self.signum: int | None = None
         self._since = 0.0
         self._immediate = False
-        self._handlers: dict[int, object] = {}
+        self._handlers: dict[int, Any] = {}
 
     @contextmanager
     def at_once(self) -> Iterator[None]:
@@ -60,7 +61,7 @@ class StopRequest:
         """Put the program's own handlers back."""
         while self._handlers:
             signum, handler = self._handlers.popitem()
-            signal.signal(signum, handler)  # type: ignore[arg-type]
+            signal.signal(signum, handler)
 
     def _note(self, signum: int, frame: FrameType | None) -> None:
         now = time.monotonic()

@@ -134,16 +134,14 @@ def _training(
     **places: Any,
 ) -> Iterator[tuple[Run, TrainState]]:
     """Open the images and the bank of a run, and set it up; see `probe.training.setup.set_up`."""
-    whole = load_bank(bank)
-    candidates = Candidates(
-        specs=[s for s in whole.select(backbones) if s.role == "candidate"],
-        evaluator=whole.evaluator,
-    )
-    source = open_images(Path(real)) if isinstance(real, str | Path) else real
-    with (
-        open_context(
-            device, precision=precision, offline=offline, on_event=on_event, shared=True
-        ) as ctx,
-        set_up(source, candidates, config or TrainConfig(), ctx, **places) as ready,
-    ):
-        yield ready
+    with open_context(
+        device, precision=precision, offline=offline, on_event=on_event, shared=True
+    ) as ctx:
+        whole = load_bank(bank)
+        candidates = Candidates(
+            specs=[s for s in whole.select(backbones) if s.role == "candidate"],
+            evaluator=whole.evaluator,
+        )
+        source = open_images(Path(real)) if isinstance(real, str | Path) else real
+        with set_up(source, candidates, config or TrainConfig(), ctx, **places) as ready:
+            yield ready

@@ -141,7 +141,8 @@ def main() -> None:
         command = typer.main.get_command(make_app())
         command(normalise(sys.argv[1:], switches(command)))
     except ProbeError as error:
-        say(f"Error: {error}", err=True, style="red")
+        if not error.repeated:
+            say(f"Error: {error}", err=True, style="red")
         sys.exit(error.exit_code)
     except (MemoryError, RuntimeError) as error:  # torch raises RuntimeError when out of memory
         if not is_out_of_memory(error):

@@ -8,7 +8,7 @@ optimizer resets its moments when a backbone joins.
 
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import torch
@@ -19,6 +19,7 @@ from probe.files import copy_file
 from probe.generators.base import to_uint8
 from probe.generators.files.formats import load_generator
 from probe.generators.files.snapshot import save_snapshot
+from probe.images.decode import describe_broken
 from probe.images.grid import save_grid
 from probe.run_files import BEST, FIRST_GRID, REALS_GRID, grid_file
 from probe.stops import delayed_stops
@@ -26,7 +27,7 @@ from probe.streams import torch_stream
 from probe.training.clock import Clock
 from probe.training.evaluation import Evaluator, accuracies
 from probe.training.own import head_options
-from probe.training.reals import RealStream, load_pixels, one_hot
+from probe.training.reals import one_hot
 from probe.training.records import RunRecords, summarise
 from probe.training.resume import resume
 from probe.training.run import Run
@@ -35,6 +36,7 @@ from probe.training.selection import chooser_of, samples_of, select
 from probe.training.session import open_session, open_stream
 from probe.training.state import TrainState
 from probe.training.step import Session, train_step
+from probe.training.stream import RealStream
 
 GRID_IMAGES, GRID_COLUMNS = 96, 12
 
@@ -96,6 +98,7 @@ class _Tools:
         session: everything constant across steps.
         records: the run directory's logs; None except on the first process.
         evaluator: measures snapshots; None if evaluation is off.
+        told: indices of the images that were named because they turned out unusable.
     """
 
     clock: Clock
@@ -103,6 +106,18 @@ class _Tools:
     session: Session
     records: RunRecords | None
     evaluator: Evaluator | None
+    told: set[int] = field(default_factory=set)
+
+    def tell_skipped(self, run: Run) -> None:
+        """Name the images that turned out unusable since the last call."""
+        if run.reals.marks is None:
+            return
+        every = run.ctx.processes.collect(dict(run.reals.skipped))
+        skipped = {i: broken for each in every for i, broken in each.items()}
+        new = [broken for i, broken in sorted(skipped.items()) if i not in self.told]
+        self.told.update(skipped)
+        if new:
+            run.ctx.on_event(Note(describe_broken(new)))
 
 
 def _open_tools(run: Run, images: int | None) -> _Tools:
@@ -159,6 +174,7 @@ def _train_tick(
         run.ctx.on_event(StepDone(state.images, total=ends[-1]))
     state.tick = state.images // size  # one batch can span several ticks
     stop_if_broken(run, state)
+    tools.tell_skipped(run)
     _end_tick(run, state, tools, (first, time.monotonic() - started))
     state.statistics = {}
 
@@ -315,8 +331,8 @@ def _judge(run: Run, state: TrainState, distance: float, path: Path) -> None:
 
 
 def _write_reals(run: Run) -> None:
-    n = len(run.reals.training)
-    pixels = load_pixels(run.reals, [i % n for i in range(GRID_IMAGES)])
+    training = run.reals.training
+    pixels, _ = run.reals.load(training, [i % len(training) for i in range(GRID_IMAGES)])
     save_grid(run.folder / REALS_GRID, pixels, columns=GRID_COLUMNS)
 
 

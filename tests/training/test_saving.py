@@ -1,4 +1,4 @@
-"""Saving between snapshots, and stopping on a signal: what is saved, and that it goes on exactly."""
+"""Saving between snapshots, and stopping on a signal: the run goes on exactly."""
 
 import json
 import os
@@ -187,6 +187,7 @@ def test_ignored_signals_stay_ignored_and_other_threads_are_left_alone():
 
 def test_statistics_of_a_tick_are_kept_in_the_state():
     from contexts import new_state
+
     from probe.processes import Processes
     from probe.training.presets import make_plan
 
