@@ -17,6 +17,23 @@ SIGNALS = tuple(
 REPEATED = 2.0
 
 
+class Stopped(BaseException):
+    """A signal asked to stop the command line.
+
+    Attributes:
+        exit_code: 128 plus the signal's number.
+    """
+
+    def __init__(self, signum: int) -> None:
+        super().__init__(signum)
+        self.exit_code = 128 + signum
+
+
+def stop_at_once(signum: int, frame: FrameType | None) -> None:
+    """Raise `Stopped`: the handler of `SIGNALS` on the command line."""
+    raise Stopped(signum)
+
+
 class StopRequest:
     """Whether a signal has asked this program to stop; see `delayed_stops`.
 

@@ -12,7 +12,6 @@ import signal
 import sys
 import warnings
 from collections.abc import Callable, Collection
-from types import FrameType
 from typing import Any
 
 import typer
@@ -23,7 +22,7 @@ from probe.cli.help import App
 from probe.cli.output import say
 from probe.errors import ProbeError
 from probe.registry import Place, load
-from probe.stops import SIGNALS
+from probe.stops import SIGNALS, Stopped, stop_at_once
 
 # A command or a Typer app with several, in the order of the help.
 COMMANDS: dict[str, Place[Callable[..., None] | typer.Typer]] = {
@@ -110,14 +109,6 @@ def normalise(arguments: list[str], known: Collection[str]) -> list[str]:
     return result
 
 
-class Stopped(BaseException):
-    """A signal asked to stop; the exit code is 128 plus its number."""
-
-
-def _stop(signum: int, frame: FrameType | None) -> None:
-    raise Stopped(128 + signum)
-
-
 def _end_quietly() -> None:
     """Exit with 0 because the reader of our output is gone (`probe rank … | head`)."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -127,7 +118,7 @@ def _end_quietly() -> None:
 def main() -> None:
     """Run the command line and exit with its code."""
     for signum in SIGNALS:
-        signal.signal(signum, _stop)
+        signal.signal(signum, stop_at_once)
     # torch warns that TorchScript is deprecated, but as long as it reads these files we do too.
     warnings.filterwarnings("ignore", category=FutureWarning, module=r"torch\.jit\.")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
@@ -159,7 +150,8 @@ def main() -> None:
         say(f"Error: {text}", err=True, style="red")
         sys.exit(1)
     except Stopped as stopped:
-        say("\nInterrupted; run the same command to resume from what is saved.", err=True)
+        if os.environ.get("RANK", "0") == "0":
+            say("\nInterrupted; run the same command to resume from what is saved.", err=True)
         # Do not wait for a background thread that is still decoding.
         sys.stdout.flush()
-        os._exit(stopped.args[0])
+        os._exit(stopped.exit_code)

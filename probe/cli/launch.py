@@ -6,6 +6,7 @@ import sys
 from typing import NoReturn
 
 from probe.errors import ProbeError
+from probe.stops import Stopped
 
 
 def start_processes(count: int, device: str) -> NoReturn:
@@ -34,13 +35,15 @@ def start_processes(count: int, device: str) -> NoReturn:
         check_gpus(count)
     if "OMP_NUM_THREADS" not in os.environ:
         os.environ["OMP_NUM_THREADS"] = str(max(1, (os.cpu_count() or 1) // count))
-    logging.getLogger("torch.distributed").setLevel(logging.CRITICAL + 1)
+    logging.disable(logging.CRITICAL)
     # After "--", torchrun does not read our flags as abbreviations of its own.
     flags = ["--standalone", f"--nproc-per-node={count}", "-m", "--", "probe", *sys.argv[1:]]
     try:
         run.run(run.parse_args(flags))
     except SignalException as stopped:
         sys.exit(128 + stopped.sigval)
+    except Stopped as stopped:  # by a signal that torchrun does not know
+        sys.exit(stopped.exit_code)
     except ChildFailedError as failed:
         rank, first = failed.get_first_failure()
         if first.exitcode < 0:
