@@ -1,10 +1,12 @@
-"""How the start of a training grows with the number of images.
+"""How the start of a training grows with the number of images, and how decoding does with threads.
 
     python benchmarks/scale.py [--quick] [--images 10000,100000,1000000] [--out FILE.json]
 
-Zips of small 256 px JPEGs are made on the spot. `probe.train` runs in a process of its own until
-its first step is done, with networks so small that the step takes no time; measured are the seconds
-since the process began, how many of them belong to opening the zip, and the largest resident set.
+Start: zips of small 256 px JPEGs are made on the spot. `probe.train` runs in a process of its own
+until its first step is done, with networks so small that the step takes no time; measured are the
+seconds since the process began, how many of them belong to opening the zip, and the largest
+resident set. Decoding: images per second of 256 px files from a folder, by one thread and by one
+per core, in turn.
 """
 
 import argparse
@@ -15,17 +17,20 @@ import sys
 import time
 import zipfile
 from pathlib import Path
+from statistics import median
 
 import numpy as np
 import psutil
-from common import Record, arguments, integers, run_python, scratch
+from common import Record, arguments, integers, interleave, run_python, scratch, speedup
 from growth import fit_line
+from inputs import write_noise
 from PIL import Image
 
 SIDE = 256
 CONTENTS = 64  # pictures; every file differs from all others in its last bytes
 MOST_SECONDS = 20.0  # until the first step, at a million images
 MOST_GIB = 3.0
+SPEEDUP = 1.8  # of decoding by two threads
 OPTIONS = {
     "batch": 4, "channel_base": 1024, "channel_max": 8, "z_dim": 8, "w_dim": 8, "map_layers": 2,
     "kimg": 1.0, "eval_num": 0, "pl_weight": 0.0,
@@ -121,13 +126,45 @@ def measure(args: argparse.Namespace, record: Record) -> None:
     record.check(f"memory at {count:,} images", gib, at_most=MOST_GIB, unit=" GiB")
 
 
+def measure_decoding(args: argparse.Namespace, record: Record) -> None:
+    """Time decoding by one thread and by several, and add the table."""
+    from unittest.mock import patch
+
+    import probe
+
+    count, rounds = (32, 1) if args.quick else (512, 7)
+    cores, rows = os.cpu_count() or 1, []
+    many = min(16, cores)
+    with scratch() as folder:
+        for suffix in (".jpg", ".png"):
+            place = folder / suffix[1:]
+            write_noise(place, count, SIDE, suffix=suffix, seed=0)
+            source = probe.open_images(place)
+
+            def decode(threads: int, source=source) -> None:
+                with patch("probe.images.limits.THREADS", threads):
+                    source.load(range(count), SIDE)
+
+            times = interleave(
+                {"one": lambda: decode(1), "many": lambda: decode(many)}, rounds
+            )  # fmt: skip
+            ratio = speedup(times["one"], times["many"])
+            rows.append([suffix[1:], *(count / median(t) for t in times.values()), str(ratio)])
+            if many == 2:
+                what = f"decoding {suffix[1:].upper()} by two threads, times one"
+                record.check(what, ratio.value, at_least=SPEEDUP)
+    title = f"Images of {SIDE} px decoded per second, by one thread and by {many}"
+    record.table(title, ["format", "one", f"{many}", "times faster"], rows)
+
+
 def main() -> None:
     args = parse()
     if args.until_first_step is not None:
         run_until_first_step(args.until_first_step)
         return
-    record = Record("scale", "How a start on many images grows")
+    record = Record("scale", "Training on many images: its start, and decoding")
     record.settings = {"images": args.images, "side": SIDE, "options": OPTIONS}
+    measure_decoding(args, record)
     measure(args, record)
     record.finish(args.out, quick=args.quick)
 

@@ -57,7 +57,7 @@ def train(run: Run, state: TrainState) -> Path:
     """
     config = run.plan.config
     fresh = not resume(run, state)
-    tools = _open_tools(run, None if fresh else state.images)
+    tools = _open_tools(run, None if fresh else state)
     if fresh:
         _begin(run, state, tools)
     with delayed_stops() as stop:
@@ -120,14 +120,15 @@ class _Tools:
             run.ctx.on_event(Note(describe_broken(new)))
 
 
-def _open_tools(run: Run, images: int | None) -> _Tools:
-    """Open the tools for a run that resumes after `images` images, or starts fresh if None."""
+def _open_tools(run: Run, resumed: TrainState | None) -> _Tools:
+    """Open the tools for a run that resumes from a state, or starts fresh if None."""
     clock = Clock(run.ctx.device)
+    done = (None, None) if resumed is None else (resumed.images, resumed.snapped)
     return _Tools(
         clock,
         open_stream(run),
         open_session(run, clock),
-        RunRecords(run.folder, images) if run.ctx.processes.is_first else None,
+        RunRecords(run.folder, *done) if run.ctx.processes.is_first else None,
         _open_evaluator(run),
     )
 
