@@ -29,6 +29,10 @@ LOST = "Run the same command to resume from what is saved, once it is known why.
 UNREACHABLE = re.compile(r"connection|peer|socket|broken pipe|timed? ?out|nccl|remote", re.I)
 
 
+class ProcessLost(ProbeError):
+    """Another process of this job has ended or cannot be reached."""
+
+
 @dataclass(frozen=True)
 class Processes:
     """The processes that work on one job, and the rank of this one.
@@ -121,14 +125,14 @@ def _reaching() -> Iterator[None]:
     """Turn a backend's error on a process that is gone into a sentence.
 
     Raises:
-        ProbeError: another process cannot be reached.
+        ProcessLost: another process cannot be reached.
     """
     try:
         yield
     except RuntimeError as error:
         if not UNREACHABLE.search(str(error)):
             raise
-        raise ProbeError(
+        raise ProcessLost(
             f"Another process of this job has ended or cannot be reached. {LOST}"
         ) from error
 
@@ -147,7 +151,7 @@ def join_processes(device: torch.device) -> Iterator[Processes]:
     A GPU process must first call `torch.cuda.set_device` for its own GPU (see `local_device`). The
     first process may rank for a long time while the others wait, so no exchange has a time limit.
     Instead, a process ends, with exit code 1, if another gives no sign of life for two minutes.
-    A `ProbeError` that another process of this machine has met as well is marked as repeated.
+    A `ProbeError` is marked as repeated if another process of this machine says why the job ends.
 
     Raises:
         UsageError: see `launched_size`.
@@ -175,8 +179,8 @@ def join_processes(device: torch.device) -> Iterator[Processes]:
         yield Processes(rank, size, device)
     except BaseException as error:
         pulse.stop("failed")
-        if isinstance(error, ProbeError):
-            error.repeated = _is_repeated(store, error)
+        if _is_repeated(store, error) and isinstance(error, ProbeError):
+            error.repeated = True
         if backend == "gloo":  # NCCL would wait for the others
             distributed.destroy_process_group()
         raise
@@ -330,12 +334,15 @@ def _end(text: str) -> None:
     os._exit(1)
 
 
-def _is_repeated(store: "Store", error: ProbeError) -> bool:
-    """Return whether another process of this machine has ended with the same error."""
-    machine = os.environ.get("GROUP_RANK", "0")
+def _is_repeated(store: "Store", error: BaseException) -> bool:
+    """Return whether another process of this machine has said, or will say, why the job ends."""
+    ends = f"ends of {os.environ.get('GROUP_RANK', '0')}"
     digest = hashlib.sha256(str(error).encode("utf-8", "replace")).hexdigest()
     try:
-        return store.add(f"error {machine} {digest}", 1) > 1
+        if isinstance(error, ProcessLost):
+            return store.add(ends, 0) > 0
+        store.add(ends, 1)
+        return store.add(f"{ends} {digest}", 1) > 1
     except RuntimeError:  # the store has ended
         return False
 

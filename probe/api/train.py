@@ -41,6 +41,9 @@ def train(
 ) -> Path:
     """Train a generator with discriminators chosen by probes.
 
+    A signal that asks to stop (SIGINT as by Ctrl-C, SIGTERM, SIGUSR1) is delayed until the present
+    step is done and the state is saved; then it acts as it would have. A second one acts at once.
+
     Args:
         real: a folder or zip of training images, or an `ImageSource`.
         outdir: folder for a new numbered run directory; an unfinished run in it with the same

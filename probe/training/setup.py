@@ -10,7 +10,7 @@ import probe
 from probe.accel.memory import explain_lack
 from probe.context import Context
 from probe.devices import choose_precision, fast_layout
-from probe.errors import UsageError
+from probe.errors import ProbeError, UsageError
 from probe.events import Note, RunPlanned
 from probe.files import digest_json, write_json
 from probe.images.base import ImageSource
@@ -174,14 +174,19 @@ def _run_directory(
     A new directory gets its options file. If the directory has a state, its options file is kept
     until the state is known to belong to this run.
     """
-    held, folder = None, Path()
+    held, folder, refused = None, Path(), None
     if outdir is not None and processes.is_first:
         name = Path(source.name).resolve().stem or "images"
-        folder, held = choose_folder(Path(outdir), name, record, resume)
-        if not has_state(folder):
-            write_json(folder / OPTIONS_FILE, record)
+        try:
+            folder, held = choose_folder(Path(outdir), name, record, resume)
+            if not has_state(folder):
+                write_json(folder / OPTIONS_FILE, record)
+        except ProbeError as error:
+            refused = error
     try:
-        folder = Path(processes.broadcast(str(folder)))
+        folder, refused = processes.broadcast((folder, refused))
+        if refused is not None:
+            raise refused
         missing = [rank for rank, seen in enumerate(processes.collect(folder.is_dir())) if not seen]
         if missing:
             raise UsageError(

@@ -129,17 +129,28 @@ def test_a_run_in_slices_comes_to_the_same_end(runs, rounds, tally, tmp_path):
         images, slices = 0, 0
         while not is_finished(outdir):
             process = runs.start(outdir)
-            process.join(timeout=rng.uniform(0.2, 0.8) * runs.seconds)
+            for _ in range(rng.randint(1, 3)):  # steps, at each of which the state is written
+                before = written(state)
+                while process.is_alive() and written(state) == before:
+                    time.sleep(0.005)
             process.terminate()
             process.join(timeout=120)
-            assert process.exitcode in (0, 143, -15), runs.log(outdir).read_text()
-            now = torch.load(state, weights_only=True)["images"] if state.exists() else 0
+            assert process.exitcode in (0, 143), runs.log(outdir).read_text()
+            now = torch.load(state, weights_only=True)["images"]
             assert now >= images
             images, slices = now, slices + 1
-            assert slices < 60, "no progress"
+            assert slices < 20, "no progress"
+        assert slices > 2
         runs.assert_same(outdir)
         shutil.rmtree(outdir)
         tally("slices ended by SIGTERM, gone on from bit for bit", slices)
+
+
+def written(path: Path) -> int:
+    try:
+        return path.stat().st_mtime_ns
+    except FileNotFoundError:  # between two renames
+        return 0
 
 
 def test_a_run_that_is_killed_at_a_rename_comes_to_the_same_end(runs, rounds, tally, tmp_path):
