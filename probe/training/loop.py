@@ -112,12 +112,12 @@ class _Tools:
         """Name the images that turned out unusable since the last call."""
         if run.reals.marks is None:
             return
-        every = run.ctx.processes.collect(dict(run.reals.skipped))
-        skipped = {i: broken for each in every for i, broken in each.items()}
-        new = [broken for i, broken in sorted(skipped.items()) if i not in self.told]
-        self.told.update(skipped)
+        found = dict(run.reals.skipped)  # at once: workers add to it
+        mine = {i: broken for i, broken in found.items() if i not in self.told}
+        new = {i: broken for each in run.ctx.processes.collect(mine) for i, broken in each.items()}
+        self.told.update(new)
         if new:
-            run.ctx.on_event(Note(describe_broken(new)))
+            run.ctx.on_event(Note(describe_broken([new[i] for i in sorted(new)])))
 
 
 def _open_tools(run: Run, resumed: TrainState | None) -> _Tools:
