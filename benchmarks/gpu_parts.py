@@ -37,7 +37,8 @@ from probe.generators.sampler import GeneratorSource
 from probe.images.open import open_images
 from probe.options import PRECISIONS
 from probe.processes import Processes
-from probe.training.reals import RealStream, open_reals
+from probe.training.reals import open_reals
+from probe.training.stream import RealStream
 
 BANK = Path(__file__).resolve().parent / "bank.yaml"
 EXTRACTED = ("resnet50", "swin-t", "efficientnet-lite0", "vit-b16")

@@ -28,9 +28,10 @@ from probe.training.clock import Clock
 from probe.training.config import TrainConfig
 from probe.training.own import head_options
 from probe.training.presets import make_plan
-from probe.training.reals import RealStream, open_reals
+from probe.training.reals import open_reals
 from probe.training.state import TrainState, make_networks
 from probe.training.step import Samples, Session, r1_step, train_step
+from probe.training.stream import RealStream
 
 REFERENCE, FACTORED = "reference", "reference, our convolutions"
 P = 0.3  # fixed, so that every step augments alike

@@ -68,9 +68,14 @@ def first_line(error: BaseException, longest: int = 160) -> str:
 
 
 class ProbeError(Exception):
-    """Base of all errors meant for the user. The message is a sentence that says what to do."""
+    """Base of all errors meant for the user. The message is a sentence that says what to do.
+
+    Attributes:
+        repeated: whether another process of the same job says it already.
+    """
 
     exit_code = 1
+    repeated = False
 
 
 class UsageError(ProbeError):

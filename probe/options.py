@@ -5,6 +5,7 @@ The command line, the run's record and the documentation are derived from it.
 
 import functools
 import math
+import re
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import Field, dataclass, field, fields
 from numbers import Integral, Real
@@ -67,6 +68,7 @@ SEEDS = Range(0, 2**31 - 1)
 SHARE = Range(0, 1)
 SIDE = Range(8, 4096)  # of images, in pixels
 MOST_IMAGES = 10_000_000
+SECONDS = {"s": 1, "min": 60, "h": 3600}
 PRECISIONS = ("auto", "fp32", "tf32", "bf16")
 
 
@@ -167,6 +169,22 @@ def split_names(names: Sequence[str] | str | None) -> list[str] | None:
     if isinstance(names, str):
         return [name.strip() for name in names.split(",")] if names else None
     return None if names is None else list(names)
+
+
+def parse_duration(flag: str, text: str) -> float:
+    """Return the seconds of a duration such as "30s", "10min" or "1.5h".
+
+    Raises:
+        UsageError: it is not one, or not above zero.
+    """
+    found = re.fullmatch(r"([0-9]{1,9}(?:\.[0-9]{1,9})?) ?(s|min|h)", str(text))
+    seconds = float(found[1]) * SECONDS[found[2]] if found else 0.0
+    if seconds <= 0:
+        raise UsageError(
+            f"{flag}: '{printable(str(text), DIGITS)}' is not a duration. Give a number and its "
+            "unit: 30s, 10min or 1h."
+        )
+    return seconds
 
 
 def parse_numbers(flag: str, text: str, within: Range) -> list[float]:

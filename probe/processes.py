@@ -1,17 +1,36 @@
 """The processes that torchrun starts, and how they split work."""
 
+import hashlib
 import os
-from collections.abc import Iterator, Sequence
+import re
+import sys
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import distributed
 
-from probe.errors import UsageError
+from probe.errors import ProbeError, UsageError
+
+if TYPE_CHECKING:
+    from torch.distributed.distributed_c10d import Store
+
+MEETING = timedelta(minutes=10)  # in which all processes of a job must have started
+BEAT = 5.0  # seconds from one sign of life to the next
+SILENT = 24  # beats without a sign of life after which a process counts as lost
+ADVICE = "Let torchrun set these variables, or unset WORLD_SIZE for a single process."
+LOST = "Run the same command to resume from what is saved, once it is known why."
+# How PyTorch's backends say that another process cannot be reached.
+UNREACHABLE = re.compile(r"connection|peer|socket|broken pipe|timed? ?out|nccl|remote", re.I)
+
+
+class ProcessLost(ProbeError):
+    """Another process of this job has ended or cannot be reached."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +65,8 @@ class Processes:
         if self.size == 1 or not tensors:
             return
         flat = torch.cat([t.reshape(-1) for t in tensors])
-        distributed.all_reduce(flat)
+        with _reaching():
+            distributed.all_reduce(flat)
         flat /= self.size
         start = 0
         for t in tensors:
@@ -58,7 +78,8 @@ class Processes:
         if self.size == 1:
             return tensor
         total = tensor.to(self.device, copy=True)
-        distributed.all_reduce(total)
+        with _reaching():
+            distributed.all_reduce(total)
         return total.to(tensor.device)
 
     def broadcast(self, value: Any) -> Any:
@@ -66,7 +87,8 @@ class Processes:
         if self.size == 1:
             return value
         box = [value]
-        distributed.broadcast_object_list(box, src=0)
+        with _reaching():
+            distributed.broadcast_object_list(box, src=0)
         return box[0]
 
     def gather(self, rows: np.ndarray) -> np.ndarray:
@@ -77,17 +99,42 @@ class Processes:
         """
         if self.size == 1:
             return rows
-        parts: list[Any] = [None] * self.size
-        distributed.all_gather_object(parts, rows)
+        parts = self.collect(rows)
         whole = np.empty((sum(map(len, parts)), *rows.shape[1:]), rows.dtype)
         for rank, part in enumerate(parts):
             whole[rank :: self.size] = part
         return whole
 
+    def collect(self, value: Any) -> list[Any]:
+        """Return the plain values of all processes, by rank, in every process."""
+        parts: list[Any] = [value] * self.size
+        if self.size > 1:
+            with _reaching():
+                distributed.all_gather_object(parts, value)
+        return parts
+
     def wait(self) -> None:
         """Wait until every process has reached this call."""
         if self.size > 1:
-            distributed.barrier()
+            with _reaching():
+                distributed.barrier()
+
+
+@contextmanager
+def _reaching() -> Iterator[None]:
+    """Turn a backend's error on a process that is gone into a sentence.
+
+    Raises:
+        ProcessLost: another process cannot be reached.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if not UNREACHABLE.search(str(error)):
+            raise
+        raise ProcessLost(
+            f"Another process of this job has ended or cannot be reached. {LOST}"
+        ) from error
 
 
 def joined_processes(device: torch.device) -> Processes:
@@ -102,21 +149,202 @@ def join_processes(device: torch.device) -> Iterator[Processes]:
     """Join the processes that torchrun started, or yield a single process without it.
 
     A GPU process must first call `torch.cuda.set_device` for its own GPU (see `local_device`). The
-    timeout is a day, because the first process may rank for a long time while the others wait.
+    first process may rank for a long time while the others wait, so no exchange has a time limit.
+    Instead, a process ends, with exit code 1, if another gives no sign of life for two minutes.
+    A `ProbeError` is marked as repeated if another process of this machine says why the job ends.
+
+    Raises:
+        UsageError: see `launched_size`.
+        ProbeError: the processes do not find each other, or one of them is lost.
     """
     if (joined := joined_processes(device)).size > 1:  # by the caller's own program
         yield joined
         return
-    size = int(os.environ.get("WORLD_SIZE", "1"))
-    if size == 1:
+    if launched_size() == 1:
         yield Processes()
         return
+    from torch.distributed.distributed_c10d import PrefixStore
+
+    store, rank, size = _meet()
     backend = "nccl" if device.type == "cuda" else "gloo"
-    distributed.init_process_group(backend, timeout=timedelta(days=1))
+    distributed.init_process_group(
+        backend,
+        store=PrefixStore("group", store),
+        rank=rank,
+        world_size=size,
+        timeout=timedelta(days=1),
+    )
+    pulse = Pulse(lambda: _connect()[0], rank, size, _end)
     try:
-        yield Processes(distributed.get_rank(), distributed.get_world_size(), device)
-    finally:
-        distributed.destroy_process_group()
+        yield Processes(rank, size, device)
+    except BaseException as error:
+        pulse.stop("failed")
+        if _is_repeated(store, error) and isinstance(error, ProbeError):
+            error.repeated = True
+        if backend == "gloo":  # NCCL would wait for the others
+            distributed.destroy_process_group()
+        raise
+    pulse.stop("done")
+    distributed.destroy_process_group()
+
+
+def launched_size() -> int:
+    """Return how many processes a launcher says there are; 1 without a launcher.
+
+    Raises:
+        UsageError: its variables are incomplete or wrong, or SLURM has started several tasks that
+            would each do the whole job.
+    """
+    text = os.environ.get("WORLD_SIZE", "1")
+    if not re.fullmatch("[0-9]{1,6}", text) or int(text) < 1:
+        raise UsageError(f"WORLD_SIZE is {text!r} and should be a number of processes. {ADVICE}")
+    size = int(text)
+    if size == 1:
+        _refuse_tasks()
+        return 1
+    missing = [name for name in ("RANK", "MASTER_ADDR", "MASTER_PORT") if not os.environ.get(name)]
+    if missing:
+        names, verb = " and ".join(missing), "is" if len(missing) == 1 else "are"
+        raise UsageError(f"WORLD_SIZE is {size}, but {names} {verb} not set. {ADVICE}")
+    rank = os.environ["RANK"]
+    if not re.fullmatch("[0-9]{1,6}", rank) or int(rank) >= size:
+        raise UsageError(f"RANK is {rank!r} and should be below WORLD_SIZE, {size}. {ADVICE}")
+    return size
+
+
+def _refuse_tasks() -> None:
+    """Refuse to be one of several SLURM tasks that know nothing of each other.
+
+    Raises:
+        UsageError: it is.
+    """
+    environ = os.environ
+    if "SLURM_PROCID" not in environ:
+        return
+    if "SLURM_JOB_ID" in environ and "SLURM_STEP_ID" not in environ:
+        return  # the script of a job runs once, however many tasks srun may start in it
+    tasks = environ.get("SLURM_STEP_NUM_TASKS") or environ.get("SLURM_NTASKS", "1")
+    if tasks != "1":
+        raise UsageError(
+            f"SLURM started {tasks} tasks, and each would do the whole job. Start one task with "
+            "srun --ntasks=1, or torchrun in one task of each node; the page on scale "
+            "(docs/scale.md) has the script."
+        )
+
+
+def _meet() -> "tuple[Store, int, int]":
+    """Return the store that all processes share, this one's rank, and their number.
+
+    Raises:
+        ProbeError: they do not find each other.
+    """
+    place = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
+    try:
+        store, rank, size = _connect()
+        store.set(_sign(rank), "0")
+        store.wait([_sign(other) for other in range(size)], MEETING)
+    except (RuntimeError, ValueError) as error:
+        raise ProbeError(
+            f"The {os.environ['WORLD_SIZE']} processes of this job did not find each other at "
+            f"{place} (MASTER_ADDR, MASTER_PORT). Check that all have started and can reach it."
+        ) from error
+    return store, rank, size
+
+
+def _connect() -> "tuple[Store, int, int]":
+    """Return a new connection to the launcher's store, this process's rank, and their number."""
+    from torch.distributed.rendezvous import rendezvous
+
+    return next(rendezvous("env://"))
+
+
+def _sign(rank: int) -> str:
+    return f"sign of life {rank}"
+
+
+class Pulse:
+    """Tells the other processes that this one is alive, and watches them, in the background.
+
+    Args:
+        connect: opens a connection to the store of their own for the thread.
+        rank: of this process.
+        size: number of processes; each has set its first sign of life.
+        on_lost: called from a thread, with a sentence, if another is silent or has failed.
+        beat: seconds from one sign to the next.
+    """
+
+    def __init__(
+        self,
+        connect: "Callable[[], Store]",
+        rank: int,
+        size: int,
+        on_lost: Callable[[str], None],
+        beat: float = BEAT,
+    ) -> None:
+        self._connect, self._rank, self._on_lost, self._beat = connect, rank, on_lost, beat
+        self._others = [other for other in range(size) if other != rank]
+        # A count of beats and not a time, because a suspended machine gives no signs.
+        self._silent = dict.fromkeys(self._others, 0)
+        self._ended, self._last = threading.Event(), "done"
+        self._beating = threading.Thread(target=self._run, daemon=True)
+        for thread in (self._beating, threading.Thread(target=self._watch, daemon=True)):
+            thread.start()
+
+    def stop(self, last: str) -> None:
+        """Stop, with a last sign of life: "done" or "failed"."""
+        self._last = last
+        self._ended.set()
+        self._beating.join(self._beat)
+
+    def _run(self) -> None:
+        seen: dict[int, bytes] = {}
+        count = 0
+        try:
+            store = self._connect()
+            while not self._ended.wait(self._beat):
+                count += 1
+                store.set(_sign(self._rank), str(count))
+                for other in self._others:
+                    sign = store.get(_sign(other))
+                    if sign == b"failed":
+                        self._silent[other] += SILENT // 2  # it may be an error that we meet too
+                    elif sign != seen.get(other) or sign == b"done":
+                        self._silent[other] = 0
+                    seen[other] = sign
+            store.set(_sign(self._rank), self._last)
+        except RuntimeError:
+            return  # the store is gone, and with it every sign: `_watch` counts on
+
+    def _watch(self) -> None:
+        while not self._ended.wait(self._beat):
+            for other in self._others:
+                self._silent[other] += 1
+            lost = [other for other in self._others if self._silent[other] > SILENT]
+            if lost:
+                names = ", ".join(str(rank) for rank in lost[:5]) + (", …" if lost[5:] else "")
+                which = f"Process {names} has" if len(lost) == 1 else f"Processes {names} have"
+                self._on_lost(f"{which} ended or cannot be reached. {LOST}")
+                return
+
+
+def _end(text: str) -> None:
+    """End this process, whose main thread may wait for another one forever."""
+    sys.stderr.write(f"\nError: {text}\n")
+    sys.stderr.flush()
+    os._exit(1)
+
+
+def _is_repeated(store: "Store", error: BaseException) -> bool:
+    """Return whether another process of this machine has said, or will say, why the job ends."""
+    ends = f"ends of {os.environ.get('GROUP_RANK', '0')}"
+    digest = hashlib.sha256(str(error).encode("utf-8", "replace")).hexdigest()
+    try:
+        if isinstance(error, ProcessLost):
+            return store.add(ends, 0) > 0
+        store.add(ends, 1)
+        return store.add(f"{ends} {digest}", 1) > 1
+    except RuntimeError:  # the store has ended
+        return False
 
 
 def check_gpus(processes: int) -> None:

@@ -8,7 +8,7 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "probe"
 BASE = {
     "errors", "registry", "files", "devices", "streams", "processes", "options", "run_files",
-    "stored", "events", "context", "accel", "missing", "figures", "shown",
+    "stored", "events", "context", "accel", "missing", "figures", "shown", "stops",
 }  # fmt: skip
 ALLOWED: dict[str, set[str]] = {
     "errors": set(),
@@ -20,6 +20,7 @@ ALLOWED: dict[str, set[str]] = {
     "options": {"errors", "registry"},
     "registry": {"errors"},
     "figures": set(),
+    "stops": set(),
     "shown": {"registry"},
     "missing": {"errors"},
     "files": {"errors", "registry"},
@@ -48,7 +49,7 @@ ALLOWED: dict[str, set[str]] = {
 ALLOWED["api"] = {*ALLOWED, "__init__"}
 ALLOWED["cli"] = {
     "__init__", "api", "accel", "errors", "events", "files", "options", "registry", "reports",
-    "run_files", "bank", "devices", "processes", "features.config", "features.contents",
+    "run_files", "stops", "bank", "devices", "processes", "features.config", "features.contents",
     "features.merge", "generators.config", "generators.files", "generators.seeds",
     "metrics.config", "probing.config", "probing.strategies", "scoring.probes", "training.config",
 }  # fmt: skip

@@ -37,8 +37,9 @@ from probe.training.config import TrainConfig
 from probe.training.discriminator import Discriminator
 from probe.training.own import head_options, own_member
 from probe.training.presets import make_plan
-from probe.training.reals import RealStream, open_reals
+from probe.training.reals import open_reals
 from probe.training.step import r1_step, train_step
+from probe.training.stream import RealStream
 
 pytestmark = [
     pytest.mark.gpu,

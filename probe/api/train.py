@@ -18,8 +18,8 @@ from probe.training.availability import Estimate, estimate
 from probe.training.candidates import Candidates
 from probe.training.config import TrainConfig
 from probe.training.loop import train as train_loop
-from probe.training.loop import write_progress
 from probe.training.run import Run
+from probe.training.saving import write_progress
 from probe.training.setup import set_up
 from probe.training.state import TrainState
 
@@ -40,6 +40,9 @@ def train(
     progress: bool = False,
 ) -> Path:
     """Train a generator with discriminators chosen by probes.
+
+    A signal that asks to stop (SIGINT as by Ctrl-C, SIGTERM, SIGUSR1) is delayed until the present
+    step is done and the state is saved; then it acts as it would have. A second one acts at once.
 
     Args:
         real: a folder or zip of training images, or an `ImageSource`.
@@ -134,16 +137,14 @@ def _training(
     **places: Any,
 ) -> Iterator[tuple[Run, TrainState]]:
     """Open the images and the bank of a run, and set it up; see `probe.training.setup.set_up`."""
-    whole = load_bank(bank)
-    candidates = Candidates(
-        specs=[s for s in whole.select(backbones) if s.role == "candidate"],
-        evaluator=whole.evaluator,
-    )
-    source = open_given(real, "real")
-    with (
-        open_context(
-            device, precision=precision, offline=offline, on_event=on_event, shared=True
-        ) as ctx,
-        set_up(source, candidates, config or TrainConfig(), ctx, **places) as ready,
-    ):
-        yield ready
+    with open_context(
+        device, precision=precision, offline=offline, on_event=on_event, shared=True
+    ) as ctx:
+        whole = load_bank(bank)
+        candidates = Candidates(
+            specs=[s for s in whole.select(backbones) if s.role == "candidate"],
+            evaluator=whole.evaluator,
+        )
+        source = open_given(real, "real")
+        with set_up(source, candidates, config or TrainConfig(), ctx, **places) as ready:
+            yield ready

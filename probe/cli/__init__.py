@@ -1,7 +1,8 @@
 """The command line: one file per command; this file lists them and sets the exit code.
 
 A command parses, calls `probe.api`, renders the result and chooses the exit code: 0 success,
-1 error, 2 usage, 3 some rows failed, 130 interrupted, 143 terminated.
+1 error, 2 usage, 3 some rows failed, 128 plus a signal's number if one stopped it: 130 for
+Ctrl-C, 143 for SIGTERM.
 """
 
 import io
@@ -11,7 +12,6 @@ import signal
 import sys
 import warnings
 from collections.abc import Callable, Collection
-from types import FrameType
 from typing import Any
 
 import typer
@@ -22,6 +22,7 @@ from probe.cli.help import App
 from probe.cli.output import say
 from probe.errors import ProbeError
 from probe.registry import Place, load
+from probe.stops import SIGNALS, Stopped, stop_at_once
 
 # A command or a Typer app with several, in the order of the help.
 COMMANDS: dict[str, Place[Callable[..., None] | typer.Typer]] = {
@@ -110,14 +111,6 @@ def normalise(arguments: list[str], known: Collection[str]) -> list[str]:
     return result
 
 
-class Stopped(BaseException):
-    """Ctrl-C or SIGTERM. Nothing is lost; the exit code is 128 plus the signal's number."""
-
-
-def _stop(signum: int, frame: FrameType | None) -> None:
-    raise Stopped(128 + signum)
-
-
 def _end_quietly() -> None:
     """Exit with 0 because the reader of our output is gone (`probe rank … | head`)."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -126,8 +119,8 @@ def _end_quietly() -> None:
 
 def main() -> None:
     """Run the command line and exit with its code."""
-    for signum in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(signum, _stop)
+    for signum in SIGNALS:
+        signal.signal(signum, stop_at_once)
     # torch warns that TorchScript is deprecated, but as long as it reads these files we do too.
     warnings.filterwarnings("ignore", category=FutureWarning, module=r"torch\.jit\.")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
@@ -141,7 +134,8 @@ def main() -> None:
         command = typer.main.get_command(make_app())
         command(normalise(sys.argv[1:], switches(command)))
     except ProbeError as error:
-        say(f"Error: {error}", err=True, style="red")
+        if not error.repeated:
+            say(f"Error: {error}", err=True, style="red")
         sys.exit(error.exit_code)
     except (MemoryError, RuntimeError) as error:  # torch raises RuntimeError when out of memory
         if not is_out_of_memory(error):
@@ -158,8 +152,8 @@ def main() -> None:
         say(f"Error: {text}", err=True, style="red")
         sys.exit(1)
     except Stopped as stopped:
-        kept = "Completed work is saved; run the same command to resume."
-        say(f"\nInterrupted. {kept}", err=True)
+        if os.environ.get("RANK", "0") == "0":
+            say("\nInterrupted; run the same command to resume from what is saved.", err=True)
         # Do not wait for a background thread that is still decoding.
         sys.stdout.flush()
-        os._exit(stopped.args[0])
+        os._exit(stopped.exit_code)

@@ -13,6 +13,7 @@ import probe
 from probe.accel.memory import keep_freed_memory
 from probe.cli.complete import backbones as complete_backbones
 from probe.cli.complete import words
+from probe.cli.launch import start_processes
 from probe.cli.options import Device, Quiet, number, with_options
 from probe.cli.output import say
 from probe.options import Range
@@ -92,7 +93,7 @@ def train(
 ) -> None:
     """Train a StyleGAN2 with discriminators chosen by probes."""
     if gpus > 1 and "WORLD_SIZE" not in os.environ:
-        _start_processes(gpus, device)
+        start_processes(gpus, device)
     keep_freed_memory()
     from probe.api.train import plan_training
     from probe.reports.train_progress import TrainLog
@@ -119,22 +120,3 @@ def _again(kimg: float) -> str:
         elif word not in ("-n", "--dry-run") and not re.match("--(hours|kimg|stage-kimg)=", word):
             kept.append(word)
     return shlex.join(["probe", *kept, "--kimg", f"{kimg:g}"])
-
-
-def _start_processes(count: int, device: str) -> None:
-    """Replace this process by torchrun, which starts the same command `count` times.
-
-    Raises:
-        UsageError: there are fewer GPUs than processes.
-    """
-    from probe.devices import choose_device
-    from probe.processes import check_gpus
-
-    if choose_device(device).type == "cuda":
-        check_gpus(count)
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-    # After "--", torchrun does not read our flags as abbreviations of its own.
-    command = [*launcher, f"--nproc-per-node={count}", "-m", "--", "probe", *sys.argv[1:]]
-    if sys.platform != "win32" and "OMP_NUM_THREADS" not in os.environ:
-        os.environ["OMP_NUM_THREADS"] = str(max(1, (os.cpu_count() or 1) // count))
-    os.execv(sys.executable, command)

@@ -149,6 +149,10 @@ class ReferenceSource:
         """Return the images' content keys."""
         return [self.reference.keys[self._at[i]] for i in indices]
 
+    def marks(self, indices: Sequence[int]) -> list[str]:
+        """Return the keys."""
+        return self.keys(indices)
+
     def captions(self, indices: Sequence[int]) -> list[str]:
         """Return the images' names."""
         return [self.reference.names[self._at[i]] for i in indices]

@@ -245,6 +245,10 @@ class GeneratorSource:
             for i in indices
         ]
 
+    def marks(self, indices: Sequence[int]) -> list[str]:
+        """Return the keys, for which nothing is drawn."""
+        return self.keys(indices)
+
     def captions(self, indices: Sequence[int]) -> list[str]:
         """Return "seed 17", plus the class if there are classes."""
         suffix = ["" if self.labels is None else f" class {self.labels[i]}" for i in indices]

@@ -130,6 +130,11 @@ class Members:
                 raise BrokenImageError(f"damaged zip member ({reason})") from error
             yield data
 
+    def mark(self, name: str) -> str:
+        """Return a member's checksum and size, from the list of members."""
+        info = self._infos[name]
+        return f"{info.CRC:08x}:{info.file_size}"
+
     def start(self, name: str) -> bytes:
         """Return a member's first bytes, none if it is damaged."""
         info = self._infos[name]
@@ -172,4 +177,5 @@ def open_zip(path: Path, name: str) -> FileSource:
         raise ImagesError(
             f"{name}: not a zip file, or a damaged one ({error}). Copy or download it again."
         ) from error
-    return FileSource(name, "zip", sort_files(members, members.start), members.read)
+    found = sort_files(members, members.start)
+    return FileSource(name, "zip", found, members.read, mark=members.mark)

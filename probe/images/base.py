@@ -119,6 +119,14 @@ class ImageSource(Protocol):
         """
         ...
 
+    def marks(self, indices: Sequence[int]) -> list[str]:
+        """Return what is known of each image without reading its contents.
+
+        For a file: its name, size and date, or a checksum that its archive lists. Equal marks mean
+        an unchanged file; other marks do not mean other contents. Never raises for a broken image.
+        """
+        ...
+
     def captions(self, indices: Sequence[int]) -> list[str]:
         """Return each image's name for a report: its file name, or "seed 17"."""
         ...

@@ -23,6 +23,7 @@ from probe.images.limits import TOO_LARGE, map_threads
 from probe.images.survey import Survey, survey
 
 SURVEYED = 256  # files
+MARKED = 512  # files whose marks a thread reads at a time
 
 # What file managers, network drives and notebooks leave next to images, besides hidden names.
 SYSTEM = frozenset(
@@ -89,12 +90,16 @@ class FileSource:
         found: the files.
         read: relative path → its bytes, or OSError or BrokenImageError; called from several
             threads.
+        mark: relative path → what is known of the file without reading it (size and date, or
+            checksum), or OSError; called from several threads.
 
     Raises:
         ImagesError: if there are no candidates.
     """
 
-    def __init__(self, name: str, kind: str, found: Found, read: Read) -> None:
+    def __init__(
+        self, name: str, kind: str, found: Found, read: Read, *, mark: Callable[[str], str]
+    ) -> None:
         if not found.images:
             others = f" among {found.left_out.total()} files ({_suffixes(found.left_out)})"
             raise ImagesError(
@@ -102,7 +107,7 @@ class FileSource:
                 f"{', '.join(FORMATS)}, or pass another path."
             )
         self.name, self.kind = name, kind
-        self._found, self._read = found, read
+        self._found, self._read, self._mark = found, read, mark
         self._digests: dict[int, str] = {}  # of each file, from its first read
         self._refused: dict[int, str] = {}  # file → why it is unusable
 
@@ -194,6 +199,20 @@ class FileSource:
                 return printable(f"unreadable:{self.name}:{self.names[index]}")
 
         return map_threads(key, indices)
+
+    def marks(self, indices: Sequence[int]) -> list[str]:
+        """Return each file's name with its size and date or its checksum; see `ImageSource`."""
+
+        def mark(index: int) -> str:
+            name = self.names[index]
+            try:
+                return f"{name}:{self._mark(name)}"
+            except OSError:
+                return f"{name}:unreadable"
+
+        # In parts, because handing a file to a thread costs more than asking for its date.
+        parts = [indices[start : start + MARKED] for start in range(0, len(indices), MARKED)]
+        return [m for part in map_threads(lambda p: list(map(mark, p)), parts) for m in part]
 
     def headers(self, indices: Sequence[int]) -> list[Header | None]:
         """Return each file's encoding, None for a broken one."""

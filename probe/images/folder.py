@@ -89,6 +89,16 @@ def read_file(path: Path) -> Iterator[bytes]:
         yield file.read(status.st_size)  # no more, even if the file has grown
 
 
+def mark_file(path: str) -> str:
+    """Return a file's size and date.
+
+    Raises:
+        OSError: there is no such file.
+    """
+    status = os.stat(path)  # noqa: PTH116 - a Path per file would take longer than this
+    return f"{status.st_size}:{status.st_mtime_ns}"
+
+
 def open_folder(path: Path, name: str) -> FileSource:
     """Open a folder as an `ImageSource`; classes come from its dataset.json, if there is one.
 
@@ -100,4 +110,10 @@ def open_folder(path: Path, name: str) -> FileSource:
         ImagesError: if there are no candidates.
         OSError: if the folder cannot be read.
     """
-    return FileSource(name, "folder", find_files(path), lambda below: read_file(path / below))
+    return FileSource(
+        name,
+        "folder",
+        find_files(path),
+        lambda below: read_file(path / below),
+        mark=lambda below: mark_file(f"{path}/{below}"),
+    )

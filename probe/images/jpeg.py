@@ -63,6 +63,10 @@ class JpegMatched:
         """Return keys that never match the uncompressed images' keys."""
         return [f"jpeg{self.quality}:{key}" for key in self.source.keys(indices)]
 
+    def marks(self, indices: Sequence[int]) -> list[str]:
+        """Return marks that never match those of the uncompressed images."""
+        return [f"jpeg{self.quality}:{mark}" for mark in self.source.marks(indices)]
+
     def captions(self, indices: Sequence[int]) -> list[str]:
         """Return the source's captions."""
         return self.source.captions(indices)

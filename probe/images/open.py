@@ -9,7 +9,7 @@ from probe.files import near_path
 from probe.images.archive import is_zip, open_zip
 from probe.images.base import ImageSource
 from probe.images.files import FileSource, Found
-from probe.images.folder import open_folder, read_file
+from probe.images.folder import mark_file, open_folder, read_file
 from probe.images.sheets import refuse_sheets
 
 READERS: Mapping[str, tuple[Callable[[Path], bool], Callable[[Path, str], FileSource]]] = {
@@ -21,7 +21,13 @@ READERS: Mapping[str, tuple[Callable[[Path], bool], Callable[[Path, str], FileSo
 def open_files(paths: Sequence[Path]) -> ImageSource:
     """Open single image files; unreadable ones are found when they are decoded."""
     names = [str(path) for path in paths]
-    return FileSource(f"{len(names)} files", "files", Found(names), lambda n: read_file(Path(n)))
+    return FileSource(
+        f"{len(names)} files",
+        "files",
+        Found(names),
+        lambda name: read_file(Path(name)),
+        mark=mark_file,
+    )
 
 
 def open_images(path: Path | str, name: str | None = None) -> ImageSource:

@@ -57,6 +57,10 @@ class Subset:
         """Return the images' content keys."""
         return self.source.keys(self._theirs(indices))
 
+    def marks(self, indices: Sequence[int]) -> list[str]:
+        """Return what is known of the images without reading them."""
+        return self.source.marks(self._theirs(indices))
+
     def captions(self, indices: Sequence[int]) -> list[str]:
         """Return the images' captions."""
         return self.source.captions(self._theirs(indices))

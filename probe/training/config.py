@@ -15,6 +15,7 @@ from probe.options import (
     check_choices,
     check_numbers,
     panelled,
+    parse_duration,
     parse_numbers,
 )
 from probe.probing.strategies import STRATEGIES
@@ -194,6 +195,9 @@ class TrainConfig:
         "Images that the own discriminator compares with each other (minibatch-std group).",
         Range(1, 65536),
     )
+    save_every: str = advanced(
+        "10min", "How often to save the state between snapshots: 30s, 10min, 1h."
+    )
     seed: int = advanced(0, "Seed of everything random.", SEEDS)
 
     def __post_init__(self) -> None:
@@ -204,6 +208,7 @@ class TrainConfig:
         """
         check_choices(self)
         check_numbers(self)
+        parse_duration("--save-every", self.save_every)
         self._check_images()
         self._check_length()
 
@@ -245,6 +250,11 @@ class TrainConfig:
         return lengths
 
     @property
+    def save_seconds(self) -> float:
+        """Seconds from one state to the next."""
+        return parse_duration("--save-every", self.save_every)
+
+    @property
     def stage_count(self) -> int:
         """Number of stages in the strategy, including the warm-up."""
         return len(self.members_by_stage)
@@ -259,6 +269,7 @@ class TrainConfig:
         from dataclasses import asdict
 
         record = {**asdict(self), "kimg": None, "stage_kimg": None}
+        del record["save_every"]
         if self.d_architecture == "resnet":
             del record["d_architecture"]  # older runs lack the key and must still match
         return record

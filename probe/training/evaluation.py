@@ -20,12 +20,15 @@ from probe.generators.checkpoint import Checkpoint
 from probe.generators.networks.stylegan2 import Generator
 from probe.generators.sampler import GeneratorSource
 from probe.images.base import ImageSource
+from probe.images.subset import Subset
 from probe.metrics.frechet import FrechetReference
 from probe.metrics.kernel import kernel_distance
+from probe.streams import numpy_stream
 from probe.training.own import OwnNetwork
-from probe.training.reals import Reals, load_whole, one_hot, refuse_broken
+from probe.training.reals import Reals, one_hot, refuse_broken
 
 PART = 64
+MOST_REALS = 50_000  # of a set too large to examine, that snapshots are compared with
 WATCHED = 256  # images of each kind used for the discriminators' accuracies
 
 
@@ -66,40 +69,60 @@ def sample_source(generator: Generator, reals: Reals, *, count: int, seed: int) 
 
 
 class Evaluator:
-    """Measures snapshots in the features of the bank's evaluator, against all training images."""
+    """Measures snapshots in the features of the bank's evaluator, against the training images.
+
+    Of a set that was examined by sample, they are 50 000 drawn by the seed.
+    """
 
     def __init__(
         self, spec: BackboneSpec, reals: Reals, ctx: Context, *, count: int, seed: int
     ) -> None:
-        """Load the evaluator and extract the training images' features.
+        """Load the evaluator.
 
         Raises:
-            BackboneUnavailable: its weights are missing, or it failed.
-            ProbeError: an image has changed since the run began.
+            BackboneUnavailable: its weights are missing.
         """
         self.name, self.reals, self.count, self.seed = spec.name, reals, count, seed
         self.ctx = ctx
-        space = open_space(spec, ctx, resolution=reals.resolution)
-        extractor = Extractor(
-            {spec.name: space},
+        self.space = open_space(spec, ctx, resolution=reals.resolution)
+        self.extractor = Extractor(
+            {spec.name: self.space},
             networks([spec]),
             ctx.quiet(),
             resolution=reals.resolution,
         )
-        everything = list(range(len(reals.training)))
-        extractor.share_out(reals.training, everything)
-        if ctx.processes.is_first:
-            found = extractor.extract(reals.training, everything, len(everything))
-            for failure in found.failures.values():
-                raise BackboneUnavailable(f"the evaluator {spec.name}: {failure.reason}")
-            refuse_broken(reals.training, found.broken)
-            self.features = space.read(found.keys)
-            self.reference = FrechetReference(self.features)
-        self.backbone = extractor.pool.get(spec.name)
+        self.backbone = self.extractor.pool.get(spec.name)
+        self.features: np.ndarray | None = None
+
+    def _see_reals(self) -> None:
+        """Extract the training images' features, in the first process for keeps.
+
+        Raises:
+            BackboneUnavailable: the evaluator failed.
+            ProbeError: an image that was examined has changed since the run began.
+        """
+        training, count = self.reals.training, len(self.reals.training)
+        order: Sequence[int] = range(count)
+        if self.reals.marks is not None and count > MOST_REALS:
+            drawn = numpy_stream(self.seed, "evaluated").choice(count, MOST_REALS, replace=False)
+            order = drawn.tolist()
+        self.extractor.share_out(training, order)
+        if not self.ctx.processes.is_first:
+            self.features = np.empty(0)
+            return
+        found = self.extractor.extract(training, order, len(order))
+        for failure in found.failures.values():
+            raise BackboneUnavailable(f"the evaluator {self.name}: {failure.reason}")
+        if self.reals.marks is None:
+            refuse_broken(training, found.broken)
+        self.features = self.space.read(found.keys)
+        self.reference = FrechetReference(self.features)
 
     def measure(self, generator: Generator) -> Distances | None:
         """Return the distances of a generator's samples; None except on the first process."""
         started = time.monotonic()
+        if self.features is None:
+            self._see_reals()
         source = sample_source(generator, self.reals, count=self.count, seed=self.seed)
         mine, rows = self.ctx.processes.share(range(self.count)), []
         for start in range(0, len(mine), PART):
@@ -117,6 +140,7 @@ class Evaluator:
                 f"The evaluator {self.name} gives NaN or infinite features of the fakes. Use "
                 "--precision fp32, or another evaluator."
             )
+        assert self.features is not None
         kernel = kernel_distance(self.features, fakes, seed=self.seed)
         return Distances(
             frechet=self.reference.distance(fakes),
@@ -151,14 +175,16 @@ def accuracies(
     found = {}
     for kind, source in groups.items():
         indices = list(range(min(WATCHED, len(source))))
+        labels = source.labels if reals.c_dim else None
         right = {member.name: torch.zeros([], device=ctx.device) for member in members}
         for start in range(0, len(indices), PART):
             part = indices[start : start + PART]
-            images = (
-                send(load_whole(source, part, reals.resolution), ctx.device).float() / 127.5 - 1
-            )
-            labels = [source.labels[i] for i in part] if reals.c_dim and source.labels else None
-            c = one_hot(reals, labels)
+            if isinstance(source, Subset):
+                pixels, part = reals.load(source, part)
+            else:
+                pixels = source.load(part, reals.resolution).images
+            images = send(pixels, ctx.device).float() / 127.5 - 1
+            c = one_hot(reals, None if labels is None else [labels[i] for i in part])
             c = None if c is None else send(c, ctx.device)
             for member in members:
                 with autocast(ctx.device, ctx.precision):

@@ -8,33 +8,35 @@ optimizer resets its moments when a backbone joins.
 
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import torch
 
 from probe.devices import autocast, peak_gib
-from probe.errors import ProbeError
 from probe.events import Note, SnapshotSaved, SnapshotStarted, StageStarted, StepDone, TickDone
-from probe.files import copy_file, write_json
+from probe.files import copy_file
 from probe.generators.base import to_uint8
 from probe.generators.files.formats import load_generator
 from probe.generators.files.snapshot import save_snapshot
+from probe.images.decode import describe_broken
 from probe.images.grid import save_grid
-from probe.run_files import BEST, FIRST_GRID, PROGRESS_FILE, REALS_GRID, grid_file
+from probe.run_files import BEST, FIRST_GRID, REALS_GRID, grid_file
+from probe.stops import delayed_stops
 from probe.streams import torch_stream
 from probe.training.clock import Clock
 from probe.training.evaluation import Evaluator, accuracies
 from probe.training.own import head_options
-from probe.training.reals import RealStream, load_pixels, one_hot
+from probe.training.reals import one_hot
 from probe.training.records import RunRecords, summarise
 from probe.training.resume import resume
 from probe.training.run import Run
+from probe.training.saving import Saver, stop_if_broken, write_progress
 from probe.training.selection import chooser_of, samples_of, select
 from probe.training.session import open_session, open_stream
 from probe.training.state import TrainState
-from probe.training.state_file import has_state, write_state
 from probe.training.step import Session, train_step
+from probe.training.stream import RealStream
 
 GRID_IMAGES, GRID_COLUMNS = 96, 12
 
@@ -55,24 +57,29 @@ def train(run: Run, state: TrainState) -> Path:
     """
     config = run.plan.config
     fresh = not resume(run, state)
-    tools = _open_tools(run, None if fresh else state.images)
+    tools = _open_tools(run, None if fresh else state)
     if fresh:
         _begin(run, state, tools)
-    while True:
-        ends = [end - state.shift for end in run.plan.stage_ends]
-        if state.images >= ends[state.stage]:
-            if state.stage + 1 == len(ends):
+    with delayed_stops() as stop:
+        saver = Saver(run, stop, state.images)
+        while True:
+            ends = [end - state.shift for end in run.plan.stage_ends]
+            if _is_snapshot_due(run, state, ends[state.stage]):
+                saver.between(state, pausing=True)
+                with stop.at_once():
+                    _take_snapshot(run, state, tools)
+                state.snapped = state.images
+                if config.patience and state.stale[0] >= config.patience:
+                    _end_stage_early(run, state, ends[state.stage])
+                saver.save(state)
+            elif state.images < ends[state.stage]:
+                _train_tick(run, state, tools, ends, saver)
+            elif state.stage + 1 < len(ends):
+                with stop.at_once():
+                    _begin_stage(run, state)
+                saver.save(state)
+            else:
                 break
-            _begin_stage(run, state)
-            continue
-
-        snaps = state.tick // config.snap
-        _train_tick(run, state, tools, ends)
-        if state.tick // config.snap > snaps or state.images >= ends[state.stage]:
-            _take_snapshot(run, state, tools)
-            if config.patience and state.stale[0] >= config.patience:
-                _end_stage_early(run, state, ends[state.stage])
-            _save(run, state)
 
     if tools.records is not None:
         tools.records.close()
@@ -91,6 +98,7 @@ class _Tools:
         session: everything constant across steps.
         records: the run directory's logs; None except on the first process.
         evaluator: measures snapshots; None if evaluation is off.
+        told: indices of the images that were named because they turned out unusable.
     """
 
     clock: Clock
@@ -98,16 +106,29 @@ class _Tools:
     session: Session
     records: RunRecords | None
     evaluator: Evaluator | None
+    told: set[int] = field(default_factory=set)
+
+    def tell_skipped(self, run: Run) -> None:
+        """Name the images that turned out unusable since the last call."""
+        if run.reals.marks is None:
+            return
+        found = dict(run.reals.skipped)  # at once: workers add to it
+        mine = {i: broken for i, broken in found.items() if i not in self.told}
+        new = {i: broken for each in run.ctx.processes.collect(mine) for i, broken in each.items()}
+        self.told.update(new)
+        if new:
+            run.ctx.on_event(Note(describe_broken([new[i] for i in sorted(new)])))
 
 
-def _open_tools(run: Run, images: int | None) -> _Tools:
-    """Open the tools for a run that resumes after `images` images, or starts fresh if None."""
+def _open_tools(run: Run, resumed: TrainState | None) -> _Tools:
+    """Open the tools for a run that resumes from a state, or starts fresh if None."""
     clock = Clock(run.ctx.device)
+    done = (None, None) if resumed is None else (resumed.images, resumed.snapped)
     return _Tools(
         clock,
         open_stream(run),
         open_session(run, clock),
-        RunRecords(run.folder, images) if run.ctx.processes.is_first else None,
+        RunRecords(run.folder, *done) if run.ctx.processes.is_first else None,
         _open_evaluator(run),
     )
 
@@ -121,25 +142,42 @@ def _begin(run: Run, state: TrainState, tools: _Tools) -> None:
         _take_snapshot(run, state, tools)  # the inherited generator may be the best
 
 
-def _train_tick(run: Run, state: TrainState, tools: _Tools, ends: Sequence[int]) -> None:
+def _is_snapshot_due(run: Run, state: TrainState, end: int) -> bool:
+    """Return whether enough ticks, or the stage, have ended since the last snapshot."""
+    images = state.images
+    if images == state.snapped:
+        return False
+    every = _tick_images(run) * run.plan.config.snap
+    return images >= end or state.tick // run.plan.config.snap > state.snapped // every
+
+
+def _tick_images(run: Run) -> int:
+    return max(1, round(run.plan.config.tick * 1000))
+
+
+def _train_tick(
+    run: Run, state: TrainState, tools: _Tools, ends: Sequence[int], saver: Saver
+) -> None:
     """Train to the end of the tick or stage, then write and report the statistics.
 
     Raises:
+        BaseException: a signal asked to stop, and the state is saved.
         ProbeError: a statistic or weight is NaN or infinite.
     """
-    tick_images = max(1, round(run.plan.config.tick * 1000))
-    stats: dict[str, list[torch.Tensor]] = {}
+    size = _tick_images(run)
     started, first = time.monotonic(), state.images
-    while state.images < min((state.tick + 1) * tick_images, ends[state.stage]):
+    while state.images < min((state.tick + 1) * size, ends[state.stage]):
+        saver.between(state)
         with tools.clock.span("data"):
             reals = tools.stream.at(state.images)
         for name, value in train_step(state, reals, tools.session).items():
-            stats.setdefault(name, []).append(value)
+            state.statistics.setdefault(name, []).append(value)
         run.ctx.on_event(StepDone(state.images, total=ends[-1]))
-    state.tick = state.images // tick_images  # one batch can span several ticks
-    record = summarise(stats)
-    _stop_if_broken(run, state, record)
-    _end_tick(run, state, tools, record, (first, time.monotonic() - started))
+    state.tick = state.images // size  # one batch can span several ticks
+    stop_if_broken(run, state)
+    tools.tell_skipped(run)
+    _end_tick(run, state, tools, (first, time.monotonic() - started))
+    state.statistics = {}
 
 
 def _open_evaluator(run: Run) -> Evaluator | None:
@@ -180,7 +218,6 @@ def _begin_stage(run: Run, state: TrainState) -> None:
             smoothed=tuple(m.name for m in state.members if m.target != 1),
         )
     )
-    _save(run, state)
 
 
 def _end_stage_early(run: Run, state: TrainState, end: int) -> None:
@@ -195,11 +232,17 @@ def _end_tick(
     run: Run,
     state: TrainState,
     tools: _Tools,
-    record: dict[str, dict[str, float]],
     progress: tuple[int, float],
 ) -> None:
-    """Write and report the statistics of one tick."""
-    config = run.plan.config
+    """Write and report the statistics of one tick.
+
+    Args:
+        run: the run.
+        state: holds them.
+        tools: its records take them.
+        progress: images at the first step of this process in the tick, and the seconds since.
+    """
+    config, record = run.plan.config, summarise(state.statistics)
     first, seconds = progress
     shown = state.images - first
     values = {
@@ -230,26 +273,6 @@ def _end_tick(
     means = {name: value["mean"] for name, value in record.items()}
     total = run.plan.stage_ends[-1] - state.shift
     run.ctx.on_event(TickDone(tuple(state.names), state.best, total=total, statistics=means))
-
-
-def _stop_if_broken(run: Run, state: TrainState, record: dict[str, dict[str, float]]) -> None:
-    """Raise before anything overwrites the last good state.
-
-    Raises:
-        ProbeError: a statistic or weight is NaN or infinite.
-    """
-    # The std overflows before the mean does; damage from the last step shows only in the weights.
-    broken = [name for name, v in record.items() if v["mean"] - v["mean"] != 0]
-    if not state.is_finite():
-        broken.append("A weight")
-    if broken:
-        kept = "no state was written yet"
-        if has_state(run.folder):
-            kept = f"the last good state is in {run.folder}"
-        raise ProbeError(
-            f"{broken[0]} became NaN or infinite before kimg {state.images / 1000:.1f}; {kept}. "
-            "Lower --lr or change --gamma, or use --precision fp32."
-        )
 
 
 def _take_snapshot(run: Run, state: TrainState, tools: _Tools) -> None:
@@ -308,39 +331,9 @@ def _judge(run: Run, state: TrainState, distance: float, path: Path) -> None:
             copy_file(path, run.folder / BEST)
 
 
-def _save(run: Run, state: TrainState) -> None:
-    """Write the state from which the run can resume at exactly this point."""
-    if run.ctx.processes.size > 1:
-        for member in state.members:
-            member.adaptive.gather(run.ctx.processes.sum, keep=run.ctx.processes.is_first)
-    if run.ctx.processes.is_first:
-        write_state(run.folder, state.record())
-        write_progress(run, state)
-    run.ctx.processes.wait()
-
-
-def write_progress(run: Run, state: TrainState, *, finished: bool = False) -> None:
-    """Write progress.json, which says how far the run is.
-
-    Args:
-        run: the run.
-        state: its images, stage and members are recorded.
-        finished: nothing is left to write, so repeating the command starts a new run.
-    """
-    total = run.plan.stage_ends[-1] - state.shift
-    record = {
-        "kimg": state.images / 1000,
-        "total_kimg": total / 1000,
-        "stage": state.stage,
-        "discriminators": state.names,
-        "finished": finished,
-    }
-    write_json(run.folder / PROGRESS_FILE, record)
-
-
 def _write_reals(run: Run) -> None:
-    n = len(run.reals.training)
-    pixels = load_pixels(run.reals, [i % n for i in range(GRID_IMAGES)])
+    training = run.reals.training
+    pixels, _ = run.reals.load(training, [i % len(training) for i in range(GRID_IMAGES)])
     save_grid(run.folder / REALS_GRID, pixels, columns=GRID_COLUMNS)
 
 

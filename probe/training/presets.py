@@ -31,6 +31,7 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
                 "channel_max": 256, "gamma": 0.1, "ema_kimg": 10.0},
 }  # fmt: skip
 
+GROUP = 4  # images, of minibatch-std
 # Length by image count (maximum images; warm-up, first stage, each later stage, in kimg).
 SCHEDULES = (
     (500, 200.0, 1000.0, 1000.0),
@@ -101,17 +102,25 @@ def _preset(
     if name == "auto" and resolution <= 64:
         name = "small32" if resolution <= 32 else "small64"
     if name == "auto":
-        batch = max(processes, min(processes * min(4096 // resolution, 32), 64))
-        return _auto(resolution, config.batch or batch, processes)
+        whole = min(processes * min(4096 // resolution, 32), 64)
+        return _auto(resolution, config.batch or _divisible(whole, processes), processes)
     preset = dict(PRESETS[name])
     why = dict.fromkeys(preset, f"preset {name}")
-    batch = config.batch or preset["batch"]
+    batch = config.batch or _divisible(preset["batch"], processes)
     if batch != preset["batch"]:
         # The preset's value assumes its own batch size.
         preset["gamma"] = preset["gamma"] * preset["batch"] / batch
         why["gamma"] = f"preset {name}'s {PRESETS[name]['gamma']:g}, scaled to the batch"
         preset["mbstd_group"] = min(preset["mbstd_group"], max(1, batch // processes))
+        why["batch"] = f"preset {name}'s {preset['batch']}, shared out over {processes} processes"
+        preset["batch"] = batch
     return preset, why
+
+
+def _divisible(batch: int, processes: int) -> int:
+    """Return the batch nearest below that divides over processes and groups of four images."""
+    each = max(1, batch // processes)
+    return processes * (each if each < GROUP else each - each % GROUP)
 
 
 def _check_fit(config: ResolvedConfig, resolution: int, processes: int) -> None:
@@ -140,7 +149,7 @@ def _auto(resolution: int, batch: int, processes: int) -> tuple[dict[str, Any], 
     each = max(1, batch // processes)
     values = {
         "batch": (batch, "min(4096 / resolution, 32) per process, at most 64"),
-        "mbstd_group": (min(each, 4), "at most 4, and the batch of one process"),
+        "mbstd_group": (min(each, GROUP), "at most 4, and the batch of one process"),
         "channel_base": (32768 if resolution >= 512 else 16384, "by resolution"),
         "channel_max": (512, "always"),
         "d_architecture": ("resnet", "always"),

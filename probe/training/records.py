@@ -47,16 +47,16 @@ class RunRecords:
     Args:
         folder: the run directory.
         images: images seen in the state being resumed; None for a new run.
+        snapped: images seen at that state's last snapshot; None for a new run.
     """
 
-    def __init__(self, folder: Path, images: int | None) -> None:
+    def __init__(self, folder: Path, images: int | None, snapped: int | None) -> None:
         self.folder = folder
-        for path in (folder / STATS_FILE, folder / PROBES_FILE, *folder.glob(metric_file("*"))):
+        of_snapshots = (folder / PROBES_FILE, *folder.glob(metric_file("*")))
+        for path, last in ((folder / STATS_FILE, images), *((p, snapped) for p in of_snapshots)):
             if path.exists():
                 lines = [
-                    line
-                    for line in read_lines(path, dict[str, Any])
-                    if not _is_beyond(line, images)
+                    line for line in read_lines(path, dict[str, Any]) if not _is_beyond(line, last)
                 ]
                 write_text(path, "".join(json.dumps(line) + "\n" for line in lines))
         self._board, self._links = None, ExitStack()

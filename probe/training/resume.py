@@ -63,9 +63,12 @@ def _require_same(run: Run, state: TrainState, found: StoredState, *, other_judg
         ProbeError: they differ; says how.
     """
     if found.record.get("digest") != state.digest:
+        dates = ""
+        if run.reals.marks is not None:
+            dates = " Files that were copied need the dates that they had (cp -p, rsync -t)."
         raise ProbeError(
             f"{found.path}: belongs to a run with other images or options. Repeat that run's "
-            f"options ({OPTIONS_FILE} beside it) or start a new run."
+            f"options ({OPTIONS_FILE} beside it) or start a new run.{dates}"
         )
     used = found.record.get("weights", {})  # earlier releases did not record them
     now = {name: run.digest(run.candidates.spec(name)) for name in used}

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from probe.errors import ProbeError, UsageError
 from probe.files import leftovers, lock
+from probe.images.base import ImageSource
 from probe.run_files import LOCK_FILE, OPTIONS_FILE, PROGRESS_FILE, STATE_FILE
 from probe.stored import read_record
 from probe.training.state_file import has_state
@@ -20,6 +21,13 @@ class _Options:
 
     digest: str
     length: list[Any]
+
+
+@dataclass(frozen=True)
+class _Images:
+    """The part of training_options.json that describes the images."""
+
+    real: dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -85,6 +93,31 @@ def choose_folder(
         held = lock(folder / LOCK_FILE)
         if held is not None:
             return folder, held
+
+
+def has_examined(source: ImageSource, outdir: Path, resume: Path | str | None) -> bool:
+    """Return whether a run that may go on here has examined every one of its images.
+
+    Runs of earlier releases did, and go on alike only if it is done again. A run on another path,
+    or one that is finished, does not count unless `resume` names it.
+    """
+    folders = [p for p in outdir.glob("[0-9]" * 5 + "-*") if has_state(p)]
+    if resume is not None:
+        folders = sorted(folders)[-1:] if str(resume) == "latest" else [Path(resume)]
+    for folder in folders:
+        try:
+            real = read_record(folder / OPTIONS_FILE, _Images, "").real
+            if real.get("known_by", "contents") != "contents":
+                continue
+            if resume is not None:
+                return True
+            ours = source.identity()
+            is_same = all(real.get(key) == ours.get(key) for key in ("path", "candidates"))
+            if is_same and not read_record(folder / PROGRESS_FILE, _Progress, "").finished:
+                return True
+        except ProbeError:  # a damaged record: `choose_folder` says so
+            continue
+    return False
 
 
 def _is_unfinished(folder: Path, record: dict[str, Any]) -> bool:

@@ -4,9 +4,9 @@ import torch
 
 from probe.devices import fast_layout
 from probe.training.clock import Clock
-from probe.training.reals import RealStream
 from probe.training.run import Run
 from probe.training.step import Session
+from probe.training.stream import RealStream
 
 
 def open_stream(run: Run) -> RealStream:

@@ -10,11 +10,10 @@ import probe
 from probe.accel.memory import explain_lack
 from probe.context import Context
 from probe.devices import choose_precision, fast_layout
-from probe.errors import UsageError
+from probe.errors import ProbeError, UsageError
 from probe.events import Note, RunPlanned
 from probe.files import digest_json, write_json
 from probe.images.base import ImageSource
-from probe.images.decode import describe_broken
 from probe.processes import Processes
 from probe.run_files import OPTIONS_FILE
 from probe.training.availability import require_backbones
@@ -24,7 +23,7 @@ from probe.training.inherit import Inherited, inherit
 from probe.training.presets import Plan, make_plan
 from probe.training.reals import Reals, open_reals
 from probe.training.run import Run
-from probe.training.runs import choose_folder
+from probe.training.runs import choose_folder, has_examined
 from probe.training.state import TrainState, make_networks
 from probe.training.state_file import has_state
 
@@ -66,7 +65,9 @@ def set_up(
         holdout=config.holdout,
         cond=config.cond,
         seed=config.seed,
+        whole=outdir is not None and has_examined(source, Path(outdir), resume),
     )
+    _require_same_images(source, reals, ctx.processes)
     inherited = None
     if init is not None:
         inherited = inherit(Path(init), resolution=reals.resolution, c_dim=reals.c_dim)
@@ -88,6 +89,7 @@ def set_up(
             **source.identity(),
             "training": len(reals.training),
             "holdout": len(reals.holdout),
+            "known_by": "contents" if reals.marks is None else "marks",
         },
         "resolution": reals.resolution,
         "classes": reals.c_dim,
@@ -103,7 +105,7 @@ def set_up(
     metadata = {"options": asdict(plan.config), "images_digest": identity["images"]}
     with _run_directory(source, outdir, record, resume, ctx.processes) as folder:
         ctx.on_event(RunPlanned(str(folder), plan, tuple(notes), record))
-        for text in _remarks(source, reals):
+        for text in (*source.notes, *reals.remarks()):
             ctx.on_event(Note(text))
         run = Run(
             reals=reals,
@@ -120,13 +122,21 @@ def set_up(
             yield run, TrainState(plan.config, networks, ctx.device, record["digest"], layout)
 
 
-def _remarks(source: ImageSource, reals: Reals) -> Iterator[str]:
-    """Yield remarks about the images."""
-    yield from source.notes
-    if reals.broken:
-        yield describe_broken(reals.broken)
-    for remark in reals.copies.remarks():
-        yield f"Warning: {remark}"
+def _require_same_images(source: ImageSource, reals: Reals, processes: Processes) -> None:
+    """Check that all processes train on the same images.
+
+    Raises:
+        UsageError: they do not.
+    """
+    digests = processes.collect(reals.digest)
+    others = [rank for rank, digest in enumerate(digests) if digest != digests[0]]
+    if others:
+        what = "contents" if reals.marks is None else "names, sizes or dates"
+        raise UsageError(
+            f"{source.name}: process {others[0]} finds files of other {what} there than process 0. "
+            "All processes need the same images; copies of them need the same dates (cp -p, "
+            "rsync -t)."
+        )
 
 
 def _too_large(run: Run) -> str:
@@ -142,10 +152,9 @@ def _identity(
     reals: Reals, plan: Plan, candidates: Candidates, inherited: Inherited | None
 ) -> dict[str, Any]:
     """Return everything that affects the results; runs with equal identities are the same run."""
-    keys = [part.keys(range(len(part))) for part in (reals.training, reals.holdout)]
     return {
         **plan.config.record(),
-        "images": digest_json(keys),
+        "images": reals.digest,
         **({"labels": digest_json(list(reals.training.labels or ()))} if reals.c_dim else {}),
         "init": None if inherited is None else inherited.digest,
         "bank": [spec.name for spec in candidates.specs],
@@ -165,14 +174,26 @@ def _run_directory(
     A new directory gets its options file. If the directory has a state, its options file is kept
     until the state is known to belong to this run.
     """
-    held, folder = None, Path()
+    held, folder, refused = None, Path(), None
     if outdir is not None and processes.is_first:
         name = Path(source.name).resolve().stem or "images"
-        folder, held = choose_folder(Path(outdir), name, record, resume)
-        if not has_state(folder):
-            write_json(folder / OPTIONS_FILE, record)
+        try:
+            folder, held = choose_folder(Path(outdir), name, record, resume)
+            if not has_state(folder):
+                write_json(folder / OPTIONS_FILE, record)
+        except ProbeError as error:
+            refused = error
     try:
-        yield Path(processes.broadcast(str(folder)))
+        folder, refused = processes.broadcast((folder, refused))
+        if refused is not None:
+            raise refused
+        missing = [rank for rank, seen in enumerate(processes.collect(folder.is_dir())) if not seen]
+        if missing:
+            raise UsageError(
+                f"--outdir: process {missing[0]} does not find {folder}, which process 0 has made. "
+                "Name a folder on storage that all nodes share."
+            )
+        yield folder
     finally:
         if held is not None:
             held.release()

@@ -82,6 +82,8 @@ class TrainState:
         members: the discriminators, the GAN's own first.
         images: number of real images shown so far.
         tick: ticks so far.
+        snapped: `images` at the last snapshot.
+        statistics: name → values, scalars on the device, of each step of the tick so far.
         stage: the current stage; 0 is the warm-up.
         shift: images by which early-ended stages shorten the schedule.
         path_mean: running mean of path lengths, float64.
@@ -109,7 +111,8 @@ class TrainState:
         self.average = average.eval().requires_grad_(False)
         self.generator_optimizer = make_adam(self.generator, config.lr, config.pl_interval)
         self.members: list[Member] = [own_member(config, discriminator.requires_grad_(True))]
-        self.images = self.tick = self.stage = self.shift = 0
+        self.images = self.tick = self.stage = self.shift = self.snapped = 0
+        self.statistics: dict[str, list[torch.Tensor]] = {}
         self.path_mean = torch.zeros([], dtype=torch.float64)
         self.best: tuple[float, float] | None = None
         self.stale: tuple[int, float] = (0, float("inf"))
@@ -119,8 +122,8 @@ class TrainState:
         self.c_dim = generator.c_dim
 
     NETWORKS = ("generator", "average", "generator_optimizer")
-    VALUES = ("images", "tick", "stage", "shift", "path_mean", "best", "stale", "weights", "judge",
-              "digest")  # fmt: skip
+    VALUES = ("images", "tick", "snapped", "stage", "shift", "path_mean", "best", "stale",
+              "weights", "judge", "digest")  # fmt: skip
 
     @property
     def names(self) -> list[str]:
@@ -131,6 +134,7 @@ class TrainState:
         """Return everything as tensors and plain values, ready to be saved or restored."""
         record: dict[str, Any] = {n: getattr(self, n).state_dict() for n in self.NETWORKS}
         record |= {n: getattr(self, n) for n in self.VALUES}
+        record["statistics"] = {n: torch.stack(v) for n, v in self.statistics.items()}
         record["members"] = {member.name: member.state_dict() for member in self.members}
         return record
 
@@ -146,8 +150,13 @@ class TrainState:
         """
         for name in self.NETWORKS:
             getattr(self, name).load_state_dict(record[name])
-        for name in self.VALUES:  # records of earlier releases lack some of these
-            setattr(self, name, record.get(name, getattr(self, name)))
+        # Records of earlier releases lack some of these. They were written after a snapshot.
+        for name, value in ({"snapped": record["images"]} | dict(record)).items():
+            if name in self.VALUES:
+                setattr(self, name, value)
+        device = next(self.generator.parameters()).device
+        kept = record.get("statistics", {})
+        self.statistics = {name: list(v.to(device)) for name, v in kept.items()}
         for name, saved in record["members"].items():
             if name != "D":
                 self.members.append(make_member(name))

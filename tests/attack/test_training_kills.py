@@ -18,6 +18,7 @@ OPTIONS = (
     "--stage-kimg", "0.016,0.016", "--batch", "4", "--tick", "0.008", "--snap", "1",
     "--eval-num", "16", "--rank-num", "40", "--channel-base", "128", "--channel-max", "8",
     "--z-dim", "8", "--w-dim", "8", "--precision", "fp32", "--device", "cpu", "--offline",
+    "--save-every", "0.000001s",  # at every step
 )  # fmt: skip
 TIMES = ("timestamp", "total_time")
 
@@ -117,6 +118,39 @@ def test_a_run_that_is_killed_at_any_moment_comes_to_the_same_end(runs, rounds, 
         runs.assert_same(outdir)
         shutil.rmtree(outdir)
     tally("kills at a random moment, gone on from bit for bit", killed)
+
+
+def test_a_run_in_slices_comes_to_the_same_end(runs, rounds, tally, tmp_path):
+    """A queue ends each slice with SIGTERM; every slice in which a step is done gets further."""
+    rng = random.Random(2)
+    for n in range(rounds(1, 10)):
+        outdir = tmp_path / f"slices{n}"
+        state = outdir / "00000-reals" / "training-state-latest.pt"
+        images, slices = 0, 0
+        while not is_finished(outdir):
+            process = runs.start(outdir)
+            for _ in range(rng.randint(1, 3)):  # steps, at each of which the state is written
+                before = written(state)
+                while process.is_alive() and written(state) == before:
+                    time.sleep(0.005)
+            process.terminate()
+            process.join(timeout=120)
+            assert process.exitcode in (0, 143), runs.log(outdir).read_text()
+            now = torch.load(state, weights_only=True)["images"]
+            assert now >= images
+            images, slices = now, slices + 1
+            assert slices < 20, "no progress"
+        assert slices > 2
+        runs.assert_same(outdir)
+        shutil.rmtree(outdir)
+        tally("slices ended by SIGTERM, gone on from bit for bit", slices)
+
+
+def written(path: Path) -> int:
+    try:
+        return path.stat().st_mtime_ns
+    except FileNotFoundError:  # between two renames
+        return 0
 
 
 def test_a_run_that_is_killed_at_a_rename_comes_to_the_same_end(runs, rounds, tally, tmp_path):

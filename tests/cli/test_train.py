@@ -261,29 +261,6 @@ def test_ranking_by_two_processes_gives_the_same_table(reals, fakes, bank, tmp_p
             assert a == (pytest.approx(b, abs=1e-6) if isinstance(b, float) else b)
 
 
-def test_gpus_starts_processes(reals, tmp_path):
-    done = run_processes(
-        1,
-        [
-            "train",
-            "--gpus",
-            "2",
-            "--device",
-            "cpu",
-            "--p",
-            "0.2",
-            "--real",
-            reals,
-            "--outdir",
-            tmp_path / "runs",
-            *SHORT,
-        ],
-    )
-    assert done.returncode == 0, done.stderr
-    options = json.loads((tmp_path / "runs/00000-reals/training_options.json").read_text())
-    assert options["processes"] == 2
-
-
 def test_a_full_disk_is_one_sentence_and_loses_nothing(reals, tmp_path):
     """A limit on the size of files stands for the disk."""
     arguments = [sys.executable, "-m", "probe", "train", "--real", str(reals), "--outdir",

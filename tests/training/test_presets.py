@@ -28,6 +28,22 @@ def test_auto_follows_the_published_formulas():
     assert plan(128, processes=8).config.batch == 64
 
 
+@pytest.mark.parametrize("cfg", ["auto", *PRESETS])
+def test_the_default_batch_divides_over_any_number_of_processes(cfg):
+    for resolution in (32, 64, 256, 1024):
+        for processes in range(1, 70):
+            found = plan(resolution, processes=processes, cfg=cfg, channel_base=32768).config
+            each, left = divmod(found.batch, processes)
+            assert left == 0 and each % min(found.mbstd_group, each) == 0
+
+
+def test_a_preset_keeps_its_batch_where_it_divides():
+    assert plan(cfg="paper256", processes=8).config.batch == 16
+    shared = plan(cfg="small64", processes=3)
+    assert shared.config.batch == 24 and shared.config.gamma == pytest.approx(0.1 * 32 / 24)
+    assert shared.reasons["batch"][1] == "preset small64's 32, shared out over 3 processes"
+
+
 def test_small_images_get_a_small_network():
     assert plan(32).config.channel_base < plan(64).config.channel_base < 16384
     assert plan(64).config.pl_weight == 0

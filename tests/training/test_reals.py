@@ -1,8 +1,12 @@
 """The stream of training images, the weight average, the samples of a step."""
 
 import json
+import os
 import shutil
+import time
+import zipfile
 
+import numpy as np
 import pytest
 import torch
 from contexts import new_state, session
@@ -10,13 +14,16 @@ from inputs import write_images
 
 from probe.errors import ImagesError, ProbeError, UsageError
 from probe.generators.networks.stylegan2 import Generator
+from probe.images.files import FileSource
 from probe.images.open import open_images
 from probe.processes import Processes
-from probe.streams import stream_keys
+from probe.streams import numpy_stream, stream_keys
 from probe.training.config import TrainConfig
+from probe.training.order import BLOCK, WINDOW, Blocks, Shuffled
 from probe.training.presets import make_plan
-from probe.training.reals import AHEAD, RealStream, load_pixels, open_reals
+from probe.training.reals import Reals, open_reals
 from probe.training.step import Samples
+from probe.training.stream import AHEAD, RealStream
 
 CPU = torch.device("cpu")
 
@@ -65,7 +72,7 @@ def rows(images):
 def test_every_pass_shows_every_image_once_in_an_order_of_its_own(folder):
     reals = opened(folder)
     found = stream(reals)
-    passes = [[found.order(range(24 * turn, 24 * turn + 24))] for turn in range(2)]
+    passes = [[found.order.at(range(24 * turn, 24 * turn + 24))] for turn in range(2)]
     assert sorted(passes[0][0]) == sorted(passes[1][0]) == list(range(24))
     assert passes[0] != passes[1]
     images = torch.cat([found.at(start)[0] for start in range(0, 24, 4)])
@@ -81,22 +88,20 @@ def test_the_stream_can_be_entered_anywhere(folder):
 
 
 def test_a_few_batches_are_decoded_ahead_and_each_once(folder, monkeypatch):
-    import probe.training.reals as module
+    asked, load = [], Reals.load
 
-    asked, load = [], module.load_pixels
-
-    def noting(reals, indices):
+    def noting(reals, source, indices):
         asked.append(indices)
-        return load(reals, indices)
+        return load(reals, source, indices)
 
-    monkeypatch.setattr(module, "load_pixels", noting)
+    monkeypatch.setattr(Reals, "load", noting)
     found = stream(opened(folder))
     for start in range(0, 40, 4):
         found.at(start)
     found.at(1000)  # what was ahead is forgotten
     found._workers.shutdown()
     expected = [*range(0, 40 + 4 * AHEAD, 4), *range(1000, 1004 + 4 * AHEAD, 4)]
-    assert sorted(asked) == sorted(found.order(range(s, s + 4)) for s in expected)
+    assert sorted(asked) == sorted(found.order.at(range(s, s + 4)) for s in expected)
     assert len(found._ahead) == AHEAD
 
 
@@ -118,14 +123,23 @@ def test_mirror_flips_about_half(folder):
     assert 90 < sum(flipped) < 150
 
 
-def test_images_too_many_for_memory_come_from_disk(folder, monkeypatch):
-    import probe.training.reals as module
+def load(reals, indices):
+    return reals.load(reals.training, indices)[0]
 
+
+@pytest.fixture
+def large(monkeypatch):
+    """Let every set count as too large for memory, and look at ten of its images."""
+    monkeypatch.setattr("probe.training.reals.MEMORY", 0)
+    monkeypatch.setattr("probe.training.reals.LOOKED_AT", 20)
+
+
+def test_images_too_many_for_memory_come_from_disk(folder, monkeypatch):
     kept = opened(folder)
-    monkeypatch.setattr(module, "MEMORY", 0)
+    monkeypatch.setattr("probe.training.reals.MEMORY", 0)
     read = opened(folder)
-    assert read.pixels is None and kept.pixels is not None
-    assert torch.equal(load_pixels(read, [5, 0, 5]), load_pixels(kept, [5, 0, 5]))
+    assert read.pixels is None and kept.pixels is not None and read.digest == kept.digest
+    assert torch.equal(load(read, [5, 0, 5]), load(kept, [5, 0, 5]))
 
 
 def test_held_out_images_are_never_shown(folder):
@@ -221,16 +235,132 @@ def test_noise_of_an_image_does_not_depend_on_its_neighbours():
     torch.testing.assert_close(together, alone, atol=1e-5, rtol=1e-5)
 
 
-def test_an_image_that_changes_during_training_stops_it(folder, monkeypatch):
+def test_an_image_that_was_examined_and_changes_stops_the_run(folder, monkeypatch):
     monkeypatch.setattr("probe.training.reals.MEMORY", 0)  # images are read again and again
     reals = opened(folder)
-    before = load_pixels(reals, range(24))
+    before = load(reals, range(24))
     original = (folder / "003.png").read_bytes()
     (folder / "003.png").write_bytes((folder / "004.png").read_bytes())
     with pytest.raises(ProbeError, match=r"003\.png \(changed since it was first read\)\. Restore"):
-        load_pixels(reals, range(24))
+        load(reals, range(24))
     (folder / "003.png").write_bytes(original)
-    assert torch.equal(load_pixels(opened(folder), range(24)), before)
+    assert torch.equal(load(opened(folder), range(24)), before)
+
+
+class Unread(FileSource):
+    """Notes which files are read."""
+
+    def __init__(self, source):
+        vars(self).update(vars(source))
+        read, self.read = self._read, set()
+        self._read = lambda name: self.read.add(name) or read(name)
+
+
+def test_of_a_large_set_a_sample_is_examined(folder, large):
+    write_images(folder / "more", 600, seed=5, size=16)
+    source = Unread(open_images(folder))
+    reals = open_reals(source, resolution=16, holdout=100, cond=False, seed=0)
+    assert len(source.read) < 300, "256 for the size, and the sample"
+    assert reals.looked_at == 20 and reals.pixels is None
+    assert (len(reals.training), len(reals.holdout)) == (524, 100)
+    assert not set(reals.training.indices) & set(reals.holdout.indices)
+    (remark,) = reals.remarks()
+    assert "624 images are too many to examine each" in remark and "20 drawn by the seed" in remark
+
+
+def test_a_large_set_is_known_by_names_sizes_and_dates(folder, large, tmp_path):
+    digest = opened(folder).digest
+    assert opened(folder).digest == digest
+    status = (folder / "003.png").stat()
+    os.utime(folder / "003.png", ns=(status.st_atime_ns, status.st_mtime_ns + 1))
+    assert opened(folder).digest != digest
+    packed, digests = tmp_path / "images.zip", set()
+    for date in (2000, 2020):
+        with zipfile.ZipFile(packed, "w") as archive:
+            for path in sorted(folder.iterdir()):
+                member = zipfile.ZipInfo(path.name, (date, 1, 1, 0, 0, 0))
+                archive.writestr(member, path.read_bytes())
+        digests.add(opened(packed).digest)
+    assert len(digests) == 1, "a zip has checksums, so its dates do not matter"
+
+
+def test_a_large_set_replaces_what_is_broken_or_has_changed_and_names_it(folder, large):
+    for i in (3, 4, 23):
+        (folder / f"{i:03}.png").write_bytes(b"x")
+    reals = opened(folder, resolution=16)
+    (folder / "010.png").write_bytes((folder / "012.png").read_bytes() + b" ")
+    (folder / "015.png").unlink()
+    images, taken = reals.load(reals.training, range(24))
+    expected = [0, 1, 2, 5, 5, 5, 6, 7, 8, 9, 11, 11, 12, 13, 14, 16, *range(16, 23), 0]
+    assert taken == expected
+    assert torch.equal(images, reals.training.load(expected, 16).images)
+    assert {i: b.name for i, b in reals.skipped.items()} == {
+        i: f"{i:03}.png" for i in (3, 4, 10, 15, 23)
+    }
+    assert reals.skipped[10].reason.startswith("changed since")
+    alone = [reals.load(reals.training, [i])[1] for i in range(24)]
+    assert [index for taken in alone for index in taken] == expected
+
+
+def test_storage_that_goes_away_ends_a_run_in_a_sentence(folder, large):
+    reals = opened(folder, resolution=16)
+    folder.rename(folder.with_name("gone"))
+    with pytest.raises(ProbeError, match=r"100 images in a row .* See whether the storage is"):
+        load(reals, [0, 1])
+
+
+def test_labels_follow_the_image_that_takes_anothers_place(folder, large):
+    labels = [[f"{i:03}.png", i % 2] for i in range(24)]
+    (folder / "dataset.json").write_text(json.dumps({"labels": labels}))
+    reals = opened(folder, cond=True)
+    (folder / "006.png").write_bytes(b"")
+    found = stream(reals, batch=24)
+    classes = found.at(0)[1].argmax(dim=1).tolist()
+    order = [7 if i == 6 else i for i in found.order.at(range(24))]
+    assert classes == [i % 2 for i in order]
+
+
+def test_the_stream_of_a_large_set_is_shared_and_entered_anywhere(folder, large):
+    reals = opened(folder)
+    assert isinstance(stream(reals).order, Blocks)
+    whole = stream(reals, mirror=True)
+    expected = [whole.at(start)[0] for start in range(0, 60, 4)]
+    assert torch.equal(stream(reals, mirror=True).at(40)[0], expected[10])
+    for rank in range(2):
+        part = stream(reals, mirror=True, processes=Processes(rank, 2)).at(8)[0]
+        assert torch.equal(part, expected[2][rank::2])
+
+
+@pytest.mark.parametrize("count", [1, 50, BLOCK, BLOCK * WINDOW, 3 * BLOCK * WINDOW + 77])
+def test_blocks_show_every_image_once_in_each_pass(count):
+    order = Blocks(count, seed=3)
+    passes = [order.at(range(turn * count, (turn + 1) * count)) for turn in range(2)]
+    assert sorted(passes[0]) == sorted(passes[1]) == list(range(count))
+    assert count == 1 or passes[0] != passes[1]
+    assert Blocks(count, seed=3).at([count // 2, count]) == [passes[0][count // 2], passes[1][0]]
+
+
+def test_a_batch_of_a_sorted_set_comes_from_everywhere():
+    """Neighbours in the set are almost never neighbours in a batch."""
+    count = 40 * BLOCK * WINDOW
+    order = Blocks(count, seed=0)
+    for start in (0, 12_345, 500_000):
+        batch = order.at(range(start, start + 64))
+        assert len({i // BLOCK for i in batch}) > 40
+        assert np.std([i / count for i in batch]) == pytest.approx(12**-0.5, abs=0.08)
+
+
+def test_a_position_of_ten_million_is_found_at_once():
+    order, started = Blocks(10**7, seed=0), time.process_time()
+    for start in range(0, 64 * 300, 64):
+        order.at(range(10**9 + start, 10**9 + start + 64))
+    assert time.process_time() - started < 5
+
+
+def test_small_sets_keep_the_order_of_earlier_releases():
+    order = Shuffled(5, seed=0)
+    expected = [numpy_stream(0, "order", turn).permutation(5).tolist() for turn in range(3)]
+    assert [order.at(range(5 * t, 5 * t + 5)) for t in range(3)] == expected
 
 
 def test_one_hot_lists_say_how_many_classes_there_are(folder):
