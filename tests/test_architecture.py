@@ -8,7 +8,7 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "probe"
 BASE = {
     "errors", "registry", "files", "devices", "streams", "processes", "options", "run_files",
-    "stored", "events", "context", "accel", "missing", "figures", "shown",
+    "stored", "stored_arrays", "events", "context", "accel", "missing", "figures", "shown",
 }  # fmt: skip
 ALLOWED: dict[str, set[str]] = {
     "errors": set(),
@@ -26,6 +26,7 @@ ALLOWED: dict[str, set[str]] = {
     "devices": {"errors", "options"},
     "processes": {"errors"},
     "stored": {"errors", "files"},
+    "stored_arrays": {"files"},
     "accel": {"devices", "errors"},
     "images": BASE,
     # BatchNorm images are an ImageSource; fingerprints are of bundled pictures

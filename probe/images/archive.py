@@ -14,8 +14,9 @@ from pathlib import Path
 from probe.errors import BrokenImageError, ImagesError
 from probe.files import stamp
 from probe.images.encoded import LONGEST_MAGIC
-from probe.images.files import FileSource, sort_files
+from probe.images.files import FileSource
 from probe.images.limits import ENCODED
+from probe.images.names import sort_files
 
 # What zipfile and the decompressors raise on damaged or hostile archives: NotImplementedError for
 # an unknown compression, RuntimeError for a missing password, the others from parsing.

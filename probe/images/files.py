@@ -1,11 +1,9 @@
 """Images that are files, from any source of bytes: the logic shared by folder and zip."""
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
-from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -16,66 +14,16 @@ from probe.files import digest_bytes
 from probe.images.base import Batch, Broken, Header
 from probe.images.decode import decode_square, name_broken
 from probe.images.depth import key_suffix
-from probe.images.encoded import FORMATS, is_image, is_suffix
+from probe.images.encoded import FORMATS
 from probe.images.header import read_header
-from probe.images.labels import LABELS_FILE, Labels, find_labels
+from probe.images.labels import Labels, find_labels
 from probe.images.limits import TOO_LARGE, map_threads
+from probe.images.names import Found
 from probe.images.survey import Survey, survey
 
 SURVEYED = 256  # files
 
-# What file managers, network drives and notebooks leave next to images, besides hidden names.
-SYSTEM = frozenset(
-    (
-        "__macosx", "@eadir", "#recycle", "@recycle", "@recently-snapshot", "@tmp", "#snapshot",
-        "$recycle.bin", "lost+found",
-        "system volume information", "thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r",
-    )
-)  # fmt: skip
-
 Read = Callable[[str], AbstractContextManager[bytes]]
-
-
-def is_system(part: str) -> bool:
-    """Return whether one part of a path is hidden, or created by a system rather than a person."""
-    return (part.startswith(".") and part not in (".", "..")) or part.lower() in SYSTEM
-
-
-@dataclass(frozen=True)
-class Found:
-    """The files of a set, by role.
-
-    Attributes:
-        images: relative paths of the candidates, sorted.
-        labels: relative paths of all files named dataset.json.
-        left_out: suffix → number of other files with it, excluding system files.
-    """
-
-    images: list[str]
-    labels: list[str] = field(default_factory=list)
-    left_out: Counter[str] = field(default_factory=Counter)
-
-
-def sort_files(names: Iterable[str], start: Callable[[str], bytes]) -> Found:
-    """Separate images from other files by suffix.
-
-    Args:
-        names: relative paths.
-        start: path → the first bytes of a file; called for files without a suffix.
-    """
-    images, labels, left_out = [], [], Counter[str]()
-    for name in names:
-        path = PurePosixPath(name.replace("\\", "/"))  # for zips made by Windows programs
-        suffix = path.suffix.lower()
-        if any(map(is_system, path.parts)):
-            continue
-        if is_suffix(suffix) or (not suffix and is_image(start(name))):
-            images.append(name)
-        elif path.name == LABELS_FILE:
-            labels.append(name)
-        else:
-            left_out[suffix] += 1
-    return Found(sorted(images), labels, left_out)
 
 
 class FileSource:

@@ -8,8 +8,9 @@ from pathlib import Path
 
 from probe.errors import BrokenImageError
 from probe.images.encoded import LONGEST_MAGIC
-from probe.images.files import FileSource, Found, is_system, sort_files
+from probe.images.files import FileSource
 from probe.images.limits import ENCODED
+from probe.images.names import Found, is_system, sort_files
 
 
 def find_files(folder: Path) -> Found:

@@ -8,8 +8,9 @@ from probe.errors import ImagesError
 from probe.files import near_path
 from probe.images.archive import is_zip, open_zip
 from probe.images.base import ImageSource
-from probe.images.files import FileSource, Found
+from probe.images.files import FileSource
 from probe.images.folder import open_folder, read_file
+from probe.images.names import Found
 from probe.images.sheets import refuse_sheets
 
 READERS: Mapping[str, tuple[Callable[[Path], bool], Callable[[Path, str], FileSource]]] = {
