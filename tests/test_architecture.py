@@ -9,12 +9,14 @@ PACKAGE = Path(__file__).parents[1] / "probe"
 BASE = {
     "errors", "registry", "files", "devices", "streams", "processes", "options", "run_files",
     "stored", "stored_arrays", "events", "context", "accel", "missing", "figures", "shown",
+    "workers",
 }  # fmt: skip
 ALLOWED: dict[str, set[str]] = {
     "errors": set(),
     "bundled": set(),
     "run_files": set(),
     "streams": set(),
+    "workers": set(),
     "events": set(),
     "context": {"events"},
     "options": {"errors", "registry"},

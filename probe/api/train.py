@@ -42,7 +42,7 @@ def train(
     """Train a generator with discriminators chosen by probes.
 
     Args:
-        real: a folder or zip of training images, or an `ImageSource`.
+        real: training images as in `rank`: a path, braces or a URL, or an `ImageSource`.
         outdir: folder for a new numbered run directory; an unfinished run in it with the same
             options and images is resumed instead.
         config: strategy, schedule and everything else; see `TrainConfig`.
@@ -139,7 +139,7 @@ def _training(
         specs=[s for s in whole.select(backbones) if s.role == "candidate"],
         evaluator=whole.evaluator,
     )
-    source = open_images(Path(real)) if isinstance(real, str | Path) else real
+    source = open_images(real) if isinstance(real, str | Path) else real
     with (
         open_context(
             device, precision=precision, offline=offline, on_event=on_event, shared=True

@@ -1,6 +1,5 @@
 """`probe metrics`: distances between real and generated images."""
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -18,15 +17,20 @@ from probe.metrics.config import MeasureOptions
 def metrics(
     *,
     real: Annotated[
-        Path,
-        typer.Option("--real", "--data", help="Folder or zip of real images.", show_default=False),
+        str,
+        typer.Option(
+            "--real",
+            "--data",
+            help="Real images: folder, zip, tars, Parquet, .npz or LMDB, here or at a URL.",
+            show_default=False,
+        ),
     ],
     gen: Annotated[
         str,
         typer.Option(
             "--gen",
             "--network",
-            help="Checkpoint, run directory, folder or zip of images, or module:function.",
+            help="Checkpoint, run directory, module:function, or images as for --real.",
             show_default=False,
         ),
     ],

@@ -30,15 +30,20 @@ class Format(StrEnum):
 def rank(
     *,
     real: Annotated[
-        Path | None,
-        typer.Option("--real", "--data", help="Folder or zip of real images.", show_default=False),
+        str | None,
+        typer.Option(
+            "--real",
+            "--data",
+            help="Real images: folder, zip, tars, Parquet, .npz or LMDB, here or at a URL.",
+            show_default=False,
+        ),
     ] = None,
     gen: Annotated[
         str | None,
         typer.Option(
             "--gen",
             "--network",
-            help="Checkpoint, run directory, folder or zip of images, or module:function.",
+            help="Checkpoint, run directory, module:function, or images as for --real.",
             show_default=False,
         ),
     ] = None,

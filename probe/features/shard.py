@@ -12,8 +12,9 @@ import os
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
+from io import BufferedReader
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 
@@ -110,7 +111,7 @@ class Shard:
         return None if whole is None else whole["features"][rows]
 
 
-def _layout(file: BinaryIO) -> dict[str, _Array] | None:
+def _layout(file: BufferedReader) -> dict[str, _Array] | None:
     """Return where a shard's arrays lie, None if its header is damaged or its end is missing."""
     size = os.fstat(file.fileno()).st_size
     head = file.read(LENGTH.size)
@@ -151,15 +152,15 @@ def _array(entry: dict[str, Any], first: int, kind: str, each: int) -> _Array:
     return _Array(first + start, (rows, columns), each)
 
 
-def _read(file: BinaryIO, array: _Array, rows: Sequence[int]) -> np.ndarray:
+def _read(file: BufferedReader, array: _Array, rows: Sequence[int]) -> np.ndarray:
     """Return rows of an array in bytes, uint8 (n, bytes per row)."""
     width = array.shape[1] * array.bytes
     found = np.empty((len(rows), width), np.uint8)
     if rows == range(array.shape[0]):
         file.seek(array.start)
-        file.readinto(memoryview(found).cast("B"))  # pyright: ignore[reportAttributeAccessIssue]
+        file.readinto(found.data)
         return found
     for place, row in enumerate(rows):
         file.seek(array.start + row * width)
-        file.readinto(memoryview(found[place]))  # pyright: ignore[reportAttributeAccessIssue]
+        file.readinto(found[place].data)
     return found

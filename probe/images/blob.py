@@ -5,7 +5,7 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from probe.errors import BrokenImageError
 from probe.files import stamp
@@ -121,7 +121,7 @@ class BlobFile(io.RawIOBase):
         """Return the position."""
         return self._at
 
-    def readinto(self, buffer: memoryview) -> int:  # pyright: ignore[reportIncompatibleMethodOverride]
+    def readinto(self, buffer: Any, /) -> int:
         """Fill a buffer with the next bytes."""
         data = self._blob.read(self._at, len(buffer))
         buffer[: len(data)] = data

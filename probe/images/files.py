@@ -1,4 +1,4 @@
-"""Images that are files, from any source of bytes: the logic shared by folder and zip."""
+"""Images that are files, from any source of bytes: what folder, zip, tar and others share."""
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -33,16 +33,27 @@ class FileSource:
 
     Args:
         name: what the user typed.
-        kind: "folder" or "zip", for the record.
+        kind: "folder", "zip", "tar", …, for the record.
         found: the files.
         read: relative path → its bytes, or OSError or BrokenImageError; called from several
             threads.
+        labels: gives the classes if there is no dataset.json.
+        threads: how many files to read at the same time; by default one per core.
 
     Raises:
         ImagesError: if there are no candidates.
     """
 
-    def __init__(self, name: str, kind: str, found: Found, read: Read) -> None:
+    def __init__(
+        self,
+        name: str,
+        kind: str,
+        found: Found,
+        read: Read,
+        *,
+        labels: Callable[[], Labels | None] = lambda: None,
+        threads: int | None = None,
+    ) -> None:
         if not found.images:
             others = f" among {found.left_out.total()} files ({_suffixes(found.left_out)})"
             raise ImagesError(
@@ -51,6 +62,7 @@ class FileSource:
             )
         self.name, self.kind = name, kind
         self._found, self._read = found, read
+        self._beside, self._threads = labels, threads
         self._digests: dict[int, str] = {}  # of each file, from its first read
         self._refused: dict[int, str] = {}  # file → why it is unusable
 
@@ -59,16 +71,16 @@ class FileSource:
         return len(self.names)
 
     @property
-    def names(self) -> list[str]:
+    def names(self) -> Sequence[str]:
         """Relative paths of the candidates, sorted, as the file system has them."""
         return self._found.images
 
     @property
     def labels(self) -> Sequence[int] | None:
-        """Class of every candidate, None if there is no dataset.json or it has no labels.
+        """Class of every candidate, None if there are no labels.
 
         Raises:
-            ImagesError: if the dataset.json is invalid.
+            ImagesError: if they are invalid.
         """
         return None if self._labels is None else self._labels.indices
 
@@ -83,7 +95,8 @@ class FileSource:
 
     @cached_property
     def _labels(self) -> Labels | None:
-        return find_labels(self.names, self._found.labels, self._read, self.name)
+        found = find_labels(self.names, self._found.labels, self._read, self.name)
+        return self._beside() if found is None else found
 
     @property
     def resolution(self) -> int:
@@ -141,7 +154,7 @@ class FileSource:
             except BrokenImageError:
                 return printable(f"unreadable:{self.name}:{self.names[index]}")
 
-        return map_threads(key, indices)
+        return map_threads(key, indices, self._threads)
 
     def headers(self, indices: Sequence[int]) -> list[Header | None]:
         """Return each file's encoding, None for a broken one."""
@@ -153,7 +166,7 @@ class FileSource:
             except BrokenImageError:
                 return None
 
-        return map_threads(header, indices)
+        return map_threads(header, indices, self._threads)
 
     def load(self, indices: Sequence[int], resolution: int) -> Batch:
         """Decode to uint8 (M, 3, resolution, resolution); report broken files."""
@@ -169,7 +182,7 @@ class FileSource:
             pixels[row] = square.transpose(2, 0, 1)
             return None
 
-        found = map_threads(fill, range(len(indices)))
+        found = map_threads(fill, range(len(indices)), self._threads)
         broken = {indices[row]: b for row, b in enumerate(found) if b is not None}
         if not broken:
             return Batch(images, list(indices), {})

@@ -2,15 +2,17 @@
 
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from probe.errors import BrokenImageError
 from probe.images.encoded import LONGEST_MAGIC
 from probe.images.files import FileSource
 from probe.images.limits import ENCODED
 from probe.images.names import Found, is_system, sort_files
+from probe.images.remote import THREADS, RemoteBlob, find_remote, is_remote
 
 
 def find_files(folder: Path) -> Found:
@@ -90,15 +92,54 @@ def read_file(path: Path) -> Iterator[bytes]:
         yield file.read(status.st_size)  # no more, even if the file has grown
 
 
-def open_folder(path: Path, name: str) -> FileSource:
+def is_folder(place: str) -> bool:
+    """Return whether a path or URL is a folder; a URL is one if nothing else takes it."""
+    return is_remote(place) or Path(place).is_dir()
+
+
+def open_folder(place: str, name: str) -> FileSource:
     """Open a folder as an `ImageSource`; classes come from its dataset.json, if there is one.
 
     Args:
-        path: the folder.
+        place: the folder's path or URL.
         name: its name in messages.
 
     Raises:
         ImagesError: if there are no candidates.
         OSError: if the folder cannot be read.
     """
+    if is_remote(place):
+        files = _RemoteFiles(find_remote(place))
+        found = sort_files(files.infos, lambda below: b"")
+        return FileSource(name, "folder", found, files.read, threads=THREADS)
+    path = Path(place)
     return FileSource(name, "folder", find_files(path), lambda below: read_file(path / below))
+
+
+class _RemoteFiles:
+    """Files below a URL by name.
+
+    Args:
+        infos: path below it → what the listing says.
+    """
+
+    def __init__(self, infos: Mapping[str, Mapping[str, Any]]) -> None:
+        self.infos = infos
+
+    @contextmanager
+    def read(self, name: str) -> Iterator[bytes]:
+        """Yield a file's bytes while holding memory for them.
+
+        Raises:
+            BrokenImageError: if it is too large.
+            OSError: if it cannot be read.
+        """
+        blob = RemoteBlob(self.infos[name]["url"], self.infos[name])
+        if blob.size > ENCODED.most:
+            raise BrokenImageError(f"larger than {ENCODED.most >> 20} MiB")
+        with ENCODED.take(blob.size):
+            yield blob.read(0, blob.size)
+
+    def mark(self, name: str) -> str:
+        """Return what is known of a file without reading it; it changes if the file does."""
+        return RemoteBlob(self.infos[name]["url"], self.infos[name]).mark

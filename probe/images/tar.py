@@ -23,6 +23,8 @@ BLOCK = 512
 EMPTY = bytes(BLOCK)
 MOST_EXTENDED = 2**16  # bytes of an extended header; longer ones only waste memory
 BATCH = 2**14  # headers in memory
+# While members are small it is faster to read all of them than to skip from header to header.
+NEAR, AHEAD = 2**15, 2**18
 SIDE_BYTES = 2**16  # of a label file; longer JSON is not read for a label
 
 # Fields of a header: POSIX.1-1988 (ustar), and GNU's for old sparse files.
@@ -30,8 +32,10 @@ NAME, SIZE, SUM = slice(0, 100), slice(124, 136), slice(148, 156)
 TYPE, MAGIC, PREFIX = 156, slice(257, 263), slice(345, 500)
 USTAR = b"ustar\0"
 MORE_MAPS, MORE_MAPS_LATER = 482, 504  # whether a block of a sparse file's map follows
-FILES = b"0\0007"
+SIZE_DIGITS, SIZE_END = slice(124, 135), 135  # as nearly all programs write it
+PLAIN, FILES = ord("0"), b"0\0007"
 WITHOUT_DATA = b"123456"  # links, devices, folders, pipes
+BASE_256 = 0x80  # first byte of a size that is not written in octal digits
 FOLDER, SPARSE = ord("5"), ord("S")
 # Headers about the next member (x, X: pax; L, K: GNU) and about all that follow (g).
 EXTENDED, LONG_NAME, OF_ALL = b"xXLKg", ord("L"), ord("g")
@@ -163,16 +167,18 @@ class _Tape:
     def __init__(self, read: ReadAt, size: int, window: int) -> None:
         self.size = size
         self._read, self._window = read, window
-        self._first, self._data = 0, b""
+        self.first, self.data = 0, b""  # the window
 
     def read(self, at: int, count: int) -> bytes:
         """Return up to `count` bytes."""
-        skip = at - self._first
-        if not 0 <= skip <= len(self._data) - count:
-            count = min(count, self.size - at)
-            self._data = self._read(at, max(count, min(self._window, self.size - at)))
-            self._first, skip = at, 0
-        return self._data[skip : skip + count]
+        skip = at - self.first
+        found = self.data[skip : skip + count] if skip >= 0 else b""
+        if len(found) < count:
+            is_near = at <= self.first + len(self.data) + NEAR
+            window = max(self._window, AHEAD) if is_near else self._window
+            self.data = self._read(at, max(count, window))
+            self.first, found = at, self.data[:count]
+        return found
 
 
 @dataclass
@@ -204,84 +210,109 @@ class _Next:
 
 
 def _batches(tape: _Tape) -> Iterator[_Batch]:
-    """Yield the members of a tar but folders.
+    """Yield the members of a tar, without folders.
 
     Raises:
         _Damaged: if a header cannot be followed.
     """
-    at, told, batch = 0, None, _Batch()
+    at, told, is_told, batch = 0, _Next(), False, _Batch()
     while at < tape.size:
+        if not is_told:
+            at = _add_plain(batch, tape, at)
         header = tape.read(at, BLOCK)
+        if not header:
+            break
         if len(header) < BLOCK:
             raise _Damaged(at, "a header is cut off")
-        kind = header[TYPE]
         if not header[0] and header == EMPTY:
             break
-        size = _number(header, at)
+        kind, size, start = header[TYPE], _number(header, at), at + BLOCK
         if kind in EXTENDED:
-            told = _extend(told or _Next(), tape, at, size)
-            at += BLOCK + _padded(size)
+            _extend(told, tape, at, size)
+            at, is_told = start + size + -size % BLOCK, True
             continue
-        start, name = at + BLOCK, None
-        if told is not None:
-            size = size if told.size is None else told.size
-            name = told.name
+        if told.size is not None:
+            size = told.size
         if kind == SPARSE:
             start = _after_maps(tape, header, at)
-        whole = 0 if kind in WITHOUT_DATA else size
-        at = start + _padded(whole)
+        end = start if kind in WITHOUT_DATA else start + size
+        at = end + -end % BLOCK
         if kind != FOLDER:
-            if name is not None:
-                batch.names[len(batch.headers)] = name
-            is_sparse = kind == SPARSE or (told is not None and told.sparse)
-            state = _state(kind, is_sparse, start + whole > tape.size, size)
-            suffix = (name or header[NAME].rstrip(b"\0"))[-5:]
-            if 0 <= state <= SIDE_BYTES and suffix.endswith(LABEL_SUFFIXES):
-                batch.labels[len(batch.headers)] = _label(suffix, tape.read(start, size))
+            reason = None
+            if kind not in FILES or told.sparse or size > ENCODED.most or end > tape.size:
+                reason = _reason(kind, told, end > tape.size)
+            elif size <= SIDE_BYTES:
+                suffix = (told.name or header[NAME].rstrip(b"\0"))[-5:]
+                if suffix.endswith(LABEL_SUFFIXES):
+                    batch.labels[len(batch.headers)] = _label(suffix, tape.read(start, size))
+            if told.name is not None:
+                batch.names[len(batch.headers)] = told.name
             batch.headers.append(header)
             batch.starts.append(start)
-            batch.sizes.append(state)
-        told = None
-        if len(batch.headers) == BATCH:
+            batch.sizes.append(size if reason is None else reason)
+        if is_told:
+            told, is_told = _Next(), False
+        if len(batch.headers) >= BATCH:
             yield batch
             batch = _Batch()
     yield batch
 
 
-def _state(kind: int, is_sparse: bool, is_cut: bool, size: int) -> int:
-    """Return a member's size, or why it cannot be read."""
+def _add_plain(batch: _Batch, tape: _Tape, at: int) -> int:
+    """Add plain files as long as they begin in the window, and return where the first other is.
+
+    Nearly all members are such; to treat them apart halves the time for millions.
+    """
+    data, skip, last = tape.data, at - tape.first, len(tape.data) - BLOCK
+    headers, starts, sizes = batch.headers, batch.starts, batch.sizes
+    while 0 <= skip <= last and data[skip + TYPE] == PLAIN and data[skip + SIZE_END] in b"\0 ":
+        header, start = data[skip : skip + BLOCK], skip + BLOCK
+        try:
+            size = int(header[SIZE_DIGITS], 8)
+        except ValueError:
+            break
+        if not 0 <= size <= ENCODED.most or tape.first + start + size > tape.size:
+            break
+        if size <= SIDE_BYTES:
+            suffix = header[NAME].rstrip(b"\0")[-5:]
+            if suffix.endswith(LABEL_SUFFIXES):
+                if start + size > len(data):
+                    break
+                batch.labels[len(headers)] = _label(suffix, data[start : start + size])
+        headers.append(header)
+        starts.append(tape.first + start)
+        sizes.append(size)
+        skip = start + size + -size % BLOCK
+    return tape.first + skip
+
+
+def _reason(kind: int, told: _Next, is_cut: bool) -> int:
+    """Return why a member is not read, as a key of `REASONS`."""
     if kind in b"12":
         return LINK
-    if kind not in FILES and kind != SPARSE:
-        return SPECIAL
-    if is_sparse:
+    if kind == SPARSE or told.sparse:
         return IS_SPARSE
-    if is_cut:
-        return CUT
-    return LARGE if size > ENCODED.most else size
-
-
-def _padded(size: int) -> int:
-    return -(-size // BLOCK) * BLOCK
+    if kind not in FILES:
+        return SPECIAL
+    return CUT if is_cut else LARGE
 
 
 def _number(header: bytes, at: int) -> int:
     """Return the size in a header: octal digits, or base 256 for 8 GiB and more."""
     text = header[SIZE]
-    if text[0] & 0x80:
-        size = int.from_bytes(text, "big", signed=True) + 2**95
-        size = size if text[0] == 0x80 else -1
-    else:
-        try:
+    try:
+        if text[0] == BASE_256:
+            size = int.from_bytes(text[1:], "big")
+        else:
             size = int(text.partition(b"\0")[0].strip() or b"0", 8)
-        except ValueError:
-            size = -1
+    except ValueError:
+        size = -1
     if size < 0:
         raise _Damaged(at, "a header holds no size")
     return size
 
 
-def _extend(told: _Next, tape: _Tape, at: int, size: int) -> _Next:
+def _extend(told: _Next, tape: _Tape, at: int, size: int) -> None:
     """Add what an extended header says of the next member.
 
     Raises:
@@ -291,7 +322,7 @@ def _extend(told: _Next, tape: _Tape, at: int, size: int) -> _Next:
     kind = header[TYPE]
     _check(header, [at])
     if kind == OF_ALL:
-        return told
+        return
     if size > MOST_EXTENDED:
         raise _Damaged(at, f"an extended header claims {size} bytes")
     data = tape.read(at + BLOCK, size)
@@ -307,7 +338,6 @@ def _extend(told: _Next, tape: _Tape, at: int, size: int) -> _Next:
             if not values[b"size"].isdigit() or len(values[b"size"]) > 20:
                 raise _Damaged(at, "an extended header holds no size")
             told.size = int(values[b"size"])
-    return told
 
 
 def _records(data: bytes, at: int) -> dict[bytes, bytes]:
@@ -348,9 +378,10 @@ def _check(headers: bytes, ats: Sequence[int]) -> np.ndarray:
         digits = (column >= ord("0")) & (column <= ord("7"))
         written = np.where(digits, written * 8 + column - ord("0"), written)
     own = table[:, SUM].sum(axis=1, dtype=np.int64) - 8 * ord(" ")
-    sums = table.sum(axis=1, dtype=np.int64) - own
-    signed = table.view(np.int8).sum(axis=1, dtype=np.int64) - own  # some old programs
-    wrong = np.flatnonzero((written != sums) & (written != signed))
+    sums = table.sum(axis=1, dtype=np.uint32) - own
+    wrong = np.flatnonzero(written != sums)
+    signed = table[wrong].view(np.int8).sum(axis=1, dtype=np.int64) - own[wrong]  # old programs
+    wrong = wrong[written[wrong] != signed]
     if len(wrong):
         raise _Damaged(ats[int(wrong[0])], "the checksum of a header is wrong")
     return sums.astype(np.uint32)
@@ -377,12 +408,10 @@ class _Found:
         first = len(self._starts)
         self._starts += batch.starts
         self._sizes += batch.sizes
-        for place, name in enumerate(_names(headers, batch.names)):
-            text = to_text(name).removeprefix("./")
-            if place in batch.labels:
-                self._label(text, batch.labels[place])
-            if not text.endswith("/"):  # how old programs mark folders
-                self._rows[text] = first + place
+        names = [to_text(name).removeprefix("./") for name in _names(headers, batch.names)]
+        for place, label in batch.labels.items():
+            self._label(names[place], label)
+        self._rows.update(zip(names, range(first, first + len(names)), strict=True))
 
     def _label(self, name: str, label: int) -> None:
         """Note the class of a sample; one in a .cls file goes first."""
@@ -394,20 +423,24 @@ class _Found:
 
     def index(self) -> TarIndex:
         """Return the index of the images among them."""
-        found = sort_files(self._rows, lambda name: b"")
+        self._rows.pop("", None)
+        files = (name for name in self._rows if not name.endswith("/"))  # folders of old programs
+        found = sort_files(files, lambda name: b"")
         for suffix in (CLASS_SUFFIX, JSON_SUFFIX, TEXT_SUFFIX):
             found.left_out.pop(suffix, None)
         images = sorted(found.images, key=to_bytes)
         names = [*images, *found.labels]
         rows = np.array([self._rows[name] for name in names], np.int64)
-        labels = [self._classes.get(_sample(name)[0], NO_LABEL) for name in images]
+        labels = np.full(len(images), NO_LABEL, np.int32)
+        if self._classes:
+            labels[:] = [self._classes.get(_sample(name)[0], NO_LABEL) for name in images]
         return TarIndex(
             names=PackedNames.pack([to_bytes(name) for name in names]),
             images=len(images),
             starts=np.array(self._starts, np.int64)[rows],
             sizes=np.array(self._sizes, np.int32)[rows],
             sums=np.concatenate(self._sums)[rows],
-            labels=np.array(labels, np.int32),
+            labels=labels,
             left_out=found.left_out,
         )
 
