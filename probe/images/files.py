@@ -22,6 +22,7 @@ from probe.images.names import Found
 from probe.images.survey import Survey, survey
 
 SURVEYED = 256  # files
+PACKED = (".tar", ".parquet", ".zip", ".npz")  # files that hold images
 
 Read = Callable[[str], AbstractContextManager[bytes]]
 
@@ -56,9 +57,12 @@ class FileSource:
     ) -> None:
         if not found.images:
             others = f" among {found.left_out.total()} files ({_suffixes(found.left_out)})"
+            remedy = f"Put some in, as {', '.join(FORMATS)}, or pass another path."
+            packed = next((suffix for suffix in PACKED if suffix in found.left_out), None)
+            if packed is not None:
+                remedy = f"Name the folder of the {packed} files itself, or the files."
             raise ImagesError(
-                f"{name}: no images found{others if found.left_out else ''}. Put some in, as "
-                f"{', '.join(FORMATS)}, or pass another path."
+                f"{name}: no images found{others if found.left_out else ''}. {remedy}"
             )
         self.name, self.kind = name, kind
         self._found, self._read = found, read
