@@ -12,6 +12,7 @@ from safetensors.numpy import load, save
 
 from probe.files import digest_bytes, in_cache, write_bytes
 
+INDEXES = "indexes"  # folder of the cache: where the images of tars are
 NAME_DIGITS = 32  # of the digest, in a file's name
 
 

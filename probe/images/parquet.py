@@ -162,7 +162,9 @@ def _opened(blob: Blob, metadata: Any = None) -> Iterator[Any]:
     try:
         with io.BufferedReader(BlobFile(blob), blob.window) as file:
             yield ParquetFile(file, metadata=metadata)
-    except (ArrowException, ValueError, OverflowError, MemoryError) as error:
+    except (ArrowException, ValueError, OverflowError, MemoryError, OSError) as error:
+        if isinstance(error, OSError) and error.errno is not None:  # not one of Arrow's own
+            raise
         raise BrokenImageError(f"damaged Parquet file ({first_line(error)})") from error
 
 

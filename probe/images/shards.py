@@ -34,10 +34,9 @@ from probe.images.tar import (
     header_sum,
     index_tar,
 )
-from probe.stored_arrays import recall, write_arrays
+from probe.stored_arrays import INDEXES, recall, write_arrays
 from probe.workers import Workers, usable_cores
 
-INDEXES = "images"  # folder of the cache
 INDEX_VERSION = 1  # increased if an index holds something else
 SUFFIX = ".tar"
 FEW = 16  # tars that are indexed before processes would have started

@@ -138,7 +138,7 @@ def test_labels_are_checked_when_they_are_needed(tmp_path, beside, message):
 def test_an_index_is_made_once_and_again_for_a_changed_tar(tmp_path, cache, monkeypatch):
     path = tar_of(tmp_path / "a.tar", FILES)
     open_images(path)
-    (stored,) = cache.glob("images/*/*.safetensors")
+    (stored,) = cache.glob("indexes/*/*.safetensors")
     with monkeypatch.context() as patch:
         patch.setattr("probe.images.shards.index_tar", lambda blob: pytest.fail("indexed twice"))
         assert len(open_images(path)) == 12

