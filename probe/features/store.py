@@ -64,7 +64,7 @@ def _by_shard(places: np.ndarray) -> Iterator[tuple[int, np.ndarray, np.ndarray]
         yield number, positions, at
 
 
-def _read_facts(path: Path) -> dict[str, Any] | None:
+def read_facts(path: Path) -> dict[str, Any] | None:
     """Return a file's measurements, None if it is missing, damaged or changed."""
     try:
         found = read_record(path, _Facts, "")
@@ -75,7 +75,7 @@ def _read_facts(path: Path) -> dict[str, Any] | None:
 
 def is_whole(path: Path) -> bool:
     """Return whether a file of the store is usable; a missing file is not damaged."""
-    read = _read_facts if path.name == FACTS_FILE else read_arrays
+    read = read_facts if path.name == FACTS_FILE else read_arrays
     return read(path) is not None or not path.exists()
 
 
@@ -195,7 +195,7 @@ class FeatureSpace:
 
         Empty if there are none or they have changed; they are then taken again.
         """
-        return _read_facts(self.folder / FACTS_FILE) or {}
+        return read_facts(self.folder / FACTS_FILE) or {}
 
     def write_facts(self, facts: dict[str, Any]) -> None:
         """Store measurements next to the rows, with their digest."""

@@ -166,9 +166,9 @@ class Members:
         return UNPACK[info.compress_type](data[start : start + packed], most) if most else b""
 
     def mark(self, name: str) -> str:
-        """Return what is known of a member without reading it; it changes if the member does."""
+        """Return a member's checksum and size, from the list of members."""
         info = self._infos[name]
-        return f"{self._blob.mark}:{info.header_offset}:{info.file_size}:{info.CRC}"
+        return f"{info.CRC:08x}:{info.file_size}"
 
 
 def member_start(blob: Blob, info: zipfile.ZipInfo) -> int:
@@ -205,4 +205,4 @@ def open_zip(place: str, name: str) -> FileSource:
             f"{name}: not a zip file, or a damaged one ({error}). Copy or download it again."
         ) from error
     found = sort_files(members, members.start)
-    return FileSource(name, "zip", found, members.read, threads=members.threads)
+    return FileSource(name, "zip", found, members.read, mark=members.mark, threads=members.threads)

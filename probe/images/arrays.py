@@ -127,9 +127,9 @@ class ArraySource:
         )
         return [known.get(i, printable(f"unreadable:{self.name}:{i}")) for i in indices]
 
-    def mark(self, index: int) -> str:
-        """Return what is known of an image without reading it; it changes if its file does."""
-        return f"{self._blob.mark}:{index}"
+    def marks(self, indices: Sequence[int]) -> list[str]:
+        """Return the file's size and date with each image's number."""
+        return [f"{i}:{self._blob.mark}" for i in indices]
 
     def captions(self, indices: Sequence[int]) -> list[str]:
         """Return "image 17"."""

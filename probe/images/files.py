@@ -22,6 +22,7 @@ from probe.images.names import Found
 from probe.images.survey import Survey, survey
 
 SURVEYED = 256  # files
+MARKED = 512  # files whose marks a thread reads at a time
 PACKED = (".tar", ".parquet", ".zip", ".npz")  # files that hold images
 
 Read = Callable[[str], AbstractContextManager[bytes]]
@@ -38,6 +39,8 @@ class FileSource:
         found: the files.
         read: relative path → its bytes, or OSError or BrokenImageError; called from several
             threads.
+        mark: relative path → what is known of the file without reading it (size and date, or
+            checksum), or OSError; called from several threads.
         labels: gives the classes if there is no dataset.json.
         threads: how many files to read at the same time; by default one per core.
 
@@ -52,6 +55,7 @@ class FileSource:
         found: Found,
         read: Read,
         *,
+        mark: Callable[[str], str],
         labels: Callable[[], Labels | None] = lambda: None,
         threads: int | None = None,
     ) -> None:
@@ -65,7 +69,7 @@ class FileSource:
                 f"{name}: no images found{others if found.left_out else ''}. {remedy}"
             )
         self.name, self.kind = name, kind
-        self._found, self._read = found, read
+        self._found, self._read, self._mark = found, read, mark
         self._beside, self._threads = labels, threads
         self._digests: dict[int, str] = {}  # of each file, from its first read
         self._refused: dict[int, str] = {}  # file → why it is unusable
@@ -159,6 +163,20 @@ class FileSource:
                 return printable(f"unreadable:{self.name}:{self.names[index]}")
 
         return map_threads(key, indices, self._threads)
+
+    def marks(self, indices: Sequence[int]) -> list[str]:
+        """Return each file's name with its size and date or its checksum, without reading it."""
+
+        def mark(index: int) -> str:
+            name = self.names[index]
+            try:
+                return f"{name}:{self._mark(name)}"
+            except OSError:
+                return f"{name}:unreadable"
+
+        # In parts, because handing a file to a thread costs more than asking for its date.
+        parts = [indices[start : start + MARKED] for start in range(0, len(indices), MARKED)]
+        return [m for part in map_threads(lambda p: list(map(mark, p)), parts) for m in part]
 
     def headers(self, indices: Sequence[int]) -> list[Header | None]:
         """Return each file's encoding, None for a broken one."""

@@ -92,6 +92,16 @@ def read_file(path: Path) -> Iterator[bytes]:
         yield file.read(status.st_size)  # no more, even if the file has grown
 
 
+def mark_file(path: str) -> str:
+    """Return a file's size and date.
+
+    Raises:
+        OSError: there is no such file.
+    """
+    status = os.stat(path)  # noqa: PTH116 - a Path per file would take longer than this
+    return f"{status.st_size}:{status.st_mtime_ns}"
+
+
 def is_folder(place: str) -> bool:
     """Return whether a path or URL is a folder; a URL is one if nothing else takes it."""
     return is_remote(place) or Path(place).is_dir()
@@ -111,9 +121,15 @@ def open_folder(place: str, name: str) -> FileSource:
     if is_remote(place):
         files = _RemoteFiles(find_remote(place))
         found = sort_files(files.infos, lambda below: b"")
-        return FileSource(name, "folder", found, files.read, threads=THREADS)
+        return FileSource(name, "folder", found, files.read, mark=files.mark, threads=THREADS)
     path = Path(place)
-    return FileSource(name, "folder", find_files(path), lambda below: read_file(path / below))
+    return FileSource(
+        name,
+        "folder",
+        find_files(path),
+        lambda below: read_file(path / below),
+        mark=lambda below: mark_file(f"{path}/{below}"),
+    )
 
 
 class _RemoteFiles:

@@ -115,4 +115,4 @@ def open_database(place: str, name: str) -> FileSource:
         database = Database(Path(place))
     except ImportError as error:
         raise ImagesError(f"{name}: an LMDB needs a package: {INSTALL}.") from error
-    return FileSource(name, "lmdb", Found(database.images), database.read)
+    return FileSource(name, "lmdb", Found(database.images), database.read, mark=database.mark)

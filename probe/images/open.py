@@ -1,7 +1,7 @@
 """Choose the reader for a path or URL."""
 
 import stat
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from probe.errors import ImagesError
@@ -10,7 +10,7 @@ from probe.images.archive import is_zip, open_zip
 from probe.images.arrays import is_array, open_array
 from probe.images.base import ImageSource
 from probe.images.files import FileSource
-from probe.images.folder import is_folder, open_folder, read_file
+from probe.images.folder import is_folder, mark_file, open_folder, read_file
 from probe.images.lsun import is_database, open_database
 from probe.images.names import Found
 from probe.images.parquet import is_parquet, open_parquet
@@ -24,7 +24,7 @@ Matches = Callable[[str], bool]  # a path or URL → whether the reader takes it
 Reader = Callable[[str, str], ImageSource]  # (path or URL, name in messages) → images
 
 # The last one that takes a path is used: a folder of tars is also a folder.
-READERS: Mapping[str, tuple[Matches, Reader]] = {
+READERS: dict[str, tuple[Matches, Reader]] = {
     "folder": (is_folder, open_folder),
     "zip": (is_zip, open_zip),
     "tar": (is_shards, open_shards),
@@ -37,7 +37,13 @@ READERS: Mapping[str, tuple[Matches, Reader]] = {
 def open_files(paths: Sequence[Path]) -> ImageSource:
     """Open single image files; unreadable ones are found when they are decoded."""
     names = [str(path) for path in paths]
-    return FileSource(f"{len(names)} files", "files", Found(names), lambda n: read_file(Path(n)))
+    return FileSource(
+        f"{len(names)} files",
+        "files",
+        Found(names),
+        lambda name: read_file(Path(name)),
+        mark=mark_file,
+    )
 
 
 def kind_of_set(place: str) -> str | None:

@@ -257,6 +257,7 @@ def open_parquet(place: str, name: str) -> FileSource:
         "parquet",
         Found(tables.images),
         tables.read,
+        mark=tables.mark,
         labels=lambda: tables.labels(name),
         threads=tables.threads,
     )

@@ -223,6 +223,7 @@ def open_shards(place: str, name: str) -> FileSource:
         "tar",
         shards.found(),
         shards.read,
+        mark=shards.mark,
         labels=lambda: shards.labels(name),
         threads=shards.threads,
     )

@@ -1,8 +1,8 @@
 """The same images, packed in different ways, are the same images."""
 
-import contextlib
 import hashlib
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -61,27 +61,14 @@ def test_scores_are_the_same(cli, bank, files, how, tmp_path):
     assert found[how] == found["folder"]
 
 
-def test_a_container_says_what_is_known_of_a_member_without_reading_it(files, tmp_path):
-    from probe.images.archive import Members
-    from probe.images.blob import LocalBlob
-    from probe.images.lsun import Database
-    from probe.images.parquet import Tables
-    from probe.images.shards import Shards
-
-    for how in ("zip", "tar", "parquet", "lmdb"):
-        with contextlib.suppress(pytest.skip.Exception):
-            place = packed(files, how, tmp_path / how)
-            if how == "lmdb":
-                container = Database(tmp_path / how / "set_lmdb")
-            else:
-                path = next((tmp_path / how).iterdir())
-                blob = LocalBlob(path)
-                container = Members(blob) if how == "zip" else (
-                    Shards({path.name: blob}) if how == "tar" else Tables({path.name: blob})
-                )  # fmt: skip
-            names = list(container) if how == "zip" else list(container.images)
-            marks = {container.mark(name) for name in names}
-            assert len(marks) == len(files) and place
+@pytest.mark.parametrize("how", PACKINGS)
+def test_what_is_known_of_an_image_unread_changes_with_it(files, how, tmp_path):
+    place = packed(files, how, tmp_path / "set")
+    before = open_images(place).marks(range(40))
+    assert len(set(before)) == 40 and open_images(place).marks(range(40)) == before
+    shutil.rmtree(tmp_path / "set")
+    changed = {**files, "007.jpg": files["008.jpg"]}
+    assert open_images(pack(changed, how, tmp_path / "set")).marks(range(40))[7] != before[7]
 
 
 def test_every_reader_has_a_row_of_its_own():
