@@ -21,7 +21,7 @@ from probe.images.names import Found
 from probe.images.places import files_with, open_blobs
 from probe.images.recent import Recent
 
-SUFFIX = ".parquet"
+SUFFIXES = (".parquet",)
 INSTALL = 'pip install "gan-probe[parquet]"'
 GROUP_BYTES = 2**31  # of a group's images, unpacked
 RECENT_BYTES = 2**29
@@ -237,7 +237,7 @@ def _label_column(schema: Any) -> str | None:
 
 def is_parquet(place: str) -> bool:
     """Return whether a path or URL is a Parquet file, braces for some, or a folder of them."""
-    return bool(files_with(place, SUFFIX))
+    return bool(files_with(place, SUFFIXES))
 
 
 def open_parquet(place: str, name: str) -> FileSource:
@@ -251,7 +251,7 @@ def open_parquet(place: str, name: str) -> FileSource:
         ImagesError: if pyarrow is missing, a file is damaged, or has no column of images.
         OSError: if one cannot be read.
     """
-    tables = Tables(open_blobs(place, SUFFIX, name))
+    tables = Tables(open_blobs(place, SUFFIXES, name))
     return FileSource(
         name,
         "parquet",

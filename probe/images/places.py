@@ -33,8 +33,8 @@ def open_blob(place: str) -> Blob:
     return RemoteBlob(place) if is_remote(place) else LocalBlob(Path(place))
 
 
-def files_with(place: str, suffix: str) -> list[str]:
-    """Return the files that a path or URL names by its suffix, sorted or in the order of braces.
+def files_with(place: str, suffixes: tuple[str, ...]) -> list[str]:
+    """Return the files that a path or URL names by their suffix, sorted or in the order of braces.
 
     It may be a file, a path with braces, or a folder that holds such files and neither folders nor
     images. Empty if it is none of those.
@@ -43,7 +43,7 @@ def files_with(place: str, suffix: str) -> list[str]:
         OSError: if a folder cannot be listed.
         UsageError: if braces stand for too many.
     """
-    if place.lower().endswith(suffix) and not (not is_remote(place) and Path(place).is_dir()):
+    if place.lower().endswith(suffixes) and not (not is_remote(place) and Path(place).is_dir()):
         return expand(place) if is_pattern(place) else [place]
     if is_pattern(place):
         return []
@@ -51,7 +51,7 @@ def files_with(place: str, suffix: str) -> list[str]:
     for path, is_folder in _listed(place):
         if is_folder or is_suffix(Path(path).suffix.lower()):
             return []
-        if path.lower().endswith(suffix):
+        if path.lower().endswith(suffixes):
             found.append(path)
     return sorted(found)
 
@@ -70,7 +70,7 @@ def _listed(place: str) -> Iterator[tuple[str, bool]]:
                     yield entry.path, Path(entry.path).is_dir()
 
 
-def open_blobs(place: str, suffix: str, name: str) -> dict[str, Blob]:
+def open_blobs(place: str, suffixes: tuple[str, ...], name: str) -> dict[str, Blob]:
     """Open the files that a path or URL stands for; see `files_with`.
 
     Returns:
@@ -80,7 +80,7 @@ def open_blobs(place: str, suffix: str, name: str) -> dict[str, Blob]:
         ImagesError: if some are missing; names them.
         OSError: if one cannot be reached.
     """
-    paths = files_with(place, suffix)
+    paths = files_with(place, suffixes)
 
     def opened(path: str) -> Blob | None:
         try:

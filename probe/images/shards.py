@@ -38,7 +38,8 @@ from probe.stored_arrays import INDEXES, recall, write_arrays
 from probe.workers import Workers, usable_cores
 
 INDEX_VERSION = 1  # increased if an index holds something else
-SUFFIX = ".tar"
+# Compressed ones are taken too, to say what to do about them.
+SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
 FEW = 16  # tars that are indexed before processes would have started
 
 
@@ -200,7 +201,7 @@ def _folder(blob: Blob) -> Path:
 
 def is_shards(place: str) -> bool:
     """Return whether a path or URL is a tar, braces that stand for tars, or a folder of tars."""
-    return bool(files_with(place, SUFFIX))
+    return bool(files_with(place, SUFFIXES))
 
 
 def open_shards(place: str, name: str) -> FileSource:
@@ -217,7 +218,7 @@ def open_shards(place: str, name: str) -> FileSource:
         ImagesError: if one is missing, not a tar or damaged, or there are no candidates.
         OSError: if one cannot be read.
     """
-    shards = Shards(open_blobs(place, SUFFIX, name))
+    shards = Shards(open_blobs(place, SUFFIXES, name))
     return FileSource(
         name,
         "tar",

@@ -194,10 +194,11 @@ def test_a_tar_cut_short_keeps_its_whole_members(tmp_path):
 
 def test_compressed_and_other_files_are_named(tmp_path):
     for kind, tool in (("gz", "gunzip"), ("bz2", "bunzip2"), ("xz", "unxz")):
-        with tarfile.open(tmp_path / f"{kind}.tar", f"w:{kind}") as archive:
-            archive.addfile(tarfile.TarInfo("a.png"), io.BytesIO())
-        with pytest.raises(ImagesError, match=f"compressed with .*: {tool} "):
-            open_images(tmp_path / f"{kind}.tar")
+        for name in (f"{kind}.tar", f"a.tar.{kind}"):
+            with tarfile.open(tmp_path / name, f"w:{kind}") as archive:
+                archive.addfile(tarfile.TarInfo("a.png"), io.BytesIO())
+            with pytest.raises(ImagesError, match=f"compressed with .*: {tool} "):
+                open_images(tmp_path / name)
     (tmp_path / "text.tar").write_bytes(b"this is text" * 100)
     with pytest.raises(ImagesError, match="not a tar file"):
         open_images(tmp_path / "text.tar")
