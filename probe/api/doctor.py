@@ -37,7 +37,7 @@ def doctor(
 ) -> Examination:
     """Check images, weights and runs: problems, cost and suggested settings.
 
-    Downloads and writes nothing.
+    Downloads nothing, and writes at most an index of tars to the cache.
 
     Args:
         real: as in `rank`.

@@ -1,6 +1,7 @@
 """Where images may lie: paths on this machine and URLs, by one set of functions."""
 
 import os
+import re
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -20,6 +21,11 @@ MOST_NAMED = 3
 def is_pattern(place: str) -> bool:
     """Return whether braces stand for several paths; one that exists with its braces is itself."""
     return has_braces(place) and (is_remote(place) or not Path(place).exists())
+
+
+def short_name(place: str) -> str:
+    """Return a set's last part without suffix and braces, as a name for what is made of it."""
+    return re.sub(r"[{}]", "", Path(place).resolve().stem) or "images"
 
 
 def open_blob(place: str) -> Blob:

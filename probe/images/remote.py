@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
-from probe.errors import BrokenImageError, ImagesError, first_line
+from probe.errors import ImagesError, first_line
 from probe.images.blob import ReadAt
 from probe.images.recent import Recent
 
@@ -93,10 +93,14 @@ class RemoteBlob:
             raise ValueError(f"negative position {start}")
         if start >= end:
             return b""
-        data = _ask(self.place, lambda system, path: system.cat_file(path, start=start, end=end))
-        if len(data) > end - start:
-            raise BrokenImageError("the server sent more than it was asked for")
-        return data
+
+        def fetched(system: Any, path: str) -> bytes:
+            data = system.cat_file(path, start=start, end=end)
+            if len(data) != end - start:
+                raise ConnectionError(f"{len(data)} bytes came in place of {end - start}")
+            return data
+
+        return _ask(self.place, fetched)
 
 
 def _require_parts(system: Any, path: str) -> None:

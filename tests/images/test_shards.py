@@ -17,6 +17,7 @@ from probe.images.blob import LocalBlob
 from probe.images.braces import MOST_PATHS, expand, has_braces
 from probe.images.open import open_images
 from probe.images.packed import PackedNames
+from probe.images.places import short_name
 from probe.images.tar import index_tar
 from probe.streams import numpy_stream
 
@@ -227,6 +228,15 @@ def test_braces_stand_for_paths_as_in_a_shell():
     assert not has_braces("{x}") and has_braces("s3://b/{0..3}.tar") and not has_braces("a{1..b}")
     with pytest.raises(UsageError, match=f"more than {MOST_PATHS}"):
         expand("{0..999999999999}{0..999999999999}")
+
+
+def test_what_is_made_of_a_set_is_named_after_it(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    places = {
+        "photos.zip": "photos", "a/my photos": "my photos", ".": tmp_path.name, "/": "images",
+        "shards/{000..150}.tar": "000..150", "s3://bucket/set.tar": "set",
+    }  # fmt: skip
+    assert {place: short_name(place) for place in places} == places
 
 
 def test_packed_names_are_found_and_read_back():
