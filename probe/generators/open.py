@@ -18,7 +18,7 @@ from probe.generators.callables import (
     is_function_name,
 )
 from probe.generators.config import Drawing, SampleOptions
-from probe.generators.files.formats import load_generator
+from probe.generators.files.formats import format_of, load_generator
 from probe.generators.files.programs import TITLES
 from probe.generators.files.run_folder import (
     in_short,
@@ -197,7 +197,13 @@ def _is_set(gen: str) -> bool:
             raise CheckpointError(f"{gen}: checkpoints are read from this machine. Download it.")
         return True
     try:
-        return kind_of_set(gen) not in (None, *MAY_HOLD_CHECKPOINTS)
+        kind = kind_of_set(gen)
+        if kind != "tar" or not Path(gen).is_file():
+            return kind not in (None, *MAY_HOLD_CHECKPOINTS)
+        format_of(Path(gen))  # as of model.pth.tar
+        return False
+    except CheckpointError:
+        return True
     except OSError:  # the checkpoint reader reports it
         return False
 

@@ -12,6 +12,7 @@ from probe.images.encoded import LONGEST_MAGIC
 from probe.images.files import FileSource
 from probe.images.limits import ENCODED
 from probe.images.names import Found, is_system, sort_files
+from probe.images.places import may_be_folder
 from probe.images.remote import THREADS, RemoteBlob, find_remote, is_remote
 
 
@@ -103,8 +104,8 @@ def mark_file(path: str) -> str:
 
 
 def is_folder(place: str) -> bool:
-    """Return whether a path or URL is a folder; a URL is one if nothing else takes it."""
-    return is_remote(place) or Path(place).is_dir()
+    """Return whether a path is a folder, or a URL may name one."""
+    return may_be_folder(place) if is_remote(place) else Path(place).is_dir()
 
 
 def open_folder(place: str, name: str) -> FileSource:

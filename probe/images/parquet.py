@@ -16,14 +16,15 @@ from probe.errors import BrokenImageError, ImagesError, first_line
 from probe.images.blob import Blob, BlobFile
 from probe.images.files import FileSource
 from probe.images.labels import MOST_CLASSES, Labels
-from probe.images.limits import ENCODED, map_threads
+from probe.images.limits import ENCODED, Budget, map_threads
 from probe.images.names import Found
 from probe.images.places import files_with, open_blobs
 from probe.images.recent import Recent
 
 SUFFIXES = (".parquet",)
 INSTALL = 'pip install "gan-probe[parquet]"'
-GROUP_BYTES = 2**31  # of a group's images, unpacked
+GROUP_BYTES = 2**31  # of a group's images, unpacked; of all that are read at the same time
+GROUPS = Budget(GROUP_BYTES)
 RECENT_BYTES = 2**29
 IMAGE_NAMES, LABEL_NAMES = ("image", "img", "jpg", "png"), ("label", "labels", "cls", "class")
 
@@ -87,7 +88,7 @@ class Tables:
                 f"its group of rows is larger than {GROUP_BYTES >> 30} GiB; write the file again "
                 "with row_group_size=100"
             )
-        with _opened(self._blobs[number], metadata) as file:
+        with GROUPS.take(size), _opened(self._blobs[number], metadata) as file:
             return file.read_row_group(group, columns=[self._column])[self._column]
 
     def mark(self, name: str) -> str:

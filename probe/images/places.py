@@ -4,7 +4,7 @@ import os
 import re
 from collections.abc import Iterator
 from contextlib import suppress
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from probe.errors import ImagesError, UsageError, printable
 from probe.images.blob import Blob, LocalBlob
@@ -21,6 +21,14 @@ MOST_NAMED = 3
 def is_pattern(place: str) -> bool:
     """Return whether braces stand for several paths; one that exists with its braces is itself."""
     return has_braces(place) and (is_remote(place) or not Path(place).exists())
+
+
+def may_be_folder(url: str) -> bool:
+    """Return whether a URL may name a folder: it ends with a slash, or its last part has no suffix.
+
+    To ask a web server would download a file.
+    """
+    return url.endswith("/") or not PurePosixPath(url).suffix
 
 
 def short_name(place: str) -> str:
@@ -65,6 +73,8 @@ def files_with(place: str, suffixes: tuple[str, ...]) -> list[str]:
 def _listed(place: str) -> Iterator[tuple[str, bool]]:
     """Yield what a folder holds, without system files: path, and whether it is a folder."""
     if is_remote(place):
+        if not may_be_folder(place):
+            return
         with suppress(FileNotFoundError):
             for path, is_folder in list_remote(place):
                 if not is_system(path.rpartition("/")[2]):

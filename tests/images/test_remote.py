@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from inputs import photo, write_images
 from packing import pack, tar_of
-from pictures import encode
+from pictures import encode, png
 from servers import serving
 
 from probe.errors import ImagesError
@@ -75,6 +75,7 @@ def test_only_what_is_needed_is_asked_for_and_once(files, server):
     pack(noise, "zip", server.folder / "zip")
     source = open_images(f"{server.url}/zip/set.zip")
     source.keys([3, 30])
+    assert all(span for command, _, span in server.requests if command == "GET")
     server.requests.clear()
     source.keys([4, 31])
     source.load([4, 31], 32)
@@ -142,6 +143,16 @@ def test_missing_places_are_named(files, server):
             open_images(f"{server.url}/{place}")
     with pytest.raises(ImagesError, match="no such file"):
         open_images("memory://nothing/here.tar")
+
+
+def test_a_file_is_never_taken_for_a_folder(server):
+    (server.folder / "large.bin").write_bytes(bytes(1000))
+    with pytest.raises(ImagesError, match="not a folder, zip"):
+        open_images(f"{server.url}/large.bin")
+    assert server.requests == []
+    (server.folder / "v1.0").mkdir()
+    (server.folder / "v1.0" / "a.png").write_bytes(png())
+    assert len(open_images(f"{server.url}/v1.0/")) == 1
 
 
 def test_a_server_that_is_not_there(monkeypatch):

@@ -8,6 +8,8 @@ import tarfile
 import tracemalloc
 
 import pytest
+import torch
+from inputs import tiny_generator, write_images
 from packing import samples, tar_of
 from pictures import png
 
@@ -228,6 +230,20 @@ def test_braces_stand_for_paths_as_in_a_shell():
     assert not has_braces("{x}") and has_braces("s3://b/{0..3}.tar") and not has_braces("a{1..b}")
     with pytest.raises(UsageError, match=f"more than {MOST_PATHS}"):
         expand("{0..999999999999}{0..999999999999}")
+
+
+def test_a_checkpoint_named_tar_is_a_checkpoint(cli, bank, tmp_path):
+    write_images(tmp_path / "reals", 20, seed=0)
+    torch.save(tiny_generator().state_dict(), tmp_path / "model.pth.tar")
+    (tmp_path / "junk.tar").write_bytes(b"\x80\x02}q\0.")
+    for name, said in (("model.pth.tar", "model.pth.tar"), ("junk.tar", "junk.tar")):
+        result = cli("rank", "--real", tmp_path / "reals", "--gen", tmp_path / name, "--bank", bank,
+                     "--offline", "--backbones", "colour")  # fmt: skip
+        assert "not a tar" not in result.err and (result.code == 0 or said in result.err)
+    drawn = tar_of(tmp_path / "fakes.tar", {f"{i}.png": png((i, 2 * i, 3 * i)) for i in range(20)})
+    result = cli("rank", "--real", tmp_path / "reals", "--gen", drawn, "--bank", bank,
+                 "--offline", "--backbones", "colour")  # fmt: skip
+    assert result.code == 0, result.err
 
 
 def test_what_is_made_of_a_set_is_named_after_it(tmp_path, monkeypatch):
