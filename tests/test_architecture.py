@@ -8,13 +8,15 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "probe"
 BASE = {
     "errors", "registry", "files", "devices", "streams", "processes", "options", "run_files",
-    "stored", "events", "context", "accel", "missing", "figures", "shown", "stops",
+    "stored", "stored_arrays", "events", "context", "accel", "missing", "figures", "shown",
+    "stops", "workers",
 }  # fmt: skip
 ALLOWED: dict[str, set[str]] = {
     "errors": set(),
     "bundled": set(),
     "run_files": set(),
     "streams": set(),
+    "workers": set(),
     "events": set(),
     "context": {"events"},
     "options": {"errors", "registry"},
@@ -27,6 +29,7 @@ ALLOWED: dict[str, set[str]] = {
     "devices": {"errors", "options"},
     "processes": {"errors"},
     "stored": {"errors", "files"},
+    "stored_arrays": {"files"},
     "accel": {"devices", "errors"},
     "images": BASE,
     # BatchNorm images are an ImageSource; fingerprints are of bundled pictures

@@ -21,14 +21,15 @@ from probe.generators import files
 from probe.generators.files import families
 from probe.generators.files.snapshot import save_snapshot
 from probe.images import encoded
+from probe.images import open as readers
 from probe.probing import strategies
 
 PAGE = ROOT / "docs" / "extending.md"
 FILES = {text.split("\n")[0].removeprefix("# "): text for text in blocks(PAGE, "python")}
 MAPPINGS = (
     sources.SOURCES, metrics.METRICS, strategies.STRATEGIES, heads.HEADS, discriminators.LOSSES,
-    discriminators.AUGMENTATIONS, encoded.FORMATS, families.FAMILIES, files.FORMATS,
-    command_line.COMMANDS,
+    discriminators.AUGMENTATIONS, encoded.FORMATS, readers.READERS, families.FAMILIES,
+    files.FORMATS, command_line.COMMANDS,
 )  # fmt: skip
 TINY = {
     "batch": 4, "channel_base": 128, "channel_max": 8, "z_dim": 8, "w_dim": 8, "map_layers": 2,
@@ -121,6 +122,16 @@ def test_an_image_format_is_read(mine):
     batch = source.load([0, 1, 2], 32)
     assert not batch.broken and batch.images.float().std() > 1
     assert source.headers([0])[0].format == "SGI"
+
+
+def test_a_kind_of_set_is_read(cli, bank, mine, reals, fakes):
+    for name, folder in (("some", reals), ("fakes", fakes)):
+        chosen = sorted(map(str, folder.iterdir()))[::2]
+        (mine / f"{name}.list").write_text("\n".join(chosen), "utf-8")
+    sets = ("--real", "some.list", "--gen", "fakes.list")
+    result = cli("rank", *sets, "--bank", bank, "--offline", "--backbones", "colour")
+    assert result.code == 0 and "30 real and 30 generated" in result.out, result.err
+    assert "30 images" in cli("doctor", "--real", "some.list", "--bank", bank, "--no-measure").out
 
 
 def test_a_family_draws_and_a_format_is_written(cli, mine):

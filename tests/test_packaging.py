@@ -49,6 +49,8 @@ def distributions(modules: set[str]) -> set[str]:
 def test_what_the_package_imports_is_declared_and_nothing_else():
     declared = {plain(name) for name in PROJECT["dependencies"]}
     optional = {"triton"}  # comes with PyTorch on Linux; plain PyTorch does the same
+    for extra in ("remote", "parquet", "lmdb"):  # imported where an image source needs them
+        optional |= {plain(name) for name in PROJECT["optional-dependencies"][extra]}
     assert distributions(imported("probe")) == declared | optional
 
 

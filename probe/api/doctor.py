@@ -17,6 +17,7 @@ from probe.checks.run import examine as examine_run
 from probe.events import FindingMade, OnEvent, ignore
 from probe.generators.callables import SampleFunction
 from probe.generators.config import Drawing, SampleOptions
+from probe.images.open import is_elsewhere
 from probe.training.candidates import Candidates
 from probe.training.config import TrainConfig
 
@@ -36,7 +37,7 @@ def doctor(
 ) -> Examination:
     """Check images, weights and runs: problems, cost and suggested settings.
 
-    Downloads and writes nothing.
+    Downloads nothing, and writes at most an index of tars to the cache.
 
     Args:
         real: as in `rank`.
@@ -72,7 +73,8 @@ def doctor(
             fakes = open_fakes_given(gen, reals, drawing, on_event)
             parts.append(compare_images(reals, fakes))
         if run is not None:
-            named = Path(real) if isinstance(real, str | Path) else None
+            is_here = isinstance(real, str | Path) and not is_elsewhere(str(real))
+            named = Path(str(real)) if is_here else None
             parts.append(examine_run(Path(run), named))
         parts.append(examine_cost(reals, fakes, specs, candidates, config, ctx, measured=measure))
         for finding in chain(*parts):

@@ -1,5 +1,6 @@
 """Extract features of one set of images, whole or as one of many tasks."""
 
+import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +12,7 @@ from probe.bank.file import few_controls, load_bank
 from probe.events import OnEvent, ignore
 from probe.features.config import ExtractOptions
 from probe.features.share import Coverage, Share
+from probe.images.remote import is_remote
 from probe.options import split_names
 from probe.probing.config import RankOptions
 
@@ -81,7 +83,7 @@ def extract(
 
 
 def _whole_path(real: Images) -> Images:
-    """Return images as processes that were started elsewhere find them."""
-    if isinstance(real, str | Path) and Path(real).exists():
-        return Path(real).absolute()
+    """Return images as processes that were started elsewhere find them; a URL stays one."""
+    if isinstance(real, str | Path) and not is_remote(str(real)):
+        return os.path.abspath(real)  # noqa: PTH100, text may have braces
     return real

@@ -16,10 +16,10 @@ from probe.files import near_path
 from probe.generators.callables import CallableSource, SampleFunction
 from probe.generators.config import Drawing, SampleOptions
 from probe.generators.open import open_fakes, what_runs
-from probe.images.archive import is_zip
 from probe.images.base import ImageSource
-from probe.images.open import open_files, open_images
+from probe.images.open import READERS, is_elsewhere, kind_of_set, open_files, open_images
 from probe.images.tensors import TensorSource
+from probe.registry import either
 
 Images = Path | str | ImageSource | torch.Tensor | np.ndarray
 
@@ -36,7 +36,9 @@ def _is_source(given: object) -> TypeGuard[ImageSource]:
 
 def open_reals(images: Images) -> ImageSource:
     """Return an image source for any kind of real images, or for a reference in their place."""
-    if not (isinstance(images, str | Path) and Path(images).suffix == SUFFIX):
+    if not isinstance(images, str | Path) or is_elsewhere(str(images)):
+        return open_given(images, "real")
+    if Path(images).suffix != SUFFIX:
         return open_given(images, "real")
     reference = load_reference(Path(images))
     about = reference.about
@@ -50,7 +52,7 @@ def open_given(images: Images, name: str) -> ImageSource:
         UsageError: a reference was given.
     """
     if isinstance(images, str | Path):
-        if is_reference(Path(images)):
+        if not is_elsewhere(str(images)) and is_reference(Path(images)):
             raise UsageError(
                 f"{images}: a reference holds features for probe rank and probe metrics, and this "
                 "needs the images themselves. Pass the folder or zip that it was made of."
@@ -78,19 +80,22 @@ def open_fakes_given(
 
 
 def open_files_given(images: Images | Sequence[Path | str]) -> ImageSource:
-    """Open a folder, a zip or image files; pass an open source through."""
+    """Open a set of images or image files; pass an open source through."""
     if isinstance(images, str | Path):
         images = [images]
     if not isinstance(images, Sequence):
         return open_given(images, "images")
-    paths = [Path(path) for path in images]
+    places = [str(path) for path in images]
+    if len(places) == 1 and is_elsewhere(places[0]):
+        return open_images(places[0])
+    paths = [Path(place) for place in places]
     if missing := [path for path in paths if not path.exists()]:
         near = near_path(missing[0])
         raise ImagesError(f"{missing[0]}: no such file or folder.{near} Check the path.")
-    whole = [path for path in paths if path.is_dir() or (path.is_file() and is_zip(path))]
+    whole = [path for path in paths if kind_of_set(str(path)) is not None]
     if len(paths) == 1 and whole:
         return open_images(paths[0])
     if whole or not paths:
         what = f"{whole[0]} is not an image file" if whole else "no images are given"
-        raise UsageError(f"{what}: give one folder or zip, or image files.")
+        raise UsageError(f"{what}: give one {either(READERS)}, or image files.")
     return open_files(paths)

@@ -44,11 +44,12 @@ def rank(
     """Rank the bank's backbones by how well they tell real images from generated ones.
 
     Args:
-        real: a folder or zip of real images, a reference that `reference` wrote, an `ImageSource`,
-            or uint8 (N, 3, H, W).
-        gen: a generator checkpoint, a folder or zip of generated images, `module:function`, an
-            `ImageSource`, uint8 (N, 3, H, W), or a function `(n, seed) → uint8 (n, 3, H, W)`, for
-            example a diffusion pipeline; it should be deterministic in the seed.
+        real: real images: a folder, zip, tars, Parquet or NumPy file or an LMDB, by its path, by
+            braces that stand for several paths, or by a URL; an `ImageSource`; or uint8
+            (N, 3, H, W); or a reference that `reference` wrote.
+        gen: a generator checkpoint, generated images in any of these forms, `module:function`, or
+            a function `(n, seed) → uint8 (n, 3, H, W)`, for example a diffusion pipeline; it should
+            be deterministic in the seed.
         bank: the bank file; default ./modelbank.yaml or else the packaged one.
         backbones: names, patterns or @presets of the entries to rank, as a sequence or as text,
             "mobilenetv2,dino*"; default all.

@@ -31,8 +31,8 @@ def score(
     Valid only for that ranking's generator and its kind of reals.
 
     Args:
-        images: a folder or zip, one or several image files, an `ImageSource`, or uint8
-            (N, 3, H, W).
+        images: a set of images as in `rank`, one or several image files, an `ImageSource`, or
+            uint8 (N, 3, H, W).
         run: the folder passed to `rank` as `out`.
         bank: the bank file; default ./modelbank.yaml or else the packaged one. Backbones that no
             longer match the ranking's are refused.

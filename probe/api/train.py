@@ -45,7 +45,7 @@ def train(
     step is done and the state is saved; then it acts as it would have. A second one acts at once.
 
     Args:
-        real: a folder or zip of training images, or an `ImageSource`.
+        real: training images as in `rank`: a path, braces or a URL, or an `ImageSource`.
         outdir: folder for a new numbered run directory; an unfinished run in it with the same
             options and images is resumed instead.
         config: strategy, schedule and everything else; see `TrainConfig`.

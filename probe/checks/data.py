@@ -33,8 +33,8 @@ def examine(source: ImageSource, *, resolution: int | None, seed: int = 0) -> It
         seed: of the sample, if there are too many images to check them all.
     """
     n = len(source)
-    order = numpy_stream(seed, "doctor").permutation(n).tolist()
-    read, decoded = sorted(order[:HEADERS]), sorted(order[:DECODED])
+    order = numpy_stream(seed, "doctor").permutation(n)[:HEADERS].tolist()
+    read, decoded = sorted(order), sorted(order[:DECODED])
     partly = f" (of {len(read)} of {n} files)" if len(read) < n else ""
     headers = source.headers(read)
     names = dict(zip(read, source.captions(read), strict=True))
@@ -67,7 +67,7 @@ def examine(source: ImageSource, *, resolution: int | None, seed: int = 0) -> It
 def compare(real: ImageSource, fake: ImageSource, *, seed: int = 0) -> Iterator[Finding]:
     """Yield the findings about reals and generated images together: leaks and shortcuts."""
     orders = [
-        sorted(numpy_stream(seed, "doctor").permutation(len(s)).tolist()[:DECODED])
+        sorted(numpy_stream(seed, "doctor").permutation(len(s))[:DECODED].tolist())
         for s in (real, fake)
     ]
     keys = [s.keys(o) for s, o in zip((real, fake), orders, strict=True)]

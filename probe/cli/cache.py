@@ -47,8 +47,7 @@ def list_parts(
         if p.kind == "features"
     ]
     show_view(text_table(columns_of(("features", "images", "size", "age", "folder"), rows)))
-    results = [p for p in found if p.kind == "result"]
-    say(f"{len(results)} probe results, {_size(sum(p.size for p in results))}")
+    _count(found)
     say(f"{_size(sum(p.size for p in found))} in {root}")
 
 
@@ -144,9 +143,14 @@ def _show(chosen: "Sequence[Part]") -> None:
     for part in chosen:
         if part.kind == "features":
             say(f"{part.what}: {part.rows} images, {_size(part.size)} ({part.folder.name})")
-    results = [part for part in chosen if part.kind == "result"]
-    if results:
-        say(f"{len(results)} probe results, {_size(sum(p.size for p in results))}")
+    _count(chosen)
+
+
+def _count(parts: "Sequence[Part]") -> None:
+    """Print how many parts there are of those that are not listed one by one."""
+    for kind, name in (("result", "probe results"), ("index", "indexes of tars")):
+        if some := [part for part in parts if part.kind == kind]:
+            say(f"{len(some)} {name}, {_size(sum(part.size for part in some))}")
 
 
 def _size(count: int) -> str:

@@ -17,8 +17,13 @@ from probe.registry import either
 
 def doctor(
     real: Annotated[
-        Path,
-        typer.Option("--real", "--data", help="Folder or zip of real images.", show_default=False),
+        str,
+        typer.Option(
+            "--real",
+            "--data",
+            help="Real images: folder, zip, tars, Parquet, .npz or LMDB, here or at a URL.",
+            show_default=False,
+        ),
     ],
     gen: Annotated[
         str | None,

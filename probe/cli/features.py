@@ -1,6 +1,5 @@
 """`probe features`: features of one set of images, whole or one task's share of it."""
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -16,7 +15,12 @@ from probe.features.config import ExtractOptions
 def features(
     *,
     real: Annotated[
-        Path, typer.Argument(metavar="REALS", help="Folder or zip of images.", show_default=False)
+        str,
+        typer.Argument(
+            metavar="REALS",
+            help="Images: folder, zip, tars, Parquet, .npz or LMDB, here or at a URL.",
+            show_default=False,
+        ),
     ],
     bank: BankPath = None,
     backbones: Backbones = None,

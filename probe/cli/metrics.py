@@ -1,6 +1,5 @@
 """`probe metrics`: distances between real and generated images."""
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -18,11 +17,12 @@ from probe.metrics.config import MeasureOptions
 def metrics(
     *,
     real: Annotated[
-        Path,
+        str,
         typer.Option(
             "--real",
             "--data",
-            help="Folder or zip of real images, or a reference.",
+            help="Real images: folder, zip, tars, Parquet, .npz or LMDB, here or at a URL; or a "
+            "reference.",
             show_default=False,
         ),
     ],
@@ -31,7 +31,7 @@ def metrics(
         typer.Option(
             "--gen",
             "--network",
-            help="Checkpoint, run directory, folder or zip of images, or module:function.",
+            help="Checkpoint, run directory, module:function, or images as for --real.",
             show_default=False,
         ),
     ],

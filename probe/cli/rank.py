@@ -30,11 +30,12 @@ class Format(StrEnum):
 def rank(
     *,
     real: Annotated[
-        Path | None,
+        str | None,
         typer.Option(
             "--real",
             "--data",
-            help="Folder or zip of real images, or a reference.",
+            help="Real images: folder, zip, tars, Parquet, .npz or LMDB, here or at a URL; or a "
+            "reference.",
             show_default=False,
         ),
     ] = None,
@@ -43,7 +44,7 @@ def rank(
         typer.Option(
             "--gen",
             "--network",
-            help="Checkpoint, run directory, folder or zip of images, or module:function.",
+            help="Checkpoint, run directory, module:function, or images as for --real.",
             show_default=False,
         ),
     ] = None,

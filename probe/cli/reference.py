@@ -16,7 +16,12 @@ from probe.features.config import ReferenceOptions
 def reference(
     *,
     real: Annotated[
-        Path, typer.Argument(metavar="REALS", help="Folder or zip of images.", show_default=False)
+        str,
+        typer.Argument(
+            metavar="REALS",
+            help="Images: folder, zip, tars, Parquet, .npz or LMDB, here or at a URL.",
+            show_default=False,
+        ),
     ],
     out: Annotated[
         Path,

@@ -23,8 +23,10 @@ class Format(StrEnum):
 
 def score(
     images: Annotated[
-        list[Path],
-        typer.Argument(help="Folder or zip of images, or image files.", show_default=False),
+        list[str],
+        typer.Argument(
+            help="Folder, zip, tars or another set of images, or image files.", show_default=False
+        ),
     ],
     run: Annotated[Path, typer.Option(help="Folder of `probe rank --out`.", show_default=False)],
     bank: BankPath = None,

@@ -24,9 +24,12 @@ from probe.training.config import TrainConfig
 def train(
     *,
     real: Annotated[
-        Path,
+        str,
         typer.Option(
-            "--real", "--data", help="Folder or zip of training images.", show_default=False
+            "--real",
+            "--data",
+            help="Training images: folder, zip, tars, Parquet, .npz or LMDB, here or at a URL.",
+            show_default=False,
         ),
     ],
     outdir: Annotated[Path, typer.Option(help="Folder to create run directories in.")] = Path(

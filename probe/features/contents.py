@@ -11,11 +11,13 @@ from pathlib import Path
 
 from probe.features.store import FACTS_FILE, FEATURES, RESULTS, SPACE_FILE, is_whole
 from probe.files import in_cache
+from probe.stored_arrays import INDEXES
 
 # What reading a damaged file may raise.
 DAMAGED = (
     OSError, ValueError, LookupError, TypeError, OverflowError, RecursionError, struct.error,
 )  # fmt: skip
+KINDS = {FEATURES: "features", RESULTS: "result", INDEXES: "index"}  # folder → kind of part
 IN_USE_SECONDS = 3600.0  # anything newer may belong to a running process
 
 
@@ -24,11 +26,11 @@ class Part:
     """One folder of the cache.
 
     Attributes:
-        kind: "features" (of one backbone at one resolution and precision) or "result" (of a probe
-            on such features).
+        kind: "features" (of one backbone at one resolution and precision), "result" (of a probe
+            on such features) or "index" (of a tar of images).
         what: a description for people: "timm resnet18 at 64 px, fp32".
         folder: its path.
-        rows: number of images it has features of; 0 for a result.
+        rows: number of images it has features of; 0 for the others.
         size: bytes.
         written: time of the last addition, in seconds since 1970.
     """
@@ -48,7 +50,7 @@ def parts(root: Path) -> list[Part]:
         root: the cache folder; it may not exist.
     """
     found = []
-    for kind, name in ((FEATURES, "features"), (RESULTS, "result")):
+    for kind, name in KINDS.items():
         for folder in sorted((root / kind).glob("*/")):
             facts = [path.stat() for path in _files(folder)]
             if not facts:
@@ -68,7 +70,7 @@ def damaged(root: Path) -> list[Path]:
     """
     return [
         path
-        for kind in (FEATURES, RESULTS)
+        for kind in KINDS
         for pattern in ("*/*.safetensors", f"*/{FACTS_FILE}")
         for path in sorted((root / kind).glob(pattern))
         if not is_whole(path)
@@ -120,7 +122,7 @@ def remove_files(paths: Iterable[Path]) -> None:
 
 def leftovers(root: Path) -> Iterator[Path]:
     """Yield incomplete files that a killed process left at least an hour ago."""
-    for kind in (FEATURES, RESULTS):
+    for kind in KINDS:
         for path in sorted((root / kind).glob("*/.*")):
             if time.time() - path.stat().st_mtime > IN_USE_SECONDS:
                 yield path
@@ -142,8 +144,8 @@ def _rows(path: Path) -> int:
 
 
 def _what(folder: Path, kind: str) -> str:
-    if kind == RESULTS:
-        return "probe"
+    if kind != FEATURES:
+        return {RESULTS: "probe", INDEXES: "tar"}[kind]
     try:
         record = json.loads((folder / SPACE_FILE).read_text("utf-8"))
         return (

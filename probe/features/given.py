@@ -16,6 +16,7 @@ from probe.errors import ImagesError, UsageError, first_line, kind_of
 from probe.features.pair import KINDS
 from probe.files import digest_json, near_path, utf8_path
 from probe.images.archive import DAMAGED
+from probe.images.arrays import IMAGES
 
 Array = np.ndarray | torch.Tensor
 Features = tuple[Array, Array] | Path | str
@@ -210,6 +211,11 @@ def _require(path: Path, names: Sequence[str]) -> None:
     for kind in KINDS:
         if kind not in names:
             held = ", ".join(f"'{name}'" for name in sorted(names)[:10]) or "nothing"
+            if IMAGES in names:
+                raise ImagesError(
+                    f"{path} has no '{kind}'; it holds '{IMAGES}', as files of images do. If it "
+                    "holds pixels, uint8 (N, H, W, 3), give it to --real or --gen."
+                )
             raise ImagesError(
                 f"{path} has no '{kind}'; it holds {held}. Save the reals' features as 'real' and "
                 "the fakes' as 'fake'."

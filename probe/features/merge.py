@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from probe.errors import CacheError, ProbeError, UsageError
+from probe.features.shard import KEY_BYTES
 from probe.features.store import (
     FACTS_FILE,
     FEATURES,
@@ -19,12 +20,10 @@ from probe.features.store import (
     SPACE_FILE,
     FeatureStore,
     read_facts,
-    read_shard,
 )
 from probe.files import copy_file, digest_json, near_path
 from probe.stored import read_record
-
-KEY_BYTES = 32
+from probe.stored_arrays import read_arrays
 
 
 @dataclass
@@ -141,7 +140,7 @@ def _read(paths: list[Path], done: Merged) -> Iterator[tuple[Path, dict[str, np.
     """Yield files of a store with their arrays; damaged ones are noted."""
     for path in paths:
         try:
-            arrays = read_shard(path)
+            arrays = read_arrays(path)
         except CacheError:  # of the other folder, not of this one
             arrays = None
         if arrays is not None:

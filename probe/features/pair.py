@@ -6,7 +6,9 @@ what the other has computed.
 
 from collections.abc import Mapping, Sequence, Sized
 from dataclasses import dataclass, field
-from typing import NoReturn
+from typing import NoReturn, overload
+
+import numpy as np
 
 from probe.bank.fingerprint import changed
 from probe.bank.layers import networks
@@ -66,10 +68,29 @@ class Wanted:
     strict: bool = False
 
 
-def draw_orders(real: Sized, fake: Sized, seed: int) -> dict[str, list[int]]:
+class Order(Sequence[int]):
+    """Indices in order of use, in an array: as a list, ten million would take 400 MB."""
+
+    def __init__(self, indices: np.ndarray) -> None:
+        self._indices = indices
+
+    def __len__(self) -> int:
+        """Return how many there are."""
+        return len(self._indices)
+
+    @overload
+    def __getitem__(self, at: int) -> int: ...
+    @overload
+    def __getitem__(self, at: slice) -> "Order": ...
+    def __getitem__(self, at: int | slice) -> "int | Order":
+        """Return an index, or a part without copying it."""
+        return Order(self._indices[at]) if isinstance(at, slice) else int(self._indices[at])
+
+
+def draw_orders(real: Sized, fake: Sized, seed: int) -> dict[str, Order]:
     """Return each kind's order of use, from a seeded shuffle."""
     return {
-        kind: numpy_stream(seed, "subset", kind).permutation(len(source)).tolist()
+        kind: Order(numpy_stream(seed, "subset", kind).permutation(len(source)))
         for kind, source in zip(KINDS, (real, fake), strict=True)
     }
 

@@ -18,7 +18,7 @@ from probe.generators.callables import (
     is_function_name,
 )
 from probe.generators.config import Drawing, SampleOptions
-from probe.generators.files.formats import load_generator
+from probe.generators.files.formats import format_of, load_generator
 from probe.generators.files.programs import TITLES
 from probe.generators.files.run_folder import (
     in_short,
@@ -31,9 +31,10 @@ from probe.generators.half import choose_half, half_notes
 from probe.generators.sampler import GeneratorSource, check_class, draw_images
 from probe.images.archive import DAMAGED
 from probe.images.base import ImageSource
-from probe.images.open import open_images
+from probe.images.open import is_elsewhere, kind_of_set, open_images
 from probe.streams import numpy_stream
 
+MAY_HOLD_CHECKPOINTS = ("folder", "zip")  # among the kinds of sets of images
 Draw = Callable[[Sequence[int]], tuple[torch.Tensor, list[int] | None]]
 
 
@@ -47,17 +48,17 @@ def what_runs(gen: str, sample: SampleOptions) -> str | None:
 
 
 def open_fakes(gen: str, real: ImageSource, drawing: Drawing) -> ImageSource:
-    """Open `--gen`: a folder or zip of images, a checkpoint, a program or a function.
+    """Open `--gen`: finished images, a checkpoint, a program or a function.
 
     Args:
-        gen: a path, or `module:function`.
+        gen: a path, braces that stand for paths, a URL, or `module:function`.
         real: the real images, whose labels are used to sample a conditional generator.
         drawing: what to draw from a generator.
 
     Raises:
-        ImagesError: if a folder or zip has no images.
+        ImagesError: if a set of images has none.
         CheckpointError: if it is not a readable generator, or a folder holding several things.
-        UsageError: if sampling flags are combined with a folder of images or a function, or labels
+        UsageError: if sampling flags are combined with finished images or a function, or labels
             do not match a conditional generator's classes.
     """
     path, sample = Path(gen), drawing.sample
@@ -66,9 +67,9 @@ def open_fakes(gen: str, real: ImageSource, drawing: Drawing) -> ImageSource:
         return CallableSource(
             import_function(gen), name=gen, count=drawing.count, seed=drawing.seed
         )
-    if _holds_images(path):
+    if _is_set(gen) or _holds_images(path):
         _no_sampling(gen, "holds finished images", sample)
-        return open_images(path)
+        return open_images(gen)
     checkpoint = load_generator(path, run_code=sample.run_code, z_dim=sample.z_dim)
     choose_half(checkpoint.generator.to(drawing.device), sample, drawing.device, drawing.precision)
     is_drawn = checkpoint.generator.c_dim > 0 and sample.class_index is None
@@ -183,6 +184,28 @@ def _labels(real: ImageSource, classes: int, gen: str) -> Sequence[int] | None:
                 f"0 to {classes - 1}. Correct dataset.json, or name a class with --class."
             )
     return labels
+
+
+def _is_set(gen: str) -> bool:
+    """Return whether a place holds images and cannot hold a checkpoint instead.
+
+    Raises:
+        CheckpointError: if it is a checkpoint at a URL.
+    """
+    if is_elsewhere(gen):
+        if is_checkpoint(gen):
+            raise CheckpointError(f"{gen}: checkpoints are read from this machine. Download it.")
+        return True
+    try:
+        kind = kind_of_set(gen)
+        if kind != "tar" or not Path(gen).is_file():
+            return kind not in (None, *MAY_HOLD_CHECKPOINTS)
+        format_of(Path(gen))  # as of model.pth.tar
+        return False
+    except CheckpointError:
+        return True
+    except OSError:  # the checkpoint reader reports it
+        return False
 
 
 def _holds_images(path: Path) -> bool:

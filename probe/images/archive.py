@@ -1,10 +1,9 @@
 """Read images from a zip."""
 
 import bz2
+import io
 import lzma
-import os
 import struct
-import threading
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Mapping
@@ -12,10 +11,13 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from probe.errors import BrokenImageError, ImagesError
-from probe.files import stamp
+from probe.images.blob import Blob, BlobFile
 from probe.images.encoded import LONGEST_MAGIC
-from probe.images.files import FileSource, sort_files
+from probe.images.files import FileSource
 from probe.images.limits import ENCODED
+from probe.images.names import sort_files
+from probe.images.places import open_blob
+from probe.images.remote import is_remote
 
 # What zipfile and the decompressors raise on damaged or hostile archives: NotImplementedError for
 # an unknown compression, RuntimeError for a missing password, the others from parsing.
@@ -34,6 +36,8 @@ DAMAGED = (
 ENCRYPTED = 0x1  # bit of ZipInfo.flag_bits
 LOCAL_HEADER = struct.Struct("<4s22xHH")  # signature, …, lengths of name and extra fields
 LOCAL_SIGNATURE = b"PK\3\4"
+SPARE = 64  # bytes
+SUFFIX = ".zip"
 # Packed bytes needed to see a member's beginning; bzip2 packs 900 kB at a time.
 PACKED_START, BZIP2_START = 2**12, 2**20
 LZMA_MEMORY = 2**28  # largest dictionary, in bytes
@@ -67,29 +71,36 @@ UNPACK: Mapping[int, Callable[[bytes, int], bytes]] = {
 }
 
 
-def is_zip(path: Path) -> bool:
-    """Return whether a regular file is a zip, or has a zip's suffix.
+def is_zip(place: str) -> bool:
+    """Return whether a file is a zip, or has a zip's suffix; at a URL the suffix decides.
 
     Raises:
         OSError: if it cannot be read.
     """
+    if is_remote(place):
+        return place.lower().endswith(SUFFIX)
+    path = Path(place)
+    if not path.is_file():
+        return False
     with path.open("rb") as file:
-        return path.suffix.lower() == ".zip" or zipfile.is_zipfile(file)
+        return path.suffix.lower() == SUFFIX or zipfile.is_zipfile(file)
 
 
 class Members:
     """The members of a zip by name, readable from several threads.
+
+    Args:
+        blob: the zip.
 
     Raises:
         BadZipFile: if it is not a zip, or a damaged one; or another error in `DAMAGED`.
         OSError: if the file cannot be read.
     """
 
-    def __init__(self, path: Path) -> None:
-        self._file, self._lock = path.open("rb"), threading.Lock()
-        self._opened = os.fstat(self._file.fileno())
-        infos = zipfile.ZipFile(self._file).infolist()
-        if sum(info.compress_size for info in infos) > self._opened.st_size:
+    def __init__(self, blob: Blob) -> None:
+        self._blob, self.threads = blob, blob.threads
+        infos = zipfile.ZipFile(io.BufferedReader(BlobFile(blob), blob.window)).infolist()
+        if sum(info.compress_size for info in infos) > blob.size:
             raise zipfile.BadZipFile("its members are larger than the file")
         self._infos = {info.filename: info for info in infos if not info.is_dir()}
 
@@ -124,16 +135,9 @@ class Members:
                 if len(data) != info.file_size or zlib.crc32(data) != info.CRC:
                     raise zipfile.BadZipFile("its checksum is wrong")
             except DAMAGED as error:
-                if stamp(os.fstat(self._file.fileno())) != stamp(self._opened):
-                    raise BrokenImageError("its zip changed while it was read") from error
                 reason = (str(error).splitlines() or [type(error).__name__])[0]
                 raise BrokenImageError(f"damaged zip member ({reason})") from error
             yield data
-
-    def mark(self, name: str) -> str:
-        """Return a member's checksum and size, from the list of members."""
-        info = self._infos[name]
-        return f"{info.CRC:08x}:{info.file_size}"
 
     def start(self, name: str) -> bytes:
         """Return a member's first bytes, none if it is damaged."""
@@ -148,23 +152,46 @@ class Members:
 
     def _unpack(self, info: zipfile.ZipInfo, packed: int, most: int) -> bytes:
         """Return up to `most` bytes of a member, unpacked from `packed` bytes."""
-        with self._lock:  # all threads share one file position
-            self._file.seek(info.header_offset)
-            signature, *lengths = LOCAL_HEADER.unpack(self._file.read(LOCAL_HEADER.size))
-            if signature != LOCAL_SIGNATURE:
-                raise zipfile.BadZipFile("it is not where the list of members says")
-            self._file.seek(sum(lengths), os.SEEK_CUR)
-            data = self._file.read(packed)
-        return UNPACK[info.compress_type](data, most) if most else b""
+        # Read at once what the list of members says, and a little more: the lengths of name and
+        # extra fields before the data may differ from those in the list.
+        about = LOCAL_HEADER.size + 2 * len(info.filename) + len(info.extra) + SPARE
+        data = self._blob.read(info.header_offset, about + packed)
+        signature, *lengths = LOCAL_HEADER.unpack(data[: LOCAL_HEADER.size])
+        if signature != LOCAL_SIGNATURE:
+            raise zipfile.BadZipFile("it is not where the list of members says")
+        start = LOCAL_HEADER.size + sum(lengths)
+        missing = start + packed - len(data)
+        if missing > 0:
+            data += self._blob.read(info.header_offset + len(data), missing)
+        return UNPACK[info.compress_type](data[start : start + packed], most) if most else b""
+
+    def mark(self, name: str) -> str:
+        """Return a member's checksum and size, from the list of members."""
+        info = self._infos[name]
+        return f"{info.CRC:08x}:{info.file_size}"
 
 
-def open_zip(path: Path, name: str) -> FileSource:
+def member_start(blob: Blob, info: zipfile.ZipInfo) -> int:
+    """Return the offset of a member's packed bytes.
+
+    Raises:
+        BadZipFile: if the member is not there; or another error in `DAMAGED`.
+        OSError: if the file cannot be read.
+    """
+    head = blob.read(info.header_offset, LOCAL_HEADER.size)
+    signature, *lengths = LOCAL_HEADER.unpack(head)
+    if signature != LOCAL_SIGNATURE:
+        raise zipfile.BadZipFile("it is not where the list of members says")
+    return info.header_offset + LOCAL_HEADER.size + sum(lengths)
+
+
+def open_zip(place: str, name: str) -> FileSource:
     """Open a zip as an `ImageSource`; classes come from its dataset.json, if there is one.
 
     A member's path may be anything, because nothing is unpacked to disk.
 
     Args:
-        path: the zip.
+        place: the zip's path or URL.
         name: its name in messages.
 
     Raises:
@@ -172,10 +199,10 @@ def open_zip(path: Path, name: str) -> FileSource:
         OSError: if the file cannot be read.
     """
     try:
-        members = Members(path)
+        members = Members(open_blob(place))
     except DAMAGED as error:
         raise ImagesError(
             f"{name}: not a zip file, or a damaged one ({error}). Copy or download it again."
         ) from error
     found = sort_files(members, members.start)
-    return FileSource(name, "zip", found, members.read, mark=members.mark)
+    return FileSource(name, "zip", found, members.read, mark=members.mark, threads=members.threads)

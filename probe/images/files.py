@@ -1,11 +1,9 @@
-"""Images that are files, from any source of bytes: the logic shared by folder and zip."""
+"""Images that are files, from any source of bytes: what folder, zip, tar and others share."""
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
-from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -16,67 +14,18 @@ from probe.files import digest_bytes
 from probe.images.base import Batch, Broken, Header
 from probe.images.decode import decode_square, name_broken
 from probe.images.depth import key_suffix
-from probe.images.encoded import FORMATS, is_image, is_suffix
+from probe.images.encoded import FORMATS
 from probe.images.header import read_header
-from probe.images.labels import LABELS_FILE, Labels, find_labels
+from probe.images.labels import Labels, find_labels
 from probe.images.limits import TOO_LARGE, map_threads
+from probe.images.names import Found
 from probe.images.survey import Survey, survey
 
 SURVEYED = 256  # files
 MARKED = 512  # files whose marks a thread reads at a time
-
-# What file managers, network drives and notebooks leave next to images, besides hidden names.
-SYSTEM = frozenset(
-    (
-        "__macosx", "@eadir", "#recycle", "@recycle", "@recently-snapshot", "@tmp", "#snapshot",
-        "$recycle.bin", "lost+found",
-        "system volume information", "thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r",
-    )
-)  # fmt: skip
+PACKED = (".tar", ".parquet", ".zip", ".npz")  # files that hold images
 
 Read = Callable[[str], AbstractContextManager[bytes]]
-
-
-def is_system(part: str) -> bool:
-    """Return whether one part of a path is hidden, or created by a system rather than a person."""
-    return (part.startswith(".") and part not in (".", "..")) or part.lower() in SYSTEM
-
-
-@dataclass(frozen=True)
-class Found:
-    """The files of a set, by role.
-
-    Attributes:
-        images: relative paths of the candidates, sorted.
-        labels: relative paths of all files named dataset.json.
-        left_out: suffix → number of other files with it, excluding system files.
-    """
-
-    images: list[str]
-    labels: list[str] = field(default_factory=list)
-    left_out: Counter[str] = field(default_factory=Counter)
-
-
-def sort_files(names: Iterable[str], start: Callable[[str], bytes]) -> Found:
-    """Separate images from other files by suffix.
-
-    Args:
-        names: relative paths.
-        start: path → the first bytes of a file; called for files without a suffix.
-    """
-    images, labels, left_out = [], [], Counter[str]()
-    for name in names:
-        path = PurePosixPath(name.replace("\\", "/"))  # for zips made by Windows programs
-        suffix = path.suffix.lower()
-        if any(map(is_system, path.parts)):
-            continue
-        if is_suffix(suffix) or (not suffix and is_image(start(name))):
-            images.append(name)
-        elif path.name == LABELS_FILE:
-            labels.append(name)
-        else:
-            left_out[suffix] += 1
-    return Found(sorted(images), labels, left_out)
 
 
 class FileSource:
@@ -86,28 +35,42 @@ class FileSource:
 
     Args:
         name: what the user typed.
-        kind: "folder" or "zip", for the record.
+        kind: "folder", "zip", "tar", …, for the record.
         found: the files.
         read: relative path → its bytes, or OSError or BrokenImageError; called from several
             threads.
         mark: relative path → what is known of the file without reading it (size and date, or
             checksum), or OSError; called from several threads.
+        labels: gives the classes if there is no dataset.json.
+        threads: how many files to read at the same time; by default one per core.
 
     Raises:
         ImagesError: if there are no candidates.
     """
 
     def __init__(
-        self, name: str, kind: str, found: Found, read: Read, *, mark: Callable[[str], str]
+        self,
+        name: str,
+        kind: str,
+        found: Found,
+        read: Read,
+        *,
+        mark: Callable[[str], str],
+        labels: Callable[[], Labels | None] = lambda: None,
+        threads: int | None = None,
     ) -> None:
         if not found.images:
             others = f" among {found.left_out.total()} files ({_suffixes(found.left_out)})"
+            remedy = f"Put some in, as {', '.join(FORMATS)}, or pass another path."
+            packed = next((suffix for suffix in PACKED if suffix in found.left_out), None)
+            if packed is not None:
+                remedy = f"Name the folder of the {packed} files itself, or the files."
             raise ImagesError(
-                f"{name}: no images found{others if found.left_out else ''}. Put some in, as "
-                f"{', '.join(FORMATS)}, or pass another path."
+                f"{name}: no images found{others if found.left_out else ''}. {remedy}"
             )
         self.name, self.kind = name, kind
         self._found, self._read, self._mark = found, read, mark
+        self._beside, self._threads = labels, threads
         self._digests: dict[int, str] = {}  # of each file, from its first read
         self._refused: dict[int, str] = {}  # file → why it is unusable
 
@@ -116,16 +79,16 @@ class FileSource:
         return len(self.names)
 
     @property
-    def names(self) -> list[str]:
+    def names(self) -> Sequence[str]:
         """Relative paths of the candidates, sorted, as the file system has them."""
         return self._found.images
 
     @property
     def labels(self) -> Sequence[int] | None:
-        """Class of every candidate, None if there is no dataset.json or it has no labels.
+        """Class of every candidate, None if there are no labels.
 
         Raises:
-            ImagesError: if the dataset.json is invalid.
+            ImagesError: if they are invalid.
         """
         return None if self._labels is None else self._labels.indices
 
@@ -140,7 +103,8 @@ class FileSource:
 
     @cached_property
     def _labels(self) -> Labels | None:
-        return find_labels(self.names, self._found.labels, self._read, self.name)
+        found = find_labels(self.names, self._found.labels, self._read, self.name)
+        return self._beside() if found is None else found
 
     @property
     def resolution(self) -> int:
@@ -198,10 +162,10 @@ class FileSource:
             except BrokenImageError:
                 return printable(f"unreadable:{self.name}:{self.names[index]}")
 
-        return map_threads(key, indices)
+        return map_threads(key, indices, self._threads)
 
     def marks(self, indices: Sequence[int]) -> list[str]:
-        """Return each file's name with its size and date or its checksum; see `ImageSource`."""
+        """Return each file's name with its size and date or its checksum, without reading it."""
 
         def mark(index: int) -> str:
             name = self.names[index]
@@ -224,7 +188,7 @@ class FileSource:
             except BrokenImageError:
                 return None
 
-        return map_threads(header, indices)
+        return map_threads(header, indices, self._threads)
 
     def load(self, indices: Sequence[int], resolution: int) -> Batch:
         """Decode to uint8 (M, 3, resolution, resolution); report broken files."""
@@ -240,7 +204,7 @@ class FileSource:
             pixels[row] = square.transpose(2, 0, 1)
             return None
 
-        found = map_threads(fill, range(len(indices)))
+        found = map_threads(fill, range(len(indices)), self._threads)
         broken = {indices[row]: b for row, b in enumerate(found) if b is not None}
         if not broken:
             return Batch(images, list(indices), {})

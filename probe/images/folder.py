@@ -2,14 +2,18 @@
 
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from probe.errors import BrokenImageError
 from probe.images.encoded import LONGEST_MAGIC
-from probe.images.files import FileSource, Found, is_system, sort_files
+from probe.images.files import FileSource
 from probe.images.limits import ENCODED
+from probe.images.names import Found, is_system, sort_files
+from probe.images.places import may_be_folder
+from probe.images.remote import THREADS, RemoteBlob, find_remote, is_remote
 
 
 def find_files(folder: Path) -> Found:
@@ -99,17 +103,27 @@ def mark_file(path: str) -> str:
     return f"{status.st_size}:{status.st_mtime_ns}"
 
 
-def open_folder(path: Path, name: str) -> FileSource:
+def is_folder(place: str) -> bool:
+    """Return whether a path is a folder, or a URL may name one."""
+    return may_be_folder(place) if is_remote(place) else Path(place).is_dir()
+
+
+def open_folder(place: str, name: str) -> FileSource:
     """Open a folder as an `ImageSource`; classes come from its dataset.json, if there is one.
 
     Args:
-        path: the folder.
+        place: the folder's path or URL.
         name: its name in messages.
 
     Raises:
         ImagesError: if there are no candidates.
         OSError: if the folder cannot be read.
     """
+    if is_remote(place):
+        files = _RemoteFiles(find_remote(place))
+        found = sort_files(files.infos, lambda below: b"")
+        return FileSource(name, "folder", found, files.read, mark=files.mark, threads=THREADS)
+    path = Path(place)
     return FileSource(
         name,
         "folder",
@@ -117,3 +131,32 @@ def open_folder(path: Path, name: str) -> FileSource:
         lambda below: read_file(path / below),
         mark=lambda below: mark_file(f"{path}/{below}"),
     )
+
+
+class _RemoteFiles:
+    """Files below a URL by name.
+
+    Args:
+        infos: path below it → what the listing says.
+    """
+
+    def __init__(self, infos: Mapping[str, Mapping[str, Any]]) -> None:
+        self.infos = infos
+
+    @contextmanager
+    def read(self, name: str) -> Iterator[bytes]:
+        """Yield a file's bytes while holding memory for them.
+
+        Raises:
+            BrokenImageError: if it is too large.
+            OSError: if it cannot be read.
+        """
+        blob = RemoteBlob(self.infos[name]["url"], self.infos[name])
+        if blob.size > ENCODED.most:
+            raise BrokenImageError(f"larger than {ENCODED.most >> 20} MiB")
+        with ENCODED.take(blob.size):
+            yield blob.read(0, blob.size)
+
+    def mark(self, name: str) -> str:
+        """Return what is known of a file without reading it; it changes if the file does."""
+        return RemoteBlob(self.infos[name]["url"], self.infos[name]).mark

@@ -52,6 +52,8 @@ def find_labels(
     Raises:
         ImagesError: if it cannot be read, or does not give exactly one class per image.
     """
+    if not files:
+        return None
     images, places = [_canonical(name) for name in names], {_canonical(f): f for f in files}
     folder = next((f for f in _shared_folders(images) if f + LABELS_FILE in places), None)
     if folder is None:

@@ -15,13 +15,20 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 
-def map_threads(function: Callable[[T], R], items: Iterable[T]) -> list[R]:
+def map_threads(
+    function: Callable[[T], R], items: Iterable[T], threads: int | None = None
+) -> list[R]:
     """Apply a function to every item with a few threads; results keep the items' order.
 
     Useful if the work releases the interpreter lock, as Pillow and hashlib do.
+
+    Args:
+        function: called from several threads.
+        items: what it is called with.
+        threads: how many; by default as many as there are cores, 16 at most.
     """
-    with ThreadPoolExecutor(THREADS) as threads:
-        return list(threads.map(function, items))
+    with ThreadPoolExecutor(threads or THREADS) as pool:
+        return list(pool.map(function, items))
 
 
 class Budget:

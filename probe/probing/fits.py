@@ -13,7 +13,7 @@ from probe.accel.memory import large_blocks_apart
 from probe.features.store import FeatureStore, digest_keys
 from probe.files import digest_bytes
 from probe.probing.protocol import Plan, ProbeResult
-from probe.probing.workers import Workers, usable_cores
+from probe.workers import Workers, usable_cores
 
 if TYPE_CHECKING:
     from probe.probing.fit import Split

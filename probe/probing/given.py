@@ -150,7 +150,7 @@ def _draw(given: Mapping[str, GivenFeatures], count: int, options: RankOptions) 
     """
     n_real, n_fake = next(iter(given.values())).counts
     orders = draw_orders(range(n_real), range(n_fake), options.seed)
-    indices = {kind: orders[kind][:count] for kind in KINDS}
+    indices = {kind: list(orders[kind][:count]) for kind in KINDS}
     rows = [*indices["real"], *(n_real + i for i in indices["fake"])]
     copies = Copies(
         groups=group([_row_digest(given, row) for row in rows]),

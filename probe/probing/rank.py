@@ -226,7 +226,7 @@ class _Pair:
     real: ImageSource
     fake: ImageSource
     given: tuple[ImageSource, ImageSource]
-    orders: dict[str, list[int]]
+    orders: Mapping[str, Sequence[int]]
     count: int
     findings: list[Finding]
     quality: int | None

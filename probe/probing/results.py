@@ -16,8 +16,8 @@ from probe.probing.protocol import PROTOCOLS, Plan, ProbeResult, Protocol
 from probe.probing.rounds import beaten_by
 from probe.probing.standing import Entry, Setting, build_leaderboard
 from probe.probing.units import images_of, strata
-from probe.probing.workers import Workers
 from probe.streams import numpy_stream
+from probe.workers import Workers
 
 # How much of all fitting the scores are; the null row and the learning curves are the rest.
 SCORING = 0.7

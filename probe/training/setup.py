@@ -14,6 +14,7 @@ from probe.errors import ProbeError, UsageError
 from probe.events import Note, RunPlanned
 from probe.files import digest_json, write_json
 from probe.images.base import ImageSource
+from probe.images.places import short_name
 from probe.processes import Processes
 from probe.run_files import OPTIONS_FILE
 from probe.training.availability import require_backbones
@@ -176,7 +177,7 @@ def _run_directory(
     """
     held, folder, refused = None, Path(), None
     if outdir is not None and processes.is_first:
-        name = Path(source.name).resolve().stem or "images"
+        name = short_name(source.name)
         try:
             folder, held = choose_folder(Path(outdir), name, record, resume)
             if not has_state(folder):

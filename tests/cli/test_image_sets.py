@@ -145,7 +145,7 @@ def test_a_zip_rewritten_during_a_ranking_leaves_nothing_wrong(
     with monkeypatch.context() as patch:
         rewriting(patch, before, lambda: pack(fakes, path, other_files(fakes)))
         result = rank(reals, path)  # too few of its members are where they were
-    assert result.code == 1 and "its zip changed while it was read" in result.err
+    assert result.code == 1 and "fakes.zip changed while it was in use" in result.err
     assert "Traceback" not in result.err
     pack(fakes, path)
     assert scores(rank(reals, path)) == clean

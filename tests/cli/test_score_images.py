@@ -277,7 +277,7 @@ def test_wrong_usage_is_said(score, fakes, options, words):
 def test_odd_paths_are_said(score, fakes, tmp_path):
     assert "no such file or folder" in score(tmp_path / "nothing").err
     both = score(fakes, fakes / "000.png")
-    assert both.code == 2 and "one folder or zip, or image files" in both.err
+    assert both.code == 2 and "give one folder, zip, tar" in both.err
 
 
 def test_python_gives_records_and_frames(run, bank, fakes, tmp_path):

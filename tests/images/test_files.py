@@ -183,7 +183,7 @@ def test_paths_without_images_are_refused(tmp_path):
     with pytest.raises(ImagesError, match="no images found"):
         open_images(tmp_path)
     (tmp_path / "file.txt").write_text("text")
-    with pytest.raises(ImagesError, match="not a folder or zip"):
+    with pytest.raises(ImagesError, match="not a folder, zip, tar, .* or LMDB of images"):
         open_images(tmp_path / "file.txt")
     (tmp_path / "file.zip").write_text("text")
     with pytest.raises(ImagesError, match=r"file\.zip: not a zip file, or a damaged one"):

@@ -14,6 +14,7 @@ from PIL import Image
 
 from probe.errors import BrokenImageError, ImagesError
 from probe.images.archive import Members
+from probe.images.blob import LocalBlob
 from probe.images.decode import decode
 from probe.images.encoded import FORMATS
 from probe.images.header import read_header
@@ -180,7 +181,7 @@ def test_zips_are_unpacked_as_zipfile_does(tmp_path, method):
             archive.writestr(name, data)
     for stub in (b"", b"#!/bin/sh\n" * 50):  # a self-extracting zip has a program before it
         path.write_bytes(stub + path.read_bytes())
-        opened = Members(path)
+        opened = Members(LocalBlob(path))
         assert list(opened) == list(members)
         for name, data in members.items():
             with opened.read(name) as found:

@@ -8,7 +8,7 @@ from probe.features.store import FeatureStore
 from probe.probing import fits
 from probe.probing.fits import Fit, fit_all
 from probe.probing.protocol import FAIR, PAPER, Plan
-from probe.probing.workers import Workers
+from probe.workers import Workers
 
 REALS, FAKES = [[f"{kind}-{i}" for i in range(40)] for kind in ("real", "fake")]
 

@@ -15,7 +15,7 @@ from contextlib import suppress
 from types import TracebackType
 from typing import Any, Self
 
-CODE = "import sys; sys.path[:] = {path!r}; from probe.probing.workers import serve; serve()"
+CODE = "import sys; sys.path[:] = {path!r}; from probe.workers import serve; serve()"
 
 
 def usable_cores() -> int:

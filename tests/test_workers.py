@@ -13,7 +13,7 @@ from functools import partial
 import psutil
 import pytest
 
-from probe.probing.workers import Workers
+from probe.workers import Workers
 
 
 def children():
@@ -21,7 +21,7 @@ def children():
     found = []
     for process in psutil.Process().children():
         with suppress(psutil.NoSuchProcess, psutil.ZombieProcess):
-            found += [process] if "probing.workers" in " ".join(process.cmdline()) else []
+            found += [process] if "probe.workers" in " ".join(process.cmdline()) else []
     return found
 
 
@@ -87,7 +87,7 @@ def test_what_a_call_prints_is_no_result():
 def test_processes_of_a_script_without_a_guard(tmp_path):
     script = tmp_path / "script.py"
     script.write_text(
-        "from probe.probing.workers import Workers\n"
+        "from probe.workers import Workers\n"
         "print('once')\n"
         "with Workers() as workers:\n"
         "    print(list(workers.run([int, int], 2)))\n"
@@ -100,7 +100,7 @@ def test_processes_of_a_script_without_a_guard(tmp_path):
 def test_an_interrupt_ends_all_processes(tmp_path):
     script = tmp_path / "script.py"
     script.write_text(
-        "import time\nfrom functools import partial\nfrom probe.probing.workers import Workers\n"
+        "import time\nfrom functools import partial\nfrom probe.workers import Workers\n"
         "print('ready', flush=True)\n"
         "with Workers() as workers:\n"
         "    list(workers.run([partial(time.sleep, 60)] * 3, 2))\n"
