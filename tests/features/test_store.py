@@ -2,6 +2,7 @@
 
 import hashlib
 import multiprocessing
+import pickle
 import tracemalloc
 from pathlib import Path
 
@@ -24,6 +25,14 @@ def test_rows_are_found_again_by_key_in_any_order(tmp_path):
     space = FeatureStore(tmp_path).space(RECORD)
     assert space.missing(["k2", "new", "k0"]) == [1]
     np.testing.assert_array_equal(space.read(["k2", "k0", "k2"]), ROWS[[2, 0, 2]])
+
+
+def test_a_space_goes_to_another_process_with_its_rows(tmp_path):
+    space = FeatureStore(tmp_path).space({"x": 1})
+    space.write(["a", "b"], np.arange(4, dtype=np.float32).reshape(2, 2))
+    sent = pickle.loads(pickle.dumps(space))
+    sent.write(["c"], np.ones((1, 2), np.float32))
+    assert sent.read(["b", "c"]).tolist() == [[2, 3], [1, 1]]
 
 
 @pytest.mark.parametrize("changed", RECORD)
