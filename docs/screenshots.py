@@ -1,7 +1,9 @@
-"""Take the pictures of the reports that these pages show: `python docs/screenshots.py RANK TRAIN`.
+"""Take the pictures of the pages that the documentation shows, from the top of each.
 
-RANK is a folder of `probe rank --out`, TRAIN a run directory of `probe train`. Needs Debian's
-chromium; writes docs/pictures/.
+    python docs/screenshots.py rank=ranking/report.html train=runs/00000-faces/report.html \
+        compare=runs/comparison.html
+
+Needs Debian's chromium; writes docs/pictures/NAME.png.
 """
 
 import shutil
@@ -13,16 +15,16 @@ from pathlib import Path
 from PIL import Image
 
 PICTURES = Path(__file__).parent / "pictures"
-SIZES = {"rank": (1100, 1150), "train": (1100, 1150)}
-COLOURS = 128  # of the palette
+SIZE = (1100, 1150)
+COLOURS = 256  # of the palette
 
 
-def take(page: Path, name: str) -> Path:
+def take(name: str, page: Path) -> Path:
     """Write a picture of the top of a page and return its path."""
     browser = shutil.which("chromium") or shutil.which("chromium-browser")
     if browser is None:
         sys.exit("This needs Debian's chromium.")
-    width, height = SIZES[name]
+    width, height = SIZE
     with tempfile.TemporaryDirectory() as profile:
         shot = Path(profile) / "shot.png"
         subprocess.run(
@@ -39,7 +41,8 @@ def take(page: Path, name: str) -> Path:
 
 
 if __name__ == "__main__":
-    if len(sys.argv) != 3:
+    if len(sys.argv) < 2 or not all("=" in word for word in sys.argv[1:]):
         sys.exit(__doc__)
-    for name, run in zip(SIZES, sys.argv[1:], strict=True):
-        print(take(Path(run) / "report.html", name))
+    for word in sys.argv[1:]:
+        name, _, page = word.partition("=")
+        print(take(name, Path(page)))

@@ -39,6 +39,11 @@ class ExtractionStarted(Event):
     backbones: tuple[str, ...]
     speeds: Mapping[str, float] = field(default_factory=dict)
 
+    @property
+    def images_of_kind(self) -> str:
+        """What they are, for people: "real images"."""
+        return {"fake": "generated images", "given": "images"}.get(self.kind, f"{self.kind} images")
+
 
 @dataclass(frozen=True)
 class BatchComputed(Event):
@@ -182,6 +187,21 @@ class SnapshotSaved(Event):
     kimg: float
     seconds: float
     results: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class StateSaved(Event):
+    """A state was written from which the run can resume.
+
+    Attributes:
+        folder: the run directory.
+        images: seen so far.
+        total: of the whole run.
+    """
+
+    folder: str
+    images: int
+    total: int
 
 
 @dataclass(frozen=True)

@@ -9,14 +9,15 @@ SCORES_FILE = "scores.csv"
 FITTED_FILE, FITTED_TENSORS = "probes.json", "probes.safetensors"
 EVIDENCE_FILE = "evidence.safetensors"
 
-# Rankings and training runs.
-REPORT_FILE = "report.html"
+# Rankings and training runs; several training runs beside each other.
+REPORT_FILE, COMPARISON_FILE = "report.html", "comparison.html"
 
 # A training run; see docs/training.md.
 OPTIONS_FILE, PROGRESS_FILE = "training_options.json", "progress.json"
 STATE_FILE, PREVIOUS_FILE = "training-state-latest.pt", "training-state-previous.pt"
 DAMAGED_FILE = "training-state-damaged.pt"
 LOCK_FILE, LOG_FILE = ".lock", "log.txt"
+TRACKED_FILE = "tracked-as.txt"  # the run's name at W&B or Trackio
 STATS_FILE, PROBES_FILE = "stats.jsonl", "probes.jsonl"
 REALS_GRID, FIRST_GRID, GRIDS = "reals.png", "fakes_init.png", "fakes*.png"
 BEST = "network-snapshot-best.safetensors"

@@ -9,7 +9,7 @@ from probe.api.context import open_context, shown
 from probe.api.inputs import open_given
 from probe.bank.file import load_bank
 from probe.errors import ProbeError
-from probe.events import Note, OnEvent, ignore
+from probe.events import Event, Note, OnEvent, StateSaved, ignore
 from probe.images.base import ImageSource
 from probe.reports.report import write_report
 from probe.reports.train_progress import TrainLog
@@ -66,7 +66,7 @@ def train(
         ProbeError: see the subclasses in `probe.errors`.
     """
     with (
-        shown(on_event, progress, TrainLog) as on_event,
+        shown(on_event, progress, TrainLog) as tell,
         _training(
             real,
             outdir=outdir,
@@ -78,17 +78,33 @@ def train(
             device=device,
             precision=precision,
             offline=offline,
-            on_event=on_event,
+            on_event=_with_page(tell),
         ) as (run, state),
     ):
         snapshot = train_loop(run, state)
         if run.ctx.processes.is_first:
-            try:
-                write_report(run.folder)
-            except ProbeError as error:  # a record from earlier in the run is damaged
-                on_event(Note(f"There is no new {REPORT_FILE}. {error}"))
+            _write_page(run.folder, tell)
             write_progress(run, state, finished=True)  # last: a kill before it leaves work to do
         return snapshot
+
+
+def _with_page(tell: OnEvent) -> OnEvent:
+    """Return what passes events on, and writes the run's page with every state but the last."""
+
+    def see(event: Event) -> None:
+        tell(event)
+        if isinstance(event, StateSaved) and event.images < event.total:
+            _write_page(Path(event.folder), tell)
+
+    return see
+
+
+def _write_page(folder: Path, tell: OnEvent) -> None:
+    """Write the page of a run as it stands."""
+    try:
+        write_report(folder)
+    except ProbeError as error:  # a record from earlier in the run is damaged
+        tell(Note(f"There is no new {REPORT_FILE}. {error}"))
 
 
 def plan_training(

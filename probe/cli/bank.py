@@ -34,7 +34,7 @@ def list_entries(
     rows = [(s.name, _weights(s), s.role, s.task, s.data, s.license) for s in specs]
     headings = ("backbone", "weights", "role", "task", "pretraining data", "weights licence")
     show_view(text_table(columns_of(headings, rows)))
-    say(f"{len(rows)} entries of {found.path}", err=True)
+    say(f"{len(rows)} entr{'y' if len(rows) == 1 else 'ies'} of {found.path}", err=True)
     for spec in specs:
         if isinstance(spec.weights, Misplaced):
             say(spec.weights.mistake, err=True)

@@ -1,26 +1,30 @@
-"""`probe report`: a ranking or a training run as one HTML page."""
+"""`probe report`: a ranking or training runs as one HTML page."""
 
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+import probe
 from probe.cli.output import say
 
 
 def report(
     run: Annotated[
-        Path,
+        list[Path],
         typer.Argument(
-            help="Folder of `probe rank --out`, or a run directory of `probe train`.",
+            help="Folder of `probe rank --out`, or a run directory of `probe train`; several run "
+            "directories are compared.",
             show_default=False,
         ),
     ],
     out: Annotated[
-        Path | None, typer.Option(help="Output file; by default report.html in the run's folder.")
+        Path | None,
+        typer.Option(
+            help="Output file; by default report.html in the run's folder, or comparison.html "
+            "beside the first of several."
+        ),
     ] = None,
 ) -> None:
-    """Write the HTML report of a ranking or training run; it opens offline."""
-    from probe.reports.report import write_report
-
-    say(write_report(run, out))
+    """Write the HTML report of a ranking or of training runs; it opens offline."""
+    say(probe.report(run, out=out))

@@ -14,7 +14,7 @@ from probe.errors import printable
 from probe.figures import rate
 from probe.missing import missing_summary
 from probe.probing.leaderboard import Leaderboard, Row
-from probe.reports.svg import whisker
+from probe.reports.svg import fitting, whisker
 
 COLOURS = 8  # line styles in the style sheet, c0 to c7
 
@@ -94,7 +94,7 @@ def whiskers(board: Leaderboard) -> dict[str, Markup]:
         return value, low, value if row.score_high is None else row.score_high
 
     intervals = {row.name: ends(row) for row in scored}
-    span = (min(low for _, low, _ in intervals.values()), max(h for _, _, h in intervals.values()))
+    span = fitting([low for _, low, _ in intervals.values()], [h for _, _, h in intervals.values()])
     first = board.ranked[0] if board.ranked else scored[0]
     band = intervals[first.name][1:]
     return {name: whisker(*ends_, span=span, band=band) for name, ends_ in intervals.items()}

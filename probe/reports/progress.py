@@ -134,7 +134,7 @@ class Progress(Bar):
             case FeaturesStored(name):
                 if (through := self.work.finished(name)) is not None:
                     images, kind = through
-                    self._log(f"  {name}: {images} {kind} images, {self.work.speed(name)}")
+                    self._log(f"  {name}: {images} {kind}, {self.work.speed(name)}")
             case BackboneFailed(name, reason):
                 self._log(f"  {name}: {reason}")
         self.move(self.work.share(), self.work.doing, self.work.left())
@@ -148,4 +148,4 @@ class Progress(Bar):
 def counted(event: ExtractionStarted) -> str:
     """Return how many images of which kind go through how many backbones."""
     count = len(event.backbones)
-    return f"{event.images} {event.kind} images, {count} backbone{'s' * (count != 1)}"
+    return f"{event.images} {event.images_of_kind}, {count} backbone{'s' * (count != 1)}"

@@ -16,6 +16,7 @@ from probe.files import to_json
 from probe.probing.agreement import agreement, greedy_picks
 from probe.probing.leaderboard import Leaderboard, Learned, Row, read_leaderboards
 from probe.probing.protocol import ProbeResult
+from probe.reports.cost import cost_figure
 from probe.reports.depth import depth_figures
 from probe.reports.evidence import Evidence, load_evidence, telling
 from probe.reports.glance import Gallery, agreed, first_sight, pictured
@@ -27,6 +28,7 @@ from probe.run_files import SCORES_FILE
 BINS = 24  # in a histogram
 LEVELS = 10  # bins of the reliability curve
 LEAST_IN_LEVEL = 5
+NAMED = 4  # backbones in the first sentence
 FLAGS = {"class_index": "--class"}  # flags that differ from their option's name
 DIAGONAL = Line(np.array([[0, 0], [1, 1]]), "chance")
 SORTS = {
@@ -77,7 +79,11 @@ def rank_page(folder: Path) -> str:
         boards=[(b, whiskers(b)) for b in boards],
         glance=glance,
         shared=shared,
-        curves=[f for f in (_curve_figure(board), *depth_figures(board)) if f is not None],
+        curves=[
+            figure
+            for figure in (cost_figure(board), _curve_figure(board), *depth_figures(board))
+            if figure is not None
+        ],
         picks=picks,
         greedy=greedy_picks(results, able, len(picks)) if picks else [],
         names=order,
@@ -145,7 +151,10 @@ def _answer(board: Leaderboard) -> str:
     row = board.winner
     numbers = f"held-out score {row.score:.3f} nats, accuracy {row.accuracy:.1%}"
     if len(tied) > 1:
-        return f"{', '.join(tied)} tell {what} equally well ({row.name}: {numbers})."
+        named = ", ".join(tied) if len(tied) <= NAMED else (
+            f"{', '.join(tied[: NAMED - 1])} and {len(tied) - NAMED + 1} others"
+        )  # fmt: skip
+        return f"{named} tell {what} equally well ({row.name}: {numbers})."
     return f"{row.name} tells {what} best ({numbers})."
 
 

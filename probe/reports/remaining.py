@@ -1,7 +1,7 @@
 """How much of a job is done and how long the rest takes, from its events."""
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from probe.events import (
@@ -17,6 +17,9 @@ from probe.figures import rate
 
 # Numbers of features that are fitted in a second, and of a backbone whose width is not known yet.
 FITTED, WIDTH = 1.4e6, 1000
+# A backbone in a training costs this many of its forward passes for each image: one, and back,
+# for the generator, and one each of a real and a generated image for its own head.
+PASSES = 5
 FIRST_FIT = 1.0  # seconds that a fit takes however few the images
 
 
@@ -26,21 +29,25 @@ class _Pass:
 
     Attributes:
         kind: of the images.
+        what: they are, for people.
         images: how many.
         started: when.
         stored: images of which the features are stored.
         begun: images computed since then.
         computed: images computed in all.
         busy: seconds that these took.
+        loading: seconds before the first batch of each, in which it was loaded.
     """
 
     kind: str
+    what: str
     images: int
     started: float
     stored: dict[str, int] = field(default_factory=dict)
     begun: dict[str, int] = field(default_factory=dict)
     computed: dict[str, int] = field(default_factory=dict)
     busy: dict[str, float] = field(default_factory=dict)
+    loading: float = 0.0
 
     def done(self, name: str) -> int:
         """Return how many images a backbone is through with."""
@@ -63,7 +70,7 @@ class RankWork:
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        self._clock = clock
+        self._clock, self._last = clock, clock()
         self._begun: float | None = None
         self._pass: _Pass | None = None
         self._names: tuple[str, ...] = ()
@@ -76,10 +83,13 @@ class RankWork:
 
     def see(self, event: Event) -> None:
         """Take note of an event."""
+        last, self._last = self._last, self._clock()
         match event:
             case ExtractionStarted():
                 self._start(event)
             case BatchComputed(name, images, seconds):
+                if self._pass is not None and name not in self._pass.computed:
+                    self._pass.loading += max(0.0, self._last - last - seconds)
                 self._count(name, images, seconds)
             case FeaturesStored(name, done, computed):
                 self._store(name, done, computed)
@@ -128,7 +138,7 @@ class RankWork:
         here = self._pass
         if here is None or here.stored.get(name, 0) < here.images:
             return None
-        return here.stored[name], here.kind
+        return here.stored[name], here.what
 
     def _start(self, event: ExtractionStarted) -> None:
         if event.kind == "real" or self._pass is None:
@@ -139,8 +149,8 @@ class RankWork:
             self._begun = self._clock()
         self._fitting = None
         self._names, self._speeds = event.backbones, event.speeds
-        self._pass = _Pass(event.kind, event.images, self._clock())
-        self.doing = f"{event.kind} images"
+        self._pass = _Pass(event.kind, event.images_of_kind, event.images, self._clock())
+        self.doing = event.images_of_kind
 
     def _count(self, name: str, images: int, seconds: float) -> None:
         here = self._pass
@@ -150,7 +160,7 @@ class RankWork:
         here.computed[name] = here.computed.get(name, 0) + images
         here.busy[name] = here.busy.get(name, 0.0) + seconds
         self._costs[name] = here.busy[name] / here.computed[name]
-        self.doing = f"{here.kind} images in {name}"
+        self.doing = f"{here.what} in {name.removesuffix('@')}"  # several layers of one network
 
     def _store(self, name: str, done: int, computed: int) -> None:
         here = self._pass
@@ -173,11 +183,12 @@ class RankWork:
         """Return the seconds left in which images are decoded or drawn and no backbone runs."""
         here = self._pass
         assert here is not None
-        through = min(here.done(name) for name in self._names)
-        if not through:
+        # A unit of images is read once and goes through one backbone after the other.
+        read = max(here.done(name) for name in self._names)
+        if not read:
             return 0.0
-        idle = max(0.0, self._clock() - here.started - sum(here.busy.values()))
-        return idle / through * (here.images - through + self._later)
+        idle = self._clock() - here.started - sum(here.busy.values()) - here.loading
+        return max(0.0, idle) / read * (here.images - read + self._later)
 
     def _fits(self) -> float:
         """Return the seconds that all fits take, roughly."""
@@ -211,17 +222,18 @@ class TrainWork:
         self._clock, self._last = clock, clock()
         self._pause = True  # whether the time since the last step went into something else
         self._steps = [0.0, 0.0]  # seconds and images of this stage's steps
+        self._alone: float | None = None  # seconds per image without backbones
         self._snapshots: list[float] = []
         self._rankings: list[float] = []
-        self._every, self._ends = 0.0, tuple[int, ...]()
+        self._plan = Schedule(0.0, (), (), 0)
         self._ranking_since: float | None = None
         self.images = self.total = 0
         self.stage = 0
         self.doing = "training"
 
-    def plan(self, every: float, ends: tuple[int, ...]) -> None:
-        """Take the images from one snapshot to the next, and at the end of each stage."""
-        self._every, self._ends = every, ends
+    def plan(self, schedule: "Schedule") -> None:
+        """Take what is to come."""
+        self._plan = schedule
 
     def step(self, images: int, total: int) -> None:
         """Take note of a step."""
@@ -251,6 +263,8 @@ class TrainWork:
         """Take note of a new stage, in which steps take longer."""
         if self._ranking_since is not None:
             self._rankings.append(self._clock() - self._ranking_since)
+        if self._members(self.stage) == 0 and self._steps[1]:
+            self._alone = self._steps[0] / self._steps[1]
         self._ranking_since, self._pause = None, True
         self.stage, self._steps, self.doing = stage, [0.0, 0.0], "training"
 
@@ -259,20 +273,55 @@ class TrainWork:
         seconds, images = self._steps
         if not images:
             return None
-        coming = max(0, self.total - self.images)
-        steps = seconds / images * coming
+        pace, more = seconds / images, self._each(seconds / images)
+        steps, begun = 0.0, self.images
+        for stage, end in enumerate(self._plan.ends or (self.total,)):
+            coming = max(0, min(end, self.total) - begun)
+            dearer = max(0, self._members(stage) - self._members(self.stage))
+            steps += coming * (pace + dearer * more)
+            begun += coming
         return steps + self._snapshots_left() * _mean(self._snapshots) + self._rankings_left()
 
+    def _members(self, stage: int) -> int:
+        """Return how many backbones are in use in a stage."""
+        return self._plan.members[stage] if stage < len(self._plan.members) else 0
+
+    def _each(self, pace: float) -> float:
+        """Return the seconds per image that one more backbone takes."""
+        here = self._members(self.stage)
+        if here and self._alone is not None:
+            return max(0.0, pace - self._alone) / here
+        judged = self._plan.judged  # the evaluator is a backbone too
+        return PASSES * _mean(self._snapshots) / judged if judged else 0.0
+
     def _snapshots_left(self) -> int:
-        if not self._every:
+        every = self._plan.every
+        if not every:
             return 0
-        regular = int(self.total // self._every) - int(self.images // self._every)
-        between = [e for e in self._ends if self.images < e <= self.total and e % self._every]
+        regular = int(self.total // every) - int(self.images // every)
+        between = [e for e in self._plan.ends if self.images < e <= self.total and e % every]
         return regular + len(between)
 
     def _rankings_left(self) -> float:
-        stages = sum(1 for end in self._ends[:-1] if end > self.images)
+        stages = sum(1 for end in self._plan.ends[:-1] if end > self.images)
         return stages * _mean(self._rankings)
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """What a training run has to do.
+
+    Attributes:
+        every: images from one snapshot to the next.
+        ends: images at the end of each stage.
+        members: backbones in use in each stage.
+        judged: generated images of an evaluation.
+    """
+
+    every: float
+    ends: Sequence[int]
+    members: Sequence[int]
+    judged: int
 
 
 def _mean(values: list[float]) -> float:

@@ -11,9 +11,10 @@ from dataclasses import dataclass
 import numpy as np
 from markupsafe import Markup, escape
 
-LEFT, RIGHT, TOP, BOTTOM = 46, 10, 10, 36
+LEFT, RIGHT, TOP, BOTTOM = 56, 10, 10, 36
 WIDTH, HEIGHT = 340, 230
 TICKS = 5
+LETTER, LINE = 5.6, 11  # pixels: width of a letter, height of a line of a name
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,7 @@ class Area:
 
 @dataclass(frozen=True)
 class Dots:
-    """Points (n, 2) as small discs, or as crosses if `cross`."""
+    """Points (n, 2) as small discs, or as crosses if `cross`; arrows at the edge if below it."""
 
     points: np.ndarray
     style: str
@@ -51,7 +52,42 @@ class Mark:
     text: str = ""
 
 
-Layer = Line | Area | Dots | Mark
+@dataclass(frozen=True)
+class Labels:
+    """Names of points (n, 2), the most important first; those without room are left out."""
+
+    points: np.ndarray
+    texts: Sequence[str]
+
+
+Layer = Line | Area | Dots | Mark | Labels
+
+
+def fitting(lows: Sequence[float], highs: Sequence[float]) -> tuple[float, float]:
+    """Return the range of an axis for intervals, without outliers that would squash the rest.
+
+    Of three or more, up to a quarter may be left out, the lowest, if the others then have three
+    times the room.
+
+    Args:
+        lows: lower end of each interval.
+        highs: upper end of each.
+    """
+    order = sorted(range(len(lows)), key=lambda i: lows[i])
+    top, whole = max(highs), max(highs) - min(lows)
+    most = max(1, len(order) // 4) if len(order) > 2 else 0
+    for count in range(1, most + 1):
+        low = lows[order[count]]
+        if top - low < whole / 3:
+            return low - 0.06 * (top - low), top
+    return min(lows), top
+
+
+def log_ticks(low: float, high: float) -> list[float]:
+    """Return 1, 2 and 5 times powers of ten in a range, or only powers if it is wide."""
+    powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    steps = (1, 2, 5) if math.log10(high / low) < 2.5 else (1,)
+    return [f * 10.0**p for p in powers for f in steps if low <= f * 10.0**p <= high]
 
 
 def ticks(low: float, high: float, count: int = TICKS) -> list[float]:
@@ -82,6 +118,7 @@ def plot(
     xlabel: str,
     ylabel: str,
     label: str,
+    log_x: bool = False,
 ) -> Markup:
     """Return a plot of `WIDTH` by `HEIGHT` CSS pixels; the page may shrink it.
 
@@ -92,8 +129,9 @@ def plot(
         xlabel: axis label with the unit.
         ylabel: likewise.
         label: text for screen readers.
+        log_x: whether the horizontal axis is logarithmic; `x` must be positive.
     """
-    frame = _Frame(x, y, WIDTH, HEIGHT)
+    frame = _Frame(x, y, log_x=log_x)
     parts = [frame.axes(xlabel, ylabel), *(frame.draw(layer) for layer in layers)]
     return Markup(
         '<svg class="plot" viewBox="0 0 {w} {h}" width="{w}" height="{h}" role="img" '
@@ -110,39 +148,44 @@ def whisker(
         value: of this row.
         low: lower end of its interval.
         high: upper end of its interval.
-        span: ends of the scale, common to all rows.
+        span: ends of the scale, common to all rows; what is below it becomes an arrow.
         band: the first row's interval, shaded in every row for comparison.
     """
     width, height = 150, 18
 
     def at(v: float) -> float:
-        return 4 + (v - span[0]) / ((span[1] - span[0]) or 1) * (width - 8)
+        return 4 + max(0.0, (v - span[0]) / ((span[1] - span[0]) or 1)) * (width - 8)
 
+    left, right, dot = at(low), at(high), at(value)
+    path = f"M{left:.1f} 9H{right:.1f}"
+    path += "M10 4l-8 5l8 5" if low < span[0] else f"M{left:.1f} 5v8"
+    path += f"M{right:.1f} 5v8" if high >= span[0] else ""
+    disc = f'<circle cx="{dot:.1f}" cy="9" r="3.5"/>' if value >= span[0] else ""
     return Markup(
-        '<svg class="whisker" viewBox="0 0 {w} {h}" width="{w}" height="{h}" aria-hidden="true">'
-        '<rect class="band" x="{b0:.1f}" y="0" width="{bw:.1f}" height="{h}"/>'
-        '<path d="M{l:.1f} 9H{u:.1f}M{l:.1f} 5v8M{u:.1f} 5v8"/>'
-        '<circle cx="{v:.1f}" cy="9" r="3.5"/></svg>'
-    ).format(
-        w=width, h=height, b0=at(band[0]), bw=max(1.0, at(band[1]) - at(band[0])),
-        l=at(low), u=at(high), v=at(value),
-    )  # fmt: skip
+        f'<svg class="whisker" viewBox="0 0 {width} {height}" width="{width}" height="{height}" '
+        f'aria-hidden="true"><rect class="band" x="{at(band[0]):.1f}" y="0" '
+        f'width="{max(1.0, at(band[1]) - at(band[0])):.1f}" height="{height}"/>'
+        f'<path d="{path}"/>{disc}</svg>'
+    )
 
 
 class _Frame:
     """Maps data coordinates to pixels."""
 
     def __init__(
-        self, x: tuple[float, float], y: tuple[float, float], width: int, height: int
+        self, x: tuple[float, float], y: tuple[float, float], *, log_x: bool = False
     ) -> None:
-        self.x, self.y = x, y
-        self.right, self.bottom = width - RIGHT, height - BOTTOM
+        self.x, self.y, self.log_x = x, y, log_x
+        self.right, self.bottom = WIDTH - RIGHT, HEIGHT - BOTTOM
 
     def px(self, points: np.ndarray) -> np.ndarray:
         """Return points (n, 2) in pixels."""
         points = np.asarray(points, dtype=float).reshape(-1, 2)
         (x0, x1), (y0, y1) = self.x, self.y
-        u = np.clip((points[:, 0] - x0) / ((x1 - x0) or 1), 0, 1)
+        across = points[:, 0]
+        if self.log_x:
+            x0, x1, across = math.log10(x0), math.log10(x1), np.log10(across)
+        u = np.clip((across - x0) / ((x1 - x0) or 1), 0, 1)
         v = np.clip((points[:, 1] - y0) / ((y1 - y0) or 1), 0, 1)
         return np.stack(
             [LEFT + u * (self.right - LEFT), self.bottom - v * (self.bottom - TOP)], axis=1
@@ -152,7 +195,7 @@ class _Frame:
         parts = [
             f'<path class="axis" d="M{LEFT} {TOP}V{self.bottom}H{self.right}"/>',
         ]
-        for tick in ticks(*self.x):
+        for tick in log_ticks(*self.x) if self.log_x else ticks(*self.x):
             u = self.px(np.array([[tick, self.y[0]]]))[0, 0]
             parts.append(
                 f'<text class="tick" text-anchor="middle" x="{u:.1f}" y="{self.bottom + 13}">'
@@ -184,11 +227,9 @@ class _Frame:
             path = "L".join(f"{u:.1f} {v:.1f}" for u, v in [*upper, *lower])
             return Markup(f'<path class="area {layer.style}" d="M{path}Z"/>')
         if isinstance(layer, Dots):
-            # One path for all points: a dot is a zero-length line with round caps.
-            dot = "m-2-2l4 4m0-4l-4 4" if layer.cross else "h0"
-            path = "".join(f"M{u:.0f} {v:.0f}{dot}" for u, v in self.px(layer.points))
-            kind = "crosses" if layer.cross else "dots"
-            return Markup(f'<path class="{kind} {layer.style}" d="{path}"/>')
+            return self._dots(layer)
+        if isinstance(layer, Labels):
+            return self._labels(layer)
         u = self.px(np.array([[layer.x, self.y[0]]]))[0, 0]
         anchor, shift = ("end", -4) if u > (LEFT + self.right) / 2 else ("start", 4)
         return Markup(
@@ -196,6 +237,41 @@ class _Frame:
             f'<text class="tick" text-anchor="{anchor}" x="{u + shift:.1f}" y="{TOP + 9}">'
             f"{escape(layer.text)}</text>"
         )
+
+    def _dots(self, layer: Dots) -> Markup:
+        # One path for all points: a dot is a zero-length line with round caps.
+        dot = "m-2-2l4 4m0-4l-4 4" if layer.cross else "h0"
+        below = layer.points[:, 1] < self.y[0]
+        path = "".join(f"M{u:.0f} {v:.0f}{dot}" for u, v in self.px(layer.points[~below]))
+        kind = "crosses" if layer.cross else "dots"
+        drawn = f'<path class="{kind} {layer.style}" d="{path}"/>'
+        if below.any():
+            arrows = "".join(
+                f"M{u:.0f} {v:.0f}m-3-5l3 5l3-5" for u, v in self.px(layer.points[below])
+            )
+            drawn += f'<path class="crosses {layer.style}" d="{arrows}"/>'
+        return Markup(drawn)
+
+    def _labels(self, layer: Labels) -> Markup:
+        """Write each name beside its point, unless it would cover another name."""
+        parts: list[str] = []
+        taken: list[tuple[float, float, float]] = []  # left, right, height
+        for (u, v), text in zip(self.px(layer.points), layer.texts, strict=True):
+            wide = LETTER * len(text)
+            toright = u + 6 + wide <= self.right
+            left = u + 6 if toright else u - 6 - wide
+            height = v - 4 if v > TOP + LINE else v + LINE
+            if left < LEFT or any(
+                left < end and start < left + wide and abs(height - at) < LINE
+                for start, end, at in taken
+            ):
+                continue
+            taken.append((left, left + wide, height))
+            parts.append(
+                f'<text class="tick" text-anchor="{"start" if toright else "end"}" '
+                f'x="{u + 6 if toright else u - 6:.1f}" y="{height:.1f}">{escape(text)}</text>'
+            )
+        return Markup("".join(parts))
 
 
 def _number(value: float) -> str:

@@ -1,119 +1,24 @@
 """The HTML page of a training run, built from the files in its directory."""
 
-import base64
-import io
-import math
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path, PurePath
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
-from PIL import Image
-from pydantic import Field, FiniteFloat
 
-from probe.checks import records as checked
-from probe.checks.records import (
-    Statistic,
-    Stats,
-)
-from probe.errors import ProbeError, printable
 from probe.files import to_json
-from probe.probing.leaderboard import StoredLeaderboard
+from probe.reports.curves import Axis, curves, spread
 from probe.reports.page import COLOURS, Figure, render, whiskers
-from probe.reports.svg import Area, Dots, Layer, Line, Mark, plot
-from probe.run_files import (
-    ACCURACY_FILE,
-    FIRST_GRID,
-    GRID,
-    GRIDS,
-    OPTIONS_FILE,
-    PROBES_FILE,
-    PROGRESS_FILE,
-    REALS_GRID,
-    SELECTIONS,
-    STATS_FILE,
-    kimg_of,
-    metric_file,
-    metric_name,
-)
-from probe.stored import read_lines, read_record
+from probe.reports.recorded import KINDS, OWN, Choice, Recorded, read_run
+from probe.reports.sheets import Sheet, grids, reals, sheet
+from probe.reports.svg import Mark
 
-SHEETS = 6  # grids shown besides the grid of reals
-SHEET_SIDE = 768  # pixels
-TABLED = 12  # rows in a curve's table, evenly spaced
-KINDS = {"train": "training images", "holdout": "held-out images", "fake": "generated images"}
-
-Series = Mapping[str, np.ndarray]  # label → points (n, 2): kimg, value
-
-
-# Fields this page reads beyond the ones in `probe.checks.records`.
-@dataclass(frozen=True)
-class Source(checked.Source):
-    """The training images."""
-
-    training: int
-
-
-@dataclass(frozen=True)
-class Chosen:
-    """The options of the run."""
-
-    strategy: str
-
-
-@dataclass(frozen=True)
-class Options:
-    """training_options.json."""
-
-    real: Source
-    options: Chosen
-    resolution: int
-    stage_ends_kimg: Annotated[list[FiniteFloat], Field(min_length=1)]
-
-
-@dataclass(frozen=True)
-class Progress(checked.Progress):
-    """progress.json."""
-
-    discriminators: list[str]
-
-
-@dataclass(frozen=True)
-class Accuracies(checked.Accuracies):
-    """A line of metric-accuracy.jsonl."""
-
-    kimg: FiniteFloat
-
-
-@dataclass(frozen=True)
-class Distance(checked.Distance):
-    """A line of another metric's file."""
-
-    snapshot: str
-
-
-@dataclass(frozen=True)
-class Probes:
-    """A line of probes.jsonl."""
-
-    kimg: FiniteFloat
-    scores: dict[str, FiniteFloat]
-
-
-@dataclass(frozen=True)
-class Choice(checked.Choice):
-    """selection-stage*.json."""
-
-    strategy: str
-    snapshot: str
-    in_use: list[str]
-    leaderboard: StoredLeaderboard
-    joint: StoredLeaderboard | None
+FRAMES = 16  # grids on the slider, evenly spaced
 
 
 def train_page(folder: Path) -> str:
-    """Return the page of a training run, finished or not.
+    """Return the page of a training run, finished or not; until it is, the page reloads itself.
 
     Args:
         folder: the run directory.
@@ -121,197 +26,113 @@ def train_page(folder: Path) -> str:
     Raises:
         ProbeError: a file in it is damaged; it names the file.
     """
-    again = f"Continue the run, which writes it anew: probe train … --resume {folder}"
-    path = folder / OPTIONS_FILE
-    options, whole = read_record(path, Options, again), read_record(path, dict[str, Any], again)
-    progress = None
-    if (folder / PROGRESS_FILE).exists():
-        progress = read_record(folder / PROGRESS_FILE, Progress, again)
-    selections = [
-        read_record(path, Choice, "Move it away to see the rest.")
-        for path in sorted(folder.glob(SELECTIONS))
-    ]
-    distances = {
-        metric_name(path.name): read_lines(path, Distance)
-        for path in sorted(folder.glob(metric_file("*")))
-        if path.name != ACCURACY_FILE
-    }
-    stats = [line for line in read_lines(folder / STATS_FILE, Stats) if "kimg" in line]
-    joins = _joins(options, selections, stats)
-    marks = [Mark(kimg, str(choice.stage)) for kimg, choice in joins]
-    styles = _styles([name for choice in selections for name in choice.added])
-    figures = [*_distance_figures(distances, marks), *_accuracy_figures(folder, marks)]
-    figures += _probe_figures(folder, marks, styles)
-    figures += _stats_figures(stats, marks, styles)
+    run = read_run(folder)
     return render(
         "train.html",
-        title=f"Training on {PurePath(options.real.path).name}",
-        answer=_answer(options, progress, distances),
-        joins=[(choice.stage, f"{kimg:g}", ", ".join(choice.added)) for kimg, choice in joins],
-        figures=[figure for figure in figures if figure is not None],
-        sheets=_sheets(folder),
-        selections=[_selection(choice) for choice in selections],
-        config=to_json(whole, indent=2),
+        title=f"Training on {PurePath(run.options.real.path).name}",
+        answer=_answer(run),
+        goes_on=not run.is_trained,
+        spans=_spans(run),
+        figures=list(_figures(run)),
+        reals=reals(folder),
+        frames=_frames(run),
+        selections=[_selection(choice) for choice in run.selections],
+        config=to_json(run.whole, indent=2),
     )
 
 
-def _answer(
-    options: Options, progress: Progress | None, distances: Mapping[str, Sequence[Distance]]
-) -> str:
+def _answer(run: Recorded) -> str:
     """Return the page's first sentences: what ran, how far it got, and how good it became."""
+    options, progress = run.options, run.progress
     text = f"Strategy “{options.options.strategy}” on {options.real.training} images"
     text += f" at {options.resolution} px"
     if progress is not None:
-        # The page is written before the run is marked as finished.
-        trained = progress.kimg >= progress.total_kimg
-        ends = "finished" if trained else f"of {progress.total_kimg:g}"
+        ends = "finished" if run.is_trained else f"of {progress.total_kimg:g}"
         text += f", {progress.kimg:g} kimg ({ends})"
         if names := progress.discriminators:
             text += f", with {', '.join(names)}"
     text += "."
-    for metric, lines in distances.items():
-        values = [(line.value, line) for line in lines if math.isfinite(line.value)]
-        if metric.startswith("frechet-") and values:
-            least, best = min(values, key=lambda item: item[0])
-            return (
-                f"{text} Least Fréchet distance in {metric.removeprefix('frechet-')}: {least:.1f} "
-                f"at {best.kimg:g} kimg ({best.snapshot}); last: {values[-1][0]:.1f}."
-            )
-    return text
+    if (found := run.best) is None:
+        return text
+    best, last = found
+    return (
+        f"{text} Least Fréchet distance in {best.metric.removeprefix('frechet-')}: "
+        f"{best.value:.1f} at {best.kimg:g} kimg ({best.snapshot}); last: {last.value:.1f}."
+    )
 
 
-def _joins(
-    options: Options, selections: Sequence[Choice], stats: Sequence[Stats]
-) -> list[tuple[float, Choice]]:
-    """Return when each selection took place, in kimg, by the log or else by the schedule."""
-    began: dict[int, float] = {}
-    before = 0.0
-    for line in stats:
-        stage = line.get("Progress/stage")
-        if isinstance(stage, Statistic):
-            began.setdefault(int(stage.mean), before)
-        before = _kimg(line)
-    ends = options.stage_ends_kimg
-    planned = dict(enumerate(ends, start=1))
-    return [(began.get(s.stage, planned.get(s.stage, ends[-1])), s) for s in selections]
+def _spans(run: Recorded) -> list[tuple[str, str, float, float, float]]:
+    """Return (name, style, from, until now, until the end) of each discriminator, in kimg."""
+    styles = _styles(run)
+    end = max([run.options.stage_ends_kimg[-1], *(kimg for kimg, _ in run.joins)]) or 1.0
+    now = end if run.progress is None else max(run.progress.kimg, 0.0)
+    joined = [(OWN, 0.0)] + [(name, kimg) for kimg, c in run.joins for name in c.added]
+    return [(name, styles[name], kimg, max(kimg, now), end) for name, kimg in joined]
 
 
-def _kimg(line: Stats) -> float:
-    """Return the kimg of a line of stats.jsonl."""
-    value = line["kimg"]
-    return value.mean if isinstance(value, Statistic) else value
+def _styles(run: Recorded) -> dict[str, str]:
+    """Return each discriminator's line style, the same in every plot."""
+    names = [OWN, *(name for choice in run.selections for name in choice.added)]
+    return {name: f"c{i % COLOURS}" for i, name in enumerate(names)}
 
 
-def _styles(joined: Sequence[str]) -> dict[str, str]:
-    """Return each discriminator's line style, the same in every plot; D is the GAN's own."""
-    return {name: f"c{i % COLOURS}" for i, name in enumerate(["D", *joined])}
+def _figures(run: Recorded) -> Iterator[Figure]:
+    marks = [Mark(kimg, str(choice.stage)) for kimg, choice in run.joins]
+    styles = _styles(run)
+    yield from _metric_figures(run, marks)
+    yield from _accuracy_figures(run, marks)
+    yield from _probe_figures(run, marks, styles)
+    yield from _stats_figures(run, marks, styles)
 
 
-@dataclass(frozen=True)
-class Axis:
-    """The vertical axis of a plot; a limit of None follows the values."""
-
-    label: str
-    low: float | None = None
-    high: float | None = None
-
-
-def _curves(
-    title: str,
-    series: Series,
-    marks: Sequence[Mark],
-    y: Axis,
-    *,
-    note: str,
-    bands: Mapping[str, tuple[np.ndarray, np.ndarray]] | None = None,
-    known: Mapping[str, str] | None = None,
-) -> Figure | None:
-    """Return curves over kimg, in the known styles or new ones; None if nothing was recorded."""
-    finite = {name: p[np.isfinite(p[:, 1])] for name, p in series.items()}
-    finite = {name: points for name, points in finite.items() if len(points)}
-    if not finite:
-        return None
-    values = np.concatenate([points[:, 1] for points in finite.values()])
-    low = float(values.min()) if y.low is None else y.low
-    high = float(values.max()) if y.high is None else y.high
-    room = 0.06 * (high - low) or 0.5 * (abs(high) or 1)
-    low, high = low - room * (y.low is None), high + room * (y.high is None)
-    last = max(float(points[-1, 0]) for points in finite.values())
-    styles = dict(known or {})
-    for name in finite:
-        styles.setdefault(name, f"c{len(styles) % COLOURS}")
-    layers: list[Layer] = list(marks)
-    for name, (lower, upper) in (bands or {}).items():
-        layers.append(Area(finite[name][:, 0], lower, upper, styles[name]))
-    layers += [Line(points, styles[name]) for name, points in finite.items()]
-    layers += [
-        Dots(points, styles[name]) for name, points in finite.items() if len(points) <= TABLED
-    ]
-    values_at = {name: {f"{k:g}": f"{v:.4g}" for k, v in p} for name, p in finite.items()}
-    times = sorted({k for at in values_at.values() for k in at}, key=float)
-    rows = [
-        (times[i], *(at.get(times[i], "") for at in values_at.values()))
-        for i in _spread(len(times))
-    ]
-    summary = "; ".join(f"{n} from {p[0, 1]:.3g} to {p[-1, 1]:.3g}" for n, p in finite.items())
-    return Figure(
-        title,
-        plot(layers, x=(0, last or 1), y=(low, high), xlabel="thousands of images shown",
-             ylabel=y.label, label=f"{title}: {summary}. {note}"),
-        note,
-        ("kimg", *finite),
-        rows,
-        [(styles[name], name) for name in finite] if len(finite) > 1 else (),
-    )  # fmt: skip
-
-
-def _spread(count: int) -> list[int]:
-    """Return at most `TABLED` evenly spaced indices, including the first and the last."""
-    return sorted({round(i) for i in np.linspace(0, count - 1, min(count, TABLED))})
-
-
-def _distance_figures(
-    distances: Mapping[str, Sequence[Distance]], marks: Sequence[Mark]
-) -> Iterable[Figure | None]:
-    for metric, found in distances.items():
-        kind, _, evaluator = metric.partition("-")
-        lines = [line for line in found if math.isfinite(line.value)]
-        points = np.array([(line.kimg, line.value) for line in lines]).reshape(-1, 2)
-        ends = [[line.results.get(f"{metric}-{end}", math.nan) for line in lines]
-                for end in ("low", "high")]  # fmt: skip
-        low, high = np.array(ends)
-        bands = {"distance": (low, high)} if np.isfinite(ends).all() and lines else {}
-        name = {"frechet": "Fréchet", "kernel": "Kernel"}.get(kind, kind)
+def _metric_figures(run: Recorded, marks: Sequence[Mark]) -> Iterator[Figure]:
+    for evaluator in run.evaluators:
         note = f"In {evaluator}, on which no discriminator is built; lower is better."
-        yield _curves(f"{name} distance", {"distance": points}, marks, Axis("distance"),
-                      note=note, bands=bands)  # fmt: skip
+        distance = {"distance": run.metric(f"frechet-{evaluator}")}
+        yield from curves("Fréchet distance", distance, marks, Axis("distance"), note=note)
+        name = f"kernel-{evaluator}"
+        yield from curves(
+            "Kernel distance", {"distance": run.metric(name)}, marks, Axis("distance"),
+            note=note, bands=_bands(run, name),
+        )  # fmt: skip
+        yield from curves(
+            "Precision and recall",
+            {kind: run.metric(f"{kind}-{evaluator}") for kind in ("precision", "recall")},
+            marks, Axis("share of images", 0.0, 1.0),
+            note=f"In {evaluator}. Precision: generated images that look like reals. Recall: reals "
+            "that the generator could have made. If recall falls, it loses variety.",
+        )  # fmt: skip
 
 
-def _accuracy_figures(folder: Path, marks: Sequence[Mark]) -> Iterable[Figure | None]:
-    found: dict[str, dict[str, list[tuple[float, float]]]] = {}
-    for line in read_lines(folder / ACCURACY_FILE, Accuracies):
-        for key, value in line.results.items():
-            _, name, kind = key.split("/")
-            found.setdefault(name, {}).setdefault(KINDS[kind], []).append((line.kimg, value))
+def _bands(run: Recorded, name: str) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Return the interval of a distance at its points, {} if one lacks its interval."""
+    lines = [line for line in run.metrics.get(name, ()) if np.isfinite(line.value)]
+    ends = [[line.results.get(f"{name}-{end}", np.nan) for line in lines]
+            for end in ("low", "high")]  # fmt: skip
+    low, high = np.array(ends)
+    return {"distance": (low, high)} if lines and np.isfinite(ends).all() else {}
+
+
+def _accuracy_figures(run: Recorded, marks: Sequence[Mark]) -> Iterator[Figure]:
     note = (
         "Share classified correctly, without augmentation. If training images are far above "
         "held-out ones, it has memorised them. If all are at 1, the generator learns little from "
         "it."
     )
-    for name, series in found.items():
-        title = "Own discriminator" if name == "D" else f"Discriminator on {name}"
-        arrays = {kind: np.array(points) for kind, points in series.items()}
-        yield _curves(title, arrays, marks, Axis("accuracy", 0.0, 1.0), note=note)
+    for name, kinds in run.accuracy().items():
+        title = "Own discriminator" if name == OWN else f"Discriminator on {name}"
+        series = {KINDS[kind]: points for kind, points in kinds.items()}
+        yield from curves(title, series, marks, Axis("accuracy", 0.0, 1.0), note=note)
 
 
 def _probe_figures(
-    folder: Path, marks: Sequence[Mark], styles: Mapping[str, str]
-) -> Iterable[Figure | None]:
+    run: Recorded, marks: Sequence[Mark], styles: Mapping[str, str]
+) -> Iterator[Figure]:
     series: dict[str, list[tuple[float, float]]] = {}
-    for line in read_lines(folder / PROBES_FILE, Probes):
+    for line in run.probes:
         for name, score in line.scores.items():
             series.setdefault(name, []).append((line.kimg, score))
-    yield _curves(
+    yield from curves(
         "Probe scores", {name: np.array(points) for name, points in series.items()}, marks,
         Axis("score, nats"), known=styles,
         note="How well each backbone tells the snapshot from the reals; −0.693 is chance, which a "
@@ -320,28 +141,31 @@ def _probe_figures(
 
 
 def _stats_figures(
-    stats: Sequence[Stats], marks: Sequence[Mark], styles: Mapping[str, str]
-) -> Iterable[Figure | None]:
-    def series(prefix: str) -> dict[str, np.ndarray]:
-        found: dict[str, list[tuple[float, float]]] = {}
-        for line in stats:
-            for name, value in line.items():
-                if name.startswith(prefix) and isinstance(value, Statistic):
-                    found.setdefault(name, []).append((_kimg(line), value.mean))
-        return {
-            name.removeprefix(prefix).strip("/").removesuffix("loss") or "D": np.array(found[name])
-            for name in sorted(found)
-        }
-
-    yield _curves("Augmentation strength p", series("Progress/augment"), marks, Axis("p", 0.0),
-                  note="Of ADA, by discriminator. Above 0.8 augmentations leak into the images.",
-                  known=styles)  # fmt: skip
-    yield _curves("Generator's loss", series("Loss/G/"), marks, Axis("loss, nats"),
-                  note="By discriminator; D is its own. Far above 0.693: not fooled.",
-                  known=styles)  # fmt: skip
-    speed = dict(zip(["steps"], series("Timing/sec_per_kimg").values(), strict=False))
-    yield _curves("Time", speed, marks, Axis("s per kimg", 0.0),
-                  note="Of training steps, without evaluation.")  # fmt: skip
+    run: Recorded, marks: Sequence[Mark], styles: Mapping[str, str]
+) -> Iterator[Figure]:
+    yield from curves(
+        "Augmentation strength p", run.statistics("Progress/augment"), marks, Axis("p", 0.0),
+        note="Of ADA, by discriminator. Above 0.8 augmentations leak into the images.",
+        known=styles,
+    )  # fmt: skip
+    yield from curves(
+        "Generator's loss", run.statistics("Loss/G/"), marks, Axis("loss, nats"),
+        note="By discriminator; D is its own. Far above 0.693: not fooled.", known=styles,
+    )  # fmt: skip
+    yield from curves(
+        "Discriminators' loss", run.statistics("Loss/D/"), marks, Axis("loss, nats"),
+        note="On reals and generated images together. The own one's is 1.386 if it cannot tell "
+        "them apart; near 0 the generator learns little from it.", known=styles,
+    )  # fmt: skip
+    yield from curves(
+        "R1 penalty", run.statistics("Loss/r1_penalty"), marks, Axis("squared gradient", 0.0),
+        note="Squared gradient at real images, before gamma. If it grows without end, raise "
+        "--gamma.", known=styles,
+    )  # fmt: skip
+    yield from curves(
+        "Time", run.statistics("Timing/sec_per_kimg"), marks, Axis("s per kimg", 0.0),
+        note="Of training steps, without evaluation.",
+    )  # fmt: skip
 
 
 def _selection(choice: Choice) -> Mapping[str, Any]:
@@ -359,37 +183,15 @@ def _selection(choice: Choice) -> Mapping[str, Any]:
     return {**vars(choice), "boards": drawn}
 
 
-def _sheets(folder: Path) -> list[tuple[str, str]]:
-    """Return (title, WebP in base64) of the reals and of grids evenly spaced over the run."""
-    numbered = {path: GRID.fullmatch(path.name) for path in sorted(folder.glob(GRIDS))}
-    grids = [(path, f"{kimg_of(named[1]):g} kimg") for path, named in numbered.items() if named]
-    reals, first = (
-        (folder / REALS_GRID, "Training images"),
-        (folder / FIRST_GRID, "Before training"),
-    )
-    shown = [reals, first, *(grids[i] for i in _spread(len(grids)))]
-    if len(grids) > SHEETS:
-        picked = np.linspace(0, len(grids) - 1, SHEETS)
-        shown = [reals, *(grids[round(i)] for i in picked)]
-    return [(title, _sheet(path)) for path, title in shown if path.exists()]
+def _frames(run: Recorded) -> list[Sheet]:
+    """Return grids of generated images evenly spaced over the run."""
+    found = grids(run.folder)
+    return [sheet(found[i][1], _frame_title(run, found[i][0])) for i in spread(len(found), FRAMES)]
 
 
-def _sheet(path: Path) -> str:
-    """Return a grid, scaled down, as WebP in base64.
-
-    Raises:
-        ProbeError: the file is damaged.
-    """
-    try:
-        with Image.open(path) as image:
-            picture = image.convert("RGB")
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        what = printable(str(error), 100)
-        raise ProbeError(f"{path} is damaged ({what}). Move it away to see the rest.") from error
-    shrink = math.sqrt(SHEET_SIDE**2 / (picture.width * picture.height))
-    if shrink < 1:
-        size = (max(1, round(picture.width * shrink)), max(1, round(picture.height * shrink)))
-        picture = picture.resize(size, Image.Resampling.LANCZOS)
-    buffer = io.BytesIO()
-    picture.save(buffer, format="WEBP", quality=82, method=4)
-    return base64.b64encode(buffer.getvalue()).decode()
+def _frame_title(run: Recorded, kimg: float) -> str:
+    """Return how far the run was, and against which backbones it had trained by then."""
+    if not kimg:
+        return "Before training"
+    members = run.members(kimg)
+    return f"{kimg:g} kimg" + (f", with {', '.join(members)}" if members else "")

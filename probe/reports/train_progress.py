@@ -21,7 +21,7 @@ from probe.events import (
 )
 from probe.figures import duration
 from probe.reports.progress import Bar, counted
-from probe.reports.remaining import RankWork, TrainWork
+from probe.reports.remaining import RankWork, Schedule, TrainWork
 from probe.run_files import LOG_FILE
 
 NIGHT = 8.0  # hours
@@ -94,7 +94,10 @@ class TrainLog(Bar):
             self.file = folder / LOG_FILE
             self.say(f"Run directory: {folder}")
         config, real = self.plan.config, record["real"]
-        self.work.plan(config.tick * config.snap * 1000, self.plan.stage_ends)
+        every = config.tick * config.snap * 1000
+        self.work.plan(
+            Schedule(every, self.plan.stage_ends, config.members_by_stage, config.eval_num)
+        )
         held = f", {real['holdout']} held out" if real["holdout"] else ""
         classes = f", {record['classes']} classes" if record["classes"] else ""
         self.say(

@@ -20,6 +20,7 @@ from probe.options import (
 )
 from probe.probing.strategies import STRATEGIES
 from probe.registry import either
+from probe.training.tracking import TRACKERS
 
 PRESETS = (
     "auto", "small32", "small64", "cifar", "paper256", "paper256_2fmap", "paper512", "paper1024",
@@ -157,6 +158,13 @@ class TrainConfig:
     )
     track_probes: bool = evaluation(False, "Score every backbone of the bank at each snapshot.")
 
+    log: str = evaluation(
+        "auto",
+        f"Where curves, samples and leaderboards go besides the run directory: {either(TRACKERS)}; "
+        "auto is tensorboard if it is installed.",
+        choices=TRACKERS,
+    )
+
     lr: float | None = advanced(
         None,
         "Step size of all trained networks (learning rate of Adam with betas 0 and 0.99, before "
@@ -265,11 +273,11 @@ class TrainConfig:
         return list(STRATEGIES[self.strategy].in_use(self.k))
 
     def record(self) -> dict[str, Any]:
-        """Return the options that affect the results; the length may change during a run."""
+        """Return the options that affect the results; length and log may change during a run."""
         from dataclasses import asdict
 
         record = {**asdict(self), "kimg": None, "stage_kimg": None}
-        del record["save_every"]
+        del record["save_every"], record["log"]
         if self.d_architecture == "resnet":
             del record["d_architecture"]  # older runs lack the key and must still match
         return record

@@ -22,7 +22,8 @@ from probe.generators.sampler import GeneratorSource
 from probe.images.base import ImageSource
 from probe.images.subset import Subset
 from probe.metrics.frechet import FrechetReference
-from probe.metrics.kernel import kernel_distance
+from probe.metrics.kernel import MOST, kernel_distance
+from probe.metrics.prdc import neighbourhoods
 from probe.streams import numpy_stream
 from probe.training.own import OwnNetwork
 from probe.training.reals import Reals, one_hot, refuse_broken
@@ -39,6 +40,8 @@ class Distances:
     Attributes:
         frechet: Fréchet distance in the evaluator's features; lower is better.
         kernel: unbiased kernel distance, with its 95 % interval.
+        precision: share of the samples within the support of the training images.
+        recall: share of the training images within the support of the samples.
         seconds: time spent measuring.
     """
 
@@ -46,6 +49,8 @@ class Distances:
     kernel: float
     kernel_low: float
     kernel_high: float
+    precision: float
+    recall: float
     seconds: float
 
 
@@ -142,11 +147,18 @@ class Evaluator:
             )
         assert self.features is not None
         kernel = kernel_distance(self.features, fakes, seed=self.seed)
+        # As many of each kind: the shares depend on the numbers, and all pairs of the reals of a
+        # large set would take longer than the training.
+        count = min(len(self.features), len(fakes), MOST)
+        order = numpy_stream(self.seed, "precision and recall").permutation(len(self.features))
+        near = neighbourhoods(self.features[order[:count]], fakes[:count])
         return Distances(
             frechet=self.reference.distance(fakes),
             kernel=kernel.value,
             kernel_low=kernel.low,
             kernel_high=kernel.high,
+            precision=near.precision,
+            recall=near.recall,
             seconds=time.monotonic() - started,
         )
 

@@ -37,6 +37,7 @@ from probe.training.session import open_session, open_stream
 from probe.training.state import TrainState
 from probe.training.step import Session, train_step
 from probe.training.stream import RealStream
+from probe.training.tracking import Tracked, open_tracker
 
 GRID_IMAGES, GRID_COLUMNS = 96, 12
 
@@ -76,7 +77,7 @@ def train(run: Run, state: TrainState) -> Path:
                 _train_tick(run, state, tools, ends, saver)
             elif state.stage + 1 < len(ends):
                 with stop.at_once():
-                    _begin_stage(run, state)
+                    _begin_stage(run, state, tools.records)
                 saver.save(state)
             else:
                 break
@@ -122,15 +123,12 @@ class _Tools:
 
 def _open_tools(run: Run, resumed: TrainState | None) -> _Tools:
     """Open the tools for a run that resumes from a state, or starts fresh if None."""
-    clock = Clock(run.ctx.device)
+    clock, records = Clock(run.ctx.device), None
     done = (None, None) if resumed is None else (resumed.images, resumed.snapped)
-    return _Tools(
-        clock,
-        open_stream(run),
-        open_session(run, clock),
-        RunRecords(run.folder, *done) if run.ctx.processes.is_first else None,
-        _open_evaluator(run),
-    )
+    if run.ctx.processes.is_first:
+        tracked = Tracked(run.folder, run.options, done[0])
+        records = RunRecords(run.folder, *done, open_tracker(run.plan.config.log, tracked))
+    return _Tools(clock, open_stream(run), open_session(run, clock), records, _open_evaluator(run))
 
 
 def _begin(run: Run, state: TrainState, tools: _Tools) -> None:
@@ -188,14 +186,17 @@ def _open_evaluator(run: Run) -> Evaluator | None:
     return Evaluator(judge, run.reals, run.ctx, count=config.eval_num, seed=config.seed)
 
 
-def _begin_stage(run: Run, state: TrainState) -> None:
+def _begin_stage(run: Run, state: TrainState, records: RunRecords | None) -> None:
     """Rank the unused backbones on the best snapshot and add the chosen ones."""
     snapshot = run.folder / BEST
     if state.best is None:
         snapshot = run.snapshot_at(state.images)
     run.ctx.processes.wait()  # until the first process has written it
     checkpoint = load_generator(snapshot)
-    choices = select(run, state.stage + 1, snapshot, checkpoint, state.names)
+    selection = select(run, state.stage + 1, snapshot, checkpoint, state.names)
+    choices, decisive = selection.added, selection.joint or selection.leaderboard
+    if records is not None and decisive is not None:
+        records.leaderboard(state.images, state.stage + 1, decisive)
     options = head_options(run.plan.config)
     for choice in choices:
         smooth = options.is_smoothed(choice.accuracy)
@@ -281,7 +282,10 @@ def _take_snapshot(run: Run, state: TrainState, tools: _Tools) -> None:
     started = time.monotonic()
     run.ctx.on_event(SnapshotStarted(state.images / 1000))
     if run.ctx.processes.is_first:
-        _write_grid(run, state, grid_file(run.number(state.images)))
+        grid = grid_file(run.number(state.images))
+        _write_grid(run, state, grid)
+        if tools.records is not None:
+            tools.records.samples(state.images, run.folder / grid)
         kimg = {"kimg": state.images / 1000, "discriminators": state.names}
         save_snapshot(path, state.average, metadata={**run.metadata, **kimg})
     found = _measure(run, state, tools, path)
@@ -311,11 +315,11 @@ def _measure(run: Run, state: TrainState, tools: _Tools, path: Path) -> dict[str
         found = asdict(distances)
         seconds = found.pop("seconds")
         name, metric = tools.evaluator.name, tools.records.metric
-        frechet, kernel = f"frechet-{name}", f"kernel-{name}"
-        metric(frechet, state.images, {frechet: found["frechet"]}, path.name, seconds)
-        results = {kernel: found["kernel"], f"{kernel}-low": found["kernel_low"],
-                   f"{kernel}-high": found["kernel_high"]}  # fmt: skip
-        metric(kernel, state.images, results, path.name, seconds)
+        kernel = f"kernel-{name}"
+        ends = {f"{kernel}-low": found["kernel_low"], f"{kernel}-high": found["kernel_high"]}
+        for kind in ("frechet", "kernel", "precision", "recall"):
+            results = {f"{kind}-{name}": found[kind], **(ends if kind == "kernel" else {})}
+            metric(f"{kind}-{name}", state.images, results, path.name, seconds)
     found = run.ctx.processes.broadcast(found)
     _judge(run, state, found["frechet"], path)
     return found

@@ -1,22 +1,24 @@
-"""The files of a run that grow as it goes: statistics, metrics, TensorBoard events.
+"""The files of a run that grow as it goes: statistics and metrics. A tracker gets a copy.
 
-They have the formats that tools for the StyleGAN family parse: `stats.jsonl` has one object per
+The formats are those that tools for the StyleGAN family parse: `stats.jsonl` has one object per
 tick, name → {num, mean, std}; a metric's file has one object per snapshot.
 """
 
-import importlib.util
 import json
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from probe.files import utf8_path, write_text
+from probe.files import write_text
+from probe.probing.leaderboard import Leaderboard
 from probe.run_files import PROBES_FILE, STATS_FILE, metric_file
 from probe.stored import read_lines
+from probe.training.tracking import Tracker
+
+SHOWN = ("rank", "name", "role", "score", "score_low", "score_high", "accuracy")  # of a leaderboard
 
 
 def _is_beyond(line: Mapping[str, Any], images: int | None) -> bool:
@@ -48,10 +50,17 @@ class RunRecords:
         folder: the run directory.
         images: images seen in the state being resumed; None for a new run.
         snapped: images seen at that state's last snapshot; None for a new run.
+        tracker: gets a copy of everything; None if there is none.
     """
 
-    def __init__(self, folder: Path, images: int | None, snapped: int | None) -> None:
-        self.folder = folder
+    def __init__(
+        self,
+        folder: Path,
+        images: int | None,
+        snapped: int | None,
+        tracker: Tracker | None = None,
+    ) -> None:
+        self.folder, self._tracker = folder, tracker
         of_snapshots = (folder / PROBES_FILE, *folder.glob(metric_file("*")))
         for path, last in ((folder / STATS_FILE, images), *((p, snapped) for p in of_snapshots)):
             if path.exists():
@@ -59,12 +68,6 @@ class RunRecords:
                     line for line in read_lines(path, dict[str, Any]) if not _is_beyond(line, last)
                 ]
                 write_text(path, "".join(json.dumps(line) + "\n" for line in lines))
-        self._board, self._links = None, ExitStack()
-        if importlib.util.find_spec("tensorboard") is not None:
-            from torch.utils.tensorboard import SummaryWriter
-
-            known = self._links.enter_context(utf8_path(folder))
-            self._board = SummaryWriter(known, purge_step=images + 1 if images else None)
 
     def stats(self, images: int, record: Mapping[str, Mapping[str, float]]) -> None:
         """Append one tick's statistics."""
@@ -94,18 +97,26 @@ class RunRecords:
         )
         self._draw(images, {f"Probe/{name}": score for name, score in scores.items()})
 
+    def samples(self, images: int, path: Path) -> None:
+        """Pass on a grid of generated images."""
+        if self._tracker is not None:
+            self._tracker.picture(images, "Samples", path)
+
+    def leaderboard(self, images: int, stage: int, board: Leaderboard) -> None:
+        """Pass on the leaderboard that decided which backbones join at the start of a stage."""
+        if self._tracker is not None:
+            rows = [[getattr(r, key) for key in SHOWN] for r in board.rows if r.status == "ok"]
+            self._tracker.table(images, f"Leaderboard/stage{stage}", SHOWN, rows)
+
     def close(self) -> None:
-        """Flush and close the files."""
-        if self._board is not None:
-            self._board.close()
-        self._links.close()
+        """Close the tracker."""
+        if self._tracker is not None:
+            self._tracker.close()
 
     def _append(self, name: str, record: Mapping[str, Any]) -> None:
         with (self.folder / name).open("a", encoding="utf-8") as f:
             f.write(json.dumps({**record, "timestamp": time.time()}) + "\n")
 
     def _draw(self, images: int, values: Mapping[str, float]) -> None:
-        if self._board is not None:
-            for name, value in values.items():
-                self._board.add_scalar(name, value, global_step=images)
-            self._board.flush()
+        if self._tracker is not None:
+            self._tracker.scalars(images, values)

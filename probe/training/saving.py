@@ -6,7 +6,7 @@ import time
 import torch
 
 from probe.errors import ProbeError
-from probe.events import Note
+from probe.events import Note, StateSaved
 from probe.files import write_json
 from probe.run_files import PROGRESS_FILE
 from probe.stops import StopRequest
@@ -42,6 +42,8 @@ class Saver:
         if processes.is_first:
             write_state(self.run.folder, state.record())
             write_progress(self.run, state)
+            total = self.run.plan.stage_ends[-1] - state.shift
+            self.run.ctx.on_event(StateSaved(str(self.run.folder), state.images, total))
         processes.wait()
         self._last, self._images = time.monotonic(), state.images
 

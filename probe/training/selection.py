@@ -179,7 +179,7 @@ def samples_of(run: Run, checkpoint: Checkpoint) -> GeneratorSource:
 
 def select(
     run: Run, stage: int, snapshot: Path, checkpoint: Checkpoint, used: Sequence[str]
-) -> list[Choice]:
+) -> Selection:
     """Choose the discriminators that join at the start of a stage, and record why.
 
     Args:
@@ -190,7 +190,7 @@ def select(
         used: names of the backbones in use.
 
     Returns:
-        The backbones that join; none if no backbone tells the sets apart or none is left.
+        What was decided; nothing joins if no backbone tells the sets apart or none is left.
 
     Raises:
         UsageError: fewer than k backbones can be used, at the first stage.
@@ -205,4 +205,4 @@ def select(
             run.folder / selection_file(stage),
             {"stage": stage, "snapshot": snapshot.name, **selection.record()},
         )
-    return list(selection.added)
+    return selection

@@ -27,6 +27,7 @@ from probe.training.run import Run
 from probe.training.runs import choose_folder, has_examined
 from probe.training.state import TrainState, make_networks
 from probe.training.state_file import has_state
+from probe.training.tracking import check_tracker
 
 
 @contextmanager
@@ -59,6 +60,7 @@ def set_up(
     """
     if ctx.precision == "tf32":
         raise UsageError("--precision: training runs in fp32 or bf16, not in tf32.")
+    check_tracker(config.log)
     ctx = ctx.in_precision(choose_precision(ctx.precision, ctx.device))
     reals = open_reals(
         source,

@@ -5,6 +5,7 @@ import pytest
 import torch
 from generators.pickles import channels_last, stylegan2_pickle
 from generators.reference import generate
+from safetensors import safe_open
 
 from probe.generators.files.formats import load_generator
 from probe.generators.files.snapshot import save_snapshot
@@ -103,6 +104,21 @@ def test_half_precision_pickles_become_float32(tmp_path):
     path = tmp_path / "network.pkl"
     path.write_bytes(stylegan2_pickle(network().half()))
     assert all(p.dtype == torch.float32 for p in load_generator(path).generator.parameters())
+
+
+def test_snapshot_says_what_it_is_to_other_programs(tmp_path):
+    g, contents = network(), set()
+    for i in range(8):  # safetensors orders its metadata at random
+        path = tmp_path / f"{i}.safetensors"
+        save_snapshot(path, g, metadata={"kimg": 12.5, "name": 'Ünïcode \x01 \x7f "/\\'})
+        contents.add(path.read_bytes())
+    assert len(contents) == 1
+    with safe_open(path, framework="pt") as f:
+        found = f.metadata()
+    assert found["format"] == "pt" and found["modelspec.architecture"] == "stylegan2"
+    assert found["modelspec.resolution"] == f"{g.img_resolution}x{g.img_resolution}"
+    assert found["modelspec.title"].endswith(f"{g.img_resolution} px, after 12.5 kimg")
+    assert load_generator(path).kimg == 12.5
 
 
 def test_snapshot_returns_the_same_bits(tmp_path):

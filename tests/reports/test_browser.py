@@ -1,10 +1,15 @@
-"""The page in a browser: it loads without a network, sorts, and complains about nothing."""
+"""The pages in a browser: they load without a network, sort, slide and complain about nothing."""
 
+import html
+import json
 import re
 import shutil
 import subprocess
 
 import pytest
+from PIL import Image
+
+from probe.reports.train_page import train_page
 
 BROWSER = shutil.which("chromium") or shutil.which("chromium-browser")
 pytestmark = pytest.mark.skipif(BROWSER is None, reason="needs Debian's chromium")
@@ -45,9 +50,6 @@ def browse(page, tmp_path, *flags: str) -> subprocess.CompletedProcess:
 
 @pytest.mark.parametrize("width", [1200, 390])
 def test_it_sorts_without_a_word_of_complaint(cli, bank, reals, fakes, tmp_path, width):
-    import html
-    import json
-
     out = tmp_path / "ranking"
     result = cli("rank", "--real", reals, "--gen", fakes, "--bank", bank, "--offline", "--out", out)
     assert result.code == 0, result.err
@@ -65,3 +67,61 @@ def test_it_sorts_without_a_word_of_complaint(cli, bank, reals, fakes, tmp_path,
     assert down[0].startswith("colour") and up[-1].startswith("colour") and up == down[::-1]
     assert found["said"] == "ascending"
     assert not found["broken"] and not found["wide"]
+
+
+# Moves the slider to the first grid, and tells the frame which one is to be seen.
+SLIDES = """
+<script>
+const slider = document.querySelector(".film input");
+const seen = () => [...document.querySelectorAll(".film figure")]
+  .filter((f) => getComputedStyle(f).visibility === "visible").map((f) => f.textContent.trim());
+const before = seen();
+slider.value = 0;
+slider.dispatchEvent(new Event("input"));
+parent.postMessage(JSON.stringify({before, after: seen(), hidden: slider.hidden,
+  wide: document.documentElement.scrollWidth > innerWidth}), "*");
+</script>
+"""
+COUNT = """
+<title>0</title>
+<script>let loads = 0; addEventListener("message", () => { document.title = ++loads; });</script>
+<iframe src="page.html" style="border: 0; width: 390px; height: 800px"></iframe>
+"""
+
+
+@pytest.fixture
+def begun(tmp_path):
+    """A run that has only its options and three grids of images."""
+    run = tmp_path / "run"
+    run.mkdir()
+    options = {"real": {"path": "faces", "training": 9}, "options": {"strategy": "none"},
+               "resolution": 8, "stage_ends_kimg": [4.0]}  # fmt: skip
+    (run / "training_options.json").write_text(json.dumps(options))
+    for name in ("reals", "fakes_init", "fakes000001", "fakes000002"):
+        Image.effect_noise((96, 64), 80).convert("RGB").save(run / f"{name}.png")
+    return run
+
+
+def test_a_slider_goes_through_the_images(begun, tmp_path):
+    (tmp_path / "page.html").write_text(train_page(begun) + SLIDES)
+    (tmp_path / "frame.html").write_text(FRAME.format(width=390))
+    done = browse(tmp_path / "frame.html", tmp_path)
+    assert not re.findall(r".*CONSOLE.*", done.stderr), done.stderr
+    found = json.loads(html.unescape(re.search(r"<title>(.*?)</title>", done.stdout)[1]))
+    assert found == {"before": ["2 kimg"], "after": ["Before training"], "hidden": False,
+                     "wide": False}  # fmt: skip
+
+
+@pytest.mark.parametrize("reading", [False, True])
+def test_the_page_of_a_run_reloads_itself_unless_it_is_read(begun, tmp_path, reading):
+    page = train_page(begun)
+    assert "data-reload=30" in page
+    act = 'document.querySelector("details").open = true;' if reading else ""
+    (tmp_path / "page.html").write_text(
+        page.replace("data-reload=30", "data-reload=1")
+        + f'<script>{act} parent.postMessage("loaded", "*");</script>'
+    )
+    (tmp_path / "frame.html").write_text(COUNT)
+    done = browse(tmp_path / "frame.html", tmp_path, "--virtual-time-budget=3500")
+    loads = int(re.search(r"<title>([0-9]+)</title>", done.stdout)[1])
+    assert loads == 1 if reading else loads >= 3

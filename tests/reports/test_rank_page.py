@@ -76,7 +76,9 @@ def test_it_shows_every_backbone_with_pictures_and_words(ranking):
     for row in board.rows:
         assert row.name in text and f"{row.score:.3f}" in text
     assert found.tags.count("details") >= 3 * 5  # a table for every figure
-    assert page.count('role="img"') == page.count('aria-label="') == 3 * 4 + 1  # learning curves
+    assert (
+        page.count('role="img"') == page.count('aria-label="') == 3 * 4 + 2
+    )  # cost, learning curves
     pictures = [url.split(",", 1)[1] for url in found.loads if url[0] != "#"]
     assert all(base64.b64decode(p)[:4] == b"RIFF" for p in pictures)
     # eight of each of three sorts for three backbones, and for the first once more at the top; and

@@ -10,7 +10,7 @@ from probe.events import BatchComputed, ExtractionStarted, FeaturesStored, Note,
 from probe.figures import duration, rate
 from probe.reports import progress
 from probe.reports.progress import Progress
-from probe.reports.remaining import RankWork, TrainWork
+from probe.reports.remaining import RankWork, Schedule, TrainWork
 from probe.reports.train_progress import kimg_of
 
 
@@ -59,6 +59,22 @@ def test_speeds_of_earlier_runs_tell_the_time_before_anything_ran():
     assert work.left() == pytest.approx(800, rel=0.01)
 
 
+def test_loading_a_backbone_is_not_taken_for_the_pace_of_what_follows():
+    """Each backbone loads in 60 s and takes 1 s an image; an image is read in 0.1 s."""
+    clock = Clock()
+    work = RankWork(clock)
+    work.see(start("real"))
+    for unit in range(2):
+        clock.now += 5  # 50 images are read
+        for name in ("a", "b"):
+            clock.now += 0 if unit else 60
+            for _ in range(5):
+                clock.now += 10
+                work.see(BatchComputed(name, 10, 10.0))
+            work.see(FeaturesStored(name, 50, 50, 50.0))
+    assert work.left() == pytest.approx(2 * 100 + 10, rel=0.1)  # the fakes, and the fits
+
+
 def test_what_is_stored_costs_nothing():
     clock = Clock()
     work = RankWork(clock)
@@ -72,7 +88,7 @@ def test_training_counts_evaluations_and_stages():
     """1 s an image, 1000 images, a snapshot every 100 that takes 30 s; a stage ends at 250."""
     clock = Clock()
     work = TrainWork(clock)
-    work.plan(100, (250, 1000))
+    work.plan(Schedule(100, (250, 1000), (0, 0), 0))
     assert work.left() is None
     work.step(10, 1000)
     clock.now += 90
@@ -88,6 +104,31 @@ def test_training_counts_evaluations_and_stages():
     clock.now += 50
     work.begin_stage(1)
     assert work.left() is None and work.doing == "training"
+
+
+def test_training_counts_what_backbones_will_cost():
+    """1 s an image, 2 s with a backbone and 3 s with two; stages end at 200, 400 and 600."""
+    clock = Clock()
+    work = TrainWork(clock)
+    work.plan(Schedule(100, (200, 400, 600), (0, 1, 2), 50))
+
+    def train(to: int, pace: float) -> None:
+        work.evaluating()  # the time before the next step is not that of one
+        work.step(to - 50, 600)
+        clock.now += 50 * pace
+        work.step(to, 600)
+
+    train(100, 1)
+    work.evaluated(10)  # of 50 images: 0.2 s each, so that a step with a backbone takes 1 s more
+    assert work.left() == pytest.approx(100 * 1 + 200 * 2 + 200 * 3 + 10 * 5)
+    train(200, 1)
+    work.begin_stage(1)
+    train(300, 2.5)  # the truth is known now
+    assert work.left() == pytest.approx(100 * 2.5 + 200 * 4 + 10 * 3)
+    train(400, 2.5)
+    work.begin_stage(2)
+    train(500, 4)
+    assert work.left() == pytest.approx(100 * 4 + 10)
 
 
 def test_figures_for_people():

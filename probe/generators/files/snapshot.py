@@ -54,9 +54,37 @@ def save_snapshot(
     }
     with atomic_path(path) as temporary:
         try:
-            save_file(state, temporary, metadata={"probe": json.dumps(header)})
+            save_file(state, temporary, metadata={**_shown(header), "probe": json.dumps(header)})
         except SafetensorError as error:  # how safetensors reports a full disk
             raise OSError(str(error)) from error
+        _order_metadata(temporary)
+
+
+def _order_metadata(path: Path) -> None:
+    """Sort a file's metadata, whose order is random, so that equal generators make equal files."""
+    with path.open("r+b") as f:
+        size = int.from_bytes(f.read(8), "little")
+        header = json.loads(f.read(size))
+        header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+        text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+        f.seek(8)
+        f.write(text.ljust(size))
+
+
+def _shown(header: dict[str, Any]) -> dict[str, str]:
+    """Return what other programs show of a file: keys of safetensors' and of ModelSpec's."""
+    side = header["init"].get("img_resolution", 0)
+    title = FAMILIES[header["architecture"]].title
+    size = {"modelspec.resolution": f"{side}x{side}"} if side else {}
+    shown = f", after {header['kimg']:g} kimg" if "kimg" in header else ""
+    return {
+        "format": "pt",
+        "modelspec.sai_model_spec": "1.0.0",
+        "modelspec.architecture": header["architecture"],
+        "modelspec.implementation": "probe",
+        "modelspec.title": f"{title}{f', {side} px' if side else ''}{shown}",
+        **size,
+    }
 
 
 def read_safetensors(path: Path) -> Checkpoint:

@@ -24,6 +24,32 @@ for (const table of document.querySelectorAll("table.sortable")) {
     });
   });
 }
+// A link to something folded unfolds it.
+const unfold = () => {
+  const part = document.getElementById(decodeURIComponent(location.hash.slice(1)));
+  if (part instanceof HTMLDetailsElement) part.open = true;
+};
+addEventListener("hashchange", unfold);
+unfold();
+// A slider shows one grid of a film; without this script all are there, one below the other.
+for (const film of document.querySelectorAll(".film")) {
+  const slider = film.querySelector("input");
+  const frames = [...film.querySelectorAll("figure")];
+  const show = () => frames.forEach((frame, i) => frame.classList.toggle("shown", i === +slider.value));
+  slider.addEventListener("input", show);
+  slider.hidden = frames.length < 2;
+  film.classList.add("plays");
+  show();
+}
+// The page of a run that goes on loads itself again, unless the reader has unfolded or moved something.
+if (document.body.dataset.reload) {
+  const place = () => [
+    ...[...document.querySelectorAll("details")].map((part) => part.open),
+    ...[...document.querySelectorAll(".film input")].map((slider) => slider.value),
+  ].join();
+  const first = place();
+  setInterval(() => place() === first && location.reload(), 1000 * document.body.dataset.reload);
+}
 // What is folded is printed all the same.
 addEventListener("beforeprint", () => {
   for (const part of document.querySelectorAll("details:not([open])")) {
