@@ -67,8 +67,9 @@ def _order_metadata(path: Path) -> None:
         header = json.loads(f.read(size))
         header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
         text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
-        f.seek(8)
-        f.write(text.ljust(size))
+        if len(text) <= size:  # as safetensors writes it: no longer than it was
+            f.seek(8)
+            f.write(text.ljust(size))
 
 
 def _shown(header: dict[str, Any]) -> dict[str, str]:
@@ -76,7 +77,8 @@ def _shown(header: dict[str, Any]) -> dict[str, str]:
     side = header["init"].get("img_resolution", 0)
     title = FAMILIES[header["architecture"]].title
     size = {"modelspec.resolution": f"{side}x{side}"} if side else {}
-    shown = f", after {header['kimg']:g} kimg" if "kimg" in header else ""
+    kimg = _number(header.get("kimg"))
+    shown = "" if kimg is None else f", after {kimg:g} kimg"
     return {
         "format": "pt",
         "modelspec.sai_model_spec": "1.0.0",
