@@ -69,7 +69,7 @@ def run_until_first_step(path: Path) -> None:
     import torch
 
     import probe
-    import probe.api.train as verbs
+    import probe.api.inputs as inputs
     from probe.devices import peak_gib
     from probe.events import Event, StepDone
 
@@ -93,7 +93,7 @@ def run_until_first_step(path: Path) -> None:
             os._exit(0)
 
     with scratch() as out, ExitStack() as stack:
-        stack.enter_context(patch.object(verbs, "open_images", open_timed))
+        stack.enter_context(patch.object(inputs, "open_images", open_timed))
         config = probe.TrainConfig(**OPTIONS)
         probe.train(path, outdir=out, config=config, precision="fp32", device="cpu", on_event=note)
 
