@@ -31,6 +31,7 @@ SHORTER = {
 }
 STAGES = {"none": "0.008", "fixed": "0.008,0.008", "progressive": "0.008,0.008"}
 FEWER = {"500000-500063": "500000-500003", "0-63": "0-3", "1000000": "24", "50000": "24"}
+OTHER_CACHE = "/mnt/other/cache"
 LEFT_OUT = {"efficientnet-lite1", "craft-vgg16", "random-resnet18#1", "random-resnet18#2"}
 HUB = re.compile("bank fetch|HF_HUB_OFFLINE")  # the weights that are not in packages
 
@@ -42,7 +43,7 @@ def commands(page: Path) -> list[str]:
 
 
 def shorter(words: list[str]) -> list[str]:
-    words = [FEWER.get(word, word) for word in words]
+    words = [FEWER.get(word, word).replace(OTHER_CACHE, "other_cache") for word in words]
     if words[0] == "train":
         strategy = words[words.index("--strategy") + 1] if "--strategy" in words else "none"
         return [*words, *SHORTER["train"], "--stage-kimg", STAGES[strategy]]
@@ -78,6 +79,7 @@ def newcomer(tmp_path, monkeypatch, shared):
     home = tmp_path / "home"
     write_images(home / "my_images", 24, seed=1)
     write_images(home / "suspects", 2, seed=2)
+    (home / "other_cache" / "features").mkdir(parents=True)
     monkeypatch.chdir(home)
     Path("G.pkl").write_bytes(stylegan2_pickle(tiny_generator()))
     rng = np.random.default_rng(3)

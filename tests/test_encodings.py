@@ -9,7 +9,7 @@ ROOT = Path(__file__).parents[1]
 FOLDERS = ("probe", "scripts", "benchmarks", "experiments", "docs")
 SOURCES = sorted(p for folder in FOLDERS for p in (ROOT / folder).rglob("*.py"))
 # Methods called `open` that open no text.
-BINARY = {"Image", "tarfile", "zipfile", "os", "archive", "opener", "webbrowser"}
+BINARY = {"Image", "tarfile", "zipfile", "os", "archive", "opener", "webbrowser", "lmdb", "system"}
 PROGRAMS = {"run", "Popen", "check_output"}
 
 

@@ -364,7 +364,7 @@ def test_terminated_with_a_sentence_and_its_exit_code(tmp_path, reals, fakes, ba
     _, err = process.communicate(timeout=60)
     assert process.returncode in (143, 0)  # 0: it was faster than the signal
     if process.returncode == 143:
-        assert b"Completed work is saved" in err and b"Traceback" not in err
+        assert b"run the same command to resume" in err and b"Traceback" not in err
 
 
 def warnings(found) -> str:

@@ -66,7 +66,7 @@ def _order_metadata(path: Path) -> None:
         size = int.from_bytes(f.read(8), "little")
         header = json.loads(f.read(size))
         header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
-        text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+        text = json.dumps(header, separators=(",", ":")).encode()
         if len(text) <= size:  # as safetensors writes it: no longer than it was
             f.seek(8)
             f.write(text.ljust(size))
