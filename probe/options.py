@@ -103,6 +103,12 @@ def option(
     )
 
 
+def precision_option() -> Any:
+    """Return the field of the numbers that networks compute in."""
+    text = "auto (bf16 if the hardware supports it), fp32, tf32 (GPUs only) or bf16."
+    return option("auto", text, choices=PRECISIONS)
+
+
 def panelled(panel: str) -> Callable[..., Any]:
     """Return `option` for the options of one group of the help."""
     return functools.partial(option, panel=panel)

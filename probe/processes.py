@@ -4,8 +4,7 @@ import hashlib
 import os
 import re
 import sys
-import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -16,15 +15,13 @@ import torch
 from torch import distributed
 
 from probe.errors import ProbeError, UsageError
+from probe.launchers import launched_size
+from probe.pulse import LOST, Pulse, sign
 
 if TYPE_CHECKING:
     from torch.distributed.distributed_c10d import Store
 
 MEETING = timedelta(minutes=10)  # in which all processes of a job must have started
-BEAT = 5.0  # seconds from one sign of life to the next
-SILENT = 24  # beats without a sign of life after which a process counts as lost
-ADVICE = "Let torchrun set these variables, or unset WORLD_SIZE for a single process."
-LOST = "Run the same command to resume from what is saved, once it is known why."
 # How PyTorch's backends say that another process cannot be reached.
 UNREACHABLE = re.compile(r"connection|peer|socket|broken pipe|timed? ?out|nccl|remote", re.I)
 
@@ -188,50 +185,6 @@ def join_processes(device: torch.device) -> Iterator[Processes]:
     distributed.destroy_process_group()
 
 
-def launched_size() -> int:
-    """Return how many processes a launcher says there are; 1 without a launcher.
-
-    Raises:
-        UsageError: its variables are incomplete or wrong, or SLURM has started several tasks that
-            would each do the whole job.
-    """
-    text = os.environ.get("WORLD_SIZE", "1")
-    if not re.fullmatch("[0-9]{1,6}", text) or int(text) < 1:
-        raise UsageError(f"WORLD_SIZE is {text!r} and should be a number of processes. {ADVICE}")
-    size = int(text)
-    if size == 1:
-        _refuse_tasks()
-        return 1
-    missing = [name for name in ("RANK", "MASTER_ADDR", "MASTER_PORT") if not os.environ.get(name)]
-    if missing:
-        names, verb = " and ".join(missing), "is" if len(missing) == 1 else "are"
-        raise UsageError(f"WORLD_SIZE is {size}, but {names} {verb} not set. {ADVICE}")
-    rank = os.environ["RANK"]
-    if not re.fullmatch("[0-9]{1,6}", rank) or int(rank) >= size:
-        raise UsageError(f"RANK is {rank!r} and should be below WORLD_SIZE, {size}. {ADVICE}")
-    return size
-
-
-def _refuse_tasks() -> None:
-    """Refuse to be one of several SLURM tasks that know nothing of each other.
-
-    Raises:
-        UsageError: it is.
-    """
-    environ = os.environ
-    if "SLURM_PROCID" not in environ:
-        return
-    if "SLURM_JOB_ID" in environ and "SLURM_STEP_ID" not in environ:
-        return  # the script of a job runs once, however many tasks srun may start in it
-    tasks = environ.get("SLURM_STEP_NUM_TASKS") or environ.get("SLURM_NTASKS", "1")
-    if tasks != "1":
-        raise UsageError(
-            f"SLURM started {tasks} tasks, and each would do the whole job. Start one task with "
-            "srun --ntasks=1, or torchrun in one task of each node; the page on scale "
-            "(docs/scale.md) has the script."
-        )
-
-
 def _meet() -> "tuple[Store, int, int]":
     """Return the store that all processes share, this one's rank, and their number.
 
@@ -241,8 +194,8 @@ def _meet() -> "tuple[Store, int, int]":
     place = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
     try:
         store, rank, size = _connect()
-        store.set(_sign(rank), "0")
-        store.wait([_sign(other) for other in range(size)], MEETING)
+        store.set(sign(rank), "0")
+        store.wait([sign(other) for other in range(size)], MEETING)
     except (RuntimeError, ValueError) as error:
         raise ProbeError(
             f"The {os.environ['WORLD_SIZE']} processes of this job did not find each other at "
@@ -256,75 +209,6 @@ def _connect() -> "tuple[Store, int, int]":
     from torch.distributed.rendezvous import rendezvous
 
     return next(rendezvous("env://"))
-
-
-def _sign(rank: int) -> str:
-    return f"sign of life {rank}"
-
-
-class Pulse:
-    """Tells the other processes that this one is alive, and watches them, in the background.
-
-    Args:
-        connect: opens a connection to the store of their own for the thread.
-        rank: of this process.
-        size: number of processes; each has set its first sign of life.
-        on_lost: called from a thread, with a sentence, if another is silent or has failed.
-        beat: seconds from one sign to the next.
-    """
-
-    def __init__(
-        self,
-        connect: "Callable[[], Store]",
-        rank: int,
-        size: int,
-        on_lost: Callable[[str], None],
-        beat: float = BEAT,
-    ) -> None:
-        self._connect, self._rank, self._on_lost, self._beat = connect, rank, on_lost, beat
-        self._others = [other for other in range(size) if other != rank]
-        # A count of beats and not a time, because a suspended machine gives no signs.
-        self._silent = dict.fromkeys(self._others, 0)
-        self._ended, self._last = threading.Event(), "done"
-        self._beating = threading.Thread(target=self._run, daemon=True)
-        for thread in (self._beating, threading.Thread(target=self._watch, daemon=True)):
-            thread.start()
-
-    def stop(self, last: str) -> None:
-        """Stop, with a last sign of life: "done" or "failed"."""
-        self._last = last
-        self._ended.set()
-        self._beating.join(self._beat)
-
-    def _run(self) -> None:
-        seen: dict[int, bytes] = {}
-        count = 0
-        try:
-            store = self._connect()
-            while not self._ended.wait(self._beat):
-                count += 1
-                store.set(_sign(self._rank), str(count))
-                for other in self._others:
-                    sign = store.get(_sign(other))
-                    if sign == b"failed":
-                        self._silent[other] += SILENT // 2  # it may be an error that we meet too
-                    elif sign != seen.get(other) or sign == b"done":
-                        self._silent[other] = 0
-                    seen[other] = sign
-            store.set(_sign(self._rank), self._last)
-        except RuntimeError:
-            return  # the store is gone, and with it every sign: `_watch` counts on
-
-    def _watch(self) -> None:
-        while not self._ended.wait(self._beat):
-            for other in self._others:
-                self._silent[other] += 1
-            lost = [other for other in self._others if self._silent[other] > SILENT]
-            if lost:
-                names = ", ".join(str(rank) for rank in lost[:5]) + (", …" if lost[5:] else "")
-                which = f"Process {names} has" if len(lost) == 1 else f"Processes {names} have"
-                self._on_lost(f"{which} ended or cannot be reached. {LOST}")
-                return
 
 
 def _end(text: str) -> None:

@@ -6,7 +6,9 @@ import pytest
 from torch.distributed import HashStore
 
 from probe.errors import ProbeError, UsageError
-from probe.processes import SILENT, Processes, Pulse, _reaching, launched_size
+from probe.launchers import launched_size
+from probe.processes import Processes, _reaching
+from probe.pulse import SILENT, Pulse
 
 LAUNCHER = ("WORLD_SIZE", "RANK", "MASTER_ADDR", "MASTER_PORT", "SLURM_PROCID", "SLURM_NTASKS",
             "SLURM_JOB_ID", "SLURM_STEP_ID", "SLURM_STEP_NUM_TASKS")  # fmt: skip

@@ -7,7 +7,7 @@ import typer
 
 import probe
 from probe.cli.complete import words
-from probe.cli.options import Backbones, BankPath, Device, number
+from probe.cli.options import KINDS, Backbones, BankPath, Device, number
 from probe.cli.output import say, show_note, show_view
 from probe.events import Event, FindingMade
 from probe.options import SIDE
@@ -21,7 +21,7 @@ def doctor(
         typer.Option(
             "--real",
             "--data",
-            help="Real images: folder, zip, tars, Parquet, .npz or LMDB, here or at a URL.",
+            help=f"Real images: {KINDS}.",
             show_default=False,
         ),
     ],

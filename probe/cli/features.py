@@ -6,7 +6,7 @@ import typer
 
 import probe
 from probe.accel.memory import keep_freed_memory
-from probe.cli.options import Backbones, BankPath, Device, Offline, Quiet, with_options
+from probe.cli.options import Backbones, BankPath, Device, Offline, Quiet, Reals, with_options
 from probe.cli.output import say, show_view
 from probe.features.config import ExtractOptions
 
@@ -14,14 +14,7 @@ from probe.features.config import ExtractOptions
 @with_options("options", ExtractOptions, "Extracting")
 def features(
     *,
-    real: Annotated[
-        str,
-        typer.Argument(
-            metavar="REALS",
-            help="Images: folder, zip, tars, Parquet, .npz or LMDB, here or at a URL.",
-            show_default=False,
-        ),
-    ],
+    real: Reals,
     bank: BankPath = None,
     backbones: Backbones = None,
     missing: Annotated[

@@ -28,7 +28,8 @@ def start_processes(count: int, device: str) -> NoReturn:
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
     from probe.devices import choose_device
-    from probe.processes import check_gpus, launched_size
+    from probe.launchers import launched_size
+    from probe.processes import check_gpus
 
     launched_size()
     if choose_device(device).type == "cuda":

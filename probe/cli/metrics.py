@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from probe.cli.complete import backbones as complete_backbones
-from probe.cli.options import BankPath, Device, Offline, Quiet, with_options
+from probe.cli.options import GEN, REAL, BankPath, Device, Offline, Quiet, with_options
 from probe.cli.output import show_view
 from probe.cli.rank import Format
 from probe.generators.config import SampleOptions
@@ -16,25 +16,8 @@ from probe.metrics.config import MeasureOptions
 @with_options("options", MeasureOptions, "Measuring")
 def metrics(
     *,
-    real: Annotated[
-        str,
-        typer.Option(
-            "--real",
-            "--data",
-            help="Real images: folder, zip, tars, Parquet, .npz or LMDB, here or at a URL; or a "
-            "reference.",
-            show_default=False,
-        ),
-    ],
-    gen: Annotated[
-        str,
-        typer.Option(
-            "--gen",
-            "--network",
-            help="Checkpoint, run directory, module:function, or images as for --real.",
-            show_default=False,
-        ),
-    ],
+    real: Annotated[str, REAL],
+    gen: Annotated[str, GEN],
     bank: BankPath = None,
     backbones: Annotated[
         str | None,

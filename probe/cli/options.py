@@ -34,6 +34,19 @@ def number(flag: str, within: Range, *, whole: bool) -> dict[str, Any]:
 
 
 # What several commands take.
+KINDS = "folder, zip, tars, Parquet, .npz or LMDB, here or at a URL"
+REAL = typer.Option(
+    "--real", "--data", help=f"Real images: {KINDS}; or a reference.", show_default=False
+)
+GEN = typer.Option(
+    "--gen",
+    "--network",
+    help="Checkpoint, run directory, module:function, or images as for --real.",
+    show_default=False,
+)
+Reals = Annotated[
+    str, typer.Argument(metavar="REALS", help=f"Images: {KINDS}.", show_default=False)
+]
 BankPath = Annotated[
     Path | None, typer.Option(help="Model bank; ./modelbank.yaml or the packaged one.")
 ]

@@ -8,7 +8,7 @@ import typer
 
 import probe
 from probe.accel.memory import keep_freed_memory
-from probe.cli.options import Backbones, BankPath, Device, Offline, Quiet, with_options
+from probe.cli.options import GEN, REAL, Backbones, BankPath, Device, Offline, Quiet, with_options
 from probe.cli.output import show_view
 from probe.errors import UsageError, printable
 from probe.generators.config import SampleOptions
@@ -29,25 +29,8 @@ class Format(StrEnum):
 @with_options("options", RankOptions, "Ranking")
 def rank(
     *,
-    real: Annotated[
-        str | None,
-        typer.Option(
-            "--real",
-            "--data",
-            help="Real images: folder, zip, tars, Parquet, .npz or LMDB, here or at a URL; or a "
-            "reference.",
-            show_default=False,
-        ),
-    ] = None,
-    gen: Annotated[
-        str | None,
-        typer.Option(
-            "--gen",
-            "--network",
-            help="Checkpoint, run directory, module:function, or images as for --real.",
-            show_default=False,
-        ),
-    ] = None,
+    real: Annotated[str | None, REAL] = None,
+    gen: Annotated[str | None, GEN] = None,
     features: Annotated[
         list[str] | None,
         typer.Option(

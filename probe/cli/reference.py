@@ -7,7 +7,7 @@ import typer
 
 import probe
 from probe.accel.memory import keep_freed_memory
-from probe.cli.options import Backbones, BankPath, Device, Offline, Quiet, with_options
+from probe.cli.options import Backbones, BankPath, Device, Offline, Quiet, Reals, with_options
 from probe.cli.output import say, show_view
 from probe.features.config import ReferenceOptions
 
@@ -15,14 +15,7 @@ from probe.features.config import ReferenceOptions
 @with_options("options", ReferenceOptions, "Keeping")
 def reference(
     *,
-    real: Annotated[
-        str,
-        typer.Argument(
-            metavar="REALS",
-            help="Images: folder, zip, tars, Parquet, .npz or LMDB, here or at a URL.",
-            show_default=False,
-        ),
-    ],
+    real: Reals,
     out: Annotated[
         Path,
         typer.Option(help="File to write, NAME.safetensors.", show_default=False),

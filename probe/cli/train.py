@@ -14,7 +14,7 @@ from probe.accel.memory import keep_freed_memory
 from probe.cli.complete import backbones as complete_backbones
 from probe.cli.complete import words
 from probe.cli.launch import start_processes
-from probe.cli.options import Device, Quiet, number, with_options
+from probe.cli.options import KINDS, Device, Quiet, number, with_options
 from probe.cli.output import say
 from probe.options import Range
 from probe.training.config import TrainConfig
@@ -28,7 +28,7 @@ def train(
         typer.Option(
             "--real",
             "--data",
-            help="Training images: folder, zip, tars, Parquet, .npz or LMDB, here or at a URL.",
+            help=f"Training images: {KINDS}.",
             show_default=False,
         ),
     ],

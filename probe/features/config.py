@@ -2,21 +2,31 @@
 
 import re
 from dataclasses import dataclass
+from typing import Any
 
 from probe.errors import UsageError, printable
 from probe.options import (
     MOST_IMAGES,
-    PRECISIONS,
     SEEDS,
     SIDE,
     Range,
     check_choices,
     check_numbers,
     option,
+    precision_option,
 )
 
 MOST_TASKS, MOST_WORKERS = 1_000_000, 10_000
 LEAST_SAMPLE = 16  # images; as many as a ranking needs
+
+
+def _side_option() -> Any:
+    return option(
+        None,
+        "Side in pixels to resize the images to: that of the generated images they will be "
+        "compared with; by default that of these images.",
+        SIDE,
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,17 +40,8 @@ class ExtractOptions:
         "$SLURM_ARRAY_TASK_ID/$SLURM_ARRAY_TASK_COUNT with --array=0-7.",
     )
     seed: int = option(0, "Seed of the subset, as in probe rank.", SEEDS)
-    resolution: int | None = option(
-        None,
-        "Side in pixels to resize the images to: that of the generated images they will be "
-        "compared with; by default that of these images.",
-        SIDE,
-    )
-    precision: str = option(
-        "auto",
-        "auto (bf16 if the hardware supports it), fp32, tf32 (GPUs only) or bf16.",
-        choices=PRECISIONS,
-    )
+    resolution: int | None = _side_option()
+    precision: str = precision_option()
     strict: bool = option(False, "Fail on the first broken image instead of skipping it.")
     engine: str = option(
         "local",
@@ -84,17 +85,8 @@ class ReferenceOptions:
     seed: int = option(
         0, "Seed of that sample; a ranking with the same seed uses the same images.", SEEDS
     )
-    resolution: int | None = option(
-        None,
-        "Side in pixels to resize the images to: that of the generated images they will be "
-        "compared with; by default that of these images.",
-        SIDE,
-    )
-    precision: str = option(
-        "auto",
-        "auto (bf16 if the hardware supports it), fp32, tf32 (GPUs only) or bf16.",
-        choices=PRECISIONS,
-    )
+    resolution: int | None = _side_option()
+    precision: str = precision_option()
     fid: bool = option(False, "Keep canonical FID's features as well, for probe metrics --fid.")
     strict: bool = option(False, "Fail on the first broken image instead of skipping it.")
 

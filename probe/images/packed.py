@@ -1,13 +1,15 @@
 """Millions of names in two arrays."""
 
+from bisect import bisect_left
 from collections.abc import Sequence
 from itertools import accumulate
-from typing import overload
 
 import numpy as np
 
+from probe.images.lazy import LazyNames
 
-class PackedNames(Sequence[str]):
+
+class PackedNames(LazyNames):
     """Sorted names in their bytes and where each ends, about 8 bytes more than the text.
 
     Args:
@@ -28,19 +30,12 @@ class PackedNames(Sequence[str]):
         """Return the number of names."""
         return len(self.ends)
 
-    @overload
-    def __getitem__(self, index: int) -> str: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[str]: ...
-    def __getitem__(self, index: int | slice) -> str | list[str]:
+    def name(self, index: int) -> str:
         """Return a name; bytes that are not UTF-8 stay recognisable, as in `os.fsdecode`."""
-        if isinstance(index, slice):
-            return [self[i] for i in range(*index.indices(len(self)))]
         return to_text(self.raw(index))
 
     def raw(self, index: int) -> bytes:
-        """Return a name's bytes."""
-        index = range(len(self))[index]
+        """Return the bytes of the name at an index from 0 to `len(self) - 1`."""
         start = self.ends[index - 1] if index else 0
         return self.text[start : self.ends[index]].tobytes()
 
@@ -50,16 +45,11 @@ class PackedNames(Sequence[str]):
         Raises:
             KeyError: if it is not among them.
         """
-        wanted, low, high = to_bytes(name), 0, len(self)
-        while low < high:
-            middle = (low + high) // 2
-            if self.raw(middle) < wanted:
-                low = middle + 1
-            else:
-                high = middle
-        if low == len(self) or self.raw(low) != wanted:
+        wanted = to_bytes(name)
+        place = bisect_left(range(len(self)), wanted, key=self.raw)
+        if place == len(self) or self.raw(place) != wanted:
             raise KeyError(name)
-        return low
+        return place
 
 
 def to_text(name: bytes) -> str:

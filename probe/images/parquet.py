@@ -10,12 +10,13 @@ from bisect import bisect_right
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import accumulate
-from typing import Any, overload
+from typing import Any
 
 from probe.errors import BrokenImageError, ImagesError, first_line
 from probe.images.blob import Blob, BlobFile
 from probe.images.files import FileSource
 from probe.images.labels import MOST_CLASSES, Labels
+from probe.images.lazy import NamesOfParts
 from probe.images.limits import ENCODED, Budget, map_threads
 from probe.images.names import Found
 from probe.images.places import files_with, open_blobs
@@ -52,7 +53,7 @@ class Tables:
             for m in self._metadata
         ]
         self._recent = Recent[Any](RECENT_BYTES, lambda column: column.nbytes)
-        self.images = Numbered(self._titles, counts)
+        self.images = NamesOfParts(counts, lambda part, row: f"{self._titles[part]}/{row}")
 
     def _find(self, name: str) -> tuple[int, int]:
         title, _, row = name.rpartition("/")
@@ -119,34 +120,6 @@ class Tables:
                     f"… are, up to {MOST_CLASSES - 1}. Correct it, or leave the column out."
                 )
         return Labels(values, None)
-
-
-class Numbered(Sequence[str]):
-    """Names "file/row" of the rows of files, made when they are asked for.
-
-    Args:
-        titles: of the files.
-        counts: how many rows each has.
-    """
-
-    def __init__(self, titles: Sequence[str], counts: Sequence[int]) -> None:
-        self._titles, self._ends = titles, list(accumulate(counts))
-
-    def __len__(self) -> int:
-        """Return the number of rows."""
-        return self._ends[-1]
-
-    @overload
-    def __getitem__(self, index: int) -> str: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[str]: ...
-    def __getitem__(self, index: int | slice) -> str | list[str]:
-        """Return a name."""
-        if isinstance(index, slice):
-            return [self[i] for i in range(*index.indices(len(self)))]
-        index = range(len(self))[index]
-        number = bisect_right(self._ends, index)
-        return f"{self._titles[number]}/{index - (self._ends[number - 1] if number else 0)}"
 
 
 @contextmanager

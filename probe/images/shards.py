@@ -5,14 +5,11 @@ they say is kept in the cache for as long as the tar's size and date stay. Image
 offset, in any order.
 """
 
-from bisect import bisect_right
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
-from itertools import accumulate
 from pathlib import Path
-from typing import overload
 
 import numpy as np
 
@@ -21,6 +18,7 @@ from probe.files import cache_root, digest_json
 from probe.images.blob import Blob
 from probe.images.files import FileSource
 from probe.images.labels import Labels
+from probe.images.lazy import NamesOfParts
 from probe.images.limits import ENCODED, map_threads
 from probe.images.names import Found
 from probe.images.places import files_with, open_blobs
@@ -59,13 +57,8 @@ class Shards:
         self._numbers = {title: number for number, title in enumerate(self._titles)}
         threads = max(blob.threads for blob in self._blobs)
         self._indexes = _indexes_of(self._blobs, threads)
-        self.images = _Images(self)
+        self.images = NamesOfParts((index.images for index in self._indexes), self.title)
         self.threads = threads
-
-    @property
-    def indexes(self) -> list[TarIndex]:
-        """The index of each tar."""
-        return self._indexes
 
     def found(self) -> Found:
         """Return the images, and how many other files there are."""
@@ -142,28 +135,6 @@ class Shards:
                     f"has {what}. {remedy}."
                 )
         return Labels(labels.tolist(), None)
-
-
-class _Images(Sequence[str]):
-    """The names of all images, made when they are asked for."""
-
-    def __init__(self, shards: Shards) -> None:
-        self._shards = shards
-        self._ends = list(accumulate(index.images for index in shards.indexes))
-
-    def __len__(self) -> int:
-        return self._ends[-1] if self._ends else 0
-
-    @overload
-    def __getitem__(self, index: int) -> str: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[str]: ...
-    def __getitem__(self, index: int | slice) -> str | list[str]:
-        if isinstance(index, slice):
-            return [self[i] for i in range(*index.indices(len(self)))]
-        index = range(len(self))[index]
-        number = bisect_right(self._ends, index)
-        return self._shards.title(number, index - (self._ends[number - 1] if number else 0))
 
 
 def _indexes_of(blobs: Sequence[Blob], threads: int) -> list[TarIndex]:

@@ -4,13 +4,13 @@ from dataclasses import dataclass
 
 from probe.options import (
     MOST_IMAGES,
-    PRECISIONS,
     SEEDS,
     SIDE,
     Range,
     check_choices,
     check_numbers,
     option,
+    precision_option,
 )
 
 LEAST_IMAGES = 16
@@ -29,11 +29,7 @@ class MeasureOptions:
     resolution: int | None = option(
         None, "Side in pixels to resize both sets to; by default that of the fakes.", SIDE
     )
-    precision: str = option(
-        "auto",
-        "auto (bf16 if the hardware supports it), fp32, tf32 (GPUs only) or bf16.",
-        choices=PRECISIONS,
-    )
+    precision: str = precision_option()
     fid: bool = option(False, "Add canonical FID: TensorFlow's Inception of 2015, in float32.")
     strict: bool = option(False, "Fail on the first broken image instead of skipping it.")
 

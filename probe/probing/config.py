@@ -4,13 +4,13 @@ from dataclasses import dataclass
 
 from probe.options import (
     MOST_IMAGES,
-    PRECISIONS,
     SEEDS,
     SIDE,
     Range,
     check_choices,
     check_numbers,
     option,
+    precision_option,
 )
 
 LEAST_IMAGES = 16
@@ -38,11 +38,7 @@ class RankOptions:
     resolution: int | None = option(
         None, "Side in pixels to resize both sets to; by default that of the fakes.", SIDE
     )
-    precision: str = option(
-        "auto",
-        "auto (bf16 if the hardware supports it), fp32, tf32 (GPUs only) or bf16.",
-        choices=PRECISIONS,
-    )
+    precision: str = precision_option()
     match_jpeg: bool = option(
         False, "Compress both sets as JPEG the same way, so that encoding gives nothing away."
     )
