@@ -15,8 +15,8 @@ import torch
 from torch import distributed
 
 from probe.errors import ProbeError, UsageError
+from probe.heartbeat import LOST, Heartbeat, heartbeat_key
 from probe.launchers import launched_size
-from probe.pulse import LOST, Pulse, sign
 
 if TYPE_CHECKING:
     from torch.distributed.distributed_c10d import Store
@@ -147,7 +147,7 @@ def join_processes(device: torch.device) -> Iterator[Processes]:
 
     A GPU process must first call `torch.cuda.set_device` for its own GPU (see `local_device`). The
     first process may rank for a long time while the others wait, so no exchange has a time limit.
-    Instead, a process ends, with exit code 1, if another gives no sign of life for two minutes.
+    Instead, a process ends, with exit code 1, if another writes no heartbeat for two minutes.
     A `ProbeError` is marked as repeated if another process of this machine says why the job ends.
 
     Raises:
@@ -171,17 +171,17 @@ def join_processes(device: torch.device) -> Iterator[Processes]:
         world_size=size,
         timeout=timedelta(days=1),
     )
-    pulse = Pulse(lambda: _connect()[0], rank, size, _end)
+    heartbeat = Heartbeat(lambda: _connect()[0], rank, size, _end)
     try:
         yield Processes(rank, size, device)
     except BaseException as error:
-        pulse.stop("failed")
+        heartbeat.stop("failed")
         if _is_repeated(store, error) and isinstance(error, ProbeError):
             error.repeated = True
         if backend == "gloo":  # NCCL would wait for the others
             distributed.destroy_process_group()
         raise
-    pulse.stop("done")
+    heartbeat.stop("done")
     distributed.destroy_process_group()
 
 
@@ -194,8 +194,8 @@ def _meet() -> "tuple[Store, int, int]":
     place = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
     try:
         store, rank, size = _connect()
-        store.set(sign(rank), "0")
-        store.wait([sign(other) for other in range(size)], MEETING)
+        store.set(heartbeat_key(rank), "0")
+        store.wait([heartbeat_key(other) for other in range(size)], MEETING)
     except (RuntimeError, ValueError) as error:
         raise ProbeError(
             f"The {os.environ['WORLD_SIZE']} processes of this job did not find each other at "

@@ -9,7 +9,7 @@ PACKAGE = Path(__file__).parents[1] / "probe"
 BASE = {
     "errors", "registry", "files", "devices", "streams", "processes", "options", "run_files",
     "stored", "stored_arrays", "events", "context", "accel", "missing", "figures", "shown",
-    "stops", "workers", "launchers", "pulse",
+    "stops", "workers", "launchers", "heartbeat",
 }  # fmt: skip
 ALLOWED: dict[str, set[str]] = {
     "errors": set(),
@@ -27,9 +27,9 @@ ALLOWED: dict[str, set[str]] = {
     "missing": {"errors"},
     "files": {"errors", "registry"},
     "devices": {"errors", "options"},
-    "processes": {"errors", "launchers", "pulse"},
+    "processes": {"errors", "launchers", "heartbeat"},
     "launchers": {"errors"},
-    "pulse": set(),
+    "heartbeat": set(),
     "stored": {"errors", "files"},
     "stored_arrays": {"files"},
     "accel": {"devices", "errors"},
@@ -54,7 +54,8 @@ ALLOWED: dict[str, set[str]] = {
 ALLOWED["api"] = {*ALLOWED, "__init__"}
 ALLOWED["cli"] = {
     "__init__", "api", "accel", "errors", "events", "files", "options", "registry", "reports",
-    "run_files", "stops", "bank", "devices", "launchers", "processes", "features.config", "features.contents",
+    "run_files", "stops", "bank", "devices", "launchers", "processes", "features.config",
+    "features.contents",
     "features.merge", "generators.config", "generators.files", "generators.seeds",
     "metrics.config", "probing.config", "probing.strategies", "scoring.probes", "training.config",
 }  # fmt: skip

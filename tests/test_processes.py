@@ -6,9 +6,9 @@ import pytest
 from torch.distributed import HashStore
 
 from probe.errors import ProbeError, UsageError
+from probe.heartbeat import SILENT, Heartbeat
 from probe.launchers import launched_size
 from probe.processes import Processes, _reaching
-from probe.pulse import SILENT, Pulse
 
 LAUNCHER = ("WORLD_SIZE", "RANK", "MASTER_ADDR", "MASTER_PORT", "SLURM_PROCID", "SLURM_NTASKS",
             "SLURM_JOB_ID", "SLURM_STEP_ID", "SLURM_STEP_NUM_TASKS")  # fmt: skip
@@ -73,7 +73,7 @@ BEAT = 0.01
 
 
 class Group:
-    """Processes of which each is a pulse in this one."""
+    """Processes of which each is a heartbeat in this one."""
 
     def __init__(self, size):
         self.store = HashStore()
@@ -81,8 +81,8 @@ class Group:
         self.said = [""] * size
         for rank in range(size):
             self.store.set(f"sign of life {rank}", "0")
-        self.pulses = [
-            Pulse(lambda: self.store, rank, size, self.teller(rank), beat=BEAT)
+        self.beats = [
+            Heartbeat(lambda: self.store, rank, size, self.teller(rank), beat=BEAT)
             for rank in range(size)
         ]
 
@@ -94,31 +94,31 @@ class Group:
         return tell
 
     def stop(self):
-        for pulse in self.pulses:
-            pulse.stop("done")
+        for beat in self.beats:
+            beat.stop("done")
 
 
 def test_processes_that_live_or_are_done_are_not_lost():
     group = Group(3)
-    group.pulses[2].stop("done")
+    group.beats[2].stop("done")
     assert not group.lost[0].wait(BEAT * SILENT * 4) and not group.lost[1].is_set()
     group.stop()
 
 
 def test_a_silent_process_is_noticed_by_all_others():
     group = Group(3)
-    silent = group.pulses[1]
+    silent = group.beats[1]
     silent._ended.set()  # as if it were gone: it says nothing any more
     silent._last = "7"
     for rank in (0, 2):
         assert group.lost[rank].wait(10)
-        assert group.said[rank].startswith("Process 1 has ended or cannot be reached. Run the same")
+        assert group.said[rank].startswith("Process 1 has ended or cannot be reached. Find out why")
     group.stop()
 
 
 def test_a_failed_process_is_noticed_soon():
     group = Group(2)
-    group.pulses[1].stop("failed")
+    group.beats[1].stop("failed")
     assert group.lost[0].wait(10) and "Process 1 has ended" in group.said[0]
     group.stop()
 
@@ -129,7 +129,7 @@ def test_a_store_that_is_gone_counts_as_silence():
     def connect():
         raise RuntimeError("Connection reset by peer")
 
-    Pulse(connect, 0, 2, lambda text: lost.set(), beat=BEAT)
+    Heartbeat(connect, 0, 2, lambda text: lost.set(), beat=BEAT)
     assert lost.wait(10)
 
 

@@ -192,7 +192,10 @@ class ReferenceSource:
         """
         kept = self.reference.about.backbones.get(name)
         if kept is None:
-            raise BackboneUnavailable(f"{self.name} has no features in it", "make it with this one")
+            raise BackboneUnavailable(
+                f"{self.name} has no features of it",
+                "make the reference again with it among --backbones",
+            )
         different = [
             key for key in differences(kept.space, space.record) if key not in CIRCUMSTANCES
         ]

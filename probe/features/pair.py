@@ -200,8 +200,9 @@ def refuse(source: str, usable: int, least: int, broken: Sequence[Broken] = ()) 
         ImagesError: always.
     """
     skipped = f" {describe_broken(broken)}" if broken else ""
+    images = "image is" if usable == 1 else "images are"
     raise ImagesError(
-        f"{source}: {usable} usable images are too few; at least {least} of each class are "
+        f"{source}: {usable} usable {images} too few; at least {least} of each class are "
         f"needed.{skipped}"
     )
 

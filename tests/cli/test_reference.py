@@ -130,7 +130,7 @@ def test_a_mismatch_names_the_backbone_and_what_differs(cli, kept, fakes, bank, 
     reasons = {row["name"]: row["reason"] for row in board["rows"]}
     assert f"{path} was made with other input (mean)" in reasons["colour"]
     assert f"{path} was made with other weights (" in reasons["edges"]
-    assert reasons["mixed"] == f"{path} has no features in it"
+    assert reasons["mixed"] == f"{path} has no features of it"
     assert scores(board)["random"] is not None
     options = ("--bank", bank, "--offline", "--precision", "bf16", "--backbones", "random")
     done = cli("rank", "--real", path, "--gen", fakes, *options)
