@@ -1,27 +1,43 @@
-"""How the start of a training grows with the number of images, and how decoding does with threads.
+"""How ranking and the start of a training grow with the images, and how decoding with threads.
 
     python benchmarks/scale.py [--quick] [--images 10000,100000,1000000] [--out FILE.json]
 
 Start: zips of small 256 px JPEGs are made on the spot. `probe.train` runs in a process of its own
 until its first step is done, with networks so small that the step takes no time; measured are the
 seconds since the process began, how many of them belong to opening the zip, and the largest
-resident set. Decoding: images per second of 256 px files from a folder, by one thread and by one
-per core, in turn.
+resident set. Ranking: the same images in tars of 10,000; `probe rank` draws 1,000 of them against
+1,000 others with a small random network, once with an empty cache and once more with another seed,
+when the tars' index is known. Decoding: images per second to 256 px from a folder, by one thread
+and by one per core, in turn; PNGs and JPEGs of that size, and JPEGs of 512 px.
 """
 
 import argparse
 import io
 import json
 import os
+import shutil
 import sys
+import tarfile
 import time
 import zipfile
+from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 import numpy as np
 import psutil
-from common import Record, arguments, integers, interleave, run_python, scratch, speedup
+from common import (
+    Record,
+    arguments,
+    integers,
+    interleave,
+    run_probe,
+    run_python,
+    scratch,
+    speedup,
+)  # fmt: skip
 from growth import fit_line
 from inputs import write_noise
 from PIL import Image
@@ -31,6 +47,8 @@ CONTENTS = 64  # pictures; every file differs from all others in its last bytes
 MOST_SECONDS = 20.0  # until the first step, at a million images
 MOST_GIB = 3.0
 SPEEDUP = 1.8  # of decoding by two threads
+BANK = Path(__file__).resolve().parent / "bank.yaml"
+SHARD, DRAWN = 10_000, 1000  # images in a tar, and in a ranking
 OPTIONS = {
     "batch": 4, "channel_base": 1024, "channel_max": 8, "z_dim": 8, "w_dim": 8, "map_layers": 2,
     "kimg": 1.0, "eval_num": 0, "pl_weight": 0.0,
@@ -47,18 +65,37 @@ def parse() -> argparse.Namespace:
     return args
 
 
-def write_zip(path: Path, count: int) -> None:
-    """Write a zip of JPEGs of about 2 kB."""
+def files(count: int) -> Iterator[tuple[str, bytes]]:
+    """Yield names and contents of JPEGs of about 2 kB."""
     rng, pictures = np.random.default_rng(0), []
     for _ in range(CONTENTS):
         small = Image.fromarray(rng.integers(0, 256, (4, 4, 3), dtype=np.uint8))
         buffer = io.BytesIO()
         small.resize((SIDE, SIDE), Image.Resampling.BICUBIC).save(buffer, "JPEG", quality=75)
         pictures.append(buffer.getvalue())
+    for i in range(count):
+        yield f"{i // 1000:05}/img{i:08}.jpg", pictures[i % CONTENTS] + i.to_bytes(4, "big")
+
+
+def write_zip(path: Path, count: int) -> None:
+    """Write a zip of `files`."""
     with zipfile.ZipFile(path, "w") as archive:
-        for i in range(count):
-            data = pictures[i % CONTENTS] + i.to_bytes(4, "big")
-            archive.writestr(f"{i // 1000:05}/img{i:08}.jpg", data)
+        for name, data in files(count):
+            archive.writestr(name, data)
+
+
+def write_tars(folder: Path, count: int) -> str:
+    """Write `files` as tars of 10,000 each, and return what names them all."""
+    folder.mkdir()
+    every = files(count)
+    shards = -(-count // SHARD)
+    for shard in range(shards):
+        with tarfile.open(folder / f"{shard:05}.tar", "w") as archive:
+            for name, data in islice(every, SHARD):
+                member = tarfile.TarInfo(name)
+                member.size = len(data)
+                archive.addfile(member, io.BytesIO(data))
+    return str(folder / f"{{00000..{shards - 1:05}}}.tar")
 
 
 def run_until_first_step(path: Path) -> None:
@@ -98,7 +135,7 @@ def run_until_first_step(path: Path) -> None:
         probe.train(path, outdir=out, config=config, precision="fp32", device="cpu", on_event=note)
 
 
-def measure(args: argparse.Namespace, record: Record) -> None:
+def measure_start(args: argparse.Namespace, record: Record) -> None:
     """Measure every size, and add the table with the straight line through it."""
     rows = []
     with scratch() as folder:
@@ -116,14 +153,45 @@ def measure(args: argparse.Namespace, record: Record) -> None:
     )
     line = fit_line([row[0] for row in rows], [row[1] for row in rows])
     record.values["line"] = line
+    add_line(record, line)
+    count, seconds, _, gib = rows[-1]
+    record.check(f"first step at {count:,} images", seconds, at_most=MOST_SECONDS, unit=" s")
+    record.check(f"memory at {count:,} images", gib, at_most=MOST_GIB, unit=" GiB")
+
+
+def measure_ranking(args: argparse.Namespace, record: Record) -> None:
+    """Rank a sample of every size, first and again, and add the table with the line through it."""
+    rows = []
+    drawn = min(DRAWN, *args.images)
+    with scratch() as folder:
+        write_noise(folder / "fakes", drawn, SIDE, suffix=".jpg", seed=1)
+        for count in args.images:
+            real = write_tars(folder / str(count), count)
+            command = (
+                *("rank", "--real", real, "--gen", folder / "fakes", "--num", str(drawn)),
+                *("--bank", BANK, "--backbones", "toy-0", "--offline", "--device", "cpu"),
+            )
+            with scratch() as cache:
+                first = run_probe(*command, cache=cache)
+                again = run_probe(*command, "--seed", "1", cache=cache)
+            rows.append([count, first.seconds, again.seconds, first.peak_bytes / 2**30])
+            shutil.rmtree(folder / str(count))
+    record.table(
+        f"Ranking of {drawn:,} images drawn from JPEGs in tars",
+        ["images", "s the first time", "s with another seed", "GiB at most"],
+        rows,
+    )
+    record.values["ranking"] = fit_line([row[0] for row in rows], [row[1] for row in rows])
+    add_line(record, record.values["ranking"])
+
+
+def add_line(record: Record, line: dict[str, Any]) -> None:
+    """Add the table of a line through seconds."""
     record.table(
         "The line through the seconds",
         ["s at no images", "s per million images", "largest residual, %"],
         [[line["start"], 1e6 * line["slope"], max(map(abs, line["residuals"]))]],
     )
-    count, seconds, _, gib = rows[-1]
-    record.check(f"first step at {count:,} images", seconds, at_most=MOST_SECONDS, unit=" s")
-    record.check(f"memory at {count:,} images", gib, at_most=MOST_GIB, unit=" GiB")
 
 
 def measure_decoding(args: argparse.Namespace, record: Record) -> None:
@@ -136,9 +204,9 @@ def measure_decoding(args: argparse.Namespace, record: Record) -> None:
     cores, rows = os.cpu_count() or 1, []
     many = min(16, cores)
     with scratch() as folder:
-        for suffix in (".jpg", ".png"):
-            place = folder / suffix[1:]
-            write_noise(place, count, SIDE, suffix=suffix, seed=0)
+        for kind, side in (("JPEG", SIDE), ("JPEG", 2 * SIDE), ("PNG", SIDE)):
+            place = folder / f"{kind}{side}"
+            write_noise(place, count, side, suffix=".jpg" if kind == "JPEG" else ".png", seed=0)
             source = probe.open_images(place)
 
             def decode(threads: int, source=source) -> None:
@@ -149,12 +217,14 @@ def measure_decoding(args: argparse.Namespace, record: Record) -> None:
                 {"one": lambda: decode(1), "many": lambda: decode(many)}, rounds
             )  # fmt: skip
             ratio = speedup(times["one"], times["many"])
-            rows.append([suffix[1:], *(count / median(t) for t in times.values()), str(ratio)])
+            rows.append(
+                [f"{kind} of {side} px", *(count / median(t) for t in times.values()), str(ratio)]
+            )
             if many == 2:
-                what = f"decoding {suffix[1:].upper()} by two threads, times one"
+                what = f"decoding {kind} of {side} px by two threads, times one"
                 record.check(what, ratio.value, at_least=SPEEDUP)
-    title = f"Images of {SIDE} px decoded per second, by one thread and by {many}"
-    record.table(title, ["format", "one", f"{many}", "times faster"], rows)
+    title = f"Images decoded to {SIDE} px per second, by one thread and by {many}"
+    record.table(title, ["files", "one", f"{many}", "times faster"], rows)
 
 
 def main() -> None:
@@ -162,10 +232,11 @@ def main() -> None:
     if args.until_first_step is not None:
         run_until_first_step(args.until_first_step)
         return
-    record = Record("scale", "Training on many images: its start, and decoding")
+    record = Record("scale", "Many images: ranking, the start of a training, and decoding")
     record.settings = {"images": args.images, "side": SIDE, "options": OPTIONS}
     measure_decoding(args, record)
-    measure(args, record)
+    measure_ranking(args, record)
+    measure_start(args, record)
     record.finish(args.out, quick=args.quick)
 
 

@@ -13,7 +13,7 @@ from probe.images import decode as decode_module
 from probe.images import limits
 from probe.images.decode import decode, decode_square
 from probe.images.folder import read_file
-from probe.images.limits import Budget
+from probe.images.limits import Budget, map_threads
 from probe.images.open import open_images
 
 SMOOTH = Image.fromarray(
@@ -131,3 +131,19 @@ def test_a_progressive_jpeg_costs_what_is_kept_of_it(monkeypatch):
     monkeypatch.setattr(decode_module, "DECODED", Budget(6 * 480 * 320))
     with pytest.raises(BrokenImageError, match="480 x 320 pixels would take"):
         decode(data)
+
+
+def test_map_threads_keeps_the_order_and_ends_early_on_an_error():
+    assert map_threads(lambda n: 2 * n, range(1000), 4) == [2 * n for n in range(1000)]
+    assert map_threads(str, iter([]), 4) == []
+    called = []
+
+    def fail_at_7(n):
+        called.append(n)
+        if n == 7:
+            raise ZeroDivisionError
+        time.sleep(0.001)
+
+    with pytest.raises(ZeroDivisionError):
+        map_threads(fail_at_7, range(100_000), 2)
+    assert len(called) < 50
