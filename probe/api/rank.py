@@ -75,14 +75,14 @@ def rank(
     specs = whole.select(backbones)
     if backbones is None:
         specs = few_controls(specs, options.controls)
-    reals = open_reals(real)
-    count = min(options.num, len(reals))
     with (
         shown(on_event, progress) as on_event,
         open_context(
             device, precision=options.precision, offline=offline, on_event=on_event, shared=True
         ) as ctx,
     ):
+        reals = open_reals(real, ctx)
+        count = min(options.num, len(reals))
         drawing = Drawing(count, options.seed, sample, ctx.device, options.precision)
         fakes = open_fakes_given(gen, reals, drawing, on_event)
         ranking = rank_sources(

@@ -32,6 +32,7 @@ VERSIONS = (
     "updated", "created",
 )  # fmt: skip
 GONE = (404, 410)  # HTTP
+PAGE = "text/html"
 
 T = TypeVar("T")
 
@@ -53,7 +54,8 @@ class RemoteBlob:
         listed: what a listing of its folder says of it; None to ask.
 
     Raises:
-        ImagesError: if a package is missing, or the server gives no parts of files.
+        ImagesError: if a package is missing, it is a web page, or the server gives no parts of
+            files.
         FileNotFoundError: if there is none.
         RemoteError: if it cannot be reached.
     """
@@ -67,6 +69,11 @@ class RemoteBlob:
             info = _ask(url, lambda system, path: system.info(path))
         if info.get("type") == "directory":
             raise FileNotFoundError(errno.ENOENT, "No such file", url)
+        if info.get("mimetype") == PAGE:
+            raise ImagesError(
+                f"{url}: is a web page, not a file. Take the address that downloads the file, or "
+                "one that needs no login."
+            )
         if info.get("size") is None:
             raise RemoteError(errno.EIO, "the server does not say how large it is", url)
         self.size = int(info["size"])

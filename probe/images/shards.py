@@ -6,7 +6,7 @@ offset, in any order.
 """
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -14,12 +14,14 @@ from pathlib import Path
 import numpy as np
 
 from probe.errors import BrokenImageError, ImagesError, printable
+from probe.events import OnEvent
 from probe.files import cache_root, digest_json
 from probe.images.blob import Blob
 from probe.images.files import FileSource
 from probe.images.labels import Labels
 from probe.images.lazy import NamesOfParts
 from probe.images.limits import ENCODED, map_threads
+from probe.images.meter import Meter
 from probe.images.names import Found
 from probe.images.places import files_with, open_blobs
 from probe.images.remote import RemoteBlob
@@ -46,17 +48,19 @@ class Shards:
 
     Args:
         blobs: name of each tar → the tar.
+        name: of the set, for messages.
+        on_event: told of the reading of tars that have no index yet.
 
     Raises:
         ImagesError: if one is not a tar, or damaged.
         OSError: if one cannot be read.
     """
 
-    def __init__(self, blobs: dict[str, Blob]) -> None:
+    def __init__(self, blobs: dict[str, Blob], name: str, on_event: OnEvent) -> None:
         self._blobs, self._titles = list(blobs.values()), list(blobs)
         self._numbers = {title: number for number, title in enumerate(self._titles)}
         threads = max(blob.threads for blob in self._blobs)
-        self._indexes = _indexes_of(self._blobs, threads)
+        self._indexes = _indexes_of(self._blobs, threads, f"indexing {name}", on_event)
         self.images = NamesOfParts((index.images for index in self._indexes), self.title)
         self.threads = threads
 
@@ -137,18 +141,30 @@ class Shards:
         return Labels(labels.tolist(), None)
 
 
-def _indexes_of(blobs: Sequence[Blob], threads: int) -> list[TarIndex]:
+def _indexes_of(
+    blobs: Sequence[Blob], threads: int, what: str, on_event: OnEvent
+) -> list[TarIndex]:
     """Return the index of each tar: the one in the cache, or a new one, which is put there."""
     stored = dict(zip(blobs, map_threads(_recall, blobs, threads), strict=True))
     new = [blob for blob, index in stored.items() if index is None]
-    local = len(new) > FEW and not any(isinstance(blob, RemoteBlob) for blob in new)
-    if local and usable_cores() > 1:  # threads would wait for Python's lock
-        with Workers() as workers:
-            made = list(workers.run([partial(_make, blob) for blob in new], usable_cores()))
-    else:
-        made = map_threads(_make, new, threads)
-    stored |= zip(new, made, strict=True)
+    if new:
+        meter = Meter(what, sum(blob.size for blob in new), on_event)
+        stored |= zip(new, _make_all(new, threads, meter), strict=True)
     return [index for index in stored.values() if index is not None]
+
+
+def _make_all(new: Sequence[Blob], threads: int, meter: Meter) -> list[TarIndex]:
+    """Make the index of each tar."""
+    local = len(new) > FEW and not any(isinstance(blob, RemoteBlob) for blob in new)
+    if not local or usable_cores() == 1:
+        return map_threads(lambda blob: _make(blob, meter.add), new, threads)
+    made = []
+    with Workers() as workers:  # threads would wait for Python's lock
+        calls = [partial(_make, blob) for blob in new]
+        for blob, index in zip(new, workers.run(calls, usable_cores()), strict=True):
+            made.append(index)
+            meter.add(blob.size)
+    return made
 
 
 def _recall(blob: Blob) -> TarIndex | None:
@@ -156,8 +172,8 @@ def _recall(blob: Blob) -> TarIndex | None:
     return None if arrays is None else TarIndex.from_arrays(arrays)
 
 
-def _make(blob: Blob) -> TarIndex:
-    index = index_tar(blob)
+def _make(blob: Blob, passed: Callable[[int], None] = lambda count: None) -> TarIndex:
+    index = index_tar(blob, passed)
     write_arrays(_folder(blob), index.to_arrays())
     return index
 
@@ -175,7 +191,7 @@ def is_shards(place: str) -> bool:
     return bool(files_with(place, SUFFIXES))
 
 
-def open_shards(place: str, name: str) -> FileSource:
+def open_shards(place: str, name: str, on_event: OnEvent) -> FileSource:
     """Open tars as an `ImageSource`.
 
     Classes come from a dataset.json in a single tar, or from the .cls and .json files beside the
@@ -184,12 +200,13 @@ def open_shards(place: str, name: str) -> FileSource:
     Args:
         place: a tar, a path with braces, or a folder of tars.
         name: its name in messages.
+        on_event: told of the reading of tars that have no index yet.
 
     Raises:
         ImagesError: if one is missing, not a tar or damaged, or there are no candidates.
         OSError: if one cannot be read.
     """
-    shards = Shards(open_blobs(place, SUFFIXES, name))
+    shards = Shards(open_blobs(place, SUFFIXES, name), name, on_event)
     return FileSource(
         name,
         "tar",
