@@ -234,7 +234,7 @@ def open_parquet(place: str, name: str, on_event: OnEvent) -> FileSource:
         ImagesError: if pyarrow is missing, a file is damaged, or has no column of images.
         OSError: if one cannot be read.
     """
-    tables = Tables(open_blobs(place, SUFFIXES, name), name, on_event)
+    tables = Tables(open_blobs(files_with(place, SUFFIXES), name), name, on_event)
     return FileSource(
         name,
         "parquet",

@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path, PurePosixPath
 
@@ -86,8 +86,12 @@ def _listed(place: str) -> Iterator[tuple[str, bool]]:
                     yield entry.path, Path(entry.path).is_dir()
 
 
-def open_blobs(place: str, suffixes: tuple[str, ...], name: str) -> dict[str, Blob]:
-    """Open the files that a path or URL stands for; see `files_with`.
+def open_blobs(paths: Sequence[str], name: str) -> dict[str, Blob]:
+    """Open several files, as `files_with` gives them.
+
+    Args:
+        paths: their paths or URLs.
+        name: of all together, for messages.
 
     Returns:
         Path below the folder that all are in → file.
@@ -96,13 +100,12 @@ def open_blobs(place: str, suffixes: tuple[str, ...], name: str) -> dict[str, Bl
         ImagesError: if some are missing; names them.
         OSError: if one cannot be reached.
     """
-    paths = files_with(place, suffixes)
 
     def opened(path: str) -> Blob | None:
         try:
             return open_blob(path)
         except FileNotFoundError:
-            if len(paths) == 1:
+            if path == name:  # and not one of a list
                 raise
             return None
 
@@ -112,8 +115,8 @@ def open_blobs(place: str, suffixes: tuple[str, ...], name: str) -> dict[str, Bl
         some = ", ".join(printable(path) for path in missing[:MOST_NAMED])
         more = ", …" if len(missing) > MOST_NAMED else ""
         raise ImagesError(
-            f"{name}: {len(missing)} of {len(paths)} files are missing: {some}{more}. Check the "
-            "range in braces."
+            f"{name}: {len(missing)} of {len(paths)} files are missing: {some}{more}. Correct "
+            "the list of names, or its range in braces."
         )
     if len(set(paths)) < len(paths):
         raise UsageError(f"{name}: names a file twice. Correct the braces.")

@@ -6,8 +6,9 @@ offset, in any order.
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -34,6 +35,7 @@ from probe.images.tar import (
     header_sum,
     index_tar,
 )
+from probe.images.wids import disagreements, is_listing, read_listing
 from probe.stored_arrays import INDEXES, recall, write_arrays
 from probe.workers import Workers, usable_cores
 
@@ -69,6 +71,16 @@ class Shards:
         left_out = sum((index.left_out for index in self._indexes), Counter[str]())
         labels = list(self._indexes[0].names[self._indexes[0].images :]) if self._is_one else []
         return Found(self.images, labels, left_out)
+
+    def samples(self, expected: Iterable[int]) -> list[int]:
+        """Return the number of samples with an image in each tar.
+
+        Args:
+            expected: those numbers according to a list. A tar of so many images is not counted,
+                since that would take a second for each million.
+        """
+        pairs = zip(self._indexes, expected, strict=True)
+        return [index.images if index.images == n else index.samples() for index, n in pairs]
 
     @property
     def _is_one(self) -> bool:
@@ -187,8 +199,8 @@ def _folder(blob: Blob) -> Path:
 
 
 def is_shards(place: str) -> bool:
-    """Return whether a path or URL is a tar, braces that stand for tars, or a folder of tars."""
-    return bool(files_with(place, SUFFIXES))
+    """Return whether a path or URL is a tar, braces or a list that name tars, or their folder."""
+    return is_listing(place) or bool(files_with(place, SUFFIXES))
 
 
 def open_shards(place: str, name: str, on_event: OnEvent) -> FileSource:
@@ -198,7 +210,7 @@ def open_shards(place: str, name: str, on_event: OnEvent) -> FileSource:
     images, named as webdataset does.
 
     Args:
-        place: a tar, a path with braces, or a folder of tars.
+        place: a tar, a path with braces, a list of tars, or a folder of them.
         name: its name in messages.
         on_event: told of the reading of tars that have no index yet.
 
@@ -206,11 +218,14 @@ def open_shards(place: str, name: str, on_event: OnEvent) -> FileSource:
         ImagesError: if one is missing, not a tar or damaged, or there are no candidates.
         OSError: if one cannot be read.
     """
-    shards = Shards(open_blobs(place, SUFFIXES, name), name, on_event)
+    listed = read_listing(place) if is_listing(place) else {}
+    paths = list(listed) or files_with(place, SUFFIXES)
+    shards = Shards(open_blobs(paths, name), name, on_event)
+    notes = disagreements(name, listed, shards.samples(listed.values())) if listed else []
     return FileSource(
         name,
         "tar",
-        shards.found(),
+        replace(shards.found(), notes=notes),
         shards.read,
         mark=shards.mark,
         labels=lambda: shards.labels(name),

@@ -88,6 +88,10 @@ class TarIndex:
     labels: np.ndarray
     left_out: Counter[str]
 
+    def samples(self) -> int:
+        """Return the number of samples that have an image; webdataset groups files by name."""
+        return len({_sample(self.names[row])[0] for row in range(self.images)})
+
     def to_arrays(self) -> dict[str, np.ndarray]:
         """Return it as arrays, to be stored."""
         left_out = json.dumps(self.left_out).encode()
