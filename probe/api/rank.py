@@ -46,7 +46,7 @@ def rank(
     Args:
         real: real images: a folder, zip, tars, Parquet or NumPy file or an LMDB, by its path, by
             braces that stand for several paths, or by a URL; an `ImageSource`; or uint8
-            (N, 3, H, W); or a reference that `reference` wrote.
+            (N, 3, H, W); or the path or URL of a reference that `reference` wrote.
         gen: a generator checkpoint, generated images in any of these forms, `module:function`, or
             a function `(n, seed) → uint8 (n, 3, H, W)`, for example a diffusion pipeline; it should
             be deterministic in the seed.

@@ -17,7 +17,7 @@ from probe.images.lsun import is_database, open_database
 from probe.images.names import Found
 from probe.images.parquet import is_parquet, open_parquet
 from probe.images.places import is_pattern
-from probe.images.remote import is_remote
+from probe.images.remote import is_on_hub, is_remote
 from probe.images.shards import is_shards, open_shards
 from probe.images.sheets import refuse_sheets
 from probe.registry import either
@@ -106,7 +106,10 @@ def opening(place: str, name: str) -> Iterator[None]:
         yield
     except FileNotFoundError as error:
         near = "" if is_elsewhere(place) else near_path(Path(place))
-        raise ImagesError(f"{name}: no such file or folder.{near} Check the path.") from error
+        what = "path"
+        if is_on_hub(place):  # which does not tell the one from the other
+            what = "address, and set HF_TOKEN if it is private"
+        raise ImagesError(f"{name}: no such file or folder.{near} Check the {what}.") from error
     except OSError as error:
         reason = (error.strerror or str(error)).lower()
         what = "permissions"

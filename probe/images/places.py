@@ -13,9 +13,11 @@ from probe.images.encoded import is_suffix
 from probe.images.limits import map_threads
 from probe.images.names import is_system
 from probe.images.remote import THREADS as MANY
-from probe.images.remote import RemoteBlob, is_remote, list_remote
+from probe.images.remote import RemoteBlob, find_remote, is_remote, list_remote
 
 MOST_NAMED = 3
+# A data set on the Hugging Face hub by its name alone, maybe with a revision.
+REPOSITORY = re.compile(r"hf://datasets/[^/@]+/[^/@]+(@refs/[^/]+/[^/]+|@[^/]+)?/?", re.IGNORECASE)
 
 
 def is_pattern(place: str) -> bool:
@@ -28,7 +30,12 @@ def may_be_folder(url: str) -> bool:
 
     To ask a web server would download a file.
     """
-    return url.endswith("/") or not PurePosixPath(url).suffix
+    return url.endswith("/") or is_repository(url) or not PurePosixPath(url).suffix
+
+
+def is_repository(place: str) -> bool:
+    """Return whether a URL is a data set on the Hugging Face hub by its name alone."""
+    return REPOSITORY.fullmatch(place) is not None
 
 
 def short_name(place: str) -> str:
@@ -50,8 +57,8 @@ def open_blob(place: str) -> Blob:
 def files_with(place: str, suffixes: tuple[str, ...]) -> list[str]:
     """Return the files that a path or URL names by their suffix, sorted or in the order of braces.
 
-    It may be a file, a path with braces, or a folder that holds such files and neither folders nor
-    images. Empty if it is none of those.
+    It may be a file, a path with braces, a folder that holds such files and neither folders nor
+    images, or a repository that holds such files anywhere. Empty if it is none of those.
 
     Raises:
         OSError: if a folder cannot be listed.
@@ -61,6 +68,9 @@ def files_with(place: str, suffixes: tuple[str, ...]) -> list[str]:
         return expand(place) if is_pattern(place) else [place]
     if is_pattern(place):
         return []
+    if is_repository(place):  # which may hold pictures for its page, too
+        below = find_remote(place)
+        return [below[path]["url"] for path in sorted(below) if path.lower().endswith(suffixes)]
     found = []
     for path, is_folder in _listed(place):
         if is_folder or is_suffix(Path(path).suffix.lower()):

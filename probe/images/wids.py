@@ -112,6 +112,6 @@ def disagreements(name: str, said: Mapping[str, int], held: Sequence[int]) -> li
         return []
     tar, count, found = wrong[0]
     return [
-        f"{name}: its numbers of samples are wrong for {len(wrong)} of {len(said)} tars, first "
-        f"{tar}: {count}, and {found} of them with an image are there. What is there is used."
+        f"{name}: {len(wrong)} of {len(said)} tars hold another number of samples than it says, as "
+        f"{tar}: {found} with an image, not {count}. What the tars hold is used."
     ]

@@ -90,8 +90,8 @@ def test_counts_that_are_wrong_are_said_and_the_tars_count(tars):
     path = listing(tars / "index.json", shards(counts=(4, 5, 3)))
     source = open_images(path)
     (note,) = source.notes
-    assert len(source) == 12 and note.startswith(f"{path}: its numbers of samples are wrong for 2")
-    assert f"{tars}/00001.tar: 5, and 4 of them with an image are there" in note
+    assert len(source) == 12 and note.startswith(f"{path}: 2 of 3 tars hold another number")
+    assert f"{tars}/00001.tar: 4 with an image, not 5" in note
 
 
 def test_samples_of_several_images_are_samples(tmp_path):
@@ -115,7 +115,10 @@ def test_samples_of_several_images_are_samples(tmp_path):
             '{"url": "a.tar", "nsamples": 1}]}',
             "names a tar twice",
         ),
-        ('{"wids_version": 1, "shardlist": [{"url": "a.tar", "nsamples": 1}]}', "1 of 1 files are miss"),
+        (
+            '{"wids_version": 1, "shardlist": [{"url": "a.tar", "nsamples": 1}]}',
+            "1 of 1 files are miss",
+        ),
         ("[" * 100_000, "is damaged"),
     ],
 )
