@@ -22,6 +22,21 @@ class Note(Event):
 
 
 @dataclass(frozen=True)
+class InputRead(Event):
+    """Part of what has to be read before the work begins was read, maybe in another thread.
+
+    Attributes:
+        what: goes on, in a few words: "indexing photos.tar".
+        done: bytes read; 0 at first.
+        total: bytes to read.
+    """
+
+    what: str
+    done: int
+    total: int
+
+
+@dataclass(frozen=True)
 class ExtractionStarted(Event):
     """Feature extraction for one set of images is about to start.
 

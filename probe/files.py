@@ -181,15 +181,19 @@ def _is_utf8(path: Path) -> bool:
         return False
 
 
-def lock(path: Path) -> "BaseFileLock | None":
+def lock(path: Path, *, wait: bool = False) -> "BaseFileLock | None":
     """Lock a file until the lock is released or this process ends.
+
+    Args:
+        path: the file.
+        wait: for another process that holds it.
 
     Returns:
         The lock, or None if another process holds it.
     """
     from filelock import FileLock, Timeout  # 20 ms that most commands do not need
 
-    found = FileLock(path, blocking=False, thread_local=False)
+    found = FileLock(path, blocking=wait, thread_local=False)
     try:
         found.acquire()
     except Timeout:

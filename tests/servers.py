@@ -41,6 +41,8 @@ class Handler(http.server.SimpleHTTPRequestHandler):
             last = first + len(data) - 1
             self.send_header("Content-Range", f"bytes {first}-{last}/{total}")
         self.send_header("Content-Length", str(len(data)))
+        if data.startswith(b"<html"):
+            self.send_header("Content-Type", "text/html; charset=utf-8")
         self.send_header("ETag", f'"{path.stat().st_mtime_ns}"')
         self.end_headers()
         return io.BytesIO(data)

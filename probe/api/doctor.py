@@ -50,7 +50,7 @@ def doctor(
         measure: run the backbones and a few training steps to measure the cost; takes minutes if
             images are large.
         device: "auto", "cpu", "cuda" or "cuda:N".
-        on_event: called with each finding as it is made.
+        on_event: called with each finding as it is made, and as an index is built.
 
     Returns:
         Findings, and the commands to run next.
@@ -58,7 +58,7 @@ def doctor(
     TrainConfig(strategy=strategy, resolution=resolution)  # raises on invalid values
     whole = load_bank(bank)
     specs = whole.select(backbones)
-    reals = open_given(real, "real")
+    reals = open_given(real, "real", on_event)
     side = resolution or 2 ** max(3, reals.resolution.bit_length() - 1)
     candidates = Candidates(
         specs=[s for s in specs if s.role == "candidate"],

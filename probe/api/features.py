@@ -63,7 +63,7 @@ def extract(
             device, precision=options.precision, offline=offline, on_event=on_event, shared=True
         ) as ctx,
     ):
-        share = Share(open_given(real, "real"), specs, options, ctx)
+        share = Share(open_given(real, "real", ctx.on_event), specs, options, ctx)
         if only_count:
             found = share.count_missing()
         elif options.engine == "ray":

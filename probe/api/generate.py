@@ -6,11 +6,11 @@ from pathlib import Path
 
 import torch
 
-from probe.api.inputs import say_what_runs
+from probe.api.inputs import holds_reference, open_reference, say_what_runs
 from probe.devices import choose_device
 from probe.errors import UsageError
 from probe.events import ImagesDrawn, OnEvent, ignore
-from probe.features.reference import Contents, describe, is_reference
+from probe.features.reference import Contents, describe
 from probe.generators.config import SampleOptions
 from probe.generators.files.inspect import Inspection, inspect_file
 from probe.generators.open import open_by_seed
@@ -72,14 +72,19 @@ def generate(
     return written
 
 
-def inspect(path: Path | str) -> Inspection | Contents:
+def inspect(path: Path | str, *, on_event: OnEvent = ignore) -> Inspection | Contents:
     """Show what a checkpoint holds and what its pickle would run, without running it.
 
     A reference of real images is described, too.
 
+    Args:
+        path: of the file; or the URL of a reference.
+        on_event: called as a reference is downloaded.
+
     Raises:
         CheckpointError: there is no such file.
-        ImagesError: a reference is damaged.
+        ImagesError: a reference is damaged, or cannot be downloaded.
     """
-    path = Path(path)
-    return describe(path) if is_reference(path) else inspect_file(path)
+    if holds_reference(str(path)):
+        return describe(open_reference(str(path), offline=False, on_event=on_event))
+    return inspect_file(Path(path))

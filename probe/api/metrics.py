@@ -60,14 +60,14 @@ def measure(
             f"{found.path} has no entry with role: evaluator. Choose backbones with --backbones."
         )
     judge = () if found.evaluator is None else (found.evaluator,)
-    reals = open_reals(real)
-    count = options.num_gen or min(options.num, len(reals))
     with (
         shown(on_event, progress) as on_event,
         open_context(
             device, precision=options.precision, offline=offline, on_event=on_event
         ) as ctx,
     ):
+        reals = open_reals(real, ctx)
+        count = options.num_gen or min(options.num, len(reals))
         drawing = Drawing(count, options.seed, sample, ctx.device, options.precision)
         return measure_sources(
             reals,

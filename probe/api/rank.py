@@ -46,7 +46,7 @@ def rank(
     Args:
         real: real images: a folder, zip, tars, Parquet or NumPy file or an LMDB, by its path, by
             braces that stand for several paths, or by a URL; an `ImageSource`; or uint8
-            (N, 3, H, W); or a reference that `reference` wrote.
+            (N, 3, H, W); or the path or URL of a reference that `reference` wrote.
         gen: a generator checkpoint, generated images in any of these forms, `module:function`, or
             a function `(n, seed) → uint8 (n, 3, H, W)`, for example a diffusion pipeline; it should
             be deterministic in the seed.
@@ -75,14 +75,14 @@ def rank(
     specs = whole.select(backbones)
     if backbones is None:
         specs = few_controls(specs, options.controls)
-    reals = open_reals(real)
-    count = min(options.num, len(reals))
     with (
         shown(on_event, progress) as on_event,
         open_context(
             device, precision=options.precision, offline=offline, on_event=on_event, shared=True
         ) as ctx,
     ):
+        reals = open_reals(real, ctx)
+        count = min(options.num, len(reals))
         drawing = Drawing(count, options.seed, sample, ctx.device, options.precision)
         fakes = open_fakes_given(gen, reals, drawing, on_event)
         ranking = rank_sources(

@@ -61,13 +61,13 @@ def reference(
     specs = load_bank(bank).select(backbones)
     if backbones is None:
         specs = few_controls(specs, RankOptions().controls)
-    source = open_given(real, "real")
     with (
         shown(on_event, progress) as on_event,
         open_context(
             device, precision=options.precision, offline=offline, on_event=on_event, shared=True
         ) as ctx,
     ):
+        source = open_given(real, "real", ctx.on_event)
         passes = [(specs, ctx)]
         if options.fid:
             passes.append(((fid_spec(),), ctx.in_precision("fp32")))

@@ -55,7 +55,7 @@ def score(
     ):
         probes = load_probes(Path(run))
         return score_source(
-            open_files_given(images),
+            open_files_given(images, ctx.on_event),
             probes,
             choose_probes(probes.probes, backbones),
             load_bank(bank),

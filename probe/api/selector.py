@@ -57,7 +57,7 @@ class Selector:
         on_event: OnEvent = ignore,
     ) -> None:
         lookup(STRATEGIES, strategy, "strategy")
-        self.reals: ImageSource = open_given(reals, "reals")
+        self.reals: ImageSource = open_given(reals, "reals", on_event)
         whole = load_bank(bank)
         self.specs = {s.name: s for s in whole.select(backbones) if s.role == "candidate"}
         self.strategy, self.k = strategy, k

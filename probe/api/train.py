@@ -161,6 +161,6 @@ def _training(
             specs=[s for s in whole.select(backbones) if s.role == "candidate"],
             evaluator=whole.evaluator,
         )
-        source = open_given(real, "real")
+        source = open_given(real, "real", ctx.on_event)
         with set_up(source, candidates, config or TrainConfig(), ctx, **places) as ready:
             yield ready

@@ -18,6 +18,12 @@ if TYPE_CHECKING:
 app = App(help="Inspect, verify, shrink and join feature caches.")
 
 SIZES = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
+# Kinds of parts that are counted together.
+COUNTED = (
+    ("result", "probe results"),
+    ("index", "indexes of tars"),
+    ("reference", "copies of references"),
+)
 SPANS = {"h": 3600, "d": 86_400, "w": 7 * 86_400}
 
 
@@ -148,7 +154,7 @@ def _show(chosen: "Sequence[Part]") -> None:
 
 def _count(parts: "Sequence[Part]") -> None:
     """Print how many parts there are of those that are not listed one by one."""
-    for kind, name in (("result", "probe results"), ("index", "indexes of tars")):
+    for kind, name in COUNTED:
         if some := [part for part in parts if part.kind == kind]:
             say(f"{len(some)} {name}, {_size(sum(part.size for part in some))}")
 

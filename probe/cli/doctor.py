@@ -1,5 +1,6 @@
 """`probe doctor`: find problems and estimate the cost before a long job."""
 
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated
 
@@ -9,7 +10,7 @@ import probe
 from probe.cli.complete import words
 from probe.cli.options import KINDS, Backbones, BankPath, Device, number
 from probe.cli.output import say, show_note, show_view
-from probe.events import Event, FindingMade
+from probe.events import Event, FindingMade, InputRead
 from probe.options import SIDE
 from probe.probing.strategies import STRATEGIES
 from probe.registry import either
@@ -65,18 +66,26 @@ def doctor(
     """
     from probe.files import to_json
     from probe.reports.doctor_text import ExaminationText
+    from probe.reports.progress import Progress
 
     text = ExaminationText()
+    reading = Progress(quiet=False)
 
     def show(event: Event) -> None:
+        if isinstance(event, InputRead):
+            reading(event)
+            return
+        shown.close()  # what follows are lines of their own
         show_note(event)
         if isinstance(event, FindingMade) and not as_json:
             show_view(text.finding(event.finding) + "\n")
 
-    found = probe.doctor(
-        real, gen=gen, run=run, bank=bank, backbones=backbones, strategy=strategy,
-        resolution=resolution, measure=measure, device=device, on_event=show,
-    )  # fmt: skip
+    with ExitStack() as shown:
+        shown.enter_context(reading)
+        found = probe.doctor(
+            real, gen=gen, run=run, bank=bank, backbones=backbones, strategy=strategy,
+            resolution=resolution, measure=measure, device=device, on_event=show,
+        )  # fmt: skip
     if as_json:
         say(to_json(found.to_dict()))
     elif found.commands:

@@ -1,7 +1,6 @@
 """`probe inspect`: what a checkpoint holds, and what its pickle would run."""
 
 from dataclasses import asdict
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -12,13 +11,18 @@ from probe.errors import printable
 
 
 def inspect(
-    file: Annotated[Path, typer.Argument(help="Checkpoint, or the directory of a training run.")],
+    file: Annotated[
+        str,
+        typer.Argument(help="Checkpoint, training run's directory, or reference; its path or URL."),
+    ],
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Show what a checkpoint holds and what its pickle would run, without running it."""
     from probe.files import to_json
+    from probe.reports.progress import Progress
 
-    found = probe.inspect(file)
+    with Progress(quiet=False) as progress:
+        found = probe.inspect(file, on_event=progress)
     if as_json:
         say(to_json(asdict(found), indent=2))
     else:

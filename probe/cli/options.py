@@ -34,7 +34,7 @@ def number(flag: str, within: Range, *, whole: bool) -> dict[str, Any]:
 
 
 # What several commands take.
-KINDS = "folder, zip, tars, Parquet, .npz or LMDB, here or at a URL"
+KINDS = "folder, zip, tars or a list of them, Parquet, .npz or LMDB, here or at a URL"
 REAL = typer.Option(
     "--real", "--data", help=f"Real images: {KINDS}; or a reference.", show_default=False
 )
@@ -61,7 +61,9 @@ Device = Annotated[
     str,
     typer.Option(help="auto, cpu, cuda or cuda:N.", autocompletion=words(("auto", "cpu", "cuda"))),
 ]
-Offline = Annotated[bool, typer.Option("--offline/--no-offline", help="Never download weights.")]
+Offline = Annotated[
+    bool, typer.Option("--offline/--no-offline", help="Never download weights or references.")
+]
 Quiet = Annotated[bool, typer.Option("--quiet/--no-quiet", help="Hide progress.")]
 
 

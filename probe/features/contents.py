@@ -9,7 +9,14 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from probe.features.store import FACTS_FILE, FEATURES, RESULTS, SPACE_FILE, is_whole
+from probe.features.store import (
+    FACTS_FILE,
+    FEATURES,
+    REFERENCES,
+    RESULTS,
+    SPACE_FILE,
+    is_whole,
+)
 from probe.files import in_cache
 from probe.stored_arrays import INDEXES
 
@@ -17,7 +24,8 @@ from probe.stored_arrays import INDEXES
 DAMAGED = (
     OSError, ValueError, LookupError, TypeError, OverflowError, RecursionError, struct.error,
 )  # fmt: skip
-KINDS = {FEATURES: "features", RESULTS: "result", INDEXES: "index"}  # folder → kind of part
+# Folder → kind of part.
+KINDS = {FEATURES: "features", RESULTS: "result", INDEXES: "index", REFERENCES: "reference"}
 IN_USE_SECONDS = 3600.0  # anything newer may belong to a running process
 
 
@@ -27,7 +35,7 @@ class Part:
 
     Attributes:
         kind: "features" (of one backbone at one resolution and precision), "result" (of a probe
-            on such features) or "index" (of a tar of images).
+            on such features), "index" (of a tar of images) or "reference" (a copy of a remote one).
         what: a description for people: "timm resnet18 at 64 px, fp32".
         folder: its path.
         rows: number of images it has features of; 0 for the others.
@@ -145,7 +153,7 @@ def _rows(path: Path) -> int:
 
 def _what(folder: Path, kind: str) -> str:
     if kind != FEATURES:
-        return {RESULTS: "probe", INDEXES: "tar"}[kind]
+        return {RESULTS: "probe", INDEXES: "tar", REFERENCES: "reference"}[kind]
     try:
         record = json.loads((folder / SPACE_FILE).read_text("utf-8"))
         return (

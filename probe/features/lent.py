@@ -71,8 +71,8 @@ class Lent(FeatureSpace):
 
     @property
     def lender(self) -> str:
-        """The reference's path."""
-        return str(self._reference.path)
+        """The reference's path or URL."""
+        return self._reference.name
 
     def refusal(self) -> Failure | None:
         """Return why the features do not go together, known once the network was loaded here."""
@@ -100,7 +100,7 @@ class ReferenceSource:
 
     def __init__(self, reference: Reference, order: Sequence[int]) -> None:
         """Take a reference and the order in which its seed draws so many images."""
-        self.reference, self.name = reference, str(reference.path)
+        self.reference, self.name = reference, reference.name
         self._at = dict(zip(order, range(len(reference.keys)), strict=True))
 
     def __len__(self) -> int:

@@ -83,6 +83,7 @@ class Reference:
 
     Attributes:
         path: the file.
+        name: its path or URL, as the user gave it.
         about: its record.
         keys: content keys of the sample, in the seeded order.
         names: the images' names.
@@ -90,6 +91,7 @@ class Reference:
     """
 
     path: Path
+    name: str
     about: About
     keys: list[str]
     names: list[str]
@@ -101,11 +103,11 @@ class Reference:
         Raises:
             ImagesError: they are damaged.
         """
-        with _opened(self.path) as file:
-            found = _tensor(file, self.path, f"features.{name}", self.about)
+        with _opened(self.path, self.name) as file:
+            found = _tensor(file, self.name, f"features.{name}", self.about)
         shape = (len(self.keys), self.about.backbones[name].facts.get("dim"))
         if found.dtype != np.float32 or found.shape != shape or not np.isfinite(found).all():
-            raise _damaged(self.path, f"its features in {name} are no finite float32 {shape}")
+            raise _damaged(self.name, f"its features in {name} are no finite float32 {shape}")
         return found
 
     def moments(self, name: str) -> Moments:
@@ -114,16 +116,26 @@ class Reference:
         Raises:
             ImagesError: they are damaged.
         """
-        with _opened(self.path) as file:
+        with _opened(self.path, self.name) as file:
             mean, scatter = (
-                _tensor(file, self.path, f"{part}.{name}", self.about)
+                _tensor(file, self.name, f"{part}.{name}", self.about)
                 for part in ("mean", "scatter")
             )
         right = mean.ndim == 1 and scatter.ndim == 2 and scatter.shape[1:] == mean.shape
         right = right and mean.dtype == scatter.dtype == np.float64
         if not (right and np.isfinite(mean).all() and np.isfinite(scatter).all()):
-            raise _damaged(self.path, f"its moments in {name} are no finite float64 numbers")
+            raise _damaged(self.name, f"its moments in {name} are no finite float64 numbers")
         return Moments(self.about.backbones[name].images, mean, scatter)
+
+    def check(self) -> None:
+        """Read all tensors.
+
+        Raises:
+            ImagesError: one is damaged.
+        """
+        with _opened(self.path, self.name) as file:
+            for tensor in self.about.sha256:
+                _tensor(file, self.name, tensor, self.about)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,7 +143,7 @@ class Contents:
     """A reference file, described.
 
     Attributes:
-        path: the file.
+        path: its path or URL.
         bytes: its size.
         problem: None; it was read.
         kind: "reference".
@@ -156,16 +168,12 @@ class Contents:
     backbones: list[str]
 
 
-def describe(path: Path) -> Contents:
-    """Describe a reference file.
-
-    Raises:
-        ImagesError: it is damaged.
-    """
-    about = load_reference(path).about
+def describe(reference: Reference) -> Contents:
+    """Describe a reference."""
+    about = reference.about
     return Contents(
-        path=str(path),
-        bytes=path.stat().st_size,
+        path=reference.name,
+        bytes=reference.path.stat().st_size,
         made=f"probe {about.probe}",
         source=about.source,
         images=about.images,
@@ -185,37 +193,42 @@ def is_reference(path: Path) -> bool:
     if path.suffix != SUFFIX or not path.is_file():
         return False
     try:
-        with _opened(path) as file:
+        with _opened(path, str(path)) as file:
             return MARK in (file.metadata() or {})
     except ProbeError:
         return False
 
 
-def load_reference(path: Path) -> Reference:
+def load_reference(path: Path, name: str | None = None) -> Reference:
     """Open a reference file.
+
+    Args:
+        path: the file.
+        name: what to call it in messages; its path by default.
 
     Raises:
         ImagesError: there is no such file, or it is damaged, of another version or no reference.
     """
+    name = name or str(path)
     if not path.is_file():
-        raise ImagesError(f"{path}: no such file.{near_path(path)} Check the path.")
-    with _opened(path) as file:
+        raise ImagesError(f"{name}: no such file.{near_path(path)} Check the path.")
+    with _opened(path, name) as file:
         text = (file.metadata() or {}).get(MARK)
         if text is None:
             raise ImagesError(
-                f"{path}: is no reference of real images. Make one with probe reference, or pass "
+                f"{name}: is no reference of real images. Make one with probe reference, or pass "
                 "the images."
             )
-        about = _parse(path, text)
+        about = _parse(name, text)
         keys, names = (
-            _parse_texts(path, _tensor(file, path, key, about), key, about.sample) for key in TEXTS
+            _parse_texts(name, _tensor(file, name, key, about), key, about.sample) for key in TEXTS
         )
         labels = None
         if "labels" in about.sha256:
-            labels = _labels(path, _tensor(file, path, "labels", about), about.sample)
+            labels = _labels(name, _tensor(file, name, "labels", about), about.sample)
     if digest_keys(keys) != about.sample_digest:
-        raise _damaged(path, "the digest of its sample is another")
-    return Reference(path, about, keys, names, labels)
+        raise _damaged(name, "the digest of its sample is another")
+    return Reference(path, name, about, keys, names, labels)
 
 
 def save_reference(path: Path, about: About, tensors: Mapping[str, np.ndarray]) -> None:
@@ -241,47 +254,47 @@ def pack(texts: list[str]) -> np.ndarray:
     return np.frombuffer(to_json(texts).encode("utf-8", "backslashreplace"), np.uint8)
 
 
-def _damaged(path: Path, why: str) -> ImagesError:
-    return ImagesError(f"{path} is damaged: {why}. {AGAIN}")
+def _damaged(name: str, why: str) -> ImagesError:
+    return ImagesError(f"{name} is damaged: {why}. {AGAIN}")
 
 
-def _parse(path: Path, text: str) -> About:
+def _parse(name: str, text: str) -> About:
     try:
-        version = parse_record(text, dict[str, Any], str(path), AGAIN).get("version")
+        version = parse_record(text, dict[str, Any], name, AGAIN).get("version")
         if version != VERSION:
             raise ImagesError(
-                f"{path}: is a reference of format {printable(str(version), 20)}; this version of "
+                f"{name}: is a reference of format {printable(str(version), 20)}; this version of "
                 f"probe reads format {VERSION}. Make it again with probe reference."
             )
-        about = parse_record(text, About, str(path), AGAIN)
+        about = parse_record(text, About, name, AGAIN)
     except ImagesError:
         raise
     except ProbeError as error:
         raise ImagesError(str(error)) from error
     counts = [about.images, *(kept.images for kept in about.backbones.values())]
     if not 1 <= about.sample <= min(counts) or about.resolution < 1 or min(counts) < 2:
-        raise _damaged(path, "its numbers of images do not go together")
+        raise _damaged(name, "its numbers of images do not go together")
     return about
 
 
-def _parse_texts(path: Path, packed: np.ndarray, key: str, count: int) -> list[str]:
+def _parse_texts(name: str, packed: np.ndarray, key: str, count: int) -> list[str]:
     try:
-        texts = parse_record(packed.tobytes(), list[str], f"{path}: '{key}'", AGAIN)
+        texts = parse_record(packed.tobytes(), list[str], f"{name}: '{key}'", AGAIN)
     except ProbeError as error:
         raise ImagesError(str(error)) from error
     if len(texts) != count:
-        raise _damaged(path, f"'{key}' are {len(texts)}, and the sample has {count} images")
+        raise _damaged(name, f"'{key}' are {len(texts)}, and the sample has {count} images")
     return texts
 
 
-def _labels(path: Path, found: np.ndarray, count: int) -> list[int]:
+def _labels(name: str, found: np.ndarray, count: int) -> list[int]:
     if found.dtype != np.int64 or found.shape != (count,) or found.min() < 0:
-        raise _damaged(path, f"its labels are not {count} classes")
+        raise _damaged(name, f"its labels are not {count} classes")
     return found.tolist()
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[Any]:
+def _opened(path: Path, name: str) -> Iterator[Any]:
     """Open a safetensors file.
 
     Raises:
@@ -292,18 +305,18 @@ def _opened(path: Path) -> Iterator[Any]:
             yield file
     except UNREADABLE as error:
         why = getattr(error, "strerror", None) or first_line(error)
-        raise ImagesError(f"{path} cannot be read ({why}). {AGAIN}") from error
+        raise ImagesError(f"{name} cannot be read ({why}). {AGAIN}") from error
 
 
-def _tensor(file: Any, path: Path, name: str, about: About) -> np.ndarray:
+def _tensor(file: Any, of: str, name: str, about: About) -> np.ndarray:
     """Return a tensor whose bytes are those that were written.
 
     Raises:
         ImagesError: they are not, or there is no such tensor.
     """
     if name not in about.sha256 or name not in file.keys():
-        raise _damaged(path, f"it lacks '{printable(name, 100)}'")
+        raise _damaged(of, f"it lacks '{printable(name, 100)}'")
     found = file.get_tensor(name)
     if digest_bytes(found.tobytes()) != about.sha256[name]:
-        raise _damaged(path, f"'{printable(name, 100)}' is not what was written")
+        raise _damaged(of, f"'{printable(name, 100)}' is not what was written")
     return found

@@ -26,6 +26,7 @@ from probe.stored import read_record
 from probe.stored_arrays import read_arrays, recall, write_arrays
 
 FEATURES, RESULTS = "features", "results"  # folders of the cache
+REFERENCES = "references"  # the same: copies of references that lie elsewhere
 FACTS_FILE, SPACE_FILE = "facts.json", "space.json"
 MOST_ROWS = 2**32  # in one file
 

@@ -47,13 +47,16 @@ def what_runs(gen: str, sample: SampleOptions) -> str | None:
     return None
 
 
-def open_fakes(gen: str, real: ImageSource, drawing: Drawing) -> ImageSource:
+def open_fakes(
+    gen: str, real: ImageSource, drawing: Drawing, on_event: OnEvent = ignore
+) -> ImageSource:
     """Open `--gen`: finished images, a checkpoint, a program or a function.
 
     Args:
         gen: a path, braces that stand for paths, a URL, or `module:function`.
         real: the real images, whose labels are used to sample a conditional generator.
         drawing: what to draw from a generator.
+        on_event: see `open_images`.
 
     Raises:
         ImagesError: if a set of images has none.
@@ -69,7 +72,7 @@ def open_fakes(gen: str, real: ImageSource, drawing: Drawing) -> ImageSource:
         )
     if _is_set(gen) or _holds_images(path):
         _no_sampling(gen, "holds finished images", sample)
-        return open_images(gen)
+        return open_images(gen, on_event=on_event)
     checkpoint = load_generator(path, run_code=sample.run_code, z_dim=sample.z_dim)
     choose_half(checkpoint.generator.to(drawing.device), sample, drawing.device, drawing.precision)
     is_drawn = checkpoint.generator.c_dim > 0 and sample.class_index is None

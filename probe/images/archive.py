@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from probe.errors import BrokenImageError, ImagesError
+from probe.events import OnEvent
 from probe.images.blob import Blob, BlobFile
 from probe.images.encoded import LONGEST_MAGIC
 from probe.images.files import FileSource
@@ -185,7 +186,7 @@ def member_start(blob: Blob, info: zipfile.ZipInfo) -> int:
     return info.header_offset + LOCAL_HEADER.size + sum(lengths)
 
 
-def open_zip(place: str, name: str) -> FileSource:
+def open_zip(place: str, name: str, on_event: OnEvent) -> FileSource:
     """Open a zip as an `ImageSource`; classes come from its dataset.json, if there is one.
 
     A member's path may be anything, because nothing is unpacked to disk.
@@ -193,6 +194,7 @@ def open_zip(place: str, name: str) -> FileSource:
     Args:
         place: the zip's path or URL.
         name: its name in messages.
+        on_event: told nothing, since it opens in one step.
 
     Raises:
         ImagesError: if it is not a zip, or has no candidates.

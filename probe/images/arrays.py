@@ -17,6 +17,7 @@ import numpy as np
 import torch
 
 from probe.errors import BrokenImageError, ImagesError, first_line, printable
+from probe.events import OnEvent
 from probe.images.archive import DAMAGED, member_start
 from probe.images.base import Batch, Broken, Header
 from probe.images.blob import Blob, BlobFile
@@ -233,12 +234,13 @@ def is_array(place: str) -> bool:
     return path.suffix.lower() in (NPZ, NPY) and (is_remote(place) or Path(place).is_file())
 
 
-def open_array(place: str, name: str) -> ArraySource:
+def open_array(place: str, name: str, on_event: OnEvent) -> ArraySource:
     """Open a NumPy file of pixels as an `ImageSource`.
 
     Args:
         place: its path or URL.
         name: its name in messages.
+        on_event: told nothing, since it opens in one step.
 
     Raises:
         ImagesError: if it holds no images.

@@ -123,8 +123,8 @@ class FileSource:
 
     @property
     def notes(self) -> list[str]:
-        """Which files were skipped, and how values of more than 8 bits were read."""
-        left_out, notes = self._found.left_out, []
+        """What is odd, which files were skipped, and how values of more than 8 bits were read."""
+        left_out, notes = self._found.left_out, [*self._found.notes]
         if left_out:
             count = "1 file" if left_out.total() == 1 else f"{left_out.total()} files"
             notes.append(

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from probe.errors import BrokenImageError
+from probe.events import OnEvent
 from probe.images.encoded import LONGEST_MAGIC
 from probe.images.files import FileSource
 from probe.images.limits import ENCODED
@@ -108,12 +109,13 @@ def is_folder(place: str) -> bool:
     return may_be_folder(place) if is_remote(place) else Path(place).is_dir()
 
 
-def open_folder(place: str, name: str) -> FileSource:
+def open_folder(place: str, name: str, on_event: OnEvent) -> FileSource:
     """Open a folder as an `ImageSource`; classes come from its dataset.json, if there is one.
 
     Args:
         place: the folder's path or URL.
         name: its name in messages.
+        on_event: told nothing, since it opens in one step.
 
     Raises:
         ImagesError: if there are no candidates.

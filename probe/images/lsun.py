@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from probe.errors import BrokenImageError, ImagesError, first_line
+from probe.events import OnEvent
 from probe.images.blob import LocalBlob
 from probe.images.files import FileSource
 from probe.images.limits import ENCODED
@@ -100,12 +101,13 @@ def is_database(place: str) -> bool:
     return not is_remote(place) and (Path(place) / DATA_FILE).is_file()
 
 
-def open_database(place: str, name: str) -> FileSource:
+def open_database(place: str, name: str, on_event: OnEvent) -> FileSource:
     """Open an LMDB as an `ImageSource`.
 
     Args:
         place: the folder that holds data.mdb.
         name: its name in messages.
+        on_event: told nothing, since it opens in one step.
 
     Raises:
         ImagesError: if the package is missing, or it is not an LMDB or holds nothing.

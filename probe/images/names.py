@@ -30,11 +30,13 @@ class Found:
         images: relative paths of the candidates, sorted.
         labels: relative paths of all files named dataset.json.
         left_out: suffix → number of other files with it, excluding system files.
+        notes: sentences for the user.
     """
 
     images: Sequence[str]
     labels: list[str] = field(default_factory=list)
     left_out: Counter[str] = field(default_factory=Counter)
+    notes: Sequence[str] = ()
 
 
 def sort_files(names: Iterable[str], start: Callable[[str], bytes]) -> Found:

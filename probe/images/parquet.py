@@ -13,11 +13,13 @@ from itertools import accumulate
 from typing import Any
 
 from probe.errors import BrokenImageError, ImagesError, first_line
+from probe.events import OnEvent
 from probe.images.blob import Blob, BlobFile
 from probe.images.files import FileSource
 from probe.images.labels import MOST_CLASSES, Labels
 from probe.images.lazy import NamesOfParts
 from probe.images.limits import ENCODED, Budget, map_threads
+from probe.images.meter import Meter
 from probe.images.names import Found
 from probe.images.places import files_with, open_blobs
 from probe.images.recent import Recent
@@ -35,17 +37,22 @@ class Tables:
 
     Args:
         blobs: name of each file → the file.
+        name: of the set, for messages.
+        on_event: told of the reading of the files' ends.
 
     Raises:
         ImagesError: if one is not a Parquet file, is damaged, or has no column of images.
         OSError: if one cannot be read.
     """
 
-    def __init__(self, blobs: Mapping[str, Blob]) -> None:
+    def __init__(self, blobs: Mapping[str, Blob], name: str, on_event: OnEvent) -> None:
         self._blobs, self._titles = list(blobs.values()), list(blobs)
         self._numbers = {title: number for number, title in enumerate(self._titles)}
         self.threads = max(blob.threads for blob in self._blobs)
-        self._metadata = map_threads(_metadata_of, self._blobs, self.threads)
+        meter = Meter(f"opening {name}", sum(blob.size for blob in self._blobs), on_event)
+        self._metadata = map_threads(
+            lambda blob: _metadata_of(blob, meter), self._blobs, self.threads
+        )
         self._column = _image_column(self._metadata[0].schema.to_arrow_schema(), self._blobs[0])
         counts = [metadata.num_rows for metadata in self._metadata]
         self._groups = [
@@ -142,9 +149,10 @@ def _opened(blob: Blob, metadata: Any = None) -> Iterator[Any]:
         raise BrokenImageError(f"damaged Parquet file ({first_line(error)})") from error
 
 
-def _metadata_of(blob: Blob) -> Any:
+def _metadata_of(blob: Blob, meter: Meter) -> Any:
     try:
         with _opened(blob) as file:
+            meter.add(blob.size)
             return file.metadata
     except ImportError as error:
         raise ImagesError(f"{blob.place}: Parquet files need a package: {INSTALL}.") from error
@@ -214,18 +222,19 @@ def is_parquet(place: str) -> bool:
     return bool(files_with(place, SUFFIXES))
 
 
-def open_parquet(place: str, name: str) -> FileSource:
+def open_parquet(place: str, name: str, on_event: OnEvent) -> FileSource:
     """Open Parquet files as an `ImageSource`; classes come from a column named label.
 
     Args:
         place: a file, a path with braces, or a folder of such files.
         name: its name in messages.
+        on_event: told of the reading of the files' ends.
 
     Raises:
         ImagesError: if pyarrow is missing, a file is damaged, or has no column of images.
         OSError: if one cannot be read.
     """
-    tables = Tables(open_blobs(place, SUFFIXES, name))
+    tables = Tables(open_blobs(files_with(place, SUFFIXES), name), name, on_event)
     return FileSource(
         name,
         "parquet",

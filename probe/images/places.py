@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path, PurePosixPath
 
@@ -13,9 +13,11 @@ from probe.images.encoded import is_suffix
 from probe.images.limits import map_threads
 from probe.images.names import is_system
 from probe.images.remote import THREADS as MANY
-from probe.images.remote import RemoteBlob, is_remote, list_remote
+from probe.images.remote import RemoteBlob, find_remote, is_remote, list_remote
 
 MOST_NAMED = 3
+# A data set on the Hugging Face hub by its name alone, maybe with a revision.
+REPOSITORY = re.compile(r"hf://datasets/[^/@]+/[^/@]+(@refs/[^/]+/[^/]+|@[^/]+)?/?", re.IGNORECASE)
 
 
 def is_pattern(place: str) -> bool:
@@ -28,7 +30,12 @@ def may_be_folder(url: str) -> bool:
 
     To ask a web server would download a file.
     """
-    return url.endswith("/") or not PurePosixPath(url).suffix
+    return url.endswith("/") or is_repository(url) or not PurePosixPath(url).suffix
+
+
+def is_repository(place: str) -> bool:
+    """Return whether a URL is a data set on the Hugging Face hub by its name alone."""
+    return REPOSITORY.fullmatch(place) is not None
 
 
 def short_name(place: str) -> str:
@@ -50,8 +57,8 @@ def open_blob(place: str) -> Blob:
 def files_with(place: str, suffixes: tuple[str, ...]) -> list[str]:
     """Return the files that a path or URL names by their suffix, sorted or in the order of braces.
 
-    It may be a file, a path with braces, or a folder that holds such files and neither folders nor
-    images. Empty if it is none of those.
+    It may be a file, a path with braces, a folder that holds such files and neither folders nor
+    images, or a repository that holds such files anywhere. Empty if it is none of those.
 
     Raises:
         OSError: if a folder cannot be listed.
@@ -61,6 +68,9 @@ def files_with(place: str, suffixes: tuple[str, ...]) -> list[str]:
         return expand(place) if is_pattern(place) else [place]
     if is_pattern(place):
         return []
+    if is_repository(place):  # which may hold pictures for its page, too
+        below = find_remote(place)
+        return [below[path]["url"] for path in sorted(below) if path.lower().endswith(suffixes)]
     found = []
     for path, is_folder in _listed(place):
         if is_folder or is_suffix(Path(path).suffix.lower()):
@@ -86,8 +96,12 @@ def _listed(place: str) -> Iterator[tuple[str, bool]]:
                     yield entry.path, Path(entry.path).is_dir()
 
 
-def open_blobs(place: str, suffixes: tuple[str, ...], name: str) -> dict[str, Blob]:
-    """Open the files that a path or URL stands for; see `files_with`.
+def open_blobs(paths: Sequence[str], name: str) -> dict[str, Blob]:
+    """Open several files, as `files_with` gives them.
+
+    Args:
+        paths: their paths or URLs.
+        name: of all together, for messages.
 
     Returns:
         Path below the folder that all are in → file.
@@ -96,13 +110,12 @@ def open_blobs(place: str, suffixes: tuple[str, ...], name: str) -> dict[str, Bl
         ImagesError: if some are missing; names them.
         OSError: if one cannot be reached.
     """
-    paths = files_with(place, suffixes)
 
     def opened(path: str) -> Blob | None:
         try:
             return open_blob(path)
         except FileNotFoundError:
-            if len(paths) == 1:
+            if path == name:  # and not one of a list
                 raise
             return None
 
@@ -112,8 +125,8 @@ def open_blobs(place: str, suffixes: tuple[str, ...], name: str) -> dict[str, Bl
         some = ", ".join(printable(path) for path in missing[:MOST_NAMED])
         more = ", …" if len(missing) > MOST_NAMED else ""
         raise ImagesError(
-            f"{name}: {len(missing)} of {len(paths)} files are missing: {some}{more}. Check the "
-            "range in braces."
+            f"{name}: {len(missing)} of {len(paths)} files are missing: {some}{more}. Correct "
+            "the list of names, or its range in braces."
         )
     if len(set(paths)) < len(paths):
         raise UsageError(f"{name}: names a file twice. Correct the braces.")

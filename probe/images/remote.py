@@ -18,6 +18,7 @@ from probe.images.recent import Recent
 
 URL = re.compile(r"[a-z][a-z0-9+.-]*(::[a-z][a-z0-9+.-]*)*://", re.IGNORECASE)
 WEB = ("http://", "https://")
+HUB = "hf://"
 WAITS = (0.5, 1.0, 2.0)  # seconds before a failed request is repeated
 CONNECT_SECONDS, SILENT_SECONDS = 10, 60  # without an answer, after which a request has failed
 THREADS = 32  # a request waits for the network most of the time
@@ -32,6 +33,7 @@ VERSIONS = (
     "updated", "created",
 )  # fmt: skip
 GONE = (404, 410)  # HTTP
+PAGE = "text/html"
 
 T = TypeVar("T")
 
@@ -53,7 +55,8 @@ class RemoteBlob:
         listed: what a listing of its folder says of it; None to ask.
 
     Raises:
-        ImagesError: if a package is missing, or the server gives no parts of files.
+        ImagesError: if a package is missing, it is a web page, or the server gives no parts of
+            files.
         FileNotFoundError: if there is none.
         RemoteError: if it cannot be reached.
     """
@@ -67,12 +70,17 @@ class RemoteBlob:
             info = _ask(url, lambda system, path: system.info(path))
         if info.get("type") == "directory":
             raise FileNotFoundError(errno.ENOENT, "No such file", url)
+        if info.get("mimetype") == PAGE:
+            raise ImagesError(
+                f"{url}: is a web page, not a file. Take the address that downloads the file, or "
+                "one that needs no login."
+            )
         if info.get("size") is None:
             raise RemoteError(errno.EIO, "the server does not say how large it is", url)
         self.size = int(info["size"])
         version = next((str(info[name]) for name in VERSIONS if info.get(name)), "")
         self.mark = f"{self.size}:{version}"
-        if listed is None and url.lower().startswith(WEB) and self.size > 1:
+        if listed is None and _is_web(url) and self.size > 1:
             _ask(url, _require_parts)
 
     @contextmanager
@@ -95,7 +103,7 @@ class RemoteBlob:
             return b""
 
         def fetched(system: Any, path: str) -> bytes:
-            data = system.cat_file(path, start=start, end=end)
+            data = system.cat_file(path, start=start, end=end, **_exactly(self.place))
             if len(data) != end - start:
                 raise ConnectionError(f"{len(data)} bytes came in place of {end - start}")
             return data
@@ -174,7 +182,7 @@ def _ask(url: str, call: Callable[[Any, str], T]) -> T:
         except ImagesError:
             raise
         except Exception as error:  # each file system raises its own kinds
-            if _is_missing(error):
+            if _is_missing(url, error):
                 raise FileNotFoundError(errno.ENOENT, "No such file or folder", url) from error
             if wait is None or isinstance(error, PermissionError):
                 raise RemoteError(errno.EIO, _reason(error), url) from error
@@ -200,8 +208,17 @@ def _system(url: str) -> tuple[Any, str]:
         raise ImagesError(f"{url}: {first_line(error)}. Check the address.") from error
 
 
+def _is_web(url: str) -> bool:
+    return url.lower().startswith(WEB)
+
+
+def is_on_hub(url: str) -> bool:
+    """Return whether a URL is on the Hugging Face hub."""
+    return url.lower().startswith(HUB)
+
+
 def _options(url: str) -> dict[str, Any]:
-    if not url.lower().startswith(WEB):
+    if not _is_web(url):
         return {}
     from aiohttp import ClientTimeout
 
@@ -209,12 +226,17 @@ def _options(url: str) -> dict[str, Any]:
     return {"client_kwargs": {"timeout": timeout}}
 
 
-def _is_missing(error: Exception) -> bool:
+def _exactly(url: str) -> dict[str, Any]:
+    """Return the arguments that keep a file system from reading ahead, by 5 MiB for each image."""
+    return {"cache_type": "none"} if is_on_hub(url) else {}
+
+
+def _is_missing(url: str, error: Exception) -> bool:
     """Return whether a place does not exist; fsspec says so of any error of a web server."""
     if not isinstance(error, FileNotFoundError | NotADirectoryError):
         return False
     cause = error.__cause__
-    return cause is None or getattr(cause, "status", None) in GONE
+    return cause is None or not _is_web(url) or getattr(cause, "status", None) in GONE
 
 
 def _reason(error: Exception) -> str:

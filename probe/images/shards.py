@@ -6,20 +6,23 @@ offset, in any order.
 """
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from probe.errors import BrokenImageError, ImagesError, printable
+from probe.events import OnEvent
 from probe.files import cache_root, digest_json
 from probe.images.blob import Blob
 from probe.images.files import FileSource
 from probe.images.labels import Labels
 from probe.images.lazy import NamesOfParts
 from probe.images.limits import ENCODED, map_threads
+from probe.images.meter import Meter
 from probe.images.names import Found
 from probe.images.places import files_with, open_blobs
 from probe.images.remote import RemoteBlob
@@ -32,6 +35,7 @@ from probe.images.tar import (
     header_sum,
     index_tar,
 )
+from probe.images.wids import disagreements, is_listing, read_listing
 from probe.stored_arrays import INDEXES, recall, write_arrays
 from probe.workers import Workers, usable_cores
 
@@ -46,17 +50,19 @@ class Shards:
 
     Args:
         blobs: name of each tar → the tar.
+        name: of the set, for messages.
+        on_event: told of the reading of tars that have no index yet.
 
     Raises:
         ImagesError: if one is not a tar, or damaged.
         OSError: if one cannot be read.
     """
 
-    def __init__(self, blobs: dict[str, Blob]) -> None:
+    def __init__(self, blobs: dict[str, Blob], name: str, on_event: OnEvent) -> None:
         self._blobs, self._titles = list(blobs.values()), list(blobs)
         self._numbers = {title: number for number, title in enumerate(self._titles)}
         threads = max(blob.threads for blob in self._blobs)
-        self._indexes = _indexes_of(self._blobs, threads)
+        self._indexes = _indexes_of(self._blobs, threads, f"indexing {name}", on_event)
         self.images = NamesOfParts((index.images for index in self._indexes), self.title)
         self.threads = threads
 
@@ -65,6 +71,16 @@ class Shards:
         left_out = sum((index.left_out for index in self._indexes), Counter[str]())
         labels = list(self._indexes[0].names[self._indexes[0].images :]) if self._is_one else []
         return Found(self.images, labels, left_out)
+
+    def samples(self, expected: Iterable[int]) -> list[int]:
+        """Return the number of samples with an image in each tar.
+
+        Args:
+            expected: those numbers according to a list. A tar of so many images is not counted,
+                since that would take a second for each million.
+        """
+        pairs = zip(self._indexes, expected, strict=True)
+        return [index.images if index.images == n else index.samples() for index, n in pairs]
 
     @property
     def _is_one(self) -> bool:
@@ -137,18 +153,30 @@ class Shards:
         return Labels(labels.tolist(), None)
 
 
-def _indexes_of(blobs: Sequence[Blob], threads: int) -> list[TarIndex]:
+def _indexes_of(
+    blobs: Sequence[Blob], threads: int, what: str, on_event: OnEvent
+) -> list[TarIndex]:
     """Return the index of each tar: the one in the cache, or a new one, which is put there."""
     stored = dict(zip(blobs, map_threads(_recall, blobs, threads), strict=True))
     new = [blob for blob, index in stored.items() if index is None]
-    local = len(new) > FEW and not any(isinstance(blob, RemoteBlob) for blob in new)
-    if local and usable_cores() > 1:  # threads would wait for Python's lock
-        with Workers() as workers:
-            made = list(workers.run([partial(_make, blob) for blob in new], usable_cores()))
-    else:
-        made = map_threads(_make, new, threads)
-    stored |= zip(new, made, strict=True)
+    if new:
+        meter = Meter(what, sum(blob.size for blob in new), on_event)
+        stored |= zip(new, _make_all(new, threads, meter), strict=True)
     return [index for index in stored.values() if index is not None]
+
+
+def _make_all(new: Sequence[Blob], threads: int, meter: Meter) -> list[TarIndex]:
+    """Make the index of each tar."""
+    local = len(new) > FEW and not any(isinstance(blob, RemoteBlob) for blob in new)
+    if not local or usable_cores() == 1:
+        return map_threads(lambda blob: _make(blob, meter.add), new, threads)
+    made = []
+    with Workers() as workers:  # threads would wait for Python's lock
+        calls = [partial(_make, blob) for blob in new]
+        for blob, index in zip(new, workers.run(calls, usable_cores()), strict=True):
+            made.append(index)
+            meter.add(blob.size)
+    return made
 
 
 def _recall(blob: Blob) -> TarIndex | None:
@@ -156,8 +184,8 @@ def _recall(blob: Blob) -> TarIndex | None:
     return None if arrays is None else TarIndex.from_arrays(arrays)
 
 
-def _make(blob: Blob) -> TarIndex:
-    index = index_tar(blob)
+def _make(blob: Blob, passed: Callable[[int], None] = lambda count: None) -> TarIndex:
+    index = index_tar(blob, passed)
     write_arrays(_folder(blob), index.to_arrays())
     return index
 
@@ -171,29 +199,33 @@ def _folder(blob: Blob) -> Path:
 
 
 def is_shards(place: str) -> bool:
-    """Return whether a path or URL is a tar, braces that stand for tars, or a folder of tars."""
-    return bool(files_with(place, SUFFIXES))
+    """Return whether a path or URL is a tar, braces or a list that name tars, or their folder."""
+    return is_listing(place) or bool(files_with(place, SUFFIXES))
 
 
-def open_shards(place: str, name: str) -> FileSource:
+def open_shards(place: str, name: str, on_event: OnEvent) -> FileSource:
     """Open tars as an `ImageSource`.
 
     Classes come from a dataset.json in a single tar, or from the .cls and .json files beside the
     images, named as webdataset does.
 
     Args:
-        place: a tar, a path with braces, or a folder of tars.
+        place: a tar, a path with braces, a list of tars, or a folder of them.
         name: its name in messages.
+        on_event: told of the reading of tars that have no index yet.
 
     Raises:
         ImagesError: if one is missing, not a tar or damaged, or there are no candidates.
         OSError: if one cannot be read.
     """
-    shards = Shards(open_blobs(place, SUFFIXES, name))
+    listed = read_listing(place) if is_listing(place) else {}
+    paths = list(listed) or files_with(place, SUFFIXES)
+    shards = Shards(open_blobs(paths, name), name, on_event)
+    notes = disagreements(name, listed, shards.samples(listed.values())) if listed else []
     return FileSource(
         name,
         "tar",
-        shards.found(),
+        replace(shards.found(), notes=notes),
         shards.read,
         mark=shards.mark,
         labels=lambda: shards.labels(name),

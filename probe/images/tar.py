@@ -9,7 +9,7 @@ whole, stays in the index with the reason, so that it is counted among the broke
 
 import json
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -88,6 +88,10 @@ class TarIndex:
     labels: np.ndarray
     left_out: Counter[str]
 
+    def samples(self) -> int:
+        """Return the number of samples that have an image; webdataset groups files by name."""
+        return len({_sample(self.names[row])[0] for row in range(self.images)})
+
     def to_arrays(self) -> dict[str, np.ndarray]:
         """Return it as arrays, to be stored."""
         left_out = json.dumps(self.left_out).encode()
@@ -118,21 +122,28 @@ def header_sum(header: bytes) -> int:
     return sum(header) - sum(header[SUM]) + 8 * ord(" ")
 
 
-def index_tar(blob: Blob) -> TarIndex:
+def index_tar(blob: Blob, passed: Callable[[int], None] = lambda count: None) -> TarIndex:
     """Read the headers of a tar, and the label files beside its images.
+
+    Args:
+        blob: the tar.
+        passed: called now and then with the number of bytes passed since; with all, in the end.
 
     Raises:
         ImagesError: if it is not a tar, compressed as a whole, or damaged.
         OSError: if it cannot be read.
     """
-    found = _Found()
+    found, at = _Found(), 0
     with blob.opened() as read:
         tape = _Tape(read, blob.size, blob.window)
         try:
             for batch in _batches(tape):
                 found.take(batch)
+                passed(tape.first - at)
+                at = tape.first
         except _Damaged as error:
             raise ImagesError(_why(blob, tape, error)) from error
+    passed(blob.size - at)
     return found.index()
 
 

@@ -12,10 +12,18 @@ from rich.console import Console
 from rich.table import Column
 
 from probe.errors import printable
-from probe.events import BackboneFailed, Event, ExtractionStarted, FeaturesStored, Note
+from probe.events import (
+    BackboneFailed,
+    Event,
+    ExtractionStarted,
+    FeaturesStored,
+    InputRead,
+    Note,
+)
 from probe.figures import duration
 from probe.reports.remaining import RankWork
 
+PATIENCE = 2.0  # seconds for which reading the inputs may take without a word
 LOG_EVERY = 30.0  # seconds from one line of a log to the next
 REDRAW = 0.25  # seconds, in a notebook
 BAR, LEFT = 12, 20  # characters: of the bar, and of "100%, 12.3 days left"
@@ -38,6 +46,7 @@ class Bar(ABC):
         self._shown: Any = None  # a notebook's display
         self._last = time.monotonic()
         self._text = ""
+        self._reading = ("", 0.0)  # what, and since when
         self._bars = rich_progress.Progress(
             rich_progress.TextColumn(
                 "{task.description}", markup=False, table_column=Column(ratio=1, no_wrap=True)
@@ -96,6 +105,16 @@ class Bar(ABC):
         elif time.monotonic() - self._last >= LOG_EVERY:
             self.say(f"{text} · {ahead}")
 
+    def read(self, event: InputRead) -> None:
+        """Show how much of the inputs was read; nothing at all if that takes a moment."""
+        now = time.monotonic()
+        if event.what != self._reading[0]:
+            self._reading = (event.what, now)
+        spent = now - self._reading[1]
+        if spent >= PATIENCE and event.done:
+            share = event.done / event.total
+            self.move(share, event.what, spent * (1 - share) / share)
+
     def say(self, text: str) -> None:
         """Print a line above the bar, or to the log."""
         if not self.quiet:
@@ -125,6 +144,9 @@ class Progress(Bar):
 
     def __call__(self, event: Event) -> None:
         """Show an event."""
+        if isinstance(event, InputRead):
+            self.read(event)
+            return
         self.work.see(event)
         match event:
             case Note(text):

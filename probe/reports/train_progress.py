@@ -11,6 +11,7 @@ from probe.events import (
     BackboneFailed,
     Event,
     ExtractionStarted,
+    InputRead,
     Note,
     RunPlanned,
     SnapshotSaved,
@@ -58,6 +59,8 @@ class TrainLog(Bar):
         match event:
             case RunPlanned():
                 self._show_plan(event)
+            case InputRead():
+                self.read(event)
             case Note(text):
                 self.say(text)
             case StepDone(images, total):

@@ -8,6 +8,7 @@ import torch
 from inputs import ENTRY, Mixed, write_images
 from PIL import Image
 from safetensors.numpy import load_file
+from servers import serving
 
 import probe
 from probe.errors import ImagesError
@@ -207,3 +208,31 @@ def test_another_format_is_refused(kept, monkeypatch):
     monkeypatch.setattr(module, "VERSION", 2)
     with pytest.raises(ImagesError, match="is a reference of format 1; this version of probe"):
         load_reference(path)
+
+
+def test_a_reference_at_a_url_is_a_reference(cli, kept, fakes, common, tmp_path, monkeypatch):
+    pytest.importorskip("aiohttp")
+    path, folder = kept("--num", 50), tmp_path / "served"
+    folder.mkdir()
+    path.rename(folder / "ref.safetensors")
+    options = (*common, "--backbones", "colour,edges")
+    plain = records(cli, "rank", folder / "ref.safetensors", fakes, *options)
+    monkeypatch.setenv("PROBE_CACHE_DIR", str(tmp_path / "elsewhere"))
+    online = tuple(word for word in options if word != "--offline")
+    with serving(folder) as server:
+        url = f"{server.url}/ref.safetensors"
+        board = records(cli, "rank", url, fakes, *online)
+        measured = records(cli, "metrics", url, fakes, *online)
+        described = cli("inspect", url)
+    assert scores(board) == scores(plain) and board["config"]["real"]["path"] == url
+    assert measured["n_real"] == 50
+    assert described.code == 0 and url in described.out and "colour" in described.out
+    assert scores(records(cli, "rank", url, fakes, *options)) == scores(plain)  # --offline
+    listed = cli("cache", "ls")
+    assert "1 copies of references" in listed.out and cli("cache", "verify").code == 0
+    monkeypatch.setenv("PROBE_CACHE_DIR", str(tmp_path / "empty"))
+    done = cli("rank", "--real", url, "--gen", fakes, *options)
+    assert done.code == 1 and "the cache has no copy of it" in done.err
+    for verb in ("train", "doctor"):
+        done = cli(verb, "--real", url)
+        assert done.code == 2 and "needs the images themselves" in done.err

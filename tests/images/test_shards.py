@@ -275,3 +275,20 @@ def test_a_sample_of_many_takes_little_memory_and_keeps_its_order():
     expected = numpy_stream(0, "subset", "fake").permutation(1000).tolist()
     assert list(orders["fake"]) == expected and list(orders["fake"][5:9]) == expected[5:9]
     assert all(type(index) is int for index in orders["real"][:10])
+
+
+@pytest.mark.parametrize("count", [1, 20])
+def test_a_first_opening_reports_its_bytes(tmp_path, count):
+    """One tar is read by threads, twenty by processes."""
+    (tmp_path / "set").mkdir()
+    for number in range(count):
+        tar_of(tmp_path / "set" / f"{number:02}.tar", FILES)
+    place, events = tmp_path / "set", []
+    open_images(place, on_event=events.append)
+    total = sum(path.stat().st_size for path in place.iterdir())
+    assert (events[0].done, events[-1].done) == (0, total)
+    assert {(e.what, e.total) for e in events} == {(f"indexing {place}", total)}
+    assert len(events) > count
+    events.clear()
+    open_images(place, on_event=events.append)
+    assert events == []

@@ -6,12 +6,19 @@ from types import SimpleNamespace
 import pytest
 from rich.console import Console
 
-from probe.events import BatchComputed, ExtractionStarted, FeaturesStored, Note, ProbeStarted
+from probe.events import (
+    BatchComputed,
+    ExtractionStarted,
+    FeaturesStored,
+    InputRead,
+    Note,
+    ProbeStarted,
+)
 from probe.figures import duration, rate
 from probe.reports import progress
 from probe.reports.progress import Progress
 from probe.reports.remaining import RankWork, Schedule, TrainWork
-from probe.reports.train_progress import kimg_of
+from probe.reports.train_progress import TrainLog, kimg_of
 
 
 class Clock:
@@ -162,6 +169,22 @@ def test_a_log_has_plain_lines_now_and_then(capsys, monkeypatch):
     assert "  a: 100 real images, 1 images/s" in lines
     assert any("real images in a · " in line and " left" in line for line in lines)
     assert len(lines) < 10
+
+
+@pytest.mark.parametrize("display", [Progress, TrainLog])
+def test_reading_the_inputs_shows_after_two_seconds(monkeypatch, display):
+    clock = Clock()
+    monkeypatch.setattr(progress, "time", SimpleNamespace(monotonic=clock))
+    shown, moves = display(quiet=False), []
+    monkeypatch.setattr(shown, "move", lambda *arguments: moves.append(arguments))
+    for done, now in ((0, 0.0), (1, 1.0), (5, 5.0), (10, 10.0)):
+        clock.now = now
+        shown(InputRead("indexing a.tar", done, 10))
+    assert moves == [(0.5, "indexing a.tar", 5.0), (1.0, "indexing a.tar", 0.0)]
+    moves.clear()
+    shown(InputRead("indexing b.tar", 0, 10))
+    shown(InputRead("indexing b.tar", 10, 10))
+    assert moves == []
 
 
 def test_a_terminal_shows_one_bar(monkeypatch):
