@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from functools import cached_property
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -71,7 +72,7 @@ class FileSource:
         self.name, self.kind = name, kind
         self._found, self._read, self._mark = found, read, mark
         self._beside, self._threads = labels, threads
-        self._digests: dict[int, str] = {}  # of each file, from its first read
+        self._digests = FirstDigests(len(found.images))
         self._refused: dict[int, str] = {}  # file → why it is unusable
 
     def __len__(self) -> int:
@@ -158,7 +159,7 @@ class FileSource:
         def key(index: int) -> str:
             try:
                 with self._bytes(index) as data:
-                    return self._digests[index] + key_suffix(data, spans)
+                    return self._digests.of(index) + key_suffix(data, spans)
             except BrokenImageError:
                 return printable(f"unreadable:{self.name}:{self.names[index]}")
 
@@ -223,14 +224,36 @@ class FileSource:
                 if index in self._refused:
                     raise BrokenImageError(self._refused[index])
                 data = stack.enter_context(self._read(self.names[index]))
-                digest = digest_bytes(data)
                 # Features are stored under the requested key, so they must come from its bytes.
-                if self._digests.setdefault(index, digest) != digest:
+                if not self._digests.agree(index, digest_bytes(data)):
                     raise BrokenImageError("changed since it was first read")
             except (OSError, MemoryError, BrokenImageError) as error:
                 self._refused[index] = _why(error)
                 raise BrokenImageError(self._refused[index]) from error
             yield data
+
+
+class FirstDigests:
+    """What every file's digest was when it was first read; 32 bytes for each of many millions.
+
+    Args:
+        count: how many files.
+    """
+
+    def __init__(self, count: int) -> None:
+        self._rows = np.zeros((count, 32), np.uint8)  # takes no memory before it is written to
+        self._lock = Lock()
+
+    def of(self, index: int) -> str:
+        """Return the digest of a file that was read, 64 hex digits."""
+        return self._rows[index].tobytes().hex()
+
+    def agree(self, index: int, digest: str) -> bool:
+        """Return whether a file has the digest that it had first, which it has if it is new."""
+        with self._lock:
+            if not self._rows[index].any():
+                self._rows[index] = np.frombuffer(bytes.fromhex(digest), np.uint8)
+            return self.of(index) == digest
 
 
 def _why(error: Exception) -> str:
