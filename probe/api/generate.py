@@ -10,7 +10,7 @@ from probe.api.inputs import say_what_runs
 from probe.devices import choose_device
 from probe.errors import UsageError
 from probe.events import ImagesDrawn, OnEvent, ignore
-from probe.features.reference import Contents, describe, is_reference
+from probe.features.reference import Contents, describe_reference, is_reference
 from probe.generators.config import SampleOptions
 from probe.generators.files.inspect import Inspection, inspect_file
 from probe.generators.open import open_by_seed
@@ -82,4 +82,4 @@ def inspect(path: Path | str) -> Inspection | Contents:
         ImagesError: a reference is damaged.
     """
     path = Path(path)
-    return describe(path) if is_reference(path) else inspect_file(path)
+    return describe_reference(path) if is_reference(path) else inspect_file(path)

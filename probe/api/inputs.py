@@ -34,7 +34,7 @@ def _is_source(given: object) -> TypeGuard[ImageSource]:
     return hasattr(given, "load")
 
 
-def open_reals(images: Images) -> ImageSource:
+def open_reals_given(images: Images) -> ImageSource:
     """Return an image source for any kind of real images, or for a reference in their place."""
     if not isinstance(images, str | Path) or is_elsewhere(str(images)):
         return open_given(images, "real")

@@ -5,8 +5,8 @@ from dataclasses import asdict
 from pathlib import Path
 
 import probe
-from probe.api.context import open_context, shown
-from probe.api.inputs import Images, open_fakes_given, open_reals
+from probe.api.context import open_context, with_progress
+from probe.api.inputs import Images, open_fakes_given, open_reals_given
 from probe.bank.file import load_bank
 from probe.errors import UsageError
 from probe.events import OnEvent, ignore
@@ -60,10 +60,10 @@ def measure(
             f"{found.path} has no entry with role: evaluator. Choose backbones with --backbones."
         )
     judge = () if found.evaluator is None else (found.evaluator,)
-    reals = open_reals(real)
+    reals = open_reals_given(real)
     count = options.num_gen or min(options.num, len(reals))
     with (
-        shown(on_event, progress) as on_event,
+        with_progress(on_event, progress) as on_event,
         open_context(
             device, precision=options.precision, offline=offline, on_event=on_event
         ) as ctx,

@@ -156,7 +156,7 @@ class Contents:
     backbones: list[str]
 
 
-def describe(path: Path) -> Contents:
+def describe_reference(path: Path) -> Contents:
     """Describe a reference file.
 
     Raises:
