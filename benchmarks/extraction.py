@@ -27,7 +27,7 @@ from probe.bank.load import load_backbone
 from probe.bank.spec import BackboneSpec
 from probe.bundled import BN_IMAGES
 from probe.devices import choose_device, choose_precision
-from probe.features.extract import BackbonePool, measure, pooled_features
+from probe.features.extract import BackbonePool, backbone_costs, pooled_features
 from probe.images.open import open_images
 
 BANK = Path(__file__).resolve().parent / "bank.yaml"
@@ -111,7 +111,7 @@ def compare(spec: BackboneSpec, count: int, rounds: int, precision: str) -> Spee
         rates={name: count / median(seconds) for name, seconds in times.items()},
         ratios={name: speedup(times["plain"], times[name]) for name in times},
         small_ratio=speedup(times["small"], times[precision]),
-        gflops=2e-9 * measure(backbone, device)["flops"],
+        gflops=2e-9 * backbone_costs(backbone, device)["flops"],
         alike=alike,
     )
 

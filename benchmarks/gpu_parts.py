@@ -29,7 +29,7 @@ from probe.bank.file import load_bank
 from probe.bank.load import load_backbone
 from probe.bundled import BN_IMAGES
 from probe.devices import autocast, choose_device, choose_precision, peak_gib, pin, send
-from probe.features.extract import BackbonePool, measure, pooled_features
+from probe.features.extract import BackbonePool, backbone_costs, pooled_features
 from probe.generators.base import to_uint8
 from probe.generators.config import SampleOptions
 from probe.generators.files.formats import load_generator
@@ -537,7 +537,7 @@ def extract(setting: Setting) -> Iterator[Found | Check]:
             found = take_turns(sides, setting.size.rounds)
             rates = [rate(len(images), found[side]) for side in sides]
             ratios = [ratio(found[side], found["ours"]) for side in ("plain", "off")]
-            flops = 2e-12 * measure(product_backbone(name), choose_device())["flops"]
+            flops = 2e-12 * backbone_costs(product_backbone(name), choose_device())["flops"]
             achieved = flops * rates[-1] if isinstance(rates[-1], float) else None
             yield Found("extract", [f"{name}, {precision}", *rates, *ratios, achieved])
             yield from _extraction_goals(name, precision, rates)

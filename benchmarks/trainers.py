@@ -19,7 +19,7 @@ from probe.devices import choose_device, choose_precision
 from probe.discriminators import AUGMENTATIONS
 from probe.discriminators.losses import r1_penalty
 from probe.discriminators.member import Member, vision_member
-from probe.discriminators.step import Batch, Step
+from probe.discriminators.step import Minibatch, Step
 from probe.discriminators.vision import VisionNetwork
 from probe.generators.networks import stylegan2
 from probe.images.open import open_images
@@ -147,7 +147,7 @@ class Ours(Trainer):
                 reals = member.augment(reals, "r1", step)
             member = copy.copy(member)
             member.augmentation = AUGMENTATIONS["none"]
-        r1_step(member, Batch(reals), self.config.gamma * self.config.r1_interval, step)
+        r1_step(member, Minibatch(reals), self.config.gamma * self.config.r1_interval, step)
 
     def step(self, *, warmup: bool = False) -> Stats:
         """Take one step of `probe train`; in the warm-up there are no backbones."""
@@ -155,7 +155,7 @@ class Ours(Trainer):
         with self.clock.span("data"):
             reals = self.stream.at(self.state.images)
             if not self.setting.channels_last:
-                reals = Batch(reals.images.contiguous())
+                reals = Minibatch(reals.images.contiguous())
         found = train_step(self.state, reals, self.session)
         return {name: float(value) for name, value in found.items()}
 

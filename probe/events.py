@@ -195,7 +195,7 @@ class SnapshotSaved(Event):
         kimg: thousands of images seen.
         seconds: time spent writing and evaluating.
         results: the measured values: Fréchet and kernel distances under the names in
-            `probe.training.evaluation.Distances`, and the discriminators' accuracies.
+            `probe.training.evaluation.SnapshotDistances`, and the discriminators' accuracies.
     """
 
     path: str

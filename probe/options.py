@@ -119,7 +119,7 @@ def flags_of(option: Field[Any]) -> list[str]:
     return option.metadata["flags"].split() or ["--" + option.name.replace("_", "-")]
 
 
-def is_whole(option: Field[Any]) -> bool:
+def is_integer(option: Field[Any]) -> bool:
     """Return whether an option is an integer."""
     return option.type in (int, int | None)
 
@@ -133,7 +133,7 @@ def check_numbers(options: Any) -> None:
     for option in fields(options):
         value, within = getattr(options, option.name), option.metadata["within"]
         if within is not None and value is not None:
-            within.check(flags_of(option)[0], value, whole=is_whole(option))
+            within.check(flags_of(option)[0], value, whole=is_integer(option))
 
 
 def changed_flags(options: Any) -> dict[str, str]:

@@ -12,6 +12,7 @@ from probe.generators.files.snapshot import save_snapshot
 
 def pytest_addoption(parser):
     parser.addoption("--long", action="store_true", help="the long form of tests/attack")
+    parser.addoption("--write-golden", action="store_true", help="record what the verbs write now")
 
 
 def pytest_terminal_summary(terminalreporter):

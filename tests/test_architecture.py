@@ -129,3 +129,47 @@ def test_no_function_takes_many_parameters():
                 if len(names) > MOST_PARAMETERS:
                     wrong.append(f"{place}: {node.name}({', '.join(names)})")
     assert not wrong
+
+
+# Public names that more than one file defines, by what its users see in them.
+COMMANDS = {
+    "add", "demo", "doctor", "export", "fetch", "generate", "inspect", "measure", "rank",
+    "reference", "report", "score", "train",
+}  # fmt: skip
+SHARED_NAMES = {
+    # a command, the verb of the API that it calls, and what that calls: one of each
+    ("cli/", "api/", ""): COMMANDS,
+    # what `Source` names in each file
+    ("bank/sources/",): {"build", "describe"},
+    # the same parts of each architecture; `Generator` is their protocol, too
+    ("generators/",): {
+        "Generator", "Synthesis", "SynthesisLayer", "convert_state", "derive_arguments",
+    },
+    # the views of each record
+    ("reports/",): {"as_csv", "as_html", "as_json", "as_markdown", "as_table", "render"},
+    # StyleGAN2's, and the one that programs written for vision_aided_loss call
+    ("training/discriminator.py", "compat/vision_aided_loss.py"): {"Discriminator"},
+}  # fmt: skip
+
+
+def public_names():
+    """Return every public function and class → the files that define it at their top level."""
+    found: dict[str, set[str]] = {}
+    for path in sorted(PACKAGE.rglob("*.py")):
+        for node in ast.parse(path.read_text("utf-8")).body:
+            if isinstance(node, ast.FunctionDef | ast.ClassDef) and node.name[0] != "_":
+                found.setdefault(node.name, set()).add(path.relative_to(PACKAGE).as_posix())
+    return found
+
+
+def test_no_two_public_names_are_alike():
+    names = {name: files for name, files in public_names().items() if len(files) > 1}
+    for folders, shared in SHARED_NAMES.items():
+        assert shared <= names.keys(), "defined once: no exception is needed"
+        for name in shared:
+            files = names.pop(name)
+            assert all(file.startswith(folders) for file in files), (name, files)
+            if shared is COMMANDS:
+                floors = [next(f for f in folders if file.startswith(f)) for file in files]
+                assert len(set(floors)) == len(files), (name, files)
+    assert not names

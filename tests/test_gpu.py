@@ -25,7 +25,7 @@ from probe.discriminators import AUGMENTATIONS
 from probe.discriminators.critic import P_INTERVAL
 from probe.discriminators.draws import Draw
 from probe.discriminators.member import vision_member
-from probe.discriminators.step import Batch, Step
+from probe.discriminators.step import Minibatch, Step
 from probe.features import extract
 from probe.features.extract import BackbonePool, pooled_features, usual_batch
 from probe.generators.config import SampleOptions
@@ -281,7 +281,7 @@ def regularised(device, augmentation, precision):
     member = own_member(config, network.to(memory_format=torch.channels_last))
     reals = (pictures(8, 32).float() / 127.5 - 1).to(device)
     weight = config.gamma * config.r1_interval
-    found = r1_step(member, Batch(reals), weight, Step(precision=precision))
+    found = r1_step(member, Minibatch(reals), weight, Step(precision=precision))
     gradients = [p.grad.flatten() for p in network.parameters() if p.grad is not None]
     return found["Loss/r1_penalty"], torch.cat(gradients)
 

@@ -22,7 +22,7 @@ Limits = tuple[float, float]  # slope, clamp
 ROW = 64  # pixels per tile of a derivative in the default layout, since it also sums over channels
 
 
-def finish(x: torch.Tensor, scale: Maybe, noise: Maybe, bias: Maybe, limits: Limits) -> Any:
+def fused_finish(x: torch.Tensor, scale: Maybe, noise: Maybe, bias: Maybe, limits: Limits) -> Any:
     """Return clamp(act(x·scale + noise + bias)), in the dtype and layout of x.
 
     Args:

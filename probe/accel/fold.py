@@ -8,17 +8,17 @@ from typing import Any
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
-from probe.accel.merge import Undo, merge, replace
+from probe.accel.merge import Undo, merge_convolutions, replace
 
 
 def fold_batchnorm(network: nn.Module, size: int) -> None:
-    """Fold BatchNorms into the convolutions before them, in place; see `merge`.
+    """Fold BatchNorms into the convolutions before them, in place; see `merge_convolutions`.
 
     Args:
         network: a frozen `FeatureNetwork` in eval mode.
         size: side of its input.
     """
-    merge(network, size, _is_fixed, _fold)
+    merge_convolutions(network, size, _is_fixed, _fold)
 
 
 def _is_fixed(module: nn.Module) -> bool:

@@ -7,19 +7,19 @@ a forward pass of EfficientNet-Lite0 and MobileNetV2 in bf16.
 import torch
 from torch import nn
 
-from probe.accel.merge import Undo, merge, replace
+from probe.accel.merge import Undo, merge_convolutions, replace
 from probe.accel.private import fused_relu, has_bf16_convolutions, has_fused_relu
 
 
 def fuse_activations(network: nn.Module, size: int) -> None:
-    """Fuse each convolution with a ReLU or ReLU6 that is its output's only user; see `merge`.
+    """Fuse each convolution with a ReLU or ReLU6, its output's only user; see `merge_convolutions`.
 
     Args:
         network: a `FeatureNetwork` in eval mode.
         size: side of its input.
     """
     if has_fused_relu():
-        merge(network, size, lambda module: type(module) in (nn.ReLU, nn.ReLU6), _fuse)
+        merge_convolutions(network, size, lambda module: type(module) in (nn.ReLU, nn.ReLU6), _fuse)
 
 
 def _fuse(network: nn.Module, convolution_name: str, activation_name: str) -> Undo | None:
@@ -43,7 +43,7 @@ class ActivatedConvolution(nn.Module):
     """A frozen convolution with its activation; on a CPU without gradient, one oneDNN call.
 
     Fused in bf16 only, with the same values as two calls; in float32 it gained nothing. NaN becomes
-    0, but `merge` does not change a network whose features contain one.
+    0, but `merge_convolutions` does not change a network whose features contain one.
     """
 
     def __init__(self, convolution: nn.Conv2d, activation: nn.Module) -> None:

@@ -36,7 +36,7 @@ def _compiles(device: torch.device) -> bool:
 
 def is_right(device: torch.device) -> bool:
     """Return whether the kernels give PyTorch's values, first and second derivatives."""
-    from probe.accel.finish_kernels import finish
+    from probe.accel.finish_kernels import fused_finish
     from probe.accel.low_pass_kernel import Resample
 
     def given() -> tuple[torch.Tensor, ...]:
@@ -51,7 +51,7 @@ def is_right(device: torch.device) -> bool:
     def ours(x: torch.Tensor, scale: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
         kernel = torch.full((2, 2), 0.25, device=device)
         low = Resample.apply(x, kernel, (3, 7), (1, 1), 0)
-        return finish(low, scale, None, bias, (0.5, 0.75))
+        return fused_finish(low, scale, None, bias, (0.5, 0.75))
 
     found = [torch.cat([part.flatten() for part in _derivatives(f, given())])
              for f in (ours, plain)]  # fmt: skip

@@ -18,7 +18,7 @@ Undo = Callable[[], None]
 
 @torch.inference_mode(False)  # merged weights are used in graphs later, and need version counters
 @torch.no_grad()
-def merge(
+def merge_convolutions(
     network: nn.Module,
     size: int,
     follows: Callable[[nn.Module], bool],

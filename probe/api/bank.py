@@ -31,7 +31,7 @@ def check_bank(
     for spec in load_bank(bank).select(backbones):
         try:
             backbone = load_backbone(spec, offline=True)
-            problem = None if spec.role == "control" else compare(spec, backbone)
+            problem = None if spec.role == "control" else compare_fingerprint(spec, backbone)
             yield spec.name, problem, backbone.dim
         except BackboneUnavailable as error:
             yield spec.name, str(error), None
@@ -41,7 +41,7 @@ def check_bank(
             yield spec.name, "it needs more memory than this machine has", None
 
 
-def compare(spec: BackboneSpec, backbone: Backbone) -> str | None:
+def compare_fingerprint(spec: BackboneSpec, backbone: Backbone) -> str | None:
     """Compare a loaded entry with its fingerprint, or record it in the lock file if it has none.
 
     Returns:
@@ -81,7 +81,7 @@ def record_weights(bank: Bank, spec: BackboneSpec, digest: str, size: int) -> st
     )
     if spec.fingerprint is None and isinstance(spec.weights, Lockable):
         try:
-            compare(spec, load_backbone(spec, offline=True))
+            compare_fingerprint(spec, load_backbone(spec, offline=True))
         except BackboneUnavailable as error:
             return f"{told} It cannot be loaded: {error}.".strip()
     return told

@@ -15,7 +15,7 @@ from probe.reports.progress import Bar, Progress
 
 
 @contextmanager
-def shown(
+def with_progress(
     on_event: OnEvent, progress: bool, display: Callable[..., Bar] | None = None
 ) -> Iterator[OnEvent]:
     """Yield who is to be told of events: the caller and, if progress is shown, a display.

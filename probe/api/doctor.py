@@ -8,12 +8,10 @@ from probe.api.context import open_context
 from probe.api.inputs import Images, open_fakes_given, open_given
 from probe.bank.file import load_bank
 from probe.checks.commands import next_commands
-from probe.checks.cost import SHOWN, choose_settings
-from probe.checks.cost import examine as examine_cost
-from probe.checks.data import compare as compare_images
-from probe.checks.data import examine as examine_images
+from probe.checks.cost import SHOWN, choose_settings, examine_cost
+from probe.checks.data import compare_images, examine_images
 from probe.checks.findings import Examination
-from probe.checks.run import examine as examine_run
+from probe.checks.run import examine_run
 from probe.events import FindingMade, OnEvent, ignore
 from probe.generators.callables import SampleFunction
 from probe.generators.config import Drawing, SampleOptions

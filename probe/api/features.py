@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from probe.api.context import open_context, shown
+from probe.api.context import open_context, with_progress
 from probe.api.inputs import Images, open_given
 from probe.api.on_ray import Job, extract_on_ray
 from probe.bank.file import few_controls, load_bank
@@ -58,7 +58,7 @@ def extract(
     if backbones is None:
         specs = few_controls(specs, RankOptions().controls)
     with (
-        shown(on_event, progress) as on_event,
+        with_progress(on_event, progress) as on_event,
         open_context(
             device, precision=options.precision, offline=offline, on_event=on_event, shared=True
         ) as ctx,

@@ -10,7 +10,7 @@ from probe.api.inputs import holds_reference, open_reference, say_what_runs
 from probe.devices import choose_device
 from probe.errors import UsageError
 from probe.events import ImagesDrawn, OnEvent, ignore
-from probe.features.reference import Contents, describe
+from probe.features.reference import Contents, describe_reference
 from probe.generators.config import SampleOptions
 from probe.generators.files.inspect import Inspection, inspect_file
 from probe.generators.open import open_by_seed
@@ -86,5 +86,5 @@ def inspect(path: Path | str, *, on_event: OnEvent = ignore) -> Inspection | Con
         ImagesError: a reference is damaged, or cannot be downloaded.
     """
     if holds_reference(str(path)):
-        return describe(open_reference(str(path), offline=False, on_event=on_event))
+        return describe_reference(open_reference(str(path), offline=False, on_event=on_event))
     return inspect_file(Path(path))

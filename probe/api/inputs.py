@@ -38,7 +38,7 @@ def _is_source(given: object) -> TypeGuard[ImageSource]:
     return hasattr(given, "load")
 
 
-def open_reals(images: Images, ctx: Context) -> ImageSource:
+def open_reals_given(images: Images, ctx: Context) -> ImageSource:
     """Return an image source for any kind of real images, or for a reference in their place."""
     if not isinstance(images, str | Path) or not _is_named_as_reference(str(images)):
         return open_given(images, "real", ctx.on_event)

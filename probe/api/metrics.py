@@ -5,8 +5,8 @@ from dataclasses import asdict
 from pathlib import Path
 
 import probe
-from probe.api.context import open_context, shown
-from probe.api.inputs import Images, open_fakes_given, open_reals
+from probe.api.context import open_context, with_progress
+from probe.api.inputs import Images, open_fakes_given, open_reals_given
 from probe.bank.file import load_bank
 from probe.errors import UsageError
 from probe.events import OnEvent, ignore
@@ -61,12 +61,12 @@ def measure(
         )
     judge = () if found.evaluator is None else (found.evaluator,)
     with (
-        shown(on_event, progress) as on_event,
+        with_progress(on_event, progress) as on_event,
         open_context(
             device, precision=options.precision, offline=offline, on_event=on_event
         ) as ctx,
     ):
-        reals = open_reals(real, ctx)
+        reals = open_reals_given(real, ctx)
         count = options.num_gen or min(options.num, len(reals))
         drawing = Drawing(count, options.seed, sample, ctx.device, options.precision)
         return measure_sources(

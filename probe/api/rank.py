@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 
 import probe
-from probe.api.context import open_context, shown
-from probe.api.inputs import Images, open_fakes_given, open_reals
+from probe.api.context import open_context, with_progress
+from probe.api.inputs import Images, open_fakes_given, open_reals_given
 from probe.bank.file import few_controls, load_bank
 from probe.bundled import DEMO_BACKBONES, DEMO_GENERATOR, DEMO_REALS
 from probe.events import Note, OnEvent, ignore
@@ -21,7 +21,7 @@ from probe.probing.config import RankOptions
 from probe.probing.given import check_given, rank_given
 from probe.probing.rank import Ranking
 from probe.probing.rank import rank as rank_sources
-from probe.reports.evidence import SIDE, Draw, gather, save_evidence
+from probe.reports.evidence import SIDE, Draw, gather_evidence, save_evidence
 from probe.reports.rank_files import save_ranking
 from probe.reports.report import write_report
 from probe.run_files import REPORT_FILE
@@ -76,12 +76,12 @@ def rank(
     if backbones is None:
         specs = few_controls(specs, options.controls)
     with (
-        shown(on_event, progress) as on_event,
+        with_progress(on_event, progress) as on_event,
         open_context(
             device, precision=options.precision, offline=offline, on_event=on_event, shared=True
         ) as ctx,
     ):
-        reals = open_reals(real, ctx)
+        reals = open_reals_given(real, ctx)
         count = min(options.num, len(reals))
         drawing = Drawing(count, options.seed, sample, ctx.device, options.precision)
         fakes = open_fakes_given(gen, reals, drawing, on_event)
@@ -151,7 +151,7 @@ def _write(ranking: Ranking, draw: Draw, out: Path, on_event: OnEvent) -> None:
 
     on_event(Note(f"Writing the report to {out / REPORT_FILE}."))
     save_ranking(ranking, out)
-    save_evidence(gather(ranking, draw, read), out)
+    save_evidence(gather_evidence(ranking, draw, read), out)
     write_report(out)
 
 

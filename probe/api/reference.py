@@ -5,14 +5,14 @@ from dataclasses import replace
 from pathlib import Path
 
 import probe
-from probe.api.context import open_context, shown
+from probe.api.context import open_context, with_progress
 from probe.api.inputs import Images, open_given
 from probe.bank.fid import fid_spec
 from probe.bank.file import few_controls, load_bank
 from probe.errors import UsageError
 from probe.events import OnEvent, ignore
 from probe.features.config import ReferenceOptions
-from probe.features.gather import gather
+from probe.features.gather import gather_reference
 from probe.features.reference import SUFFIX
 from probe.features.share import Coverage
 from probe.options import split_names
@@ -62,7 +62,7 @@ def reference(
     if backbones is None:
         specs = few_controls(specs, RankOptions().controls)
     with (
-        shown(on_event, progress) as on_event,
+        with_progress(on_event, progress) as on_event,
         open_context(
             device, precision=options.precision, offline=offline, on_event=on_event, shared=True
         ) as ctx,
@@ -71,6 +71,6 @@ def reference(
         passes = [(specs, ctx)]
         if options.fid:
             passes.append(((fid_spec(),), ctx.in_precision("fp32")))
-        found = gather(source, passes, options, path, probe.__version__)
+        found = gather_reference(source, passes, options, path, probe.__version__)
     asked = tuple(split_names(backbones) or ())
     return None if found is None else replace(found, asked=asked)

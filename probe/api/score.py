@@ -3,13 +3,12 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from probe.api.context import open_context, shown
+from probe.api.context import open_context, with_progress
 from probe.api.inputs import Images, open_files_given
 from probe.bank.file import load_bank
 from probe.errors import UsageError
 from probe.events import OnEvent, ignore
-from probe.scoring.probes import THRESHOLD, load_probes
-from probe.scoring.probes import choose as choose_probes
+from probe.scoring.probes import THRESHOLD, choose_probes, load_probes
 from probe.scoring.score import Scores
 from probe.scoring.score import score as score_source
 
@@ -50,7 +49,7 @@ def score(
     if not 0 < threshold < 1:
         raise UsageError(f"--threshold: must lie between 0 and 1, not {threshold:g}.")
     with (
-        shown(on_event, progress) as on_event,
+        with_progress(on_event, progress) as on_event,
         open_context(device, offline=offline, on_event=on_event) as ctx,
     ):
         probes = load_probes(Path(run))

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from probe.api.context import open_context, shown
+from probe.api.context import open_context, with_progress
 from probe.api.inputs import open_given
 from probe.bank.file import load_bank
 from probe.errors import ProbeError
@@ -18,7 +18,7 @@ from probe.training.availability import Estimate, estimate
 from probe.training.candidates import Candidates
 from probe.training.config import TrainConfig
 from probe.training.loop import train as train_loop
-from probe.training.run import Run
+from probe.training.run import RunInputs
 from probe.training.saving import write_progress
 from probe.training.setup import set_up
 from probe.training.state import TrainState
@@ -66,7 +66,7 @@ def train(
         ProbeError: see the subclasses in `probe.errors`.
     """
     with (
-        shown(on_event, progress, TrainLog) as tell,
+        with_progress(on_event, progress, TrainLog) as tell,
         _training(
             real,
             outdir=outdir,
@@ -151,7 +151,7 @@ def _training(
     config: TrainConfig | None,
     on_event: OnEvent,
     **places: Any,
-) -> Iterator[tuple[Run, TrainState]]:
+) -> Iterator[tuple[RunInputs, TrainState]]:
     """Open the images and the bank of a run, and set it up; see `probe.training.setup.set_up`."""
     with open_context(
         device, precision=precision, offline=offline, on_event=on_event, shared=True

@@ -32,7 +32,7 @@ TASKS = {
 }  # fmt: skip
 
 
-def describe(
+def describe_weights(
     reference: str, *, name: str | None, task: str | None, data: str | None, license: str | None
 ) -> tuple[BackboneSpec, Backbone]:
     """Return an entry for pretrained weights, and its network, randomly initialised.

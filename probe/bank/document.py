@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from probe.bank.errors import Mistake, line_of, nodes, refuse
+from probe.bank.errors import Mistake, line_of, nodes, refuse_bank
 from probe.errors import UNREADABLE, BankError, printable, shown
 from probe.files import read_small, why_not
 
@@ -32,7 +32,7 @@ def read(path: Path) -> bytes:
         raise BankError(f"{path}: {why_not(error, path)}") from error
 
 
-def parse(path: Path, data: bytes) -> tuple[yaml.SequenceNode, list[Any]]:
+def parse_yaml(path: Path, data: bytes) -> tuple[yaml.SequenceNode, list[Any]]:
     """Parse a YAML list.
 
     Args:
@@ -52,10 +52,10 @@ def parse(path: Path, data: bytes) -> tuple[yaml.SequenceNode, list[Any]]:
     try:
         _measure(root, {})
     except _Unbounded as error:
-        refuse(path, [error.mistake])
+        refuse_bank(path, [error.mistake])
     found = [m for node in nodes(root) if (m := _scalar_mistake(node)) is not None]
     if found:
-        refuse(path, found)
+        refuse_bank(path, found)
     try:
         # Merging modifies the nodes, which must stay as written.
         entries = yaml.constructor.SafeConstructor().construct_document(copy.deepcopy(root))

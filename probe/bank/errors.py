@@ -15,7 +15,7 @@ Mistake = tuple[int, str]  # line, counted from 1, and a clause without a full s
 MOST_SHOWN = 50
 
 
-def refuse(path: Path, found: Sequence[Mistake]) -> NoReturn:
+def refuse_bank(path: Path, found: Sequence[Mistake]) -> NoReturn:
     """Raise the error for a bank file, with one line per mistake.
 
     Raises:

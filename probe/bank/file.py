@@ -10,8 +10,8 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from probe.bank.document import parse, read
-from probe.bank.errors import Mistake, explain, line_of, refuse, repeats
+from probe.bank.document import parse_yaml, read
+from probe.bank.errors import Mistake, explain, line_of, refuse_bank, repeats
 from probe.bank.layers import AT, at_layer
 from probe.bank.lock import lock_path, pinned, read_lock
 from probe.bank.places import MISTAKEN
@@ -142,7 +142,7 @@ def load_bank(path: Path | str | None = None) -> Bank:
     path = find_bank() if path is None else Path(path)
     specs, found = _validate(path, read(path))
     if found:
-        refuse(path, found)
+        refuse_bank(path, found)
     lock = lock_of(path)
     locked = read_lock(lock)
     return Bank(path, tuple(pinned(_anchor(spec, path), lock, locked) for spec in specs))
@@ -172,7 +172,7 @@ def read_specs(path: Path, data: bytes) -> tuple[BackboneSpec, ...]:
     """
     specs, found = _validate(path, data)
     if found:
-        refuse(path, found)
+        refuse_bank(path, found)
     for spec in specs:
         if isinstance(spec.weights, Misplaced):
             raise BankError(f"{spec.weights.mistake}.")
@@ -181,7 +181,7 @@ def read_specs(path: Path, data: bytes) -> tuple[BackboneSpec, ...]:
 
 def _validate(path: Path, data: bytes) -> tuple[tuple[BackboneSpec, ...], list[Mistake]]:
     """Return a bank's entries, and its mistakes; none if only locations of weights are wrong."""
-    root, entries = parse(path, data)
+    root, entries = parse_yaml(path, data)
     found = repeats(root, entries)
     read = TypeAdapter(tuple[BackboneSpec, ...]).validate_python
     specs: tuple[BackboneSpec, ...] = ()

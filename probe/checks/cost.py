@@ -73,7 +73,7 @@ def choose_settings(candidates: Candidates, *, strategy: str, resolution: int) -
     )
 
 
-def examine(
+def examine_cost(
     reals: ImageSource,
     fakes: ImageSource | None,
     specs: Sequence[BackboneSpec],
@@ -100,7 +100,7 @@ def examine(
     yield from _weights([spec.name for spec in here], absent)
     if measured and here:
         drawn = fakes is not None and fakes.identity()["kind"] == "generator"
-        speed = measure(here, fakes if drawn else None, ctx, resolution=config.resolution)
+        speed = measure_speed(here, fakes if drawn else None, ctx, resolution=config.resolution)
         yield from _failures(speed.failures)
         yield from _ranking(speed, min(len(reals), RankOptions().num))
     if len(reals) < LEAST_IMAGES:
@@ -119,7 +119,7 @@ def examine(
     yield from _settings(plan)
 
 
-def measure(
+def measure_speed(
     specs: Sequence[BackboneSpec],
     fake: ImageSource | None,
     ctx: Context,

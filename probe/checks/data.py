@@ -8,7 +8,7 @@ import numpy as np
 from probe.checks.findings import Finding, counted, some
 from probe.errors import ImagesError
 from probe.features.copies import ADVICE
-from probe.features.looks import NEAR, SIDE, nearest, thumbnails
+from probe.features.looks import NEAR, SIDE, nearest_images, thumbnails
 from probe.images.audit import audit
 from probe.images.base import Header, ImageSource
 from probe.images.decode import name_broken
@@ -24,7 +24,9 @@ ODD_MODES = {"L": "grey", "LA": "grey with alpha", "RGBA": "with alpha", "P": "w
              "1": "black and white"}  # fmt: skip
 
 
-def examine(source: ImageSource, *, resolution: int | None, seed: int = 0) -> Iterator[Finding]:
+def examine_images(
+    source: ImageSource, *, resolution: int | None, seed: int = 0
+) -> Iterator[Finding]:
     """Yield the findings about real images.
 
     Args:
@@ -64,7 +66,7 @@ def examine(source: ImageSource, *, resolution: int | None, seed: int = 0) -> It
         yield from _flat(pixels, [names[i] for i in kept])
 
 
-def compare(real: ImageSource, fake: ImageSource, *, seed: int = 0) -> Iterator[Finding]:
+def compare_images(real: ImageSource, fake: ImageSource, *, seed: int = 0) -> Iterator[Finding]:
     """Yield the findings about reals and generated images together: leaks and shortcuts."""
     orders = [
         sorted(numpy_stream(seed, "doctor").permutation(len(s))[:DECODED].tolist())
@@ -87,7 +89,7 @@ def compare(real: ImageSource, fake: ImageSource, *, seed: int = 0) -> Iterator[
     yield from _duplicates(keys[1], called[1], partly, generated=True)
     names = [s.captions(k) for s, k in zip((real, fake), kept, strict=True)]
     if all(len(k) for k in kept):
-        closest, distance = nearest(pixels[1], pixels[0])
+        closest, distance = nearest_images(pixels[1], pixels[0])
         copies = [
             f"{names[1][i]} is {names[0][closest[i]]}"
             for i in np.flatnonzero(distance < NEAR).tolist()
@@ -243,7 +245,7 @@ def _alike(
     pixels, names = pixels[once], [names[i] for i in once]
     if len(once) < 2:
         return
-    closest, distance = nearest(pixels, None)
+    closest, distance = nearest_images(pixels, None)
     pairs = {tuple(sorted((i, int(closest[i])))) for i in np.flatnonzero(distance < NEAR).tolist()}
     if not pairs:
         return

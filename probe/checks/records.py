@@ -10,21 +10,21 @@ from probe.stored import Text
 
 
 @dataclass(frozen=True)
-class Source:
+class CheckedReals:
     """The source of a run's images."""
 
     path: Text
 
 
 @dataclass(frozen=True)
-class Options:
+class CheckedOptions:
     """The fields read from training_options.json."""
 
-    real: Source
+    real: CheckedReals
 
 
 @dataclass(frozen=True)
-class Progress:
+class CheckedProgress:
     """The fields read from progress.json."""
 
     kimg: FiniteFloat
@@ -44,7 +44,7 @@ Stats = dict[str, Statistic | FiniteFloat]
 
 
 @dataclass(frozen=True)
-class Accuracies:
+class CheckedAccuracies:
     """A line of metric-accuracy.jsonl: "Accuracy/<discriminator>/<kind of images>" → share."""
 
     results: dict[
@@ -53,7 +53,7 @@ class Accuracies:
 
 
 @dataclass(frozen=True)
-class Distance:
+class CheckedDistance:
     """A line of another metric's file; the interval's ends are NaN if there are too few images."""
 
     kimg: FiniteFloat
@@ -67,7 +67,7 @@ class Distance:
 
 
 @dataclass(frozen=True)
-class Choice:
+class CheckedSelection:
     """The fields read from selection-stage*.json."""
 
     stage: int

@@ -6,11 +6,11 @@ from pathlib import Path
 
 from probe.checks.findings import Finding, some
 from probe.checks.records import (
-    Accuracies,
-    Choice,
-    Distance,
-    Options,
-    Progress,
+    CheckedAccuracies,
+    CheckedDistance,
+    CheckedOptions,
+    CheckedProgress,
+    CheckedSelection,
     Statistic,
     Stats,
 )
@@ -33,7 +33,7 @@ CERTAIN = 0.99  # accuracy of a discriminator that has won
 STALE = 3  # snapshots in a row without a better distance
 
 
-def examine(folder: Path, real: Path | None) -> Iterator[Finding]:
+def examine_run(folder: Path, real: Path | None) -> Iterator[Finding]:
     """Yield the findings about a ranking's folder or a training run's directory.
 
     Args:
@@ -96,13 +96,13 @@ def _ranking(folder: Path, real: Path | None) -> Iterator[Finding]:
 
 def _training(folder: Path, real: Path | None) -> Iterator[Finding]:
     again = f"Its command, or probe train … --resume {folder}, writes it again."
-    options = read_record(folder / OPTIONS_FILE, Options, again)
+    options = read_record(folder / OPTIONS_FILE, CheckedOptions, again)
     yield from _same_images(options.real.path, real)
     if not (folder / PROGRESS_FILE).exists():
         text = "The run has no saved state yet."
         yield _finding("note", text, "Repeat its command to start again.")
         return
-    progress = read_record(folder / PROGRESS_FILE, Progress, again)
+    progress = read_record(folder / PROGRESS_FILE, CheckedProgress, again)
     told = f"{progress.kimg:g} of {progress.total_kimg:g} kimg"
     if progress.finished:
         yield _finding("ok", f"The run is finished: {told}.")
@@ -111,11 +111,11 @@ def _training(folder: Path, real: Path | None) -> Iterator[Finding]:
             "note", f"The run is at {told}.", f"Continue: probe train … --resume {folder}"
         )
     yield from _strength(read_lines(folder / STATS_FILE, Stats))
-    yield from _overfitting(read_lines(folder / ACCURACY_FILE, Accuracies))
+    yield from _overfitting(read_lines(folder / ACCURACY_FILE, CheckedAccuracies))
     for path in sorted(folder.glob(metric_file("frechet-*"))):
-        yield from _distance(read_lines(path, Distance))
+        yield from _distance(read_lines(path, CheckedDistance))
     for path in sorted(folder.glob(SELECTIONS)):
-        choice = read_record(path, Choice, "The run goes on without it.")
+        choice = read_record(path, CheckedSelection, "The run goes on without it.")
         if not choice.added:
             yield _finding(
                 "note", f"Stage {choice.stage} added no backbone.",
@@ -138,7 +138,7 @@ def _strength(stats: Sequence[Stats]) -> Iterator[Finding]:
             )  # fmt: skip
 
 
-def _overfitting(lines: Sequence[Accuracies]) -> Iterator[Finding]:
+def _overfitting(lines: Sequence[CheckedAccuracies]) -> Iterator[Finding]:
     if not lines:
         return
     right = lines[-1].results
@@ -162,7 +162,7 @@ def _overfitting(lines: Sequence[Accuracies]) -> Iterator[Finding]:
             )  # fmt: skip
 
 
-def _distance(lines: Sequence[Distance]) -> Iterator[Finding]:
+def _distance(lines: Sequence[CheckedDistance]) -> Iterator[Finding]:
     values = [(line.kimg, line.value) for line in lines if math.isfinite(line.value)]
     if not values:
         return

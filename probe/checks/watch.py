@@ -4,7 +4,7 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from probe.checks.records import Choice, Distance, Progress
+from probe.checks.records import CheckedDistance, CheckedProgress, CheckedSelection
 from probe.errors import ProbeError
 from probe.files import near_path
 from probe.run_files import OPTIONS_FILE, PROGRESS_FILE, SELECTIONS, metric_file
@@ -44,14 +44,14 @@ class Run(Shown):
         self.kimg = self.total_kimg = 0.0
         self.finished = False
         if (folder / PROGRESS_FILE).exists():
-            progress = read_record(folder / PROGRESS_FILE, Progress, again)
+            progress = read_record(folder / PROGRESS_FILE, CheckedProgress, again)
             self.kimg, self.total_kimg = progress.kimg, progress.total_kimg
             self.finished = progress.finished
         self.metrics: dict[float, dict[str, float]] = {}
         for path in sorted(folder.glob(metric_file("*-*"))):
-            for line in read_lines(path, Distance):
+            for line in read_lines(path, CheckedDistance):
                 self.metrics.setdefault(line.kimg, {})[line.metric] = line.value
-        choices = [read_record(p, Choice, again) for p in sorted(folder.glob(SELECTIONS))]
+        choices = [read_record(p, CheckedSelection, again) for p in sorted(folder.glob(SELECTIONS))]
         self.added = {choice.stage: list(choice.added) for choice in choices}
 
     @property

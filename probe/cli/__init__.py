@@ -88,7 +88,7 @@ def switches(command: Any) -> set[str]:
     return found.union(*map(switches, getattr(command, "commands", {}).values()))
 
 
-def normalise(arguments: list[str], known: Collection[str]) -> list[str]:
+def normalise_switches(arguments: list[str], known: Collection[str]) -> list[str]:
     """Turn `--mirror=1` and `--mirror=false`, as NVlabs users type them, into switches.
 
     A switch with any other value is left for the parser to refuse.
@@ -132,7 +132,7 @@ def main() -> None:
             sys.stdout.reconfigure(encoding="utf-8", errors="backslashreplace")
     try:
         command = typer.main.get_command(make_app())
-        command(normalise(sys.argv[1:], switches(command)))
+        command(normalise_switches(sys.argv[1:], switches(command)))
     except ProbeError as error:
         if not error.repeated:
             say(f"Error: {error}", err=True, style="red")

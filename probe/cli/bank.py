@@ -176,14 +176,14 @@ def add(
     weights, to check that it yields features.
     """
     from probe.bank.add import add as append
-    from probe.bank.add import describe
+    from probe.bank.add import describe_weights
     from probe.bank.file import packaged_bank
     from probe.errors import UsageError
     from probe.files import copy_file
 
     if bank.resolve() == packaged_bank():
         raise UsageError(f"--bank: {bank} comes with probe and is not changed. Name a copy.")
-    spec, backbone = describe(reference, name=name, task=task, data=data, license=license)
+    spec, backbone = describe_weights(reference, name=name, task=task, data=data, license=license)
     if not bank.exists():
         copy_file(packaged_bank(), bank)
         say(f"{bank} begins as a copy of the packaged bank.", err=True)

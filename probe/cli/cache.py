@@ -65,11 +65,11 @@ def verify(
     ] = False,
 ) -> None:
     """Check every file and name damaged ones. Damaged files are never used."""
-    from probe.features.contents import damaged, parts, remove_files
+    from probe.features.contents import damaged_files, parts, remove_files
     from probe.files import cache_root
 
     root = cache_root()
-    found = damaged(root)
+    found = damaged_files(root)
     for path in found:
         if remove:
             remove_files([path])
@@ -94,13 +94,13 @@ def prune(
 ) -> None:
     """Remove old features and results; anything written within the last hour stays."""
     from probe.errors import UsageError
-    from probe.features.contents import choose, leftovers, parts, remove, remove_files
+    from probe.features.contents import choose_parts, incomplete_files, parts, remove, remove_files
     from probe.files import cache_root
 
     if older_than is None and larger_than is None:
         raise UsageError("Say what to remove: --older-than 30d, --larger-than 20GB, or both.")
     root = cache_root()
-    chosen = choose(
+    chosen = choose_parts(
         parts(root),
         older_than=None if older_than is None else _span(older_than),
         larger_than=None if larger_than is None else _bytes(larger_than),
@@ -109,7 +109,7 @@ def prune(
     _show(chosen)
     if not dry_run:
         remove(chosen)
-        remove_files(list(leftovers(root)))
+        remove_files(list(incomplete_files(root)))
     total = _size(sum(part.size for part in chosen))
     say(f"{total} {'would be' if dry_run else 'were'} removed from {root}.", err=True)
 
@@ -125,14 +125,14 @@ def merge_others(
 
     What is here stays as it is, and the others are only read. Damaged files are named and left out.
     """
-    from probe.features.merge import check_other, merge
+    from probe.features.merge import check_other, merge_caches
     from probe.files import cache_root
 
     root, damaged = cache_root(), 0
     for other in others:
         check_other(other, root)
     for other in others:
-        done = merge(other, root)
+        done = merge_caches(other, root)
         for path in done.damaged:
             say(f"damaged: {path}")
         damaged += len(done.damaged)

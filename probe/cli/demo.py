@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from probe.cli.options import Quiet, number
+from probe.cli.options import Quiet, number_option
 from probe.cli.output import show_view
 from probe.options import Range
 
@@ -14,7 +14,9 @@ def demo(
     *,
     num: Annotated[
         int,
-        typer.Option(help="Images of each class.", **number("--num", Range(32, 1000), whole=True)),
+        typer.Option(
+            help="Images of each class.", **number_option("--num", Range(32, 1000), whole=True)
+        ),
     ] = 128,
     out: Annotated[Path | None, typer.Option(help="Folder to write all results to.")] = None,
     quiet: Quiet = False,

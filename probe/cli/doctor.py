@@ -8,7 +8,7 @@ import typer
 
 import probe
 from probe.cli.complete import words
-from probe.cli.options import KINDS, Backbones, BankPath, Device, number
+from probe.cli.options import KINDS, Backbones, BankPath, Device, number_option
 from probe.cli.output import say, show_note, show_view
 from probe.events import Event, FindingMade, InputRead
 from probe.options import SIDE
@@ -48,7 +48,7 @@ def doctor(
         int | None,
         typer.Option(
             help="Side in pixels; by default that of the images.",
-            **number("--resolution", SIDE, whole=True),
+            **number_option("--resolution", SIDE, whole=True),
         ),
     ] = None,
     measure: Annotated[

@@ -7,7 +7,7 @@ import typer
 from probe.cli.complete import backbones as complete_backbones
 from probe.cli.options import GEN, REAL, BankPath, Device, Offline, Quiet, with_options
 from probe.cli.output import show_view
-from probe.cli.rank import Format
+from probe.cli.rank import OutputFormat
 from probe.generators.config import SampleOptions
 from probe.metrics.config import MeasureOptions
 
@@ -26,7 +26,7 @@ def metrics(
             autocompletion=complete_backbones,
         ),
     ] = None,
-    format: Annotated[Format, typer.Option(help="Output format.")] = Format.TABLE,
+    format: Annotated[OutputFormat, typer.Option(help="Output format.")] = OutputFormat.TABLE,
     device: Device = "auto",
     offline: Offline = False,
     quiet: Quiet = False,

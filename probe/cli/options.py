@@ -10,10 +10,10 @@ from typing import Annotated, Any
 import typer
 
 from probe.cli.complete import backbones, words
-from probe.options import Range, flags_of, is_whole
+from probe.options import Range, flags_of, is_integer
 
 
-def number(flag: str, within: Range, *, whole: bool) -> dict[str, Any]:
+def number_option(flag: str, within: Range, *, whole: bool) -> dict[str, Any]:
     """Return the arguments of `typer.Option` that refuse a number outside its range.
 
     Args:
@@ -74,7 +74,7 @@ def _parameter(field: Field[Any], panel: str) -> inspect.Parameter:
         names = [f"{name}/--no-{name.removeprefix('--')}" for name in names]
     assert field.default is not MISSING
     within, choices = field.metadata["within"], field.metadata["choices"]
-    numeric = {} if within is None else number(names[0], within, whole=is_whole(field))
+    numeric = {} if within is None else number_option(names[0], within, whole=is_integer(field))
     annotation = Annotated[
         field.type,
         typer.Option(

@@ -16,7 +16,7 @@ from probe.options import changed_flags
 from probe.probing.config import RankOptions
 
 
-class Format(StrEnum):
+class OutputFormat(StrEnum):
     """Output formats of the leaderboard on stdout."""
 
     TABLE = "table"
@@ -46,7 +46,7 @@ def rank(
     out: Annotated[
         Path | None, typer.Option("--out", "--outdir", help="Folder to write all results to.")
     ] = None,
-    format: Annotated[Format, typer.Option(help="Output format.")] = Format.TABLE,
+    format: Annotated[OutputFormat, typer.Option(help="Output format.")] = OutputFormat.TABLE,
     device: Device = "auto",
     offline: Offline = False,
     quiet: Quiet = False,

@@ -8,12 +8,12 @@ import typer
 
 import probe
 from probe.cli.complete import backbones as complete_backbones
-from probe.cli.options import BankPath, Device, Offline, Quiet, number
+from probe.cli.options import BankPath, Device, Offline, Quiet, number_option
 from probe.cli.output import say, show_view
 from probe.options import SHARE
 
 
-class Format(StrEnum):
+class ScoreFormat(StrEnum):
     """Output formats of the scores on stdout."""
 
     TABLE = "table"
@@ -41,10 +41,10 @@ def score(
         float,
         typer.Option(
             help="Call an image generated above this probability.",
-            **number("--threshold", SHARE, whole=False),
+            **number_option("--threshold", SHARE, whole=False),
         ),
     ] = 0.5,
-    format: Annotated[Format, typer.Option(help="Output format.")] = Format.TABLE,
+    format: Annotated[ScoreFormat, typer.Option(help="Output format.")] = ScoreFormat.TABLE,
     device: Device = "auto",
     offline: Offline = False,
     quiet: Quiet = False,
@@ -68,7 +68,7 @@ def score(
             on_event=progress,
         )
     show_view(render(found, format.value))
-    if format is Format.CSV:  # CSV has no place for the remarks
+    if format is ScoreFormat.CSV:  # CSV has no place for the remarks
         for line in remarks(found):
             say(line, err=True)
     raise typer.Exit(found.exit_code)

@@ -14,7 +14,7 @@ from probe.accel.memory import keep_freed_memory
 from probe.cli.complete import backbones as complete_backbones
 from probe.cli.complete import words
 from probe.cli.launch import start_processes
-from probe.cli.options import KINDS, Device, Quiet, number, with_options
+from probe.cli.options import KINDS, Device, Quiet, number_option, with_options
 from probe.cli.output import say
 from probe.options import Range
 from probe.training.config import TrainConfig
@@ -60,7 +60,7 @@ def train(
         int,
         typer.Option(
             help="Number of processes (GPUs, or CPU processes); the batch is split across them.",
-            **number("--gpus", Range(1, 1024), whole=True),
+            **number_option("--gpus", Range(1, 1024), whole=True),
         ),
     ] = 1,
     dry_run: Annotated[
@@ -77,7 +77,7 @@ def train(
             help="Plan for so many hours on this machine: say how many kimg and stages fit and "
             "what to expect, print the command, and stop.",
             rich_help_panel="Schedule",
-            **number("--hours", Range(0, 100_000, is_open=True), whole=False),
+            **number_option("--hours", Range(0, 100_000, is_open=True), whole=False),
         ),
     ] = None,
     device: Device = "auto",

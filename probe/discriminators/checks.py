@@ -68,7 +68,7 @@ def check_heads(heads: torch.nn.Module, images: torch.Tensor) -> None:
         )
 
 
-def one_hot(
+def one_hot_labels(
     labels: torch.Tensor | None, count: int, classes: int, what: str
 ) -> torch.Tensor | None:
     """Return labels as one-hot rows (N, classes), None if the heads have no classes.

@@ -13,7 +13,7 @@ from probe.discriminators.adaptive import AdaptiveAugment
 from probe.discriminators.draws import Draw
 from probe.discriminators.losses import Levels, r1_penalty
 from probe.discriminators.options import DiscriminatorOptions
-from probe.discriminators.step import Batch, Step
+from probe.discriminators.step import Minibatch, Step
 from probe.discriminators.vision import VisionNetwork
 from probe.registry import load
 from probe.streams import torch_stream
@@ -93,7 +93,7 @@ class Critic:
             augmented = load(more)(augmented, draw)
         return augmented
 
-    def generator_loss(self, fakes: Batch, step: Step) -> torch.Tensor:
+    def generator_loss(self, fakes: Minibatch, step: Step) -> torch.Tensor:
         """Return the generator's loss, a scalar; gradients flow to the images."""
         with step.span("augment"):
             images = self.augment(fakes.images, "generator", step)
@@ -101,7 +101,7 @@ class Critic:
             levels = step.run(_logits, self.network, images, fakes.c)
             return self.loss.generator(levels, self.generator_target)
 
-    def discriminator_loss(self, reals: Batch, fakes: Batch, step: Step) -> Judgement:
+    def discriminator_loss(self, reals: Minibatch, fakes: Minibatch, step: Step) -> Judgement:
         """Return the discriminator's loss; gradients flow to the network alone."""
         with step.span("augment"), torch.no_grad():
             reals = reals._replace(images=self.augment(reals.images, "real", step))
@@ -113,7 +113,7 @@ class Critic:
             loss = self.loss.discriminator(on_reals, on_fakes, self.target)
         return Judgement(loss, on_reals, on_fakes)
 
-    def feature_penalty(self, reals: Batch, step: Step) -> torch.Tensor:
+    def feature_penalty(self, reals: Minibatch, step: Step) -> torch.Tensor:
         """Return R1 of a backbone's head at the features of the reals, a scalar; see `r1_penalty`.
 
         The backbone is fixed, so the penalty leaves out its derivative, which costs nothing then.
@@ -148,10 +148,10 @@ def _logits(network: nn.Module, images: torch.Tensor, c: torch.Tensor | None) ->
     return network(images, c)
 
 
-def _joined(reals: Batch, fakes: Batch) -> Batch:
+def _joined(reals: Minibatch, fakes: Minibatch) -> Minibatch:
     """Return reals and fakes as one batch."""
     c = None if reals.c is None or fakes.c is None else torch.cat([reals.c, fakes.c])
-    return Batch(torch.cat([reals.images, fakes.images]), c)
+    return Minibatch(torch.cat([reals.images, fakes.images]), c)
 
 
 def _logits_of_both(network: nn.Module, images: torch.Tensor, c: torch.Tensor | None) -> Any:

@@ -16,7 +16,7 @@ from probe.discriminators.checks import (
     Watch,
     check_heads,
     check_images,
-    one_hot,
+    one_hot_labels,
     warn_if_positive,
 )
 from probe.discriminators.critic import P_INTERVAL, SMOOTHED, Critic
@@ -29,12 +29,12 @@ from probe.discriminators.state import (
     Saved,
     SavedAdaptive,
     SavedMember,
-    pack,
+    pack_record,
     require_same,
     require_tensors,
-    unpack,
+    unpack_record,
 )
-from probe.discriminators.step import Batch, Step
+from probe.discriminators.step import Minibatch, Step
 from probe.discriminators.vision import VisionNetwork, norm_of, vision_network
 from probe.errors import UsageError
 from probe.probing.leaderboard import Leaderboard, read_leaderboards
@@ -384,7 +384,7 @@ class Discriminators(nn.Module):
         self._watch.settle()
         return found
 
-    def _batch(self, images: torch.Tensor, labels: torch.Tensor | None, what: str) -> Batch:
+    def _batch(self, images: torch.Tensor, labels: torch.Tensor | None, what: str) -> Minibatch:
         """Check images and labels, and make the images square."""
         check_images(images, what)
         check_heads(self, images)
@@ -396,10 +396,10 @@ class Discriminators(nn.Module):
             images = F.interpolate(
                 images.float(), (side, side), mode="bilinear", antialias=True, align_corners=False
             )
-        c = one_hot(labels, len(images), self.num_classes, what)
+        c = one_hot_labels(labels, len(images), self.num_classes, what)
         if labels is not None:
             self._watch.labels(labels, self.num_classes, what)
-        return Batch(images, c)
+        return Minibatch(images, c)
 
     def _step(self, device: torch.device) -> Step:
         """Return the settings of one call, whose random streams no other call has."""
@@ -449,7 +449,7 @@ class Discriminators(nn.Module):
 
     def get_extra_state(self) -> torch.Tensor:
         """Return names and digests of the backbones, targets, weights, every p and the counters."""
-        return pack(self._saved())
+        return pack_record(self._saved())
 
     def set_extra_state(self, state: Any) -> None:
         """Restore what `get_extra_state` returned.
@@ -458,7 +458,7 @@ class Discriminators(nn.Module):
             ProbeError: the state is of other backbones, weights, heads or classes; names what
                 differs.
         """
-        saved = unpack(state)
+        saved = unpack_record(state)
         require_same(saved, self._saved())
         self._calls, self._judged, self._images = saved.counters
         for critic, member in zip(self.critics, saved.members, strict=True):
@@ -487,7 +487,7 @@ class Discriminators(nn.Module):
         if prefix and not own:
             return  # PyTorch knows whether a larger model may lack a part
         given = {name[len(prefix) :]: value for name, value in own.items()}
-        require_same(unpack(given.pop(EXTRA, None)), self._saved())
+        require_same(unpack_record(given.pop(EXTRA, None)), self._saved())
         heads = {name: value for name, value in self.state_dict().items() if name != EXTRA}
         require_tensors(given, heads)
 

@@ -15,7 +15,7 @@ from torch import nn
 from torch.autograd.function import once_differentiable
 
 from probe.discriminators.critic import Critic
-from probe.discriminators.step import Batch, Step
+from probe.discriminators.step import Minibatch, Step
 
 
 @contextmanager
@@ -29,7 +29,10 @@ def frozen(network: nn.Module) -> Iterator[None]:
 
 
 def generator_gradient(
-    members: Sequence[Critic], fakes: Batch, step: Step, weights: Mapping[str, float] | None = None
+    members: Sequence[Critic],
+    fakes: Minibatch,
+    step: Step,
+    weights: Mapping[str, float] | None = None,
 ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
     """Return the gradient of the generator's loss with respect to its images.
 
@@ -48,7 +51,7 @@ def generator_gradient(
     losses = {}
     for member in members:
         with frozen(member.network):
-            loss = member.generator_loss(Batch(images, fakes.c), step)
+            loss = member.generator_loss(Minibatch(images, fakes.c), step)
             # The backward pass takes its types from the forward pass, not from autocast.
             with step.span(member.name), torch.autocast(images.device.type, enabled=False):
                 (loss * (weights or {}).get(member.name, 1.0)).backward()  # adds to images.grad
@@ -57,7 +60,7 @@ def generator_gradient(
 
 
 def generator_loss(
-    members: Sequence[Critic], fakes: Batch, step: Step, weights: Mapping[str, float]
+    members: Sequence[Critic], fakes: Minibatch, step: Step, weights: Mapping[str, float]
 ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
     """Return the weighted sum of the members' losses, whose gradient flows to the images.
 
@@ -77,13 +80,15 @@ def generator_loss(
     images = fakes.images.float()
     is_needed = images.requires_grad and torch.is_grad_enabled()
     if is_needed and not _is_float16(images.device):
-        gradient, losses = generator_gradient(members, Batch(images, fakes.c), step, weights)
+        gradient, losses = generator_gradient(members, Minibatch(images, fakes.c), step, weights)
         total = _sum(members, losses, weights, images)
         return _KnownGradient.apply(images, total, gradient), losses
     losses = {}
     for member in members:
         with frozen(member.network):
-            losses[f"Loss/G/{member.label}"] = member.generator_loss(Batch(images, fakes.c), step)
+            losses[f"Loss/G/{member.label}"] = member.generator_loss(
+                Minibatch(images, fakes.c), step
+            )
     return _sum(members, losses, weights, images), losses
 
 

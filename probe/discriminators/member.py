@@ -11,7 +11,7 @@ from torch import nn
 from probe.bank.base import Backbone
 from probe.discriminators.critic import SMOOTHED, Critic
 from probe.discriminators.options import DiscriminatorOptions
-from probe.discriminators.step import Batch, Step
+from probe.discriminators.step import Minibatch, Step
 from probe.discriminators.vision import vision_network
 from probe.processes import Processes
 
@@ -86,7 +86,7 @@ def vision_member(
 
 
 def discriminator_step(
-    member: Member, reals: Batch, fakes: Batch, step: Step
+    member: Member, reals: Minibatch, fakes: Minibatch, step: Step
 ) -> dict[str, torch.Tensor]:
     """Train one member on a batch of reals and a batch of fakes, both without a graph.
 

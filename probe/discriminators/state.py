@@ -72,13 +72,13 @@ class Saved:
     version: int = VERSION
 
 
-def pack(saved: Saved) -> torch.Tensor:
+def pack_record(saved: Saved) -> torch.Tensor:
     """Return a record as bytes, uint8 (n,)."""
     return torch.tensor(list(json.dumps(asdict(saved)).encode()), dtype=torch.uint8)
 
 
-def unpack(state: Any) -> Saved:
-    """Return the record in bytes that `pack` made.
+def unpack_record(state: Any) -> Saved:
+    """Return the record in bytes that `pack_record` made.
 
     Raises:
         ProbeError: they are something else, damaged, or of another version.

@@ -13,7 +13,7 @@ from probe.devices import autocast
 from probe.processes import Processes
 
 
-class Batch(NamedTuple):
+class Minibatch(NamedTuple):
     """Images with their classes.
 
     Attributes:

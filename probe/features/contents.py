@@ -15,7 +15,7 @@ from probe.features.store import (
     REFERENCES,
     RESULTS,
     SPACE_FILE,
-    is_whole,
+    is_intact,
 )
 from probe.files import in_cache
 from probe.stored_arrays import INDEXES
@@ -71,7 +71,7 @@ def parts(root: Path) -> list[Part]:
     return sorted(found, key=lambda part: (-part.size, str(part.folder)))
 
 
-def damaged(root: Path) -> list[Path]:
+def damaged_files(root: Path) -> list[Path]:
     """Return the files whose contents differ from what was written; this reads every file.
 
     Such files are never used: their contents are computed again.
@@ -81,11 +81,11 @@ def damaged(root: Path) -> list[Path]:
         for kind in KINDS
         for pattern in ("*/*.safetensors", f"*/{FACTS_FILE}")
         for path in sorted((root / kind).glob(pattern))
-        if not is_whole(path)
+        if not is_intact(path)
     ]
 
 
-def choose(
+def choose_parts(
     found: Sequence[Part], *, older_than: float | None, larger_than: int | None, now: float
 ) -> list[Part]:
     """Return the parts to remove, oldest first; never any written within the last hour.
@@ -128,7 +128,7 @@ def remove_files(paths: Iterable[Path]) -> None:
             path.unlink(missing_ok=True)
 
 
-def leftovers(root: Path) -> Iterator[Path]:
+def incomplete_files(root: Path) -> Iterator[Path]:
     """Yield incomplete files that a killed process left at least an hour ago."""
     for kind in KINDS:
         for path in sorted((root / kind).glob("*/.*")):

@@ -191,7 +191,7 @@ def usual_batch(device: torch.device, side: int) -> int:
     return 2 ** max(0, fitting.bit_length() - 1)
 
 
-def measure(backbone: Backbone, device: torch.device) -> dict[str, Any]:
+def backbone_costs(backbone: Backbone, device: torch.device) -> dict[str, Any]:
     """Return a backbone's dim, parameters and multiply-adds per image."""
     size = backbone.input.size
     with torch.enable_grad():  # without gradients, fused calls would not be counted
@@ -285,7 +285,7 @@ class Extractor:
             if any(not self.spaces[member].facts() for member in self._able(name)):
                 with suppress(BackboneUnavailable):
                     backbone = self.pool.get(name, self._precision(name))
-                    costs = self._costs.get(name) or measure(backbone, self.ctx.device)
+                    costs = self._costs.get(name) or backbone_costs(backbone, self.ctx.device)
                     self._write_facts(name, backbone, costs)
         return extraction
 
@@ -366,7 +366,7 @@ class Extractor:
         ctx, spec = self.ctx, self.networks[network].spec
         backbone = load_backbone(spec, offline=ctx.offline, bn_images=ctx.bn_images)
         if any(not self.spaces[name].facts() for name in self._able(network)):
-            self._costs[network] = measure(backbone, torch.device("cpu"))
+            self._costs[network] = backbone_costs(backbone, torch.device("cpu"))
             if AT not in network and spec.weights.random is None:
                 self._costs[network][FINGERPRINT] = fingerprint(backbone)
         return backbone
@@ -457,7 +457,9 @@ class Extractor:
         if following is not None:
             self.pool.expect(following, self._precision(following))
         known = [facts for member in names if (facts := self.spaces[member].facts())]
-        facts = dict(known[0]) if known else self._costs.get(name) or measure(backbone, device)
+        facts = (
+            dict(known[0]) if known else self._costs.get(name) or backbone_costs(backbone, device)
+        )
 
         def run(some: torch.Tensor, **told: Any) -> np.ndarray:
             fill = device.type == "cuda"

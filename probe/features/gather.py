@@ -12,9 +12,9 @@ from probe.errors import ImagesError
 from probe.events import Note
 from probe.features.config import LEAST_SAMPLE, ExtractOptions, ReferenceOptions
 from probe.features.moments import stored_moments
-from probe.features.pair import no_backbone, refuse
+from probe.features.pair import no_backbone, refuse_few
 from probe.features.reference import About, Kept, pack, save_reference
-from probe.features.share import Coverage, Share, together
+from probe.features.share import Coverage, Share, join_coverage
 from probe.features.store import FeatureSpace, digest_keys
 from probe.images.base import ImageSource
 from probe.options import MOST_IMAGES
@@ -22,7 +22,7 @@ from probe.options import MOST_IMAGES
 Pass = tuple[Sequence[BackboneSpec], Context]
 
 
-def gather(
+def gather_reference(
     source: ImageSource, passes: Sequence[Pass], options: ReferenceOptions, path: Path, probe: str
 ) -> Coverage | None:
     """Compute what is missing of all images' features, and write a reference of them.
@@ -65,7 +65,7 @@ def gather(
         )
     broken = next(found.broken for share, found in done if share.able())
     if len(keys) < LEAST_SAMPLE:
-        refuse(source.name, len(keys), LEAST_SAMPLE, broken)
+        refuse_few(source.name, len(keys), LEAST_SAMPLE, broken)
     sample = _Sample(source, keys, indices, min(options.num, len(keys)))
     about = About(
         probe=probe,
@@ -87,7 +87,7 @@ def gather(
         shares[0].ctx.on_event(Note(f"{name}: mean and covariance of {len(keys)} images."))
         tensors |= sample.tensors(name, space)
     save_reference(path, about, tensors)
-    return together([share.coverage(found.keys, broken) for share, found in done])
+    return join_coverage([share.coverage(found.keys, broken) for share, found in done])
 
 
 @dataclass(frozen=True)

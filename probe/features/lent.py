@@ -16,7 +16,7 @@ from probe.errors import BackboneUnavailable, UsageError
 from probe.features.extract import FINGERPRINT, Extraction, Failure
 from probe.features.moments import Moments
 from probe.features.reference import Reference
-from probe.features.space import CIRCUMSTANCES, differences
+from probe.features.space import CIRCUMSTANCES, changed_keys
 from probe.features.store import FeatureSpace
 from probe.files import digest_json
 from probe.images.base import Batch, Broken, Header
@@ -67,7 +67,7 @@ class Lent(FeatureSpace):
     @property
     def circumstances(self) -> list[str]:
         """What was different when the reference was made, and changes no more than rounding."""
-        return differences(self._reference.about.backbones[self._name].space, self.record)
+        return changed_keys(self._reference.about.backbones[self._name].space, self.record)
 
     @property
     def lender(self) -> str:
@@ -197,7 +197,7 @@ class ReferenceSource:
                 "make the reference again with it among --backbones",
             )
         different = [
-            key for key in differences(kept.space, space.record) if key not in CIRCUMSTANCES
+            key for key in changed_keys(kept.space, space.record) if key not in CIRCUMSTANCES
         ]
         if different:
             told = " and ".join(_said(key, kept.space, space.record) for key in different)
@@ -212,7 +212,7 @@ def _said(key: str, theirs: dict[str, Any], ours: dict[str, Any]) -> str:
     """Return what differs, with both values if they are short."""
     one, other = theirs.get(key), ours.get(key)
     if isinstance(one, dict) and isinstance(other, dict):
-        return f"{key} ({', '.join(differences(one, other))})"
+        return f"{key} ({', '.join(changed_keys(one, other))})"
     short = [value[:8] if isinstance(value, str) else value for value in (one, other)]
     return f"{key} ({short[0]}, here {short[1]})"
 

@@ -36,7 +36,7 @@ def thumbnails(
     return np.concatenate(parts), kept, broken
 
 
-def differences(images: np.ndarray, others: np.ndarray) -> np.ndarray:
+def pixel_differences(images: np.ndarray, others: np.ndarray) -> np.ndarray:
     """Return how far images are from others, as given or mirrored, whichever is nearer.
 
     Args:
@@ -59,8 +59,8 @@ def _flat(images: np.ndarray) -> np.ndarray:
     return images.reshape(len(images), -1).astype(np.float32) - 127.5
 
 
-def nearest(images: np.ndarray, others: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
-    """Return each image's nearest other image and its distance; see `differences`.
+def nearest_images(images: np.ndarray, others: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+    """Return each image's nearest other image and its distance; see `pixel_differences`.
 
     Args:
         images: uint8 (n, 3, s, s).
@@ -72,7 +72,7 @@ def nearest(images: np.ndarray, others: np.ndarray | None) -> tuple[np.ndarray, 
     where, far = np.zeros(len(images), dtype=int), np.zeros(len(images), np.float32)
     for start in range(0, len(images), PART):
         part = slice(start, start + PART)
-        found = differences(images[part], images if others is None else others)
+        found = pixel_differences(images[part], images if others is None else others)
         rows = np.arange(len(found))
         if others is None:
             found[rows, start + rows] = np.inf
@@ -91,7 +91,7 @@ def join_alike(groups: np.ndarray, images: np.ndarray) -> np.ndarray:
     n = len(groups)
     for start in range(0, n, PART):
         here = groups[start : start + PART]
-        alike = differences(images[start : start + PART], images[start:]) < NEAR
+        alike = pixel_differences(images[start : start + PART], images[start:]) < NEAR
         rows, columns = np.nonzero(alike & (here[:, None] != groups[start:]))
         ends = here[rows], groups[start + columns]
         graph = coo_array((np.ones(len(rows), bool), ends), shape=(n, n))

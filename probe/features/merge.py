@@ -62,7 +62,7 @@ def check_other(other: Path, root: Path) -> None:
         )
 
 
-def merge(other: Path, root: Path) -> Merged:
+def merge_caches(other: Path, root: Path) -> Merged:
     """Take the features and results of another cache folder that are not in this one.
 
     Args:

@@ -68,7 +68,7 @@ class Wanted:
     strict: bool = False
 
 
-class Order(Sequence[int]):
+class Indices(Sequence[int]):
     """Indices in order of use, in an array: as a list, ten million would take 400 MB."""
 
     def __init__(self, indices: np.ndarray) -> None:
@@ -81,16 +81,16 @@ class Order(Sequence[int]):
     @overload
     def __getitem__(self, at: int) -> int: ...
     @overload
-    def __getitem__(self, at: slice) -> "Order": ...
-    def __getitem__(self, at: int | slice) -> "int | Order":
+    def __getitem__(self, at: slice) -> "Indices": ...
+    def __getitem__(self, at: int | slice) -> "int | Indices":
         """Return an index, or a part without copying it."""
-        return Order(self._indices[at]) if isinstance(at, slice) else int(self._indices[at])
+        return Indices(self._indices[at]) if isinstance(at, slice) else int(self._indices[at])
 
 
-def draw_orders(real: Sized, fake: Sized, seed: int) -> dict[str, Order]:
+def draw_orders(real: Sized, fake: Sized, seed: int) -> dict[str, Indices]:
     """Return each kind's order of use, from a seeded shuffle."""
     return {
-        kind: Order(numpy_stream(seed, "subset", kind).permutation(len(source)))
+        kind: Indices(numpy_stream(seed, "subset", kind).permutation(len(source)))
         for kind, source in zip(KINDS, (real, fake), strict=True)
     }
 
@@ -162,7 +162,7 @@ def extract_pair(
         if not extractor.spaces:
             return PairFeatures({}, failures, {}, {}, found.broken)
         if len(found.indices) < wanted.least:
-            refuse(source.name, len(found.indices), wanted.least, found.broken)
+            refuse_few(source.name, len(found.indices), wanted.least, found.broken)
         counts[kind] = len(found.indices)
         if equal:
             counts = dict.fromkeys(KINDS, counts[kind])
@@ -193,7 +193,7 @@ def remarks_on(specs: Mapping[str, BackboneSpec], spaces: Mapping[str, FeatureSp
     return [*remarks, *borrowed_remarks(spaces)]
 
 
-def refuse(source: str, usable: int, least: int, broken: Sequence[Broken] = ()) -> NoReturn:
+def refuse_few(source: str, usable: int, least: int, broken: Sequence[Broken] = ()) -> NoReturn:
     """Raise the error for a source with too few images.
 
     Raises:

@@ -168,7 +168,7 @@ class Contents:
     backbones: list[str]
 
 
-def describe(reference: Reference) -> Contents:
+def describe_reference(reference: Reference) -> Contents:
     """Describe a reference."""
     about = reference.about
     return Contents(

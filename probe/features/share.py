@@ -175,7 +175,7 @@ class Share:
         )
 
 
-def together(found: Sequence[Coverage]) -> Coverage:
+def join_coverage(found: Sequence[Coverage]) -> Coverage:
     """Return what is stored of one share in the backbones of several passes."""
     notes = dict.fromkeys(note for coverage in found for note in coverage.notes)
     rows = [row for coverage in found for row in coverage.rows]

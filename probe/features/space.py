@@ -72,7 +72,7 @@ def open_space(spec: BackboneSpec, ctx: Context, *, resolution: int) -> FeatureS
     )
 
 
-def differences(recorded: Mapping[str, Any], record: Mapping[str, Any]) -> list[str]:
+def changed_keys(recorded: Mapping[str, Any], record: Mapping[str, Any]) -> list[str]:
     """Return the keys in which two feature-space records differ after conversion to JSON."""
     now = json.loads(json.dumps(record))
     return [key for key in sorted({*recorded, *now}) if recorded.get(key) != now.get(key)]

@@ -74,7 +74,7 @@ def read_facts(path: Path) -> dict[str, Any] | None:
     return found.facts if digest_json(found.facts) == found.sha256 else None
 
 
-def is_whole(path: Path) -> bool:
+def is_intact(path: Path) -> bool:
     """Return whether a file of the store is usable; a missing file is not damaged."""
     read = read_facts if path.name == FACTS_FILE else read_arrays
     return read(path) is not None or not path.exists()

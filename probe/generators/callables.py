@@ -75,7 +75,7 @@ def import_function(name: str) -> SampleFunction:
     return found
 
 
-def call(function: SampleFunction, name: str, n: int, seed: int) -> torch.Tensor:
+def call_function(function: SampleFunction, name: str, n: int, seed: int) -> torch.Tensor:
     """Return the function's images.
 
     Returns:
@@ -178,7 +178,7 @@ class CallableSource:
             return self._kept[batch]
         n = min(BATCH, self.count - batch * BATCH)
         seed = image_seed(self.seed, batch)
-        images = call(self.function, self.name, n, seed)
+        images = call_function(self.function, self.name, n, seed)
         side = images.shape[2]
         digests = [f"pixels:{side}:{digest_bytes(i.numpy().tobytes())}" for i in images]
         if self._digests.setdefault(batch, digests) != digests:

@@ -13,7 +13,7 @@ from probe.events import Note, OnEvent, ignore
 from probe.generators.callables import (
     CallableSource,
     SampleFunction,
-    call,
+    call_function,
     import_function,
     is_function_name,
 )
@@ -149,7 +149,7 @@ def _call_each(function: SampleFunction, name: str) -> Draw:
     sides: set[int] = set()
 
     def draw(seeds: Sequence[int]) -> tuple[torch.Tensor, None]:
-        images = [call(function, name, 1, seed) for seed in seeds]
+        images = [call_function(function, name, 1, seed) for seed in seeds]
         sides.update(image.shape[2] for image in images)
         if len(sides) > 1:
             raise UsageError(

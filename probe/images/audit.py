@@ -22,7 +22,7 @@ NO_PROFILE = "sRGB or none"
 
 
 @dataclass(frozen=True)
-class Finding:
+class Shortcut:
     """One property that separates reals from fakes without regard to their content.
 
     Attributes:
@@ -143,7 +143,7 @@ def audit(
     fake: ImageSource,
     real_indices: Sequence[int],
     fake_indices: Sequence[int],
-) -> list[Finding]:
+) -> list[Shortcut]:
     """Return the encoding properties that separate reals from fakes, most telling first.
 
     Colour profiles are reported even if they tell nothing, because the colours are then wrong.
@@ -168,10 +168,10 @@ def audit(
                 f"{known.name} alone tells {100 * accuracy:.0f} % of the images apart (reals: "
                 f"{_summary(r)}; fakes: {_summary(f)}). {known.advice}"
             )
-            findings.append(Finding(known.name, _summary(r), _summary(f), accuracy, message))
+            findings.append(Shortcut(known.name, _summary(r), _summary(f), accuracy, message))
         elif known is PROFILES and (named := _carriers({"reals": r, "fakes": f})):
             message = f"{named} carry a colour profile, which is not applied. {known.advice}"
-            findings.append(Finding(known.name, _summary(r), _summary(f), accuracy, message))
+            findings.append(Shortcut(known.name, _summary(r), _summary(f), accuracy, message))
     return sorted(findings, key=lambda finding: -finding.accuracy)
 
 

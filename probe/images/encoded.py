@@ -17,7 +17,7 @@ from probe.errors import BrokenImageError, printable
 
 
 @dataclass(frozen=True)
-class Format:
+class ImageFormat:
     """A format that Pillow reads.
 
     Attributes:
@@ -37,20 +37,20 @@ class Format:
 
 # By Pillow's names, to restrict it to these: otherwise a PostScript file named x.png would start
 # Ghostscript. A file's first bytes decide, not its suffix.
-FORMATS: dict[str, Format] = {
-    "PNG": Format((".png", ".apng"), rb"\x89PNG"),
-    "JPEG": Format((".jpg", ".jpeg", ".jpe", ".jfif", ".jif", ".mpo"), rb"\xff\xd8\xff"),
-    "WEBP": Format((".webp",), rb"RIFF....WEBP", codec=10),
-    "AVIF": Format((".avif", ".avifs"), rb"....ftypavi[fs]", codec=4),
-    "GIF": Format((".gif",), rb"GIF8[79]a"),
-    "BMP": Format((".bmp",), rb"BM"),
-    "TIFF": Format((".tif", ".tiff"), rb"II[*+]\0|MM\0[*+]"),
-    "JPEG2000": Format(
+FORMATS: dict[str, ImageFormat] = {
+    "PNG": ImageFormat((".png", ".apng"), rb"\x89PNG"),
+    "JPEG": ImageFormat((".jpg", ".jpeg", ".jpe", ".jfif", ".jif", ".mpo"), rb"\xff\xd8\xff"),
+    "WEBP": ImageFormat((".webp",), rb"RIFF....WEBP", codec=10),
+    "AVIF": ImageFormat((".avif", ".avifs"), rb"....ftypavi[fs]", codec=4),
+    "GIF": ImageFormat((".gif",), rb"GIF8[79]a"),
+    "BMP": ImageFormat((".bmp",), rb"BM"),
+    "TIFF": ImageFormat((".tif", ".tiff"), rb"II[*+]\0|MM\0[*+]"),
+    "JPEG2000": ImageFormat(
         (".jp2", ".j2k", ".j2c", ".jpc", ".jpf", ".jpx"),
         rb"\0\0\0\x0cjP  |\xff\x4f\xff\x51",
         codec=12,
     ),
-    "PPM": Format((".ppm", ".pgm", ".pbm", ".pnm", ".pfm"), rb"P[1-6f]\s", codec=4),
+    "PPM": ImageFormat((".ppm", ".pgm", ".pbm", ".pnm", ".pfm"), rb"P[1-6f]\s", codec=4),
 }
 # Images that people expect to work, but Pillow cannot read.
 OTHERS: Mapping[str, re.Pattern[bytes]] = {

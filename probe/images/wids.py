@@ -18,7 +18,7 @@ REMEDY = "Pass a list of tars that widsindex wrote, or the tars themselves."
 
 
 @dataclass(frozen=True)
-class Shard:
+class ListedTar:
     """A tar in a list.
 
     Attributes:
@@ -42,7 +42,7 @@ class Listing:
     """
 
     wids_version: int
-    shardlist: list[Shard]
+    shardlist: list[ListedTar]
     base: str | None = None
     datasets: list[Any] = field(default_factory=list)
 

@@ -25,7 +25,7 @@ from probe.features.pair import (
     draw_orders,
     extract_pair,
     no_backbone,
-    refuse,
+    refuse_few,
 )
 from probe.features.space import library_versions
 from probe.features.store import FeatureSpace, FeatureStore, digest_keys
@@ -160,7 +160,7 @@ def _counts(real: ImageSource, fake: ImageSource, options: MeasureOptions) -> di
         counts["fake"] = min(options.num_gen, len(fake))
     for source in (real, fake):
         if len(source) < LEAST_IMAGES:
-            refuse(source.name, len(source), LEAST_IMAGES)
+            refuse_few(source.name, len(source), LEAST_IMAGES)
     return counts
 
 

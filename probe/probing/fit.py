@@ -21,9 +21,9 @@ from threadpoolctl import threadpool_limits
 from probe.errors import ImagesError, ProbeError
 from probe.probing.c_search import PIECE_BYTES, WeighedC, weigh_c
 from probe.probing.config import LEAST_IMAGES
-from probe.probing.influence import DIRECTIONS, Fitted, Held, influences, log_likelihood
+from probe.probing.influence import DIRECTIONS, Fitted, HeldOut, influences, log_likelihood
 from probe.probing.probes import PROBES
-from probe.probing.protocol import Plan, ProbeResult, Protocol
+from probe.probing.protocol import ProbePlan, ProbeResult, Protocol
 from probe.probing.units import strata
 from probe.streams import numpy_stream
 
@@ -57,24 +57,26 @@ def evaluate(
     """
     real, fake = _check(real, fake)
     groups = np.arange(len(real) + len(fake)) if groups is None else groups
-    plan = Plan(n_real=len(real), n_fake=len(fake), protocol=protocol, seed=seed, groups=groups)
+    plan = ProbePlan(
+        n_real=len(real), n_fake=len(fake), protocol=protocol, seed=seed, groups=groups
+    )
     large = real.nbytes + fake.nbytes >= THREADS_FROM_BYTES
     workers = min(MOST_WORKERS, os.cpu_count() or 1) if large else 1
     numbers = range(len(plan.pairs))
     with _calm() as caught, ThreadPoolExecutor(workers) as pool:
         done = list(pool.map(lambda number: _split(real, fake, plan, number), numbers))
-    return together(plan, done, _unconverged(caught))
+    return join_splits(plan, done, _unconverged(caught))
 
 
 def evaluate_split(
-    real: np.ndarray, fake: np.ndarray, plan: Plan, number: int
+    real: np.ndarray, fake: np.ndarray, plan: ProbePlan, number: int
 ) -> tuple["Split", int]:
-    """Do one split of `evaluate`, which is what `together` of all of them gives.
+    """Do one split of `evaluate`, which is what `join_splits` of all of them gives.
 
     Args:
         real: float32 (N, d).
         fake: float32 (M, d).
-        plan: see `Plan`.
+        plan: see `ProbePlan`.
         number: of the split.
 
     Returns:
@@ -110,7 +112,7 @@ def _unconverged(caught: Sequence[warnings.WarningMessage]) -> int:
     return sum(issubclass(w.category, ConvergenceWarning) for w in caught)
 
 
-def _split(real: np.ndarray, fake: np.ndarray, plan: Plan, number: int) -> "Split":
+def _split(real: np.ndarray, fake: np.ndarray, plan: ProbePlan, number: int) -> "Split":
     """Fit and judge the probe of one split."""
     (train, test), y, protocol = plan.pairs[number], plan.y, plan.protocol
     # What is standardised is so in double precision: gathered in it, it is held once.
@@ -147,18 +149,18 @@ class Split:
     influences: dict[str, tuple[np.ndarray, np.ndarray]]
 
 
-def _signs(plan: Plan) -> np.ndarray:
+def _signs(plan: ProbePlan) -> np.ndarray:
     """Return the random directions in which pairs of images act, (n, `DIRECTIONS`)."""
     unit, _ = strata(plan.y, plan.groups)
     rng = numpy_stream(plan.seed, "pairs")
     return rng.choice([-1.0, 1.0], (unit.max() + 1, DIRECTIONS))[unit]
 
 
-def together(plan: Plan, done: Sequence[Split], unconverged: int) -> ProbeResult:
+def join_splits(plan: ProbePlan, done: Sequence[Split], unconverged: int) -> ProbeResult:
     """Return what all splits of a plan say together.
 
     Args:
-        plan: see `Plan`.
+        plan: see `ProbePlan`.
         done: one per split, in order.
         unconverged: how many fits did not converge.
     """
@@ -240,7 +242,7 @@ def _rows(
     return x
 
 
-def _held(real: np.ndarray, fake: np.ndarray, indices: np.ndarray, space: "_Space") -> Held:
+def _held(real: np.ndarray, fake: np.ndarray, indices: np.ndarray, space: "_Space") -> HeldOut:
     """Return some rows as the held-out half.
 
     In pieces: in double precision the rows would be the largest table of a fit.
@@ -257,7 +259,7 @@ def _held(real: np.ndarray, fake: np.ndarray, indices: np.ndarray, space: "_Spac
         sums = sum(_rows(real, fake, indices[part]).T @ values[part] for part in parts)
         return space.fitted(np.vstack([sums, values.sum(axis=0)]))
 
-    return Held((indices >= len(real)).astype(int), apply, gather)
+    return HeldOut((indices >= len(real)).astype(int), apply, gather)
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ import psutil
 from probe.accel.memory import large_blocks_apart
 from probe.features.store import FeatureStore, digest_keys
 from probe.files import digest_bytes
-from probe.probing.protocol import Plan, ProbeResult
+from probe.probing.protocol import ProbePlan, ProbeResult
 from probe.workers import Workers, usable_cores
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ class Fit:
     spaces: tuple[Rows, ...]
     real: Sequence[str]
     fake: Sequence[str]
-    plan: Plan
+    plan: ProbePlan
 
     def record(self) -> dict[str, Any]:
         """Return all that decides the result."""
@@ -126,11 +126,11 @@ def _fitted(fits: Sequence[Fit], workers: Workers) -> Iterator[ProbeResult]:
     calls = [partial(fit.split, n) for fit, all_of in zip(fits, numbers, strict=True)
              for n in all_of]  # fmt: skip
     results = workers.run(calls, count)
-    from probe.probing.fit import together  # imported while the first splits are fitted
+    from probe.probing.fit import join_splits  # imported while the first splits are fitted
 
     for fit, all_of in zip(fits, numbers, strict=True):
         done, unconverged = zip(*(next(results) for _ in all_of), strict=True)
-        yield together(fit.plan, done, sum(unconverged))
+        yield join_splits(fit.plan, done, sum(unconverged))
 
 
 def _worth_starting(features: Sequence[int]) -> int:

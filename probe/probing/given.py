@@ -14,7 +14,7 @@ from probe.context import Context
 from probe.errors import UsageError, printable
 from probe.features.copies import Copies, group
 from probe.features.given import GivenFeatures
-from probe.features.pair import KINDS, draw_orders, refuse
+from probe.features.pair import KINDS, draw_orders, refuse_few
 from probe.features.store import digest_keys
 from probe.options import changed_flags
 from probe.probing.config import LEAST_IMAGES, RankOptions
@@ -84,7 +84,7 @@ def rank_given(
     most = min(options.num, *counts)
     fewest = SETS[counts[1] < counts[0]]
     if most < LEAST_IMAGES:
-        refuse(fewest, most, LEAST_IMAGES)
+        refuse_few(fewest, most, LEAST_IMAGES)
     entries = [Named(name) for name in given]
     count, able, raced = most, given, None
     if options.until_sure:

@@ -70,7 +70,7 @@ class Fitted:
 
 
 @dataclass(frozen=True)
-class Held:
+class HeldOut:
     """The held-out half, in the same coordinates; never stored there.
 
     Attributes:
@@ -102,7 +102,7 @@ class Response:
         self.push = residual / np.maximum(self.hessian.rest, 1 - LARGEST_LEVERAGE)
         self.drift = fitted.c.gains - fitted.c.shares @ fitted.c.gains  # (m, n)
 
-    def forward(self, held: Held, logits: np.ndarray, z: np.ndarray) -> np.ndarray:
+    def forward(self, held: HeldOut, logits: np.ndarray, z: np.ndarray) -> np.ndarray:
         """Return what leaving training images out, each as often as z says, does to log-odds.
 
         Args:
@@ -115,7 +115,7 @@ class Response:
         shifted = self.fitted.c.shares[:, None] * (self.drift @ z)
         return held.apply(self.hessian.solve(moved)) - RATE * logits @ shifted
 
-    def back(self, held: Held, logits: np.ndarray, z: np.ndarray) -> np.ndarray:
+    def back(self, held: HeldOut, logits: np.ndarray, z: np.ndarray) -> np.ndarray:
         """Return the transpose of `forward`: (h, c) → (n, c)."""
         found = self.hessian.solve(held.gather(z))
         pushed = self.push[:, None] * (self.fitted.x @ found[:-1] + found[-1])
@@ -124,7 +124,7 @@ class Response:
 
 def influences(
     fitted: Fitted,
-    held: Held,
+    held: HeldOut,
     logits: np.ndarray,
     directions: tuple[np.ndarray, np.ndarray],
     judges: tuple[str, ...],

@@ -146,7 +146,7 @@ class Leaderboard(Shown):
         n_real, n_fake: how many images were scored.
         resolution: side in pixels at which reals and fakes met; None if features were given.
         rows: best first, by score, or by accuracy under `paper`; then those without a score.
-        audit: what the encoding alone gives away; see `probe.images.audit.Finding`.
+        audit: what the encoding alone gives away; see `probe.images.audit.Shortcut`.
         verdicts: what the numbers mean; see `probe.probing.verdicts`.
         curve: scores of the ranked on a quarter, a half and all of the images, by backbone.
         notes: other sentences a reader must know.

@@ -195,7 +195,7 @@ def splits(
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plan:
+class ProbePlan:
     """What the probes of all backbones have in common.
 
     Attributes:

@@ -25,11 +25,11 @@ from probe.features.pair import (
     draw_orders,
     extract_pair,
     no_backbone,
-    refuse,
+    refuse_few,
 )
 from probe.features.space import library_versions
 from probe.features.store import digest_keys
-from probe.images.audit import Finding, audit, jpeg_quality_for
+from probe.images.audit import Shortcut, audit, jpeg_quality_for
 from probe.images.base import Broken, ImageSource
 from probe.images.decode import describe_broken
 from probe.images.jpeg import JpegMatched
@@ -228,7 +228,7 @@ class _Pair:
     given: tuple[ImageSource, ImageSource]
     orders: Mapping[str, Sequence[int]]
     count: int
-    findings: list[Finding]
+    findings: list[Shortcut]
     quality: int | None
 
 
@@ -244,7 +244,7 @@ def _prepare(real: ImageSource, fake: ImageSource, options: RankOptions) -> _Pai
     orders = draw_orders(real, fake, options.seed)
     count = min(options.num, len(real), len(fake))
     if count < LEAST_IMAGES:
-        refuse(min(real, fake, key=len).name, count, LEAST_IMAGES)
+        refuse_few(min(real, fake, key=len).name, count, LEAST_IMAGES)
     sample = [orders[kind][: min(count, AUDIT_IMAGES)] for kind in ("real", "fake")]
     findings = audit(real, fake, *sample)
     given, quality = (real, fake), None

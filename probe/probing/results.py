@@ -12,7 +12,7 @@ from probe.probing.config import LEAST_IMAGES, RankOptions
 from probe.probing.fits import Fit, Rows, fit_all
 from probe.probing.growth import SHARES, learning_curve
 from probe.probing.leaderboard import Leaderboard
-from probe.probing.protocol import PROTOCOLS, Plan, ProbeResult, Protocol
+from probe.probing.protocol import PROTOCOLS, ProbePlan, ProbeResult, Protocol
 from probe.probing.rounds import beaten_by
 from probe.probing.standing import Entry, Setting, build_leaderboard
 from probe.probing.units import images_of, strata
@@ -179,7 +179,7 @@ class Probes:
         protocol: Protocol,
     ) -> Fit:
         """Return what scores two sets of images, given by content key."""
-        plan = Plan(
+        plan = ProbePlan(
             n_real=len(real), n_fake=len(fake), protocol=protocol, seed=self.seed, groups=groups
         )
         return Fit(tuple(self.spaces[name] for name in names), real, fake, plan)

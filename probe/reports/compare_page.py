@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from probe.reports.curves import Axis, curves
-from probe.reports.page import COLOURS, Figure, render
+from probe.reports.page import COLOURS, Figure, render_page
 from probe.reports.recorded import KINDS, OWN, Recorded, read_run
 from probe.reports.sheets import Sheet, grids, sheet
 
@@ -159,7 +159,7 @@ def compare_page(runs: Sequence[Compared]) -> str:
     measured = {name: named[name] for name in found}
     apart = [name for name, _ in _differing(measured) if name in DECISIVE]
     best = min(found, key=lambda name: found[name]) if found and not apart else None
-    return render(
+    return render_page(
         "compare.html",
         title=f"{len(runs)} training runs",
         answer="" if best is None else _answer(best, named[best]),

@@ -7,7 +7,7 @@ import numpy as np
 from probe.figures import rate
 from probe.probing.leaderboard import Leaderboard, Row
 from probe.reports.page import Figure
-from probe.reports.svg import Dots, Labels, Line, fitting, plot
+from probe.reports.svg import Dots, Line, PointLabels, fitting, plot
 
 
 def cost_figure(board: Leaderboard) -> Figure | None:
@@ -34,7 +34,7 @@ def cost_figure(board: Leaderboard) -> Figure | None:
                 Line(front, "chance"),
                 Dots(points[ranked], "c0"),
                 Dots(points[~ranked], "c6", cross=True),
-                Labels(front, [row.name for row in best]),
+                PointLabels(front, [row.name for row in best]),
             ],
             x=(float(speeds.min()) / 1.2, float(speeds.max()) * 1.2),
             y=(low - room, high + room),

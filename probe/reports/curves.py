@@ -68,7 +68,7 @@ def curves(
     times = sorted({k for at in values_at.values() for k in at}, key=float)
     rows = [
         (times[i], *(at.get(times[i], "") for at in values_at.values()))
-        for i in spread(len(times), TABLED)
+        for i in evenly_spaced(len(times), TABLED)
     ]
     summary = "; ".join(f"{n} from {p[0, 1]:.3g} to {p[-1, 1]:.3g}" for n, p in finite.items())
     figure = Figure(
@@ -83,6 +83,6 @@ def curves(
     return [figure]
 
 
-def spread(count: int, most: int) -> list[int]:
+def evenly_spaced(count: int, most: int) -> list[int]:
     """Return at most so many evenly spaced indices, including the first and the last."""
     return sorted({round(i) for i in np.linspace(0, count - 1, min(count, most))})

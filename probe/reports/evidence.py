@@ -70,7 +70,7 @@ def telling(logits: np.ndarray, n_real: int, count: int = SHOWN) -> dict[str, li
     }
 
 
-def gather(ranking: Ranking, draw: Draw, read: Read) -> Evidence:
+def gather_evidence(ranking: Ranking, draw: Draw, read: Read) -> Evidence:
     """Collect the evidence of a ranking's leading protocol.
 
     Args:

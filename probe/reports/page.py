@@ -70,7 +70,7 @@ def _harmless(value: Any) -> Any:
     return Markup(clean) if isinstance(value, Markup) else clean
 
 
-def render(template: str, **context: Any) -> str:
+def render_page(template: str, **context: Any) -> str:
     """Render a template from `assets/` to a page; all text is escaped."""
     return _environment().get_template(template).render(**context)
 

@@ -152,7 +152,7 @@ class Progress(Bar):
             case Note(text):
                 self.say(text)
             case ExtractionStarted():
-                self._log(counted(event))
+                self._log(extraction_size(event))
             case FeaturesStored(name):
                 if (through := self.work.finished(name)) is not None:
                     images, kind = through
@@ -167,7 +167,7 @@ class Progress(Bar):
             self.say(text)
 
 
-def counted(event: ExtractionStarted) -> str:
+def extraction_size(event: ExtractionStarted) -> str:
     """Return how many images of which kind go through how many backbones."""
     count = len(event.backbones)
     return f"{event.images} {event.images_of_kind}, {count} backbone{'s' * (count != 1)}"

@@ -20,7 +20,7 @@ from probe.reports.cost import cost_figure
 from probe.reports.depth import depth_figures
 from probe.reports.evidence import Evidence, load_evidence, telling
 from probe.reports.glance import Gallery, agreed, first_sight, pictured
-from probe.reports.page import COLOURS, Figure, render, whiskers
+from probe.reports.page import COLOURS, Figure, render_page, whiskers
 from probe.reports.svg import Dots, Layer, Line, Mark, histogram, plot
 from probe.reports.text import from_csv_cell
 from probe.run_files import SCORES_FILE
@@ -72,7 +72,7 @@ def rank_page(folder: Path) -> str:
     alike = agreement({name: results[name] for name in order}) if len(order) > 1 else None
     ranked = [row.name for row in board.ranked if row.name in results]
     glance, shared = _galleries(ranked, results, captions, evidence)
-    return render(
+    return render_page(
         "rank.html",
         title=f"{_name(board, 'real')} against {_name(board, 'fake')}",
         answer=_answer(board),

@@ -9,8 +9,15 @@ from typing import Annotated, Any
 import numpy as np
 from pydantic import Field, FiniteFloat
 
-from probe.checks import records as checked
-from probe.checks.records import Statistic, Stats
+from probe.checks.records import (
+    CheckedAccuracies,
+    CheckedDistance,
+    CheckedProgress,
+    CheckedReals,
+    CheckedSelection,
+    Statistic,
+    Stats,
+)
 from probe.probing.leaderboard import StoredLeaderboard
 from probe.run_files import (
     ACCURACY_FILE,
@@ -30,7 +37,7 @@ KINDS = {"train": "training images", "holdout": "held-out images", "fake": "gene
 
 # Fields that the pages read beyond the ones in `probe.checks.records`.
 @dataclass(frozen=True)
-class Source(checked.Source):
+class RecordedReals(CheckedReals):
     """The training images."""
 
     training: int
@@ -44,38 +51,38 @@ class Chosen:
 
 
 @dataclass(frozen=True)
-class Options:
+class RecordedOptions:
     """training_options.json."""
 
-    real: Source
+    real: RecordedReals
     options: Chosen
     resolution: int
     stage_ends_kimg: Annotated[list[FiniteFloat], Field(min_length=1)]
 
 
 @dataclass(frozen=True)
-class Progress(checked.Progress):
+class RecordedProgress(CheckedProgress):
     """progress.json."""
 
     discriminators: list[str]
 
 
 @dataclass(frozen=True)
-class Accuracies(checked.Accuracies):
+class RecordedAccuracies(CheckedAccuracies):
     """A line of metric-accuracy.jsonl."""
 
     kimg: FiniteFloat
 
 
 @dataclass(frozen=True)
-class Distance(checked.Distance):
+class RecordedDistance(CheckedDistance):
     """A line of another metric's file."""
 
     snapshot: str
 
 
 @dataclass(frozen=True)
-class Probes:
+class RecordedProbes:
     """A line of probes.jsonl."""
 
     kimg: FiniteFloat
@@ -83,7 +90,7 @@ class Probes:
 
 
 @dataclass(frozen=True)
-class Choice(checked.Choice):
+class RecordedSelection(CheckedSelection):
     """selection-stage*.json."""
 
     strategy: str
@@ -110,13 +117,13 @@ class Recorded:
     """
 
     folder: Path
-    options: Options
+    options: RecordedOptions
     whole: Mapping[str, Any]
-    progress: Progress | None
-    selections: Sequence[Choice]
-    metrics: Mapping[str, Sequence[Distance]]
-    accuracies: Sequence[Accuracies]
-    probes: Sequence[Probes]
+    progress: RecordedProgress | None
+    selections: Sequence[RecordedSelection]
+    metrics: Mapping[str, Sequence[RecordedDistance]]
+    accuracies: Sequence[RecordedAccuracies]
+    probes: Sequence[RecordedProbes]
     stats: Sequence[Stats]
 
     @property
@@ -125,7 +132,7 @@ class Recorded:
         return self.progress is not None and self.progress.kimg >= self.progress.total_kimg
 
     @property
-    def joins(self) -> list[tuple[float, Choice]]:
+    def joins(self) -> list[tuple[float, RecordedSelection]]:
         """When each selection took place, in kimg, by the log or else by the schedule."""
         began: dict[int, float] = {}
         before = 0.0
@@ -145,7 +152,7 @@ class Recorded:
         return [judge for kind, _, judge in names if kind == "frechet" and judge]
 
     @property
-    def best(self) -> tuple[Distance, Distance] | None:
+    def best(self) -> tuple[RecordedDistance, RecordedDistance] | None:
         """The least and the last Fréchet distance, None if there is none."""
         for judge in self.evaluators:
             lines = [e for e in self.metrics[f"frechet-{judge}"] if math.isfinite(e.value)]
@@ -204,23 +211,23 @@ def read_run(folder: Path) -> Recorded:
     again = f"Continue the run, which writes it anew: probe train … --resume {folder}"
     path, progress = folder / OPTIONS_FILE, None
     if (folder / PROGRESS_FILE).exists():
-        progress = read_record(folder / PROGRESS_FILE, Progress, again)
+        progress = read_record(folder / PROGRESS_FILE, RecordedProgress, again)
     return Recorded(
         folder=folder,
-        options=read_record(path, Options, again),
+        options=read_record(path, RecordedOptions, again),
         whole=read_record(path, dict[str, Any], again),
         progress=progress,
         selections=[
-            read_record(path, Choice, "Move it away to see the rest.")
+            read_record(path, RecordedSelection, "Move it away to see the rest.")
             for path in sorted(folder.glob(SELECTIONS))
         ],
         metrics={
-            metric_name(path.name): read_lines(path, Distance)
+            metric_name(path.name): read_lines(path, RecordedDistance)
             for path in sorted(folder.glob(metric_file("*")))
             if path.name != ACCURACY_FILE
         },
-        accuracies=read_lines(folder / ACCURACY_FILE, Accuracies),
-        probes=read_lines(folder / PROBES_FILE, Probes),
+        accuracies=read_lines(folder / ACCURACY_FILE, RecordedAccuracies),
+        probes=read_lines(folder / PROBES_FILE, RecordedProbes),
         stats=[line for line in read_lines(folder / STATS_FILE, Stats) if "kimg" in line],
     )
 

@@ -53,14 +53,14 @@ class Mark:
 
 
 @dataclass(frozen=True)
-class Labels:
+class PointLabels:
     """Names of points (n, 2), the most important first; those without room are left out."""
 
     points: np.ndarray
     texts: Sequence[str]
 
 
-Layer = Line | Area | Dots | Mark | Labels
+Layer = Line | Area | Dots | Mark | PointLabels
 
 
 def fitting(lows: Sequence[float], highs: Sequence[float]) -> tuple[float, float]:
@@ -228,7 +228,7 @@ class _Frame:
             return Markup(f'<path class="area {layer.style}" d="M{path}Z"/>')
         if isinstance(layer, Dots):
             return self._dots(layer)
-        if isinstance(layer, Labels):
+        if isinstance(layer, PointLabels):
             return self._labels(layer)
         u = self.px(np.array([[layer.x, self.y[0]]]))[0, 0]
         anchor, shift = ("end", -4) if u > (LEFT + self.right) / 2 else ("start", 4)
@@ -252,7 +252,7 @@ class _Frame:
             drawn += f'<path class="crosses {layer.style}" d="{arrows}"/>'
         return Markup(drawn)
 
-    def _labels(self, layer: Labels) -> Markup:
+    def _labels(self, layer: PointLabels) -> Markup:
         """Write each name beside its point, unless it would cover another name."""
         parts: list[str] = []
         taken: list[tuple[float, float, float]] = []  # left, right, height

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 
 from probe.files import to_json
-from probe.reports.curves import Axis, curves, spread
-from probe.reports.page import COLOURS, Figure, render, whiskers
-from probe.reports.recorded import KINDS, OWN, Choice, Recorded, read_run
+from probe.reports.curves import Axis, curves, evenly_spaced
+from probe.reports.page import COLOURS, Figure, render_page, whiskers
+from probe.reports.recorded import KINDS, OWN, Recorded, RecordedSelection, read_run
 from probe.reports.sheets import Sheet, grids, reals, sheet
 from probe.reports.svg import Mark
 
@@ -27,7 +27,7 @@ def train_page(folder: Path) -> str:
         ProbeError: a file in it is damaged; it names the file.
     """
     run = read_run(folder)
-    return render(
+    return render_page(
         "train.html",
         title=f"Training on {PurePath(run.options.real.path).name}",
         answer=_answer(run),
@@ -168,7 +168,7 @@ def _stats_figures(
     )  # fmt: skip
 
 
-def _selection(choice: Choice) -> Mapping[str, Any]:
+def _selection(choice: RecordedSelection) -> Mapping[str, Any]:
     """Return template values for one selection: the deciding leaderboard and the reason.
 
     A star marks the backbones that joined, which may differ from K-fixed's picks.
@@ -186,7 +186,10 @@ def _selection(choice: Choice) -> Mapping[str, Any]:
 def _frames(run: Recorded) -> list[Sheet]:
     """Return grids of generated images evenly spaced over the run."""
     found = grids(run.folder)
-    return [sheet(found[i][1], _frame_title(run, found[i][0])) for i in spread(len(found), FRAMES)]
+    return [
+        sheet(found[i][1], _frame_title(run, found[i][0]))
+        for i in evenly_spaced(len(found), FRAMES)
+    ]
 
 
 def _frame_title(run: Recorded, kimg: float) -> str:

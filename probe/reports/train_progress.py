@@ -21,7 +21,7 @@ from probe.events import (
     TickDone,
 )
 from probe.figures import duration
-from probe.reports.progress import Bar, counted
+from probe.reports.progress import Bar, extraction_size
 from probe.reports.remaining import RankWork, Schedule, TrainWork
 from probe.run_files import LOG_FILE
 
@@ -74,7 +74,7 @@ class TrainLog(Bar):
             case StageStarted():
                 self._show_stage(event)
             case ExtractionStarted():
-                self.say(f"ranking: {counted(event)}")
+                self.say(f"ranking: {extraction_size(event)}")
                 self.work.ranking()
                 self.ranking = self.ranking or RankWork()
             case BackboneFailed(name, reason):
@@ -122,7 +122,7 @@ class TrainLog(Bar):
         work = self.work
         if not work.total:
             return
-        text = f"kimg {kimg_of(work.images, work.total)}/{work.total / 1000:g}"
+        text = f"kimg {kimg_text(work.images, work.total)}/{work.total / 1000:g}"
         if len(self.plan.stage_ends) > 1:
             text += f", stage {work.stage} of {len(self.plan.stage_ends) - 1}"
         doing = work.doing
@@ -141,7 +141,7 @@ class TrainLog(Bar):
         pace, kimg = found["Timing/sec_per_kimg"], found["Progress/kimg"]
         left = self.work.left()
         left = duration(max(0, event.total / 1000 - kimg) * pace if left is None else left)
-        shown = kimg_of(round(kimg * 1000), event.total)
+        shown = kimg_text(round(kimg * 1000), event.total)
         self.say(
             f"kimg {shown:<8} stage {found['Progress/stage']:.0f}  "
             f"sec/kimg {pace:<7.1f} left {left:<9} "
@@ -149,7 +149,7 @@ class TrainLog(Bar):
             + (f"heads G/D {', '.join(heads)}  " if heads else "")
             + (f"p {' '.join(p)}  " if p else "")
             + (
-                f"best {best[1]:.4g} at {kimg_of(round(best[0] * 1000), event.total)}"
+                f"best {best[1]:.4g} at {kimg_text(round(best[0] * 1000), event.total)}"
                 if best
                 else ""
             )
@@ -163,7 +163,7 @@ class TrainLog(Bar):
     def _show_snapshot(self, event: SnapshotSaved) -> None:
         found = event.results
         self.work.evaluated(event.seconds)
-        shown = kimg_of(round(event.kimg * 1000), self.work.total)
+        shown = kimg_text(round(event.kimg * 1000), self.work.total)
         text = f"kimg {shown:<8} {Path(event.path).name}"
         if "frechet" in found:
             text += (
@@ -179,7 +179,7 @@ class TrainLog(Bar):
         added = ", ".join(event.added) or "nothing (no backbone tells the two sets apart)"
         smoothed = [name for name in event.added if name in event.smoothed]
         smooth = f"; real targets smoothed for {', '.join(smoothed)}" if smoothed else ""
-        shown = kimg_of(round(event.kimg * 1000), self.work.total)
+        shown = kimg_text(round(event.kimg * 1000), self.work.total)
         self.say(f"kimg {shown:<8} stage {event.stage} on {event.snapshot}: {added} joins{smooth}")
         self.work.begin_stage(event.stage)
         self.ranking = None
@@ -245,7 +245,7 @@ def _expected(share: float) -> str:
     )
 
 
-def kimg_of(images: int, total: int) -> str:
+def kimg_text(images: int, total: int) -> str:
     """Return thousands of images, with as many digits as tell one log line from the next."""
     digits = 3 if total < 10_000 else 2 if total < 100_000 else 1
     return f"{images / 1000:.{digits}f}"

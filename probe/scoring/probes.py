@@ -258,7 +258,9 @@ def _called(identity: Mapping[str, Any]) -> str:
     return str(identity.get("path", identity.get("kind", "images")))
 
 
-def choose(probes: Mapping[str, FittedProbe], names: Sequence[str] | str | None) -> list[str]:
+def choose_probes(
+    probes: Mapping[str, FittedProbe], names: Sequence[str] | str | None
+) -> list[str]:
     """Return the names of the probes to use, in order; controls only if named, or if alone.
 
     Args:

@@ -17,7 +17,7 @@ from probe.errors import BackboneUnavailable, ImagesError
 from probe.events import ExtractionStarted
 from probe.features.extract import Extractor, Failure
 from probe.features.pair import no_backbone
-from probe.features.space import CIRCUMSTANCES, differences, open_space
+from probe.features.space import CIRCUMSTANCES, changed_keys, open_space
 from probe.features.store import FeatureSpace
 from probe.images.base import Broken, ImageSource
 from probe.images.decode import describe_broken
@@ -217,7 +217,7 @@ def score(
     other = {
         key
         for name, space in spaces.items()
-        for key in differences(run.probes[name].space, space.record)
+        for key in changed_keys(run.probes[name].space, space.record)
     }
     return Scores(
         images=source.captions(found.indices),
@@ -244,7 +244,7 @@ def _open(run: FittedProbes, name: str, bank: Bank, ctx: Context) -> FeatureSpac
         space = open_space(spec, ctx.in_precision(precision), resolution=run.resolution)
     except BackboneUnavailable as error:
         return Failure(error.status, error.reason, error.remedy)
-    changed = differences(recorded, space.record)
+    changed = changed_keys(recorded, space.record)
     if serious := [key for key in changed if key not in CIRCUMSTANCES]:
         what = "weights" if "weights" in serious else " and ".join(serious)
         return Failure("changed", f"its {what} changed since the ranking", "rank again")

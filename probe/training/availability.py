@@ -23,7 +23,7 @@ from probe.training.clock import Clock
 from probe.training.config import TrainConfig
 from probe.training.evaluation import sample_source
 from probe.training.presets import Plan
-from probe.training.run import Run
+from probe.training.run import RunInputs
 from probe.training.session import open_session, open_stream
 from probe.training.state import TrainState
 from probe.training.step import train_step
@@ -139,7 +139,7 @@ def _snapshots(plan: Plan) -> int:
     return int(plan.stage_ends[-1] // every) + sum(end % every > 0 for end in plan.stage_ends)
 
 
-def estimate(run: Run, state: TrainState) -> Estimate:
+def estimate(run: RunInputs, state: TrainState) -> Estimate:
     """Time a step of the GAN, and of a discriminator on every available backbone.
 
     This trains the state a little, so pass one that will be thrown away.
@@ -182,7 +182,7 @@ def estimate(run: Run, state: TrainState) -> Estimate:
     return Estimate(own, each, _evaluation(run, state), peak_gib(run.ctx.device))
 
 
-def _evaluation(run: Run, state: TrainState) -> float:
+def _evaluation(run: RunInputs, state: TrainState) -> float:
     """Return the seconds that evaluating a snapshot takes, measured on a few of its images."""
     count, judge, ctx = run.plan.config.eval_num, run.candidates.evaluator, run.ctx
     if not count or judge is None:

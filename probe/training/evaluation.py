@@ -34,7 +34,7 @@ WATCHED = 256  # images of each kind used for the discriminators' accuracies
 
 
 @dataclass(frozen=True)
-class Distances:
+class SnapshotDistances:
     """Distances between a snapshot and the training images.
 
     Attributes:
@@ -123,7 +123,7 @@ class Evaluator:
         self.features = self.space.read(found.keys)
         self.reference = FrechetReference(self.features)
 
-    def measure(self, generator: Generator) -> Distances | None:
+    def measure(self, generator: Generator) -> SnapshotDistances | None:
         """Return the distances of a generator's samples; None except on the first process."""
         started = time.monotonic()
         if self.features is None:
@@ -152,7 +152,7 @@ class Evaluator:
         count = min(len(self.features), len(fakes), MOST)
         order = numpy_stream(self.seed, "precision and recall").permutation(len(self.features))
         near = neighbourhoods(self.features[order[:count]], fakes[:count])
-        return Distances(
+        return SnapshotDistances(
             frechet=self.reference.distance(fakes),
             kernel=kernel.value,
             kernel_low=kernel.low,

@@ -30,7 +30,7 @@ from probe.training.own import head_options
 from probe.training.reals import one_hot
 from probe.training.records import RunRecords, summarise
 from probe.training.resume import resume
-from probe.training.run import Run
+from probe.training.run import RunInputs
 from probe.training.saving import Saver, stop_if_broken, write_progress
 from probe.training.selection import chooser_of, samples_of, select
 from probe.training.session import open_session, open_stream
@@ -42,7 +42,7 @@ from probe.training.tracking import Tracked, open_tracker
 GRID_IMAGES, GRID_COLUMNS = 96, 12
 
 
-def train(run: Run, state: TrainState) -> Path:
+def train(run: RunInputs, state: TrainState) -> Path:
     """Train until the schedule ends; the caller then marks the run as finished.
 
     Args:
@@ -109,7 +109,7 @@ class _Tools:
     evaluator: Evaluator | None
     told: set[int] = field(default_factory=set)
 
-    def tell_skipped(self, run: Run) -> None:
+    def tell_skipped(self, run: RunInputs) -> None:
         """Name the images that turned out unusable since the last call."""
         if run.reals.marks is None:
             return
@@ -121,7 +121,7 @@ class _Tools:
             run.ctx.on_event(Note(describe_broken([new[i] for i in sorted(new)])))
 
 
-def _open_tools(run: Run, resumed: TrainState | None) -> _Tools:
+def _open_tools(run: RunInputs, resumed: TrainState | None) -> _Tools:
     """Open the tools for a run that resumes from a state, or starts fresh if None."""
     clock, records = Clock(run.ctx.device), None
     done = (None, None) if resumed is None else (resumed.images, resumed.snapped)
@@ -131,7 +131,7 @@ def _open_tools(run: Run, resumed: TrainState | None) -> _Tools:
     return _Tools(clock, open_stream(run), open_session(run, clock), records, _open_evaluator(run))
 
 
-def _begin(run: Run, state: TrainState, tools: _Tools) -> None:
+def _begin(run: RunInputs, state: TrainState, tools: _Tools) -> None:
     """Write the files that a run has before its first step."""
     if run.ctx.processes.is_first:
         _write_reals(run)
@@ -140,7 +140,7 @@ def _begin(run: Run, state: TrainState, tools: _Tools) -> None:
         _take_snapshot(run, state, tools)  # the inherited generator may be the best
 
 
-def _is_snapshot_due(run: Run, state: TrainState, end: int) -> bool:
+def _is_snapshot_due(run: RunInputs, state: TrainState, end: int) -> bool:
     """Return whether enough ticks, or the stage, have ended since the last snapshot."""
     images = state.images
     if images == state.snapped:
@@ -149,12 +149,12 @@ def _is_snapshot_due(run: Run, state: TrainState, end: int) -> bool:
     return images >= end or state.tick // run.plan.config.snap > state.snapped // every
 
 
-def _tick_images(run: Run) -> int:
+def _tick_images(run: RunInputs) -> int:
     return max(1, round(run.plan.config.tick * 1000))
 
 
 def _train_tick(
-    run: Run, state: TrainState, tools: _Tools, ends: Sequence[int], saver: Saver
+    run: RunInputs, state: TrainState, tools: _Tools, ends: Sequence[int], saver: Saver
 ) -> None:
     """Train to the end of the tick or stage, then write and report the statistics.
 
@@ -178,7 +178,7 @@ def _train_tick(
     state.statistics = {}
 
 
-def _open_evaluator(run: Run) -> Evaluator | None:
+def _open_evaluator(run: RunInputs) -> Evaluator | None:
     """Return the evaluator, or None if the bank has none or evaluation is off."""
     config, judge = run.plan.config, run.candidates.evaluator
     if not config.eval_num or judge is None:
@@ -186,7 +186,7 @@ def _open_evaluator(run: Run) -> Evaluator | None:
     return Evaluator(judge, run.reals, run.ctx, count=config.eval_num, seed=config.seed)
 
 
-def _begin_stage(run: Run, state: TrainState, records: RunRecords | None) -> None:
+def _begin_stage(run: RunInputs, state: TrainState, records: RunRecords | None) -> None:
     """Rank the unused backbones on the best snapshot and add the chosen ones."""
     snapshot = run.folder / BEST
     if state.best is None:
@@ -221,7 +221,7 @@ def _begin_stage(run: Run, state: TrainState, records: RunRecords | None) -> Non
     )
 
 
-def _end_stage_early(run: Run, state: TrainState, end: int) -> None:
+def _end_stage_early(run: RunInputs, state: TrainState, end: int) -> None:
     """Shorten the schedule because the distance has stopped improving."""
     state.shift += max(0, end - state.images)
     state.stale = (0, float("inf"))
@@ -230,7 +230,7 @@ def _end_stage_early(run: Run, state: TrainState, end: int) -> None:
 
 
 def _end_tick(
-    run: Run,
+    run: RunInputs,
     state: TrainState,
     tools: _Tools,
     progress: tuple[int, float],
@@ -276,7 +276,7 @@ def _end_tick(
     run.ctx.on_event(TickDone(tuple(state.names), state.best, total=total, statistics=means))
 
 
-def _take_snapshot(run: Run, state: TrainState, tools: _Tools) -> None:
+def _take_snapshot(run: RunInputs, state: TrainState, tools: _Tools) -> None:
     """Write a grid and the average generator, measure it, and keep it if it is the best so far."""
     config, path = run.plan.config, run.snapshot_path(state.images)
     started = time.monotonic()
@@ -305,7 +305,7 @@ def _take_snapshot(run: Run, state: TrainState, tools: _Tools) -> None:
     run.ctx.on_event(SnapshotSaved(str(path), state.images / 1000, seconds, results=found))
 
 
-def _measure(run: Run, state: TrainState, tools: _Tools, path: Path) -> dict[str, float]:
+def _measure(run: RunInputs, state: TrainState, tools: _Tools, path: Path) -> dict[str, float]:
     """Return a snapshot's distances, {} without an evaluator; keep it if it is the best so far."""
     if tools.evaluator is None:
         return {}
@@ -325,7 +325,7 @@ def _measure(run: Run, state: TrainState, tools: _Tools, path: Path) -> dict[str
     return found
 
 
-def _judge(run: Run, state: TrainState, distance: float, path: Path) -> None:
+def _judge(run: RunInputs, state: TrainState, distance: float, path: Path) -> None:
     """Keep a snapshot as the best one if its distance is the lowest so far."""
     count, least = state.stale
     state.stale = (0, distance) if distance < least else (count + 1, least)
@@ -335,14 +335,14 @@ def _judge(run: Run, state: TrainState, distance: float, path: Path) -> None:
             copy_file(path, run.folder / BEST)
 
 
-def _write_reals(run: Run) -> None:
+def _write_reals(run: RunInputs) -> None:
     training = run.reals.training
     pixels, _ = run.reals.load(training, [i % len(training) for i in range(GRID_IMAGES)])
     save_grid(run.folder / REALS_GRID, pixels, columns=GRID_COLUMNS)
 
 
 @torch.inference_mode()
-def _write_grid(run: Run, state: TrainState, name: str) -> None:
+def _write_grid(run: RunInputs, state: TrainState, name: str) -> None:
     """Write a grid of the average generator's images for fixed latents."""
     config = run.plan.config
     rng = torch_stream(config.seed, "grid")

@@ -8,12 +8,12 @@ from probe.events import Note
 from probe.files import copy_file, write_json
 from probe.generators.files.snapshot import read_safetensors
 from probe.run_files import BEST, OPTIONS_FILE
-from probe.training.run import Run
+from probe.training.run import RunInputs
 from probe.training.state import TrainState
 from probe.training.state_file import StoredState, read_state, set_damaged_aside
 
 
-def resume(run: Run, state: TrainState) -> bool:
+def resume(run: RunInputs, state: TrainState) -> bool:
     """Restore the state in the run directory; return whether there is one.
 
     Nothing in the directory changes until the run is known to be the same.
@@ -56,7 +56,9 @@ def resume(run: Run, state: TrainState) -> bool:
     return True
 
 
-def _require_same(run: Run, state: TrainState, found: StoredState, *, other_judge: bool) -> None:
+def _require_same(
+    run: RunInputs, state: TrainState, found: StoredState, *, other_judge: bool
+) -> None:
     """Refuse a state that other images, options or backbones led to.
 
     Raises:
@@ -83,7 +85,7 @@ def _require_same(run: Run, state: TrainState, found: StoredState, *, other_judg
         )
 
 
-def _restore_best(run: Run, state: TrainState) -> None:
+def _restore_best(run: RunInputs, state: TrainState) -> None:
     """Make the best snapshot's file match the state being resumed.
 
     A kill after the snapshot and before the state leaves a later file. If the rerun is not

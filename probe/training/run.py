@@ -18,7 +18,7 @@ from probe.training.reals import Reals
 
 
 @dataclass(frozen=True, kw_only=True)
-class Run:
+class RunInputs:
     """Everything constant over a run.
 
     Attributes:

@@ -11,7 +11,7 @@ from probe.files import write_json
 from probe.run_files import PROGRESS_FILE
 from probe.stops import StopRequest
 from probe.training.records import summarise
-from probe.training.run import Run
+from probe.training.run import RunInputs
 from probe.training.state import TrainState
 from probe.training.state_file import has_state, write_state
 
@@ -28,7 +28,7 @@ class Saver:
         images: of the state that is on disk; 0 if there is none.
     """
 
-    def __init__(self, run: Run, stop: StopRequest, images: int) -> None:
+    def __init__(self, run: RunInputs, stop: StopRequest, images: int) -> None:
         self.run, self.stop, self._images = run, stop, images
         self._every = run.plan.config.save_seconds
         self._last = time.monotonic()
@@ -80,7 +80,7 @@ class Saver:
             self.stop.act()
 
 
-def write_progress(run: Run, state: TrainState, *, finished: bool = False) -> None:
+def write_progress(run: RunInputs, state: TrainState, *, finished: bool = False) -> None:
     """Write progress.json, which says how far the run is.
 
     Args:
@@ -99,7 +99,7 @@ def write_progress(run: Run, state: TrainState, *, finished: bool = False) -> No
     write_json(run.folder / PROGRESS_FILE, record)
 
 
-def stop_if_broken(run: Run, state: TrainState) -> None:
+def stop_if_broken(run: RunInputs, state: TrainState) -> None:
     """Raise before anything overwrites the last good state.
 
     Raises:

@@ -18,7 +18,7 @@ from probe.probing.leaderboard import Leaderboard
 from probe.probing.rank import rank
 from probe.probing.strategies import STRATEGIES
 from probe.run_files import selection_file
-from probe.training.run import Run
+from probe.training.run import RunInputs
 
 
 @dataclass(frozen=True)
@@ -152,7 +152,7 @@ def _why(added: Sequence[Choice], together: bool) -> str:
     return f"Best of the unused at telling reals from fakes: {told}."
 
 
-def chooser_of(run: Run, ctx: Context) -> Chooser:
+def chooser_of(run: RunInputs, ctx: Context) -> Chooser:
     """Return what chooses a run's discriminators.
 
     Args:
@@ -164,7 +164,7 @@ def chooser_of(run: Run, ctx: Context) -> Chooser:
     return Chooser(config.strategy, config.k, run.candidates.specs, options, ctx)
 
 
-def samples_of(run: Run, checkpoint: Checkpoint) -> GeneratorSource:
+def samples_of(run: RunInputs, checkpoint: Checkpoint) -> GeneratorSource:
     """Return a snapshot's images, to rank backbones on."""
     config, reals = run.plan.config, run.reals
     return GeneratorSource(
@@ -178,7 +178,7 @@ def samples_of(run: Run, checkpoint: Checkpoint) -> GeneratorSource:
 
 
 def select(
-    run: Run, stage: int, snapshot: Path, checkpoint: Checkpoint, used: Sequence[str]
+    run: RunInputs, stage: int, snapshot: Path, checkpoint: Checkpoint, used: Sequence[str]
 ) -> Selection:
     """Choose the discriminators that join at the start of a stage, and record why.
 

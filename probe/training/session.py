@@ -4,12 +4,12 @@ import torch
 
 from probe.devices import fast_layout
 from probe.training.clock import Clock
-from probe.training.run import Run
+from probe.training.run import RunInputs
 from probe.training.step import Session
 from probe.training.stream import RealStream
 
 
-def open_stream(run: Run) -> RealStream:
+def open_stream(run: RunInputs) -> RealStream:
     """Return a run's training images as a stream."""
     config = run.plan.config
     return RealStream(
@@ -19,7 +19,7 @@ def open_stream(run: Run) -> RealStream:
     )  # fmt: skip
 
 
-def open_session(run: Run, clock: Clock) -> Session:
+def open_session(run: RunInputs, clock: Clock) -> Session:
     """Return the session of a run: everything constant across its steps."""
     labels = run.reals.training.labels if run.reals.c_dim else None
     return Session(

@@ -23,7 +23,7 @@ from probe.training.config import TrainConfig
 from probe.training.inherit import Inherited, inherit
 from probe.training.presets import Plan, make_plan
 from probe.training.reals import Reals, open_reals
-from probe.training.run import Run
+from probe.training.run import RunInputs
 from probe.training.runs import choose_folder, has_examined
 from probe.training.state import TrainState, make_networks
 from probe.training.state_file import has_state
@@ -40,7 +40,7 @@ def set_up(
     outdir: Path | str | None = None,
     init: Path | str | None = None,
     resume: Path | str | None = None,
-) -> Iterator[tuple[Run, TrainState]]:
+) -> Iterator[tuple[RunInputs, TrainState]]:
     """Check everything a run needs, and set it up.
 
     Args:
@@ -110,7 +110,7 @@ def set_up(
         ctx.on_event(RunPlanned(str(folder), plan, tuple(notes), record))
         for text in (*source.notes, *reals.remarks()):
             ctx.on_event(Note(text))
-        run = Run(
+        run = RunInputs(
             reals=reals,
             plan=plan,
             candidates=candidates,
@@ -142,7 +142,7 @@ def _require_same_images(source: ImageSource, reals: Reals, processes: Processes
         )
 
 
-def _too_large(run: Run) -> str:
+def _too_large(run: RunInputs) -> str:
     """Return the error message for running out of memory."""
     text = (
         f"Out of memory on {run.ctx.device} with --batch {run.plan.config.batch} at --resolution "

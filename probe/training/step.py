@@ -16,7 +16,7 @@ from probe.discriminators.critic import P_INTERVAL
 from probe.discriminators.gradient import generator_gradient
 from probe.discriminators.losses import path_length_penalty, path_lengths, r1_penalty
 from probe.discriminators.member import Member, discriminator_step, take_step
-from probe.discriminators.step import Batch, Step
+from probe.discriminators.step import Minibatch, Step
 from probe.generators.networks.stylegan2 import Generator
 from probe.generators.noise import normal_noise
 from probe.streams import torch_stream
@@ -112,7 +112,7 @@ class Samples:
         return torch.where(takes_over[:, :, None], other, ws)
 
 
-def train_step(state: TrainState, reals: Batch, session: Session) -> dict[str, torch.Tensor]:
+def train_step(state: TrainState, reals: Minibatch, session: Session) -> dict[str, torch.Tensor]:
     """Run one step and advance `state.images` by the batch size.
 
     Args:
@@ -142,7 +142,7 @@ def train_step(state: TrainState, reals: Batch, session: Session) -> dict[str, t
         drawn = samples("discriminator", config.batch)
         images = _fakes(state.generator, drawn, step)
     for member in state.members:
-        stats |= discriminator_step(member, reals, Batch(images, drawn.c), step)
+        stats |= discriminator_step(member, reals, Minibatch(images, drawn.c), step)
     if number % config.r1_interval == 0:
         if config.gamma:
             stats |= r1_step(state.members[0], reals, config.gamma * config.r1_interval, step)
@@ -177,7 +177,7 @@ def _generator_step(state: TrainState, drawn: Samples, step: Step) -> dict[str, 
     generator = state.generator
     with step.span("G"), step.autocast(drawn.device):
         fakes = _fakes(generator, drawn, step)
-    gradient, losses = generator_gradient(state.members, Batch(fakes, drawn.c), step)
+    gradient, losses = generator_gradient(state.members, Minibatch(fakes, drawn.c), step)
     with step.span("G"):
         state.generator_optimizer.zero_grad(set_to_none=True)
         fakes.backward(gradient)
@@ -205,7 +205,7 @@ def _path_length_step(
     return {"Loss/pl_penalty": penalty.detach(), "Loss/path_length": lengths.detach().mean()}
 
 
-def r1_step(member: Member, reals: Batch, weight: float, step: Step) -> dict[str, torch.Tensor]:
+def r1_step(member: Member, reals: Minibatch, weight: float, step: Step) -> dict[str, torch.Tensor]:
     """Apply the R1 penalty to the GAN's own discriminator; no backbone is involved.
 
     The gradient is taken with respect to the images before augmentation, as in the original code.
@@ -230,7 +230,7 @@ def r1_step(member: Member, reals: Batch, weight: float, step: Step) -> dict[str
 
 
 def head_r1_step(
-    member: Member, reals: Batch, weight: float, step: Step
+    member: Member, reals: Minibatch, weight: float, step: Step
 ) -> dict[str, torch.Tensor]:
     """Apply the R1 penalty to a backbone's head, at the features of the reals; see `r1_step`."""
     with step.span("r1"):

@@ -5,7 +5,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 import torch
 
 from probe.devices import pin, send
-from probe.discriminators.step import Batch
+from probe.discriminators.step import Minibatch
 from probe.processes import Processes
 from probe.streams import numpy_stream
 from probe.training.order import Blocks, Order, Shuffled
@@ -50,7 +50,7 @@ class RealStream:
         self._workers = ThreadPoolExecutor(AHEAD)
         self._ahead: dict[int, Future[tuple[torch.Tensor, torch.Tensor | None]]] = {}
 
-    def at(self, start: int) -> Batch:
+    def at(self, start: int) -> Minibatch:
         """Return this process's share of the batch that starts at image `start` of the stream.
 
         Raises:
@@ -63,7 +63,7 @@ class RealStream:
         images, labels = self._ahead.pop(start).result()
         images = send(images, self.device).float() / 127.5 - 1
         images = images.contiguous(memory_format=self.layout)
-        return Batch(images, None if labels is None else send(labels, self.device))
+        return Minibatch(images, None if labels is None else send(labels, self.device))
 
     def _decode(self, start: int) -> tuple[torch.Tensor, torch.Tensor | None]:
         positions = self.processes.share(range(start, start + self.batch))

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from probe.accel import kernels
-from probe.accel.finish_kernels import finish
+from probe.accel.finish_kernels import fused_finish
 from probe.accel.kernels import cut, has_kernels
 from probe.accel.low_pass import low_pass
 from probe.discriminators.layers import ConvLayer
@@ -72,11 +72,11 @@ def test_a_kernel_that_cannot_be_compiled_or_is_wrong_is_not_used(monkeypatch):
             return gradients[0] * 1.1
 
     def wrong_derivative(*arguments):
-        return WrongGradient.apply(finish(*arguments))
+        return WrongGradient.apply(fused_finish(*arguments))
 
     try:
         for broken in (lambda *a: 1 / 0, lambda x, *a: x + 1, wrong_derivative):
-            monkeypatch.setattr("probe.accel.finish_kernels.finish", broken)
+            monkeypatch.setattr("probe.accel.finish_kernels.fused_finish", broken)
             kernels._compiles.cache_clear()
             assert not kernels._compiles(torch.device("cpu"))
     finally:
@@ -139,11 +139,11 @@ def test_an_input_without_a_dense_layout():
     x = torch.randn(2, 3, 8, 16)
     wanted = low_pass(x[..., ::2].contiguous(), SKEWED, before=2, after=1)
     assert torch.equal(low_pass(x[..., ::2], SKEWED, before=2, after=1), wanted)
-    wanted = finish(x[..., ::2].contiguous(), None, None, None, (0.2, 1.0))
-    assert torch.equal(finish(x[..., ::2], None, None, None, (0.2, 1.0)), wanted)
+    wanted = fused_finish(x[..., ::2].contiguous(), None, None, None, (0.2, 1.0))
+    assert torch.equal(fused_finish(x[..., ::2], None, None, None, (0.2, 1.0)), wanted)
     same = x[:1].expand(4, -1, -1, -1)
-    wanted = finish(same.contiguous(), None, None, None, (0.2, 1.0))
-    assert torch.equal(finish(same, None, None, None, (0.2, 1.0)), wanted)
+    wanted = fused_finish(same.contiguous(), None, None, None, (0.2, 1.0))
+    assert torch.equal(fused_finish(same, None, None, None, (0.2, 1.0)), wanted)
 
 
 def plain(x, scale, noise, bias, limits):
@@ -176,7 +176,7 @@ def test_what_follows_a_convolution_and_both_derivatives(layout, limits, form):
         ]
         exact = [None if t is None else t.double() for t in given]
         weights = torch.randn(n, c, h, w, dtype=torch.float64)
-        found = derivatives(lambda *a: finish(*a, limits), given, weights)
+        found = derivatives(lambda *a: fused_finish(*a, limits), given, weights)
         expected = derivatives(lambda *a: plain(*a, limits), exact, weights)
         for a, b in zip(found, expected, strict=True):
             close(a, b)
@@ -191,12 +191,12 @@ def test_half_precision_is_rounded_at_the_end_alone(dtype):
     )  # fmt: skip
     limits = 0.2, 2.0
     exact = plain(x.double(), scale.double(), noise.double(), bias.double(), limits)
-    found = finish(x, scale, noise, bias, limits)
+    found = fused_finish(x, scale, noise, bias, limits)
     assert found.dtype == dtype
     # The interpreter cuts bfloat16 off, where a GPU rounds.
     assert ((found - exact) / exact).abs().max() < torch.finfo(dtype).eps
     weights = torch.randn(2, 8, 6, 6, dtype=torch.float64)
-    found = derivatives(lambda *a: finish(*a, limits), [x, scale, noise, bias], weights)
+    found = derivatives(lambda *a: fused_finish(*a, limits), [x, scale, noise, bias], weights)
     exact = derivatives(
         lambda *a: plain(*a, limits), [t.double() for t in (x, scale, noise, bias)], weights
     )
@@ -206,10 +206,10 @@ def test_half_precision_is_rounded_at_the_end_alone(dtype):
 
 def test_what_is_not_finite_stays_so():
     x = torch.tensor([math.nan, math.inf, -math.inf, 1.0]).view(1, 1, 2, 2).requires_grad_()
-    y = finish(x, None, None, None, (0.2, math.inf))
+    y = fused_finish(x, None, None, None, (0.2, math.inf))
     assert y.isnan().flatten().tolist() == [True, False, False, False]
     assert y.flatten()[1:3].tolist() == [math.inf, -math.inf]
-    clamped = finish(x, None, None, None, (0.2, 3.0)).flatten()
+    clamped = fused_finish(x, None, None, None, (0.2, 3.0)).flatten()
     assert clamped[0].isnan() and clamped[1:].tolist() == [3.0, -3.0, 1.0]
     (gradient,) = torch.autograd.grad(y, x, torch.full_like(y, math.nan))
     assert gradient.flatten()[0].isnan()

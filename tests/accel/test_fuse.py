@@ -11,7 +11,7 @@ from probe.bank.base import Backbone, InputSpec
 from probe.bank.load import load_backbone
 from probe.bank.spec import BackboneSpec, Weights
 from probe.devices import autocast, has_fast_bf16
-from probe.features.extract import measure
+from probe.features.extract import backbone_costs
 
 RESNET = BackboneSpec(
     name="x#0", source="timm", model="resnet18", weights=Weights(random=0), role="control",
@@ -133,5 +133,5 @@ def test_multiply_adds_are_counted_as_before():
     fed = InputSpec(16, (0.5,) * 3, (0.5,) * 3)
     backbone = Backbone("net", network, fed, dim=8, map_shapes=[(8, 14, 14)])
     with torch.no_grad():
-        found = measure(backbone, torch.device("cpu"))
+        found = backbone_costs(backbone, torch.device("cpu"))
     assert found["flops"] == counter.get_total_flops() // 2 > 0

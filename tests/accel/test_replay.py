@@ -8,7 +8,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from probe.accel import replay
 from probe.accel.replay import Replays
-from probe.discriminators.step import Batch
+from probe.discriminators.step import Minibatch
 from probe.generators.config import SampleOptions
 from probe.generators.sampler import draw_images
 from probe.training.config import TrainConfig
@@ -172,7 +172,7 @@ def test_training_is_the_same(tapes, monkeypatch, precision):
         monkeypatch.setattr(replay, "_on_gpu", lambda tensor, recorded=recorded: recorded)
         state, chosen = new_state(config), session(config, precision=precision)
         torch.manual_seed(0)
-        batches = [Batch(torch.rand(4, 3, 16, 16) * 2 - 1) for _ in range(7)]
+        batches = [Minibatch(torch.rand(4, 3, 16, 16) * 2 - 1) for _ in range(7)]
         losses.append([train_step(state, reals, chosen) for reals in batches])
     for theirs, ours in zip(*losses, strict=True):
         assert theirs.keys() == ours.keys()

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import save_file
 
 from probe.bank.spec import BackboneSpec, Weights
-from probe.bank.weights.file import read_state
+from probe.bank.weights.file import read_weights
 from probe.errors import BackboneUnavailable
 
 LARGEST = 4 * 2**20  # bytes of a file that is made here, and more than any of them
@@ -53,7 +53,7 @@ def outcome(path: Path, kind: str = "file") -> str:
         std=(0.5,) * 3, task="t", data="d", license="l",
     )  # fmt: skip
     try:
-        state = read_state(spec, path)
+        state = read_weights(spec, path)
     except BackboneUnavailable as error:
         assert "\n" not in str(error) and len(str(error)) < 1000
         assert kind != "file" or "remove" not in str(error).removeprefix(str(path))

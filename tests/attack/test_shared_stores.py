@@ -10,7 +10,7 @@ from attack.victim import start
 from inputs import write_bank, write_images
 from safetensors.numpy import load, save
 
-from probe.features.contents import damaged
+from probe.features.contents import damaged_files
 from probe.features.store import FEATURES, FeatureStore
 from probe.files import digest_bytes
 
@@ -32,7 +32,7 @@ def test_a_task_that_is_killed_is_filled_in(cli, tmp_path, monkeypatch, rounds, 
         process = start(["features", *common, "--tasks", "0/2"], log, renames=n)
         process.join(timeout=300)
         assert process.exitcode == -9
-        assert damaged(tmp_path / "cache") == []
+        assert damaged_files(tmp_path / "cache") == []
         left = missing(cli, *common, "--tasks", "0/2")
         assert max(left.values()) > 0 and set(left.values()) <= {0, 20}
         for task in ("1/2", "0/2"):  # the others go on without it

@@ -19,7 +19,7 @@ from probe.bank.fingerprint import changed, fingerprint
 from probe.bank.load import load_backbone, wrap
 from probe.bank.sources import SOURCES
 from probe.bank.spec import BackboneSpec, Rename, Weights
-from probe.bank.weights.file import read_state
+from probe.bank.weights.file import read_weights
 from probe.bank.weights.find import find_weights, weights_digest
 from probe.bank.weights.keys import map_keys
 from probe.bundled import BN_IMAGES
@@ -98,7 +98,7 @@ def test_contract(entry):
 def test_real_efficientnets_see_a_palace(name):
     entry = packaged(name)
     model = timm.create_model(entry.model, pretrained=False).eval()
-    state = map_keys(read_state(entry, find_weights(entry, offline=True)), entry.keys, model)
+    state = map_keys(read_weights(entry, find_weights(entry, offline=True)), entry.keys, model)
     model.load_state_dict(state)
     assert_palace(entry, model)
 
@@ -106,7 +106,7 @@ def test_real_efficientnets_see_a_palace(name):
 def test_real_mobilenet_sees_a_palace():
     entry = packaged("mobilenetv2")
     model = torchvision.models.mobilenet_v2().eval()
-    model.load_state_dict(read_state(entry, find_weights(entry, offline=True)))
+    model.load_state_dict(read_weights(entry, find_weights(entry, offline=True)))
     assert_palace(entry, model)
 
 

@@ -11,7 +11,7 @@ import probe
 from probe.api import on_ray
 from probe.errors import BrokenImageError, ProbeError
 from probe.events import FeaturesStored
-from probe.features.contents import damaged
+from probe.features.contents import damaged_files
 from probe.files import cache_root
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # of Ray's own code
@@ -57,7 +57,7 @@ def test_a_worker_that_is_killed_costs_nothing(cluster, reals, fakes, bank, monk
     assert {row.name: (row.images, row.missing) for row in found.rows} == dict.fromkeys(
         ("colour", "edges", "random"), (58, 0)
     )
-    assert damaged(cache_root()) == []
+    assert damaged_files(cache_root()) == []
     here = probe.extract(reals, options=probe.ExtractOptions(num=58), only_count=True, **given)
     assert {row.missing for row in here.rows} <= {0, 1}  # the broken one, if it is among the first
     monkeypatch.setattr(

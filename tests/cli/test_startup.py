@@ -8,7 +8,7 @@ import pytest
 from typer.main import get_command
 
 import probe
-from probe.cli import app, normalise, switches
+from probe.cli import app, normalise_switches, switches
 
 ROOT = Path(__file__).parents[2]
 LIBRARIES = ("timm", "sklearn", "pandas", "open_clip", "torchvision")
@@ -104,7 +104,7 @@ def test_networks_are_built_for_their_shapes_without_the_compiler():
     ],
 )
 def test_switches_as_users_of_neighbouring_tools_type_them(typed, meant):
-    assert normalise([typed], switches(get_command(app))) == meant
+    assert normalise_switches([typed], switches(get_command(app))) == meant
 
 
 def test_public_names_are_listed_and_resolve():

@@ -17,7 +17,7 @@ import probe
 from probe.bank.base import Backbone, InputSpec
 from probe.discriminators.gradient import generator_gradient
 from probe.discriminators.member import discriminator_step
-from probe.discriminators.step import Batch, Step
+from probe.discriminators.step import Minibatch, Step
 from probe.training.own import head_options
 from probe.training.step import head_r1_step
 
@@ -54,7 +54,7 @@ def test_losses_and_gradients_are_those_of_the_trainer():
     made = critics(options)
     trained = [member(base=base, aug_p=0.5) for base in (backbone(), another())]
     fakes, reals = images(seed=1).requires_grad_(), images(seed=2)
-    expected, logged = generator_gradient(trained, Batch(fakes), Step(0))
+    expected, logged = generator_gradient(trained, Minibatch(fakes), Step(0))
     loss = made.generator_loss(fakes)
     loss.backward()
     torch.testing.assert_close(fakes.grad, expected, rtol=1e-5, atol=1e-7)
@@ -64,7 +64,7 @@ def test_losses_and_gradients_are_those_of_the_trainer():
     made.discriminator_loss(reals, fakes).backward()
     optimizer.step()
     for network, one in zip(made.networks, trained):
-        stats = discriminator_step(one, Batch(reals), Batch(fakes.detach()), Step(1))
+        stats = discriminator_step(one, Minibatch(reals), Minibatch(fakes.detach()), Step(1))
         assert all(torch.equal(made.statistics[name], value) for name, value in stats.items())
         for a, b in zip(network.parameters(), one.network.parameters()):
             torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-7)
@@ -81,7 +81,7 @@ def test_the_penalty_is_that_of_the_trainer():
         penalised.discriminator_loss(reals, fakes) - plain.discriminator_loss(reals, fakes)
         for _ in range(4)
     ]
-    penalty = head_r1_step(one, Batch(reals), 0.0, Step())["Loss/r1_penalty/net"].item()
+    penalty = head_r1_step(one, Minibatch(reals), 0.0, Step())["Loss/r1_penalty/net"].item()
     due = pytest.approx(3 / 2 * 2 * penalty, rel=1e-4)
     assert [f.item() for f in found] == [due, pytest.approx(0, abs=1e-6)] * 2
     found[0].backward()
@@ -584,9 +584,9 @@ def test_a_step_takes_no_more_work_than_the_trainers():
         optimizer.step()
 
     def theirs():
-        generator_gradient(trained, Batch(fakes), Step(0))
+        generator_gradient(trained, Minibatch(fakes), Step(0))
         for one in trained:
-            discriminator_step(one, Batch(reals), Batch(fakes), Step(0))
+            discriminator_step(one, Minibatch(reals), Minibatch(fakes), Step(0))
 
     counts = []
     for step in (ours, theirs):

@@ -13,7 +13,7 @@ from probe.bank.load import wrap
 from probe.devices import autocast
 from probe.discriminators.gradient import generator_gradient
 from probe.discriminators.member import discriminator_step, vision_member
-from probe.discriminators.step import Batch, Step
+from probe.discriminators.step import Minibatch, Step
 from probe.processes import Processes
 from probe.training.config import TrainConfig
 from probe.training.discriminator import Discriminator, minibatch_std
@@ -136,7 +136,7 @@ def test_the_quick_gradient_of_a_strided_depthwise_convolution(
 def test_the_sum_of_losses_has_the_sum_of_gradients():
     members = [own(aug="none"), member(aug_heads="none"), member(aug_heads="none", seed=1)]
     fakes = torch.randn(4, 3, 16, 16)
-    together, losses = generator_gradient(members, Batch(fakes), STEP)
+    together, losses = generator_gradient(members, Minibatch(fakes), STEP)
     images = fakes.clone().requires_grad_()
     total = sum(m.loss.generator(m.network(images, None), m.generator_target) for m in members)
     total.backward()
@@ -161,8 +161,8 @@ def test_the_backbone_is_in_no_optimizer_and_no_state_and_never_moves():
     assert not found.network.backbone.training
     reals, fakes = torch.randn(4, 3, 16, 16), torch.randn(4, 3, 16, 16)
     head = {k: v.clone() for k, v in found.network.state_dict().items()}
-    discriminator_step(found, Batch(reals), Batch(fakes), STEP)
-    generator_gradient([found], Batch(fakes), STEP)
+    discriminator_step(found, Minibatch(reals), Minibatch(fakes), STEP)
+    generator_gradient([found], Minibatch(fakes), STEP)
     for name, value in found.network.backbone.state_dict().items():
         assert torch.equal(value, before[name]), name
     moved = [k for k, v in found.network.state_dict().items() if not torch.equal(v, head[k])]
@@ -172,7 +172,7 @@ def test_the_backbone_is_in_no_optimizer_and_no_state_and_never_moves():
 def test_the_generators_step_leaves_discriminators_alone():
     members = [own(), member()]
     before = [{k: v.clone() for k, v in m.network.state_dict().items()} for m in members]
-    generator_gradient(members, Batch(torch.randn(4, 3, 16, 16)), STEP)
+    generator_gradient(members, Minibatch(torch.randn(4, 3, 16, 16)), STEP)
     for m, old in zip(members, before):
         assert all(torch.equal(v, old[k]) for k, v in m.network.state_dict().items())
         assert all(p.grad is None for p in m.network.parameters())
@@ -184,7 +184,7 @@ def test_a_head_learns_to_tell_reals_from_fakes():
     for _ in range(200):
         reals = torch.rand(4, 3, 16, 16, generator=rng)
         fakes = -torch.rand(4, 3, 16, 16, generator=rng)
-        stats = discriminator_step(found, Batch(reals), Batch(fakes), STEP)
+        stats = discriminator_step(found, Minibatch(reals), Minibatch(fakes), STEP)
     assert stats["Loss/scores/net/real"] > 1 and stats["Loss/scores/net/fake"] < -1
 
 
@@ -248,7 +248,7 @@ def test_every_entry_of_the_bank_gets_a_head(entry):
     with torch.random.fork_rng(devices=[]):
         base = wrap(entry, SOURCES[entry.source].build(entry, None))
     found = vision_member(head_options(config()), base)
-    gradient, _ = generator_gradient([found], Batch(torch.rand(1, 3, 64, 64) * 2 - 1), STEP)
+    gradient, _ = generator_gradient([found], Minibatch(torch.rand(1, 3, 64, 64) * 2 - 1), STEP)
     assert gradient.isfinite().all() and gradient.abs().sum() > 0
     with torch.no_grad():
         levels = found.network(torch.rand(1, 3, 64, 64), None)
@@ -293,7 +293,7 @@ def test_gradients_lie_in_memory_like_their_weights():
     made = make_plan(TrainConfig(batch=4, pl_weight=2.0), resolution=16, images=100).config
     state = new_state(made)
     reals = torch.rand(4, 3, 16, 16).mul(2).sub(1)
-    train_step(state, Batch(reals), session(made))
+    train_step(state, Minibatch(reals), session(made))
     for network in (state.generator, state.members[0].network):
         for name, parameter in network.named_parameters():
             if parameter.grad is not None:
@@ -316,7 +316,7 @@ def test_a_head_becomes_flatter_where_reals_lie(norm, c_dim, precision):
     classes = torch.eye(c_dim)[torch.arange(4) % c_dim] if c_dim else None
 
     def penalty():
-        found = head_r1_step(trained, Batch(reals, classes), weight, Step(precision=precision))
+        found = head_r1_step(trained, Minibatch(reals, classes), weight, Step(precision=precision))
         return found["Loss/r1_penalty/net"].item()
 
     values = [penalty() for _ in range(12)]

@@ -7,7 +7,7 @@ from PIL import Image
 
 from probe.errors import ImagesError
 from probe.features.copies import Copies, group
-from probe.features.looks import PART, differences, join_alike, nearest
+from probe.features.looks import PART, join_alike, nearest_images, pixel_differences
 
 
 def test_images_of_one_key_are_one_group():
@@ -65,7 +65,7 @@ def looks():
 
 
 def test_differences_are_root_mean_squares_of_the_nearer_of_two_ways(looks):
-    found = differences(looks, looks[:2])
+    found = pixel_differences(looks, looks[:2])
     for i, image in enumerate(looks.astype(float)):
         for j, other in enumerate(looks[:2].astype(float)):
             ways = [np.square(image - o).mean() for o in (other, other[:, :, ::-1])]
@@ -76,7 +76,7 @@ def test_images_that_look_alike_join_and_others_stay(looks):
     assert join_alike(np.arange(7), looks).tolist() == [0, 1, 2, 3, 0, 0, 0]
     # What is one already stays one, and brings what looks like it.
     assert join_alike(np.array([0, 1, 0, 3, 4, 5, 1]), looks).tolist() == [0, 0, 0, 3, 0, 0, 0]
-    where, far = nearest(looks, None)
+    where, far = nearest_images(looks, None)
     assert where[4] in (0, 5, 6) and far[4] < 5 < far[1]
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from probe.errors import ProbeError
-from probe.features.contents import damaged
+from probe.features.contents import damaged_files
 from probe.features.key_index import KeyIndex
 from probe.features.store import FeatureStore
 from probe.stored_arrays import write_arrays
@@ -216,8 +216,8 @@ def test_facts_that_have_changed_are_noticed(tmp_path, damage):
     space.write(KEYS, ROWS)
     facts = {"dim": 512, "images_per_second": 0.1 + 0.2}
     space.write_facts(facts)
-    assert FeatureStore(tmp_path).space(RECORD).facts() == facts and damaged(tmp_path) == []
+    assert FeatureStore(tmp_path).space(RECORD).facts() == facts and damaged_files(tmp_path) == []
     path = space.folder / "facts.json"
     path.write_text(damage(path.read_text()))
     assert FeatureStore(tmp_path).space(RECORD).facts() == {}
-    assert damaged(tmp_path) == [path]
+    assert damaged_files(tmp_path) == [path]

@@ -11,7 +11,7 @@ from torch import nn
 
 import probe
 from probe.errors import CheckpointError, UsageError
-from probe.generators.callables import CallableSource, call, import_function
+from probe.generators.callables import CallableSource, call_function, import_function
 from probe.generators.config import SampleOptions
 from probe.generators.files.formats import load_generator
 from probe.generators.sampler import GeneratorSource
@@ -257,7 +257,7 @@ def test_functions_that_do_not_do(cli, module, reals, bank, name, words):
 
 def test_arrays_that_are_views(module):
     flipped, plain = (import_function(f"{module}:{name}") for name in ("flipped", "draw"))
-    assert torch.equal(call(flipped, "f", 2, 1), call(plain, "f", 2, 1).flip(2))
+    assert torch.equal(call_function(flipped, "f", 2, 1), call_function(plain, "f", 2, 1).flip(2))
 
 
 def test_images_of_several_sizes(cli, module, tmp_path):

@@ -7,7 +7,7 @@ from probe.errors import ProbeError
 from probe.features.store import FeatureStore
 from probe.probing import fits
 from probe.probing.fits import Fit, fit_all
-from probe.probing.protocol import FAIR, PAPER, Plan
+from probe.probing.protocol import FAIR, PAPER, ProbePlan
 from probe.workers import Workers
 
 REALS, FAKES = [[f"{kind}-{i}" for i in range(40)] for kind in ("real", "fake")]
@@ -29,7 +29,7 @@ def wanted(store):
     """Return fits of two backbones, joined and alone, by both protocols."""
     one, two = space(store, "one", 7), space(store, "two", 90)
     plans = [
-        Plan(n_real=40, n_fake=40, protocol=protocol, seed=3, groups=np.arange(80) // 2)
+        ProbePlan(n_real=40, n_fake=40, protocol=protocol, seed=3, groups=np.arange(80) // 2)
         for protocol in (FAIR, PAPER)
     ]
     return [Fit(s, REALS, FAKES, plan) for plan in plans for s in ((one,), (two,), (one, two))]

@@ -8,7 +8,7 @@ import pytest
 from probe.probing.leaderboard import Leaderboard, Row
 from probe.reports.cost import cost_figure, frontier
 from probe.reports.page import whiskers
-from probe.reports.svg import Dots, Labels, fitting, log_ticks, plot
+from probe.reports.svg import Dots, PointLabels, fitting, log_ticks, plot
 
 CONFIG = {"real": {"path": "a"}, "fake": {"path": "b"}}
 
@@ -56,7 +56,7 @@ def test_points_below_the_axis_are_arrows():
 
 def test_labels_do_not_cover_each_other():
     points = np.array([[1.0, 1.0], [1.0, 1.01], [1.0, 2.0]])
-    layer = Labels(points, ["first", "second", "third"])
+    layer = PointLabels(points, ["first", "second", "third"])
     drawn = plot([layer], x=(0, 3), y=(0, 3), xlabel="", ylabel="", label="")
     assert "first" in drawn and "third" in drawn and "second" not in drawn
 

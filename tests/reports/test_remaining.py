@@ -18,7 +18,7 @@ from probe.figures import duration, rate
 from probe.reports import progress
 from probe.reports.progress import Progress
 from probe.reports.remaining import RankWork, Schedule, TrainWork
-from probe.reports.train_progress import TrainLog, kimg_of
+from probe.reports.train_progress import TrainLog, kimg_text
 
 
 class Clock:
@@ -143,8 +143,8 @@ def test_figures_for_people():
         "120", "12", "3.2", "0.42", "0.004"]  # fmt: skip
     assert [duration(v) for v in (40, 700, 12_600, 400_000)] == [
         "40 s", "12 min", "3.5 h", "4.6 days"]  # fmt: skip
-    assert kimg_of(24, 40) == "0.024" and kimg_of(24_000, 50_000) == "24.00"
-    assert kimg_of(1_024_000, 6_500_000) == "1024.0"
+    assert kimg_text(24, 40) == "0.024" and kimg_text(24_000, 50_000) == "24.00"
+    assert kimg_text(1_024_000, 6_500_000) == "1024.0"
 
 
 def events():

@@ -8,7 +8,7 @@ from torch import nn
 from probe.discriminators.losses import path_length_penalty, r1_penalty
 from probe.discriminators.member import Member
 from probe.discriminators.options import DiscriminatorOptions
-from probe.discriminators.step import Batch, Step
+from probe.discriminators.step import Minibatch, Step
 from probe.processes import Processes
 from probe.training.config import TrainConfig
 from probe.training.discriminator import Discriminator
@@ -51,7 +51,9 @@ def smooth_member(augmentation):
 
 
 def penalise(member, reals, made, precision="fp32"):
-    found = r1_step(member, Batch(reals), made.gamma * made.r1_interval, Step(precision=precision))
+    found = r1_step(
+        member, Minibatch(reals), made.gamma * made.r1_interval, Step(precision=precision)
+    )
     return found["Loss/r1_penalty"].item()
 
 
@@ -187,7 +189,7 @@ def test_every_pass_of_the_generator_in_training_moves_its_running_mean(pl_weigh
     )
     reals = pictures(4, 16).float()
     for _ in range(2):
-        train_step(state, Batch(reals), session(made))
+        train_step(state, Minibatch(reals), session(made))
     # The generator's step, the discriminators', and the first step's path lengths.
     assert len(passes) == (5 if pl_weight else 4)
     for mean in passes:

@@ -7,7 +7,7 @@ import torch
 from contexts import new_state, session
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from probe.discriminators.step import Batch
+from probe.discriminators.step import Minibatch
 from probe.training.config import TrainConfig
 from probe.training.presets import make_plan
 from probe.training.step import train_step
@@ -49,12 +49,12 @@ def copies():
     images = (torch.rand(BATCH, 3, SIDE, SIDE) * 2 - 1).contiguous(
         memory_format=torch.channels_last
     )
-    train_step(state, Batch(images), chosen)  # Adam begins
+    train_step(state, Minibatch(images), chosen)  # Adam begins
 
     def count(kind):
         state.images = BATCH * {"plain": 1, "path": 2, "r1": 3}[kind]
         with Copies() as seen:
-            train_step(state, Batch(images), chosen)
+            train_step(state, Minibatch(images), chosen)
         return seen.found
 
     return count

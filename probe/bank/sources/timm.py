@@ -9,7 +9,7 @@ from torch import nn
 
 from probe.bank.base import FeatureNetwork, InputSpec, averages, no_such, numbered_layers
 from probe.bank.spec import UNKNOWN, BackboneSpec, Weights
-from probe.bank.weights.file import read_state
+from probe.bank.weights.file import read_weights
 from probe.bank.weights.keys import map_keys
 from probe.bank.weights.state import fit_state
 from probe.errors import BackboneUnavailable, UsageError
@@ -111,7 +111,7 @@ def _with_weights(spec: BackboneSpec, path: Path, model: nn.Module) -> nn.Module
     """
     import timm
 
-    state = map_keys(read_state(spec, path), spec.keys, model)
+    state = map_keys(read_weights(spec, path), spec.keys, model)
     # timm's name for the classifier is "head", "head.fc", "fc" or "classifier".
     config = _config(_tagged(spec)) or _config(spec.model)
     names = getattr(config, "classifier", None) or ()

@@ -19,7 +19,7 @@ STAGES = ("conv1", "conv2", "conv3", "conv4", "center")  # as in published files
 WIDTH = 16  # of the first stage; each further one has twice as many channels
 
 
-class Stage(nn.Module):
+class DoubleConvolution(nn.Module):
     """Two 3x3 convolutions, each with BatchNorm and ReLU."""
 
     def __init__(self, before: int, channels: int) -> None:
@@ -51,7 +51,7 @@ class UNetEncoder(FeatureNetwork):
         self.taps = tuple(taps)
         before = 3
         for i, name in enumerate(STAGES):
-            self.add_module(name, Stage(before, WIDTH * 2**i))
+            self.add_module(name, DoubleConvolution(before, WIDTH * 2**i))
             before = WIDTH * 2**i
 
     def pool(self, x: torch.Tensor) -> torch.Tensor:

@@ -44,7 +44,7 @@ OTHER_KINDS = (
 _reading = threading.Lock()  # torch's list of allowed names is global to the process
 
 
-def read_state(spec: BackboneSpec, path: Path) -> StateDict:
+def read_weights(spec: BackboneSpec, path: Path) -> StateDict:
     """Read the named tensors of a weight file: safetensors, or a file from `torch.save`.
 
     The content decides the format, not the file's name. A torch file may hold a training program's

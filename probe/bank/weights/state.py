@@ -6,7 +6,7 @@ from pathlib import Path
 from torch import nn
 
 from probe.bank.spec import BackboneSpec
-from probe.bank.weights.file import read_state
+from probe.bank.weights.file import read_weights
 from probe.bank.weights.keys import StateDict, map_keys
 from probe.errors import BackboneUnavailable
 
@@ -25,7 +25,7 @@ def load_state(
     Raises:
         BackboneUnavailable: if tensors are missing, unexpected, or of another shape.
     """
-    state = map_keys(read_state(spec, path), spec.keys, network)
+    state = map_keys(read_weights(spec, path), spec.keys, network)
     state = {k: v for k, v in state.items() if not k.startswith(tuple(leave_out))}
     fit_state(spec, path, state, network)
 

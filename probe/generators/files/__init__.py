@@ -12,7 +12,7 @@ from probe.registry import Place
 
 
 @dataclass(frozen=True, kw_only=True)
-class Format:
+class ExportFormat:
     """A network format of another program.
 
     Attributes:
@@ -27,9 +27,9 @@ class Format:
     architecture: str = "stylegan2"
 
 
-FORMATS: dict[str, Format] = {
-    "rosinality": Format(suffix=".pt", save="probe.generators.files.export:save_rosinality"),
-    "stylegan2-ada": Format(
+FORMATS: dict[str, ExportFormat] = {
+    "rosinality": ExportFormat(suffix=".pt", save="probe.generators.files.export:save_rosinality"),
+    "stylegan2-ada": ExportFormat(
         suffix=".safetensors", save="probe.generators.files.export:save_stylegan2_ada"
     ),
 }

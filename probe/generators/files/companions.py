@@ -7,7 +7,12 @@ import torch
 
 from probe.generators.checkpoint import misfits_refused
 from probe.generators.files import tensorflow
-from probe.generators.files.contents import Held, find_discriminator, find_generator, find_trained
+from probe.generators.files.contents import (
+    FoundNetwork,
+    find_discriminator,
+    find_generator,
+    find_trained,
+)
 from probe.generators.files.described import described_in
 from probe.generators.files.families import FAMILIES
 from probe.generators.files.formats import format_of
@@ -59,12 +64,12 @@ def read_companions(path: Path) -> dict[str, Network]:
     return companions
 
 
-def _tensors(held: Held) -> dict[str, torch.Tensor]:
+def _tensors(held: FoundNetwork) -> dict[str, torch.Tensor]:
     lazy = {n: t for n, t in held.tensors.items() if isinstance(t, LazyTensor)}
     return {**held.tensors, **make_tensors(lazy)}
 
 
-def _generator(held: Held) -> Network:
+def _generator(held: FoundNetwork) -> Network:
     family, state = FAMILIES["stylegan2"], _tensors(held)
     init = None if held.module is None else arguments(held.module, family.arguments)
     if init is None:
@@ -73,7 +78,7 @@ def _generator(held: Held) -> Network:
     return init, state
 
 
-def _discriminator(held: Held, description: Any) -> Network:
+def _discriminator(held: FoundNetwork, description: Any) -> Network:
     state = _tensors(held)
     init = None if held.module is None else arguments(held.module, DISCRIMINATOR_ARGUMENTS)
     if init is not None:

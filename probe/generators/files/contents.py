@@ -39,7 +39,7 @@ Tensor = LazyTensor | torch.Tensor | Array
 
 
 @dataclass(frozen=True, eq=False)
-class Held:
+class FoundNetwork:
     """A network in a file.
 
     Attributes:
@@ -63,7 +63,7 @@ class Held:
         return "" if self.module is None else self.module.type.name
 
 
-def find_generator(content: Any) -> Held:
+def find_generator(content: Any) -> FoundNetwork:
     """Return a file's generator.
 
     Args:
@@ -91,7 +91,7 @@ def find_generator(content: Any) -> Held:
     raise CheckpointError(_description(content))
 
 
-def find_trained(content: Any, average: Held) -> Held | None:
+def find_trained(content: Any, average: FoundNetwork) -> FoundNetwork | None:
     """Return the generator being trained, if `find_generator` returned its average."""
     for path, part in _parts(content) if _rank(average.path) == 0 else ():
         if _rank(path) == 1 and not _has(OTHERS, path):
@@ -101,7 +101,7 @@ def find_trained(content: Any, average: Held) -> Held | None:
     return None
 
 
-def find_discriminator(content: Any) -> Held | None:
+def find_discriminator(content: Any) -> FoundNetwork | None:
     """Return a file's StyleGAN2 discriminator, None if there is none.
 
     Raises:
@@ -115,7 +115,7 @@ def find_discriminator(content: Any) -> Held | None:
     return None
 
 
-def passed_over(content: Any, held: Held) -> list[str]:
+def passed_over(content: Any, held: FoundNetwork) -> list[str]:
     """Return what else a file holds, by the keys that lead to it."""
     names: list[str] = []
     used = AVERAGE if AVERAGE in held.tensors else None
@@ -202,7 +202,7 @@ def _rank(path: Keys) -> int:
     return 1 if not path or _has(GENERATORS, path) else LEAST
 
 
-def _held(path: Keys, part: Any, signs: Sequence[str]) -> Held | None:
+def _held(path: Keys, part: Any, signs: Sequence[str]) -> FoundNetwork | None:
     """Return the network with these signs in a module or dict of tensors, None if there is none.
 
     Raises:
@@ -219,7 +219,7 @@ def _held(path: Keys, part: Any, signs: Sequence[str]) -> Held | None:
     modules = best[len(path) :]
     head = "".join(f"{word}." for word in modules)
     own = {n.removeprefix(head): t for n, t in tensors.items() if n.startswith(head)}
-    return Held(best, _inner(part, modules) if isinstance(part, Record) else None, own)
+    return FoundNetwork(best, _inner(part, modules) if isinstance(part, Record) else None, own)
 
 
 def _named_tensors(part: dict[Any, Any]) -> dict[str, Any]:
@@ -239,7 +239,7 @@ def _inner(module: Record, names: Keys) -> Record:
     return module
 
 
-def _with_average(held: Held, content: Any) -> Held:
+def _with_average(held: FoundNetwork, content: Any) -> FoundNetwork:
     """Return a generator with rosinality's names, plus the average latent stored next to it."""
     if SIGN not in held.tensors:
         return held

@@ -44,10 +44,10 @@ def described_beside(path: Path) -> Description | None:
         return None
     if config.stat().st_size > LARGEST:
         raise CheckpointError(f"its {config.name} is far too large")
-    return Description(f"the {config.name} beside it", parse(config.read_bytes(), config.name))
+    return Description(f"the {config.name} beside it", parse_json(config.read_bytes(), config.name))
 
 
-def parse(text: str | bytes, where: str) -> Any:
+def parse_json(text: str | bytes, where: str) -> Any:
     """Parse JSON.
 
     Raises:
@@ -66,15 +66,15 @@ def described_in(metadata: Mapping[str, str]) -> Description | None:
         CheckpointError: if it is not JSON.
     """
     if "config" in metadata:
-        return Description("its metadata", parse(metadata["config"], "metadata"))
+        return Description("its metadata", parse_json(metadata["config"], "metadata"))
     for name in ("init", "kwargs"):
         if name in metadata:
-            content = {**metadata, name: parse(metadata[name], "metadata")}
+            content = {**metadata, name: parse_json(metadata[name], "metadata")}
             return Description("its metadata", content)
     return None
 
 
-def describe(
+def describe_network(
     state: Tensors,
     description: Description | None,
     attributes: Mapping[str, Any] | None = None,

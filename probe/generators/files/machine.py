@@ -12,7 +12,7 @@ from typing import IO, Any, Protocol, cast
 from probe.errors import kind_of
 from probe.generators.files.records import Global, Record, damaged
 from probe.generators.files.values import dict_key, entries_of, pairs, refused
-from probe.generators.files.vocabulary import Call, build, call, canonical, is_allowed
+from probe.generators.files.vocabulary import Call, canonical, handle_build, handle_call, is_allowed
 
 MOST_OPCODES = 1_000_000  # a 1024 px StyleGAN2 pickle has about 20 000
 MOST_GLOBALS = 10_000  # distinct ones
@@ -125,12 +125,12 @@ class _Machine:
             args = stack.pop()
             self._charge(args)
             reduce = name == "REDUCE"
-            stack.append(call(stack.pop(), args, reduce=reduce, further=self.further))
+            stack.append(handle_call(stack.pop(), args, reduce=reduce, further=self.further))
         elif name == "BUILD" and self.further is not None:
             state = stack.pop()
             if isinstance(state, tuple):
                 self._charge(state)
-            build(stack[-1], state)
+            handle_build(stack[-1], state)
         elif name == "BINPERSID" and self.persistent is not None:
             stack.append(self.persistent(stack.pop()))
         else:

@@ -8,8 +8,8 @@ from probe.errors import CheckpointError
 from probe.files import digest_file
 from probe.generators.checkpoint import Checkpoint, build_network, misfits_refused
 from probe.generators.files import tensorflow
-from probe.generators.files.contents import Held, find_generator, passed_over
-from probe.generators.files.described import describe, described_beside
+from probe.generators.files.contents import FoundNetwork, find_generator, passed_over
+from probe.generators.files.described import describe_network, described_beside
 from probe.generators.files.families import FAMILIES, Tensors, family_of
 from probe.generators.files.records import (
     Array,
@@ -67,16 +67,16 @@ def read_pickled(path: Path) -> Checkpoint:
     )
 
 
-def _describe(held: Held, path: Path) -> tuple[str, dict[str, Any], Tensors]:
+def _describe(held: FoundNetwork, path: Path) -> tuple[str, dict[str, Any], Tensors]:
     """Return a generator's architecture, its constructor's arguments and its tensors."""
     state = make_tensors(held.tensors)
     if held.module is None:
-        return describe(state, described_beside(path))
+        return describe_network(state, described_beside(path))
     family = FAMILIES[architecture := family_of(state)]
     init = arguments(held.module, family.arguments)
     if init is not None or not family.derives:
         return architecture, init or {}, state
-    return describe(state, None, module_attributes(held.module))
+    return describe_network(state, None, module_attributes(held.module))
 
 
 def _kimg(content: Any) -> float | None:

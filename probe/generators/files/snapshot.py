@@ -16,7 +16,7 @@ from probe.errors import CheckpointError, printable
 from probe.files import atomic_path, digest_file, utf8_path
 from probe.generators.checkpoint import MISFITS, Checkpoint, build_network
 from probe.generators.files.contents import find_generator, passed_over
-from probe.generators.files.described import describe, described_beside, described_in
+from probe.generators.files.described import describe_network, described_beside, described_in
 from probe.generators.files.families import FAMILIES
 from probe.generators.files.records import MOST_TENSORS
 
@@ -103,7 +103,7 @@ def read_safetensors(path: Path) -> Checkpoint:
         held = find_generator(state)
         place, ignored = held.place, passed_over(state, held)
         description = described_in(metadata) or described_beside(path)
-        architecture, init, state = describe(held.tensors, description)
+        architecture, init, state = describe_network(held.tensors, description)
     odd = next((name for name, tensor in state.items() if tensor.dtype not in DTYPES), None)
     if odd is not None:
         kind = str(state[odd].dtype).removeprefix("torch.")

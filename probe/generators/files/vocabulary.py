@@ -145,7 +145,7 @@ def is_allowed(found: Global, *, called: bool = False) -> bool:
     return is_class or (is_function and package != "torch")
 
 
-def call(function: Any, args: Any, *, reduce: bool, further: Mapping[str, Call]) -> Any:
+def handle_call(function: Any, args: Any, *, reduce: bool, further: Mapping[str, Call]) -> Any:
     """Handle a REDUCE or NEWOBJ.
 
     Args:
@@ -172,7 +172,7 @@ def call(function: Any, args: Any, *, reduce: bool, further: Mapping[str, Call])
     return Record(function, args)
 
 
-def build(target: Any, state: Any) -> None:
+def handle_build(target: Any, state: Any) -> None:
     """Handle a BUILD: set the state of a record, an array or a dtype, nothing else.
 
     Raises:
@@ -204,13 +204,13 @@ def _reconstructor(args: Arguments) -> Any:
     if not isinstance(found, Global) or not isinstance(base, Global):
         raise damaged("an object without a class")
     if str(base) == "builtins.dict":
-        made = call(found, (), reduce=False, further={})
+        made = handle_call(found, (), reduce=False, further={})
         entries = made if isinstance(made, dict) else values.entries_of(made)
         entries.update(values.pairs(content))
         return made
     if str(base) != "builtins.object":
         raise refused(f"a {found} that is a {base}")
-    return call(found, (), reduce=False, further={})
+    return handle_call(found, (), reduce=False, further={})
 
 
 def _load_type(args: Arguments) -> Global:

@@ -61,7 +61,7 @@ def filter2d(taps: Sequence[float]) -> torch.Tensor:
     return f / f.sum()
 
 
-def upsample(x: torch.Tensor, f: torch.Tensor) -> torch.Tensor:
+def upsample_double(x: torch.Tensor, f: torch.Tensor) -> torch.Tensor:
     """Double the size: insert zeros, then low-pass with gain 4; (N, C, H, W) → (N, C, 2H, 2W)."""
     taps = f.shape[-1]
     return low_pass(x, f, before=(taps + 1) // 2, after=(taps - 2) // 2, gain=4, up=2)
@@ -105,7 +105,7 @@ def finish(
         from probe.accel import finish_kernels
 
         limits = ACTIVATIONS[kind][1], math.inf if clamp is None else clamp
-        return finish_kernels.finish(x, scale, noise, bias, limits)
+        return finish_kernels.fused_finish(x, scale, noise, bias, limits)
     if scale is not None:
         x = x * scale.to(x.dtype)[:, :, None, None]
     if noise is not None:

@@ -128,7 +128,7 @@ class Stage(nn.Module):
         return x
 
 
-class Network(nn.Module):
+class Synthesis(nn.Module):
     """Latents and classes to images: stages at 4, 8, … pixels, then one 1x1 convolution."""
 
     def __init__(
@@ -251,7 +251,7 @@ class Generator(nn.Module):
             "img_resolution": resolution,
             "img_channels": img_channels,
         }
-        self.Model = Network(
+        self.Model = Synthesis(
             NoiseDimension,
             *per_stage,
             ExpansionFactor,

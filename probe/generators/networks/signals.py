@@ -17,7 +17,7 @@ MOST_TAPS = 128  # of a filter, squared if radial; published networks have 24
 
 
 @dataclass(frozen=True)
-class Stage:
+class LayerSettings:
     """The schedule's settings for one layer's output.
 
     Attributes:
@@ -47,7 +47,7 @@ def design(
     first_stopband: float,
     last_stopband_rel: float,
     margin_size: int,
-) -> list[Stage]:
+) -> list[LayerSettings]:
     """Return the schedule of layers 0 … num_layers; the last one makes the image.
 
     Cutoff and stopband grow geometrically from the first layer to the critically sampled last
@@ -72,7 +72,7 @@ def design(
         stopband = first_stopband * (last_stopband / first_stopband) ** exponent
         rate = 2 ** math.ceil(math.log2(min(2 * stopband, img_resolution)))
         stages.append(
-            Stage(
+            LayerSettings(
                 cutoff=cutoff,
                 half_width=max(stopband, rate / 2) - cutoff,
                 rate=rate,
@@ -92,7 +92,7 @@ def design(
 
 
 def resampling(
-    source: Stage, target: Stage, oversampling: int, filter_size: int
+    source: LayerSettings, target: LayerSettings, oversampling: int, filter_size: int
 ) -> tuple[int, int, int, int]:
     """Return a layer's factors and filter lengths: up, down, up_taps, down_taps.
 

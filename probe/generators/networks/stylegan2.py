@@ -27,7 +27,7 @@ from probe.generators.networks.layers import (
     noise_maps,
     normal,
     truncate,
-    upsample,
+    upsample_double,
 )
 from probe.generators.networks.shapes import generator_arguments
 
@@ -189,7 +189,7 @@ class Skip(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Map (N, I, h, h) to (N, O, 2h, 2h)."""
         x = F.conv2d(x, self.weight * self.weight_gain)
-        return upsample(x, self.resample_filter)
+        return upsample_double(x, self.resample_filter)
 
 
 class SynthesisBlock(nn.Module):
@@ -256,7 +256,7 @@ class SynthesisBlock(nn.Module):
             y = self.conv0(x, ws[:, 0], **noise)
             y = self.conv1(y, ws[:, 1], **noise)
         if img is not None:
-            img = upsample(img, self.resample_filter)
+            img = upsample_double(img, self.resample_filter)
         if hasattr(self, "torgb"):
             rgb = self.torgb(y, ws[:, self.num_conv]).float()
             img = rgb if img is None else img + rgb

@@ -23,7 +23,7 @@ from probe.generators.networks.layers import (
     truncate,
 )
 from probe.generators.networks.signals import (
-    Stage,
+    LayerSettings,
     design,
     downsample,
     low_pass_filter,
@@ -54,7 +54,7 @@ class SynthesisInput(nn.Module):
     freqs: torch.Tensor
     phases: torch.Tensor
 
-    def __init__(self, w_dim: int, stage: Stage) -> None:
+    def __init__(self, w_dim: int, stage: LayerSettings) -> None:
         super().__init__()
         self.size, self.rate, self.bandwidth = stage.size, stage.rate, stage.cutoff
         channels = stage.channels
@@ -120,8 +120,8 @@ class SynthesisLayer(nn.Module):
     def __init__(
         self,
         w_dim: int,
-        source: Stage,
-        target: Stage,
+        source: LayerSettings,
+        target: LayerSettings,
         *,
         is_torgb: bool,
         critical: bool,
