@@ -44,6 +44,7 @@ def render(results: Results, *, command: str, figures: dict[str, str], folder: s
         )
     parts += [
         "## How many times lower", _ratios(results),
+        *_choice(results),
         "## By judge", _by_judge(results),
         "## Are photographs copied?", _memory(results),
         "## What joined", _joined(results),
@@ -127,6 +128,29 @@ def _ratios(results: Results) -> str:
         "Fréchet distance of `none` divided by that of the arm, by judge; geometric means over "
         f"seeds, with 95 % intervals:\n\n{table(columns, rows)}"
     )
+
+
+def _choice(results: Results) -> list[str]:
+    """Return the section that compares `progressive` with the other arms that have backbones."""
+    rows = []
+    for images in results.sizes:
+        for arm in results.arms(images):
+            if arm in ("none", "progressive"):
+                continue
+            found = [
+                results.ratio(images, "progressive", base=arm, evaluator=e)
+                for e in results.evaluators
+            ]
+            if any(found):
+                rows.append((images, f"`{arm}`", *map(cell, found)))
+    if not rows:
+        return []
+    columns = ["photographs", "instead", *(f"`{e}`" for e in results.evaluators)]
+    return [
+        "## Does it matter which backbones?",
+        "Fréchet distance with other backbones, or one alone, divided by that of `progressive`; "
+        "above 1, the picks of `progressive` are better:\n\n" + table(columns, rows),
+    ]
 
 
 def _by_judge(results: Results) -> str:

@@ -2,6 +2,7 @@
 
 import copy
 import json
+import math
 import subprocess
 import sys
 import tarfile
@@ -327,3 +328,24 @@ def test_the_page_in_the_docs_is_that_of_the_results(tmp_path, name):
     again = tmp_path / f"{name}.md"
     study.render_page(json.loads(results.read_text()), again, config=HERE / f"{name}.yaml")
     assert again.read_text() == page.read_text()
+
+
+# ---------------------------------------------------------------------------------------------
+# The page
+# ---------------------------------------------------------------------------------------------
+
+
+def test_the_page_compares_the_picks_with_each_other_arm():
+    record = json.loads((HERE / "results" / "photos32.json").read_text("utf-8"))
+    page = photos.render(findings.Results(record), command="c", figures={}, folder="f")
+    section = page.split("## Does it matter which backbones?")[1].split("## By judge")[0]
+    first = record["study"]["evaluators"][0]
+    distances = {
+        (run["arm"], run["seed"]): run["judged"]["last"][first]["all"]["frechet"]
+        for run in record["runs"]
+    }
+    seeds = [seed for arm, seed in distances if arm == "random-resnet18"]
+    assert len(seeds) > 1
+    ratios = [distances["random-resnet18", s] / distances["progressive", s] for s in seeds]
+    assert f"| `random-resnet18` | {math.prod(ratios) ** (1 / len(ratios)):.2f} (" in section
+    assert "`none`" not in section
