@@ -113,9 +113,9 @@ def run_until_first_step(path: Path) -> None:
     born = psutil.Process().create_time()
     opening: list[float] = []
 
-    def open_timed(place: Path):
+    def open_timed(place: Path, **options):
         started = time.perf_counter()
-        found = probe.open_images(place)
+        found = probe.open_images(place, **options)
         opening.append(time.perf_counter() - started)
         return found
 

@@ -149,6 +149,7 @@ class Backbone(nn.Module):
         input: the input that `network` expects.
         dim: width d of the pooled feature.
         map_shapes: (C, H, W) of each tapped map, used to build heads.
+        parameter_count: scalar parameters of `network` before acceleration merges its layers.
     """
 
     def __init__(
@@ -166,6 +167,7 @@ class Backbone(nn.Module):
         self.input = input
         self.dim = dim
         self.map_shapes = tuple(map_shapes)
+        self.parameter_count = sum(p.numel() for p in network.parameters())
         self.requires_grad_(False)
         self.eval()
 
@@ -192,11 +194,6 @@ class Backbone(nn.Module):
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Float images (N, 3, R, R) in [0, 1] → pooled feature (N, dim), float32."""
         return self.pool(self.prepare(images))
-
-    @property
-    def parameter_count(self) -> int:
-        """The number of scalar parameters."""
-        return sum(p.numel() for p in self.parameters())
 
 
 def no_such(what: str, name: str, known: Sequence[str]) -> BackboneUnavailable:

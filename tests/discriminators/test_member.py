@@ -115,8 +115,10 @@ def test_the_quick_gradient_of_a_strided_depthwise_convolution(
     fed = InputSpec(side, (0.5,) * 3, (0.5,) * 3)
     network = member(base=Backbone("net", net, fed, dim=8, map_shapes=[shape])).network
     images, weights = torch.rand(2, 3, side, side) * 2 - 1, torch.randn(shape)
-    found, slow = [], depthwise.is_slow
-    monkeypatch.setattr(depthwise, "is_slow", lambda *args: found.append(slow(*args)) or found[-1])
+    found, slow = [], depthwise.is_slow_depthwise
+    monkeypatch.setattr(
+        depthwise, "is_slow_depthwise", lambda *args: found.append(slow(*args)) or found[-1]
+    )
 
     def gradient(precision, features):
         x = images.clone().requires_grad_()
