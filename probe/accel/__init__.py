@@ -11,7 +11,7 @@ PyTorch if acceleration is off.
 | `attention` | self-attention of CLIP and of torchvision's ViT over contiguous tokens | a critic step against CLIP ViT-B/32 in bf16, 8 images: 15 s to 4 s |
 | `depthwise` | the gradient of strided depthwise convolutions in bf16 on a CPU | 98 ms to 4 ms for 16 maps of 144x56x56 |
 | `patches` | the gradient of a ViT's patch embedding on a CPU | 139 ms to 21 ms for 8 images of 224 px in bf16, with the forward pass |
-| `gradients` | calls `depthwise` and `patches` | |
+| `gradients` | calls `depthwise`, `patches` and the gradient of `attention` | |
 | `resize` | the resize in training as matrix products | 34 ms to 11 ms for 16 images, 64 to 224 px, forward and backward |
 | `winograd` | wide 3x3 convolutions on a CPU by minimal filtering | half the time at 512 channels |
 | `low_pass` | layout and gradients of StyleGAN's low-pass | 11.6 ms to 2.6 ms for 32x64x256x256 in bf16 on an H100; a path-length step there from 11 times a plain one to about its time |

@@ -5,7 +5,10 @@ import copy
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional as F
 
+from probe import accel
+from probe.accel import attention as attention_module
 from probe.accel.attention import SelfAttention, pack_attention
 from probe.bank.load import load_backbone
 from probe.bank.spec import BackboneSpec, Weights
@@ -80,3 +83,30 @@ def test_clip_is_packed_when_it_is_loaded_and_has_the_same_features(monkeypatch)
     x = torch.rand(2, 3, 224, 224)
     with torch.inference_mode():
         torch.testing.assert_close(quick(x), plain(x), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+def test_gradients_in_bf16_are_computed_in_float32(dtype, monkeypatch):
+    torch.manual_seed(0)
+    tensors = [torch.randn(2, 4, 9, 16, dtype=dtype) for _ in range(3)]
+    weights, calls, attend = torch.randn(2, 4, 9, 16), [], attention_module.attend
+
+    def derivatives(tensors, **options):
+        leaves = [t.clone().requires_grad_() for t in tensors]
+        found = F.scaled_dot_product_attention(*leaves, **options)
+        gradients = torch.autograd.grad((found.float() * weights).sum(), leaves)
+        return [found, *(t.float() for t in gradients)]
+
+    monkeypatch.setattr(
+        attention_module, "attend", lambda *a, **k: calls.append(1) or attend(*a, **k)
+    )
+    exact = derivatives([t.float() for t in tensors], scale=0.3)
+    with accel.quick_gradients(torch.device("cpu")), torch.autocast("cpu", torch.bfloat16):
+        derivatives(tensors, attn_mask=torch.ones(9, 9, dtype=torch.bool))
+        with torch.no_grad():
+            F.scaled_dot_product_attention(*tensors)
+        assert not calls
+        quick = derivatives(tensors, scale=0.3)
+    assert len(calls) == 1 and quick[0].dtype == torch.bfloat16
+    for a, b in zip(quick, exact, strict=True):
+        assert (a - b).abs().max() <= 0.02 * b.abs().max()
