@@ -121,6 +121,8 @@ def _first_mistake(error: ValidationError) -> str:
     """Return the first problem in a record, as a clause."""
     first = error.errors(include_url=False, include_context=False, include_input=False)[0]
     what = "is missing" if first["type"] in MISSING else first["msg"]
+    if first["type"] == "dataclass_type":  # pydantic names our class, which means nothing to a user
+        what = "should be a dictionary"
     what = what.removeprefix("Input ").removeprefix("Value error, ")
     key = ".".join(map(str, first["loc"]))
     return printable(f"'{key}' {what}" if key else what, 200)
