@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from inputs import tiny_generator, write_bank, write_images
+from servers import serving
 
 from probe.generators.files.snapshot import save_snapshot
 
@@ -84,3 +85,13 @@ def cli(capsys, monkeypatch):
         return Result(code, captured.out, captured.err)
 
     return run
+
+
+@pytest.fixture
+def server(tmp_path):
+    """A web server of the folder `server.folder`."""
+    folder = tmp_path / "served"
+    folder.mkdir()
+    with serving(folder) as started:
+        started.folder = folder
+        yield started

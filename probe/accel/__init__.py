@@ -8,7 +8,7 @@ PyTorch if acceleration is off.
 | `fold` | folds BatchNorm into the convolution before it | more than a third of EfficientNet-Lite0's forward pass in bf16 |
 | `fuse` | fuses ReLU and ReLU6 into the convolution before them | 14 to 24 % of a forward pass of EfficientNet-Lite0 and MobileNetV2 in bf16 |
 | `merge` | finds what `fold` and `fuse` can merge, and undoes merges that change a feature | |
-| `attention` | self-attention of CLIP and of torchvision's ViT over contiguous tokens | a critic step against CLIP ViT-B/32 in bf16, 8 images: 15 s to 4 s |
+| `attention` | self-attention of CLIP and of torchvision's ViT over contiguous tokens; the gradient of attention on a CPU | with `patches`, a critic step against CLIP ViT-B/32 in bf16, 8 images of each class, two cores: 4.4 s to 1.1 s |
 | `depthwise` | the gradient of strided depthwise convolutions in bf16 on a CPU | 98 ms to 4 ms for 16 maps of 144x56x56 |
 | `patches` | the gradient of a ViT's patch embedding on a CPU | 139 ms to 21 ms for 8 images of 224 px in bf16, with the forward pass |
 | `gradients` | calls `depthwise`, `patches` and the gradient of `attention` | |

@@ -107,7 +107,7 @@ class Reference:
             found = _tensor(file, self.name, f"features.{name}", self.about)
         shape = (len(self.keys), self.about.backbones[name].facts.get("dim"))
         if found.dtype != np.float32 or found.shape != shape or not np.isfinite(found).all():
-            raise _damaged(self.name, f"its features in {name} are no finite float32 {shape}")
+            raise _damaged(self.name, f"its features in {name} are not finite float32 {shape}")
         return found
 
     def moments(self, name: str) -> Moments:
@@ -124,7 +124,7 @@ class Reference:
         right = mean.ndim == 1 and scatter.ndim == 2 and scatter.shape[1:] == mean.shape
         right = right and mean.dtype == scatter.dtype == np.float64
         if not (right and np.isfinite(mean).all() and np.isfinite(scatter).all()):
-            raise _damaged(self.name, f"its moments in {name} are no finite float64 numbers")
+            raise _damaged(self.name, f"its moments in {name} are not finite float64 numbers")
         return Moments(self.about.backbones[name].images, mean, scatter)
 
     def check(self) -> None:
@@ -216,8 +216,8 @@ def load_reference(path: Path, name: str | None = None) -> Reference:
         text = (file.metadata() or {}).get(MARK)
         if text is None:
             raise ImagesError(
-                f"{name}: is no reference of real images. Make one with probe reference, or pass "
-                "the images."
+                f"{name}: is not a reference of real images. Make one with probe reference, or "
+                "pass the images."
             )
         about = _parse(name, text)
         keys, names = (

@@ -123,8 +123,8 @@ class Tables:
         for row, value in enumerate(values):
             if type(value) is not int or not 0 <= value < MOST_CLASSES:
                 raise ImagesError(
-                    f"{name}: the value of '{column}' for {self.images[row]} is no class: 0, 1, 2, "
-                    f"… are, up to {MOST_CLASSES - 1}. Correct it, or leave the column out."
+                    f"{name}: the value of '{column}' for {self.images[row]} is not a "
+                    f"class from 0 to {MOST_CLASSES - 1}. Correct it, or leave the column out."
                 )
         return Labels(values, None)
 

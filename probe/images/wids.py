@@ -99,7 +99,7 @@ def _join(folder: str, below: str) -> str:
 
 
 def disagreements(name: str, said: Mapping[str, int], held: Sequence[int]) -> list[str]:
-    """Return a sentence if a list counts other samples than its tars hold; else nothing.
+    """Return a sentence if a list's sample counts are wrong; else nothing.
 
     Args:
         name: of the list.
@@ -112,6 +112,6 @@ def disagreements(name: str, said: Mapping[str, int], held: Sequence[int]) -> li
         return []
     tar, count, found = wrong[0]
     return [
-        f"{name}: {len(wrong)} of {len(said)} tars hold another number of samples than it says, as "
-        f"{tar}: {found} with an image, not {count}. What the tars hold is used."
+        f"{name}: wrong sample counts for {len(wrong)} of {len(said)} tars, for example {tar}: "
+        f"{count} listed, {found} with an image found. All images that were found are used."
     ]

@@ -196,7 +196,7 @@ def test_what_is_no_reference_is_refused(cli, checkpoint, fakes, kept, common, t
         assert done.code == 1 and str(path) in done.err, done.err
         return done.err
 
-    assert "is no reference of real images" in refused(checkpoint)
+    assert "is not a reference of real images" in refused(checkpoint)
     assert "Did you mean" in refused(kept().with_name("rf.safetensors"))
     whole = kept()
     whole.write_bytes(whole.read_bytes()[:-9])

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from servers import serving
 
 from probe.errors import ImagesError
 from probe.features import fetched
@@ -26,14 +25,6 @@ def cache(tmp_path, monkeypatch):
     monkeypatch.setenv("PROBE_CACHE_DIR", str(tmp_path / "cache"))
     monkeypatch.setattr(remote, "WAITS", (0.01, 0.01))
     return tmp_path / "cache"
-
-
-@pytest.fixture
-def server(tmp_path):
-    (tmp_path / "served").mkdir()
-    with serving(tmp_path / "served") as started:
-        started.folder = tmp_path / "served"
-        yield started
 
 
 def write(path: Path, seed: int = 0, version: int = 1) -> Path:
@@ -114,7 +105,9 @@ def test_an_unreachable_server_and_a_copy(server, monkeypatch):
     assert "--offline" not in str(refused.value)
 
 
-def test_an_interrupted_download_goes_on_where_it_stopped(server, cache, monkeypatch):
+@pytest.fixture
+def interrupted(server, monkeypatch):
+    """A reference and its URL, of which 3 000 bytes came before the server failed."""
     path, url = write(server.folder / "ref.safetensors"), f"{server.url}/ref.safetensors"
     monkeypatch.setattr(fetched, "PIECE", 1000)
 
@@ -124,9 +117,14 @@ def test_an_interrupted_download_goes_on_where_it_stopped(server, cache, monkeyp
 
     with pytest.raises(ImagesError, match="answered 500"):
         fetch(url, tell=breaks)
+    server.failures = 0
+    return path, url
+
+
+def test_an_interrupted_download_goes_on_where_it_stopped(interrupted, server, cache):
+    path, url = interrupted
     (partial,) = cache.glob(f"{REFERENCES}/*/.*.partial")
     assert partial.stat().st_size == 3000
-    server.failures = 0
     server.requests.clear()
     assert fetch(url).read_bytes() == path.read_bytes()
     spans = [span for method, _, span in server.requests if method == "GET" and span]
@@ -134,17 +132,8 @@ def test_an_interrupted_download_goes_on_where_it_stopped(server, cache, monkeyp
     assert not list(cache.glob(f"{REFERENCES}/*/.*.partial"))
 
 
-def test_what_another_version_left_is_not_joined(server, cache, monkeypatch):
-    path, url = write(server.folder / "ref.safetensors"), f"{server.url}/ref.safetensors"
-    monkeypatch.setattr(fetched, "PIECE", 1000)
-
-    def breaks(event):
-        if event.done >= 3000:
-            server.failures = 100
-
-    with pytest.raises(ImagesError):
-        fetch(url, tell=breaks)
-    server.failures = 0
+def test_what_another_version_left_is_not_joined(interrupted):
+    path, url = interrupted
     write(path, seed=1)
     assert fetch(url).read_bytes() == path.read_bytes()
 

@@ -33,14 +33,6 @@ def alone(tmp_path, monkeypatch):
     monkeypatch.setattr(remote, "_RECENT", Recent(2**20, len))
 
 
-@pytest.fixture
-def server(tmp_path):
-    (tmp_path / "served").mkdir()
-    with serving(tmp_path / "served") as started:
-        started.folder = tmp_path / "served"
-        yield started
-
-
 KINDS = ("folder", "zip", "tar", "shards", "parquet")
 
 

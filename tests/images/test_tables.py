@@ -41,7 +41,7 @@ def test_columns_that_may_be_the_images(tmp_path):
         table(left=data, right=data)
     with pytest.raises(ImagesError, match="no column of encoded images among id, text"):
         table(id=[1], text=["a"])
-    with pytest.raises(ImagesError, match="'label' for a.parquet/1 is no class"):
+    with pytest.raises(ImagesError, match="'label' for a.parquet/1 is not a class"):
         _ = table(image=data[:2], label=[0, -1]).labels
     holes = table(image=[data[0], None, b"nothing"])
     assert {b.reason for b in holes.load([0, 1, 2], 8).broken.values()} == {

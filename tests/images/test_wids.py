@@ -90,8 +90,8 @@ def test_counts_that_are_wrong_are_said_and_the_tars_count(tars):
     path = listing(tars / "index.json", shards(counts=(4, 5, 3)))
     source = open_images(path)
     (note,) = source.notes
-    assert len(source) == 12 and note.startswith(f"{path}: 2 of 3 tars hold another number")
-    assert f"{tars}/00001.tar: 4 with an image, not 5" in note
+    assert len(source) == 12 and note.startswith(f"{path}: wrong sample counts for 2 of 3 tars")
+    assert f"{tars}/00001.tar: 5 listed, 4 with an image found" in note
 
 
 def test_samples_of_several_images_are_samples(tmp_path):
